@@ -1,0 +1,43 @@
+# `make demo` and `make test` do all the set-up on a fresh Debian or Ubuntu machine with Python ≥ 3.11, git and make.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
+
+.PHONY: demo test check setup ffmpeg clean
+
+demo: setup
+	$(BIN)/avfuse demo --out demo
+
+test: setup
+	$(BIN)/python -m pytest
+
+check: setup
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/avfuse" && cd "$$link" && \
+		MYPYPATH="$$link" "$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/setup.cfg" -p avfuse
+	$(BIN)/lint-imports --config setup.cfg
+
+setup: ffmpeg $(VENV)/.ready
+
+$(VENV)/.ready: setup.cfg pyproject.toml constraints.txt
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avfuse needs Python 3.11 or newer: make PYTHON=python3.11")'
+	$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && $(SUDO_APT) update && $(SUDO_APT) install -y python3-venv; } || \
+		{ echo "Python's venv module is missing; install it: sudo apt-get install python3-venv" >&2; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip setuptools
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	touch $@
+
+ffmpeg:
+	@command -v ffmpeg >/dev/null && command -v ffprobe >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		  $(SUDO_APT) update && $(SUDO_APT) install -y --no-install-recommends ffmpeg; } || \
+		{ echo "ffmpeg and ffprobe are missing; install them: sudo apt-get install ffmpeg" >&2; exit 1; }
+
+clean:
+	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info

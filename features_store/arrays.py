@@ -1,0 +1,109 @@
+"""One array of a trial: written shard by shard with its checksum, opened lazily.
+
+Tested by tests/features_store/test_store.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import Crc32cCodec, ZstdCodec
+
+from .schema import ZSTD_LEVEL, layout, spec_of
+from .types import RowSource, StoreMismatch
+
+_KINDS = "biuf"
+# What zarr 3.1 raises on a broken chunk: crc32c ValueError, zstd RuntimeError (MemoryError: absurd length).
+CHUNK_ERRORS = (ValueError, RuntimeError, MemoryError)
+
+
+def common_rows(arrays: Mapping[str, RowSource]) -> int:
+    """T of a trial's arrays, 0 without any. Raises ValueError where they differ or do not fit their names."""
+    rows = {name: source.shape[0] if source.shape else 0 for name, source in arrays.items()}
+    if len(set(rows.values())) > 1:
+        told = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
+        raise ValueError(f"the arrays of one trial have the same number of rows, got {told}")
+    for name, source in arrays.items():
+        _check(name, source)
+    return next(iter(rows.values()), 0)
+
+
+def write_array(location: str, name: str, source: RowSource) -> str:
+    """Write the rows of `source` as a new zarr array; returns the sha256 of its raw little-endian bytes.
+
+    Memory holds one shard at a time, whatever T is; every chunk is stored, so that a missing one shows.
+    """
+    array = create_array(location, name, source.shape, source.dtype)
+    digest = hashlib.sha256()
+    shard_rows = (array.shards or array.chunks)[0]
+    for rows in row_slices(source.shape[0], shard_rows):
+        block = little_endian(source[rows], (rows.stop - rows.start, *source.shape[1:]), source.dtype)
+        array[rows] = block
+        digest.update(block.data)
+    return digest.hexdigest()
+
+
+def create_array(location: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> zarr.Array[Any]:
+    """An empty array with the layout, names and units of the schema."""
+    spec, plan = spec_of(name, len(shape)), layout(name, shape, dtype.itemsize)
+    return zarr.create_array(
+        store=location,
+        shape=shape,
+        dtype=dtype.newbyteorder("<"),
+        chunks=plan.chunk,
+        shards=plan.shard,
+        # The checksum is taken of the plain bytes, so that it also covers what zstd gives back.
+        compressors=[Crc32cCodec(), ZstdCodec(level=ZSTD_LEVEL)],
+        fill_value=0,
+        dimension_names=plan.dims,
+        attributes={"units": spec.units, "long_name": spec.long_name},
+        config={"write_empty_chunks": True},
+        zarr_format=3,
+    )
+
+
+def open_array(location: str) -> zarr.Array[Any]:
+    """An array for reading; slices read the chunks they need."""
+    return zarr.open_array(store=location, mode="r", zarr_format=3)
+
+
+def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
+    """Rows [start, stop) in memory. Raises StoreMismatch where a chunk is broken."""
+    try:
+        return np.asarray(array[rows])
+    except CHUNK_ERRORS as error:
+        told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({error})"
+        raise StoreMismatch(f"{told}; `avfuse verify` names every broken chunk") from error
+
+
+def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
+    """Names of an array's axes as stored; empty where it has none."""
+    names = array.metadata.to_dict().get("dimension_names")
+    return tuple(map(str, names)) if isinstance(names, (list, tuple)) else ()
+
+
+def row_slices(num_rows: int, step: int) -> Iterator[slice]:
+    """[0, T) cut into half-open slices of `step` rows."""
+    for start in range(0, num_rows, step):
+        yield slice(start, min(start + step, num_rows))
+
+
+def little_endian(block: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
+    """Contiguous little-endian rows. Raises ValueError where a source gives other rows than it announced."""
+    if block.shape != shape or block.dtype != dtype:
+        raise ValueError(f"asked for rows {shape} of {dtype}, the source gave {block.shape} of {block.dtype}")
+    return np.ascontiguousarray(block, dtype=dtype.newbyteorder("<"))
+
+
+def _check(name: str, source: RowSource) -> None:
+    if not name or "/" in name or name.startswith("."):
+        raise ValueError(f"{name!r} cannot name an array")
+    wanted = spec_of(name, len(source.shape)).dtype
+    if source.dtype.kind not in _KINDS or (wanted and source.dtype != np.dtype(wanted)):
+        raise ValueError(f"{name} holds {wanted or 'numbers'}, got {source.dtype}")
+    layout(name, source.shape, source.dtype.itemsize)

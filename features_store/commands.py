@@ -1,0 +1,93 @@
+"""`avfuse status`, `verify`, `export`, `import-h5`: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from .errors import clean_errors
+
+EXIT_PROBLEMS = 3
+_STORE_HELP = "Folder (or URL) of the feature store."
+
+
+@click.command()
+@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (default: text).")
+@clean_errors()
+def status(store: str, as_json: bool) -> None:
+    """Show what is done, unfinished and failed in a store."""
+    import json
+
+    from .status import status_lines, summarise
+    from .store import FeatureStore
+
+    summary = summarise(FeatureStore(store))
+    click.echo(json.dumps(summary) if as_json else "\n".join(status_lines(summary)))
+
+
+@click.command()
+@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (default: a line a problem).")
+@click.pass_context
+@clean_errors()
+def verify(context: click.Context, store: str, as_json: bool) -> None:
+    """Read every chunk again and check every checksum; exit code 3 where something is broken."""
+    import json
+    from dataclasses import asdict
+
+    from .store import FeatureStore
+    from .verify import verify as find_problems
+
+    opened = FeatureStore(store)
+    problems = []
+    for problem in find_problems(opened):
+        problems.append(asdict(problem))
+        if not as_json:
+            click.echo(str(problem))
+    trials = len(opened)
+    if as_json:
+        click.echo(json.dumps({"store": store, "trials": trials, "problems": problems}))
+    elif not problems:
+        click.echo(f"{trials} trials, every chunk read, every checksum right")
+    if problems:
+        context.exit(EXIT_PROBLEMS)
+
+
+@click.command()
+@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="File to write for h5, folder for the others.",
+)
+@clean_errors()
+def export(store: str, to: str, out: Path) -> None:
+    """Write a store in another format."""
+    from .export import export_store
+    from .store import FeatureStore
+
+    trials = export_store(FeatureStore(store), to, out)
+    click.echo(f"{trials} trials to {out}")
+
+
+@click.command("import-h5")
+@click.argument("file", required=False, type=click.Path(path_type=Path))
+@click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file, in place of FILE.")
+@click.option(
+    "--store", required=True, help="Folder (or URL) of the feature store; made where there is none."
+)
+@clean_errors()
+def import_h5(file: Path | None, source: Path | None, store: str) -> None:
+    """Bring an exported HDF5 FILE back into a store, bit for bit."""
+    from .importing import import_h5 as bring_back
+    from .store import FeatureStore
+
+    path = source or file
+    if path is None or (source and file):
+        raise click.UsageError("name one HDF5 file, as FILE or by --from")
+    trials = bring_back(path, FeatureStore(store, mode="a"))
+    click.echo(f"{trials} trials from {path}")

@@ -1,0 +1,126 @@
+"""The on-disk words: names, types, units, chunk sizes. Arithmetic and dictionaries, no files.
+
+    array                        one row a frame
+    ├─ shard  ≤ 64 MB            one file, written once
+    │  ├─ chunk ≈ 1 MB           whole rows, read alone
+    │  └─ …
+    └─ …
+
+Tested by tests/features_store/test_schema.py.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+FORMAT = 1
+FORMAT_KEY = "avfuse_format"
+NODE_FILE = "zarr.json"
+FAILURES_FILE = "failures.jsonl"
+TIME = "time"
+VALID_SUFFIX = "_valid"
+
+CHUNK_BYTES = 1 << 20
+SHARD_BYTES = 64 << 20
+ZSTD_LEVEL = 3
+_MAX_SEGMENT_BYTES = 255
+
+
+@dataclass(frozen=True)
+class ArraySpec:
+    """What one array is: `dtype` (None: any), the axes after `frame`, unit and a sentence."""
+
+    dtype: str | None
+    axes: tuple[str, ...]
+    units: str
+    long_name: str
+
+
+_KNOWN = {
+    TIME: ArraySpec("float64", (), "s", "presentation time of the frame on the container's clock"),
+    "iresnet50": ArraySpec("float32", ("feature_iresnet50",), "1", "visual embedding of the face"),
+    "vggish": ArraySpec("float32", ("feature_vggish",), "1", "VGGish embedding of the audio"),
+    "logmel_vgg": ArraySpec("float32", ("feature_logmel_vgg",), "1", "log-mel VGG embedding of the audio"),
+    "mfcc": ArraySpec("float32", ("feature_mfcc",), "1", "13 MFCC with first and second differences"),
+    "logmel": ArraySpec("float32", ("patch_frame", "mel_band"), "1", "log-mel patch of 0.96 s"),
+    "face_box": ArraySpec("float32", ("box",), "px", "x1, y1, x2, y2 of the face in the displayed frame"),
+    "face_landmarks": ArraySpec("float32", ("landmark", "xy"), "px", "eyes, nose, corners of the mouth"),
+    "face_score": ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
+}
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How one array lies on disk: names of its axes, shapes of chunk and shard."""
+
+    dims: tuple[str, ...]
+    chunk: tuple[int, ...]
+    shard: tuple[int, ...]
+
+
+def spec_of(name: str, ndim: int) -> ArraySpec:
+    """What the array `name` of `ndim` axes is; unknown names are features.
+
+    The feature axis is named after its array: features differ in width, and xarray gives a name one length.
+    """
+    if name.endswith(VALID_SUFFIX):
+        feature = name.removesuffix(VALID_SUFFIX)
+        return ArraySpec("bool", (), "1", f"true where {feature} was computed from real media")
+    if name in _KNOWN:
+        return _KNOWN[name]
+    more = range(2, max(ndim, 2))
+    axes = (f"feature_{name}", *(f"feature_{name}_{axis}" for axis in more))
+    return ArraySpec(None, axes[: ndim - 1], "1", name)
+
+
+def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
+    """Axes, chunks and shards of an array of `shape` [T, ...] with `itemsize` bytes a value.
+
+    Chunks are whole rows of about 1 MB; a shard is the fewest chunks that hold T rows, 64 MB at most.
+    Raises ValueError where `shape` is not what `name` has.
+    """
+    axes = spec_of(name, len(shape)).axes
+    if len(shape) != 1 + len(axes) or 0 in shape[1:]:
+        raise ValueError(f"{name} has the axes {('frame', *axes)}, got an array of shape {shape}")
+    row_bytes = itemsize
+    for width in shape[1:]:
+        row_bytes *= width
+    chunk_rows = max(1, min(CHUNK_BYTES // row_bytes, shape[0]))
+    chunks = min(-(-shape[0] // chunk_rows), SHARD_BYTES // (chunk_rows * row_bytes))
+    shard_rows = chunk_rows * max(1, chunks)
+    return Layout(("frame", *axes), (chunk_rows, *shape[1:]), (shard_rows, *shape[1:]))
+
+
+def check_trial_name(name: str) -> None:
+    """Refuse a name that cannot be a group: `name` is relative, its segments parted by `/`.
+
+    Raises ValueError with the name and the reason.
+    """
+    reason = _fault_of_name(name)
+    if reason:
+        raise ValueError(f"{name!r} cannot name a trial: {reason}; rename the video")
+
+
+def _fault_of_name(name: str) -> str | None:
+    if not name:
+        return "it is empty"
+    if name.startswith("/"):
+        return "it is absolute"
+    if "\0" in name or "\\" in name:
+        return "it holds a NUL or a backslash"
+    if name.split("/", maxsplit=1)[0] == FAILURES_FILE:
+        return f"{FAILURES_FILE} is the store's own file"
+    return next(filter(None, map(_fault_of_segment, name.split("/"))), None)
+
+
+def _fault_of_segment(segment: str) -> str | None:
+    if not segment:
+        return "a folder in it has no name"
+    if segment.startswith("."):
+        return f"{segment!r} begins with a dot"
+    if segment == NODE_FILE:
+        return f"{NODE_FILE} is zarr's own file"
+    if len(os.fsencode(segment)) > _MAX_SEGMENT_BYTES:
+        return f"a folder's name holds {_MAX_SEGMENT_BYTES} bytes at most"
+    return None

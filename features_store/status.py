@@ -1,0 +1,79 @@
+"""What a store holds, in numbers and in words.
+
+Tested by tests/features_store/test_commands.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict
+from fractions import Fraction
+from typing import Any
+
+from .failures import outstanding
+from .store import FeatureStore
+from .types import JsonValue
+
+
+def summarise(store: FeatureStore) -> dict[str, Any]:
+    """Trials, rows, hours of media, what is unfinished or failed, untrained features, fingerprints."""
+    trials = {name: found for name, found in store.groups().items() if found.get("checksums")}
+    return {
+        "store": store.path,
+        "trials": len(trials),
+        "rows": sum(_rows(found) for found in trials.values()),
+        "hours": sum(_hours(found) for found in trials.values()),
+        "incomplete": store.incomplete(),
+        "failed": [asdict(record) for record in outstanding(store)],
+        "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
+        "fingerprints": dict(
+            Counter(str(found.get("fingerprint")) for found in trials.values()).most_common()
+        ),
+    }
+
+
+def status_lines(summary: Mapping[str, Any]) -> list[str]:
+    """A summary as text."""
+    lines = [
+        f"{summary['trials']} trials, {summary['rows']} rows, {summary['hours']:.2f} h in {summary['store']}"
+    ]
+    lines += [f"fingerprint {name}: {count} trials" for name, count in summary["fingerprints"].items()]
+    if len(summary["fingerprints"]) > 1:
+        lines.append(
+            "these trials were made with different settings or weights: extract again to make them one"
+        )
+    lines += [
+        f"UNTRAINED WEIGHTS: {feature} of {count} trials is of a random network, for tests and demos only"
+        for feature, count in summary["untrained"].items()
+    ]
+    lines += [f"incomplete: {name}" for name in summary["incomplete"]]
+    lines += [f"failed: {each['video']} ({each['stage']}): {each['reason']}" for each in summary["failed"]]
+    return lines
+
+
+def _rows(attributes: Mapping[str, JsonValue]) -> int:
+    rows = attributes.get("rows")
+    return rows if isinstance(rows, int) else 0
+
+
+def _hours(attributes: Mapping[str, JsonValue]) -> float:
+    """Length of a trial by its mean rate, h; 0 where the rate is not recorded."""
+    try:
+        rate_hz = Fraction(str(attributes.get("fps")))
+    except (ValueError, ZeroDivisionError):
+        return 0.0
+    return float(_rows(attributes) / rate_hz / 3600) if rate_hz > 0 else 0.0
+
+
+def _untrained(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
+    """The feature, once for each trial that has it from an untrained network."""
+    tables = [table for found in trials if isinstance(table := found.get("weights"), dict)]
+    sources = [pair for table in tables for pair in table.items()]
+    return [feature for feature, source in sources if isinstance(source, dict) and _is_untrained(source)]
+
+
+def _is_untrained(source: Mapping[str, JsonValue]) -> bool:
+    """`untrained` is true or the seed, which may be 0."""
+    told = source.get("untrained")
+    return told is not None and told is not False

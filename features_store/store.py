@@ -1,0 +1,192 @@
+"""The store: a folder (or zarr URL) of trials. Open, list, read, write, remove.
+
+    store = FeatureStore("features.zarr")
+    store["batch1/10-60-1280x720"]["iresnet50"][100:200]      reads these rows only
+
+Tested by tests/features_store/test_store.py, test_faults.py and test_url.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Literal
+
+from .arrays import common_rows
+from .files import Files, LocalFiles, open_files
+from .nodes import array_folders, group_json, is_left, node_type, read_node, walk_groups
+from .publish import publish_in_store, publish_local
+from .schema import FAILURES_FILE, FORMAT, FORMAT_KEY, NODE_FILE, TIME, check_trial_name
+from .scratch import scratch_directory, sweep, system_scratch
+from .trial import Trial
+from .types import JsonValue, RowSource, StoreMismatch
+
+Mode = Literal["r", "a"]
+_FACE = re.compile(r"face\d+")
+
+
+class FeatureStore(Mapping[str, Trial]):
+    """Trials by name. Mode `r` reads a store that is there, `a` also makes one and writes.
+
+    Raises StoreMismatch where the path holds something else, or a newer format.
+    """
+
+    def __init__(self, path: str | os.PathLike[str], mode: Mode = "r") -> None:
+        if mode not in ("r", "a"):
+            raise ValueError(f"mode is 'r' or 'a', got {mode!r}")
+        self.path = os.fspath(path)
+        self.mode = mode
+        self.files: Files = open_files(path)
+        if mode == "a":
+            _create(self.files)
+        _check_root(self.files)
+
+    def __repr__(self) -> str:
+        return f"FeatureStore({self.path!r}, mode={self.mode!r})"
+
+    def __getitem__(self, trial: str) -> Trial:
+        attributes = self.attributes(trial)
+        if attributes is None:
+            raise KeyError(f"{self.path} has no complete trial {trial!r}")
+        if _is_container(attributes):
+            raise KeyError(f"{trial!r} holds {attributes['faces']} trials, one a face: {trial}/face0 …")
+        return Trial(self.files, trial, attributes)
+
+    def __contains__(self, trial: object) -> bool:
+        attributes = self.attributes(trial) if isinstance(trial, str) else None
+        return attributes is not None and not _is_container(attributes)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.trials())
+
+    def __len__(self) -> int:
+        return len(self.trials())
+
+    def __bool__(self) -> bool:
+        return True  # a store without trials is a store
+
+    def trials(self) -> list[str]:
+        """Names of the complete trials, sorted; groups that only hold faces are not among them."""
+        return [name for name, attributes in self.groups().items() if not _is_container(attributes)]
+
+    def groups(self) -> dict[str, dict[str, JsonValue]]:
+        """Attributes of every complete trial and of every group of faces, sorted by name."""
+        found = {name: a for name, a in walk_groups(self.files) if a and a.get("complete") is True}
+        return dict(sorted(found.items()))
+
+    def incomplete(self) -> list[str]:
+        """Names of the trials that a run has left unfinished, or whose zarr.json is broken, sorted."""
+        return sorted(
+            name for name, attributes in walk_groups(self.files) if is_left(self.files, name, attributes)
+        )
+
+    def attributes(self, trial: str) -> dict[str, JsonValue] | None:
+        """Attributes of a trial, from one small file; None where it is absent, incomplete or unreadable."""
+        try:
+            check_trial_name(trial)
+            node = read_node(self.files, trial)
+        except ValueError:  # no name a trial can have, or broken metadata, which `verify` names
+            return None
+        attributes: dict[str, JsonValue] = {} if node is None else node.get("attributes", {})
+        return attributes if attributes.get("complete") is True else None
+
+    def is_done(self, trial: str, fingerprint: str) -> bool:
+        """Whether a trial is complete and was made with these settings and weights."""
+        attributes = self.attributes(trial)
+        return attributes is not None and attributes.get("fingerprint") == fingerprint
+
+    def write(
+        self,
+        trial: str,
+        arrays: Mapping[str, RowSource],
+        attributes: Mapping[str, JsonValue],
+        *,
+        checksums: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """Write a trial whole, or replace it: arrays [T, ...] by name, and what there is to say about them.
+
+        `rows`, `checksums` and `complete` are added. Without arrays the group is a container (of `faces`).
+        With `checksums` ({array: sha256}) nothing is published unless the arrays have them.
+        Raises ValueError on a name, type, length or attribute that does not fit, StoreMismatch on a clash.
+        """
+        self._check_writable()
+        check_trial_name(trial)
+        rows = common_rows(arrays)
+        group_json(dict(attributes))  # refused before hours of writing, not after
+
+        def describe(found: dict[str, JsonValue]) -> bytes:
+            if checksums is not None and dict(checksums) != found:
+                wrong = sorted(n for n in {*checksums, *found} if checksums.get(n) != found.get(n))
+                raise StoreMismatch(f"trial {trial!r} is not what its checksums say: {', '.join(wrong)}")
+            return group_json(_described(attributes, rows, found))
+
+        if isinstance(self.files, LocalFiles):
+            publish_local(self.files, trial, arrays, describe)
+        else:
+            publish_in_store(self.files, trial, arrays, describe)
+
+    def remove(self, trial: str) -> None:
+        """Remove a trial with its faces (`<trial>/face0` …); other trials below its name stay."""
+        self._check_writable()
+        check_trial_name(trial)
+        if node_type(self.files, trial) in (None, "array"):
+            return
+        known = (self.attributes(trial) or {}).get("checksums")
+        self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
+        arrays = array_folders(self.files, trial, known if isinstance(known, dict) else ())
+        faces = filter(_FACE.fullmatch, self.files.folders(trial))
+        for name in dict.fromkeys([*arrays, *faces]):
+            self.files.remove(f"{trial}/{name}")
+        if not self.files.folders(trial):
+            self.files.remove(trial)
+
+    def temporary_directory(self) -> AbstractContextManager[Path]:
+        """A scratch folder on the store's own disk (the system's for a URL), removed at exit."""
+        return scratch_directory(self.files.root) if isinstance(self.files, LocalFiles) else system_scratch()
+
+    def sweep(self) -> list[str]:
+        """Remove scratch folders that dead runs have left; returns their names."""
+        return sweep(self.files.root) if isinstance(self.files, LocalFiles) else []
+
+    def _check_writable(self) -> None:
+        if self.mode != "a":
+            raise ValueError(f"{self.path} is open for reading; open it with mode='a' to write")
+
+
+def _described(
+    attributes: Mapping[str, JsonValue], rows: int, checksums: dict[str, JsonValue]
+) -> dict[str, JsonValue]:
+    """Attributes as stored: the store's own words win, `complete` stands last."""
+    given = {name: value for name, value in attributes.items() if name != "complete"}
+    if checksums:
+        given |= {"rows": rows, "checksums": checksums}
+    if TIME in checksums:
+        given["coordinates"] = TIME  # by this xarray knows the time axis
+    return {**given, "complete": True}
+
+
+def _is_container(attributes: Mapping[str, JsonValue]) -> bool:
+    return "faces" in attributes and not attributes.get("checksums")
+
+
+def _create(files: Files) -> None:
+    """Make the root group unless there is one. Raises StoreMismatch in a folder of other files."""
+    if isinstance(files, LocalFiles) and files.root.is_dir():
+        others = [name for name in os.listdir(files.root) if not name.startswith(".")]
+        if NODE_FILE not in others and others not in ([], [FAILURES_FILE]):
+            raise StoreMismatch(f"{files.root} holds other files and is no avfuse store; name a new folder")
+    files.create(NODE_FILE, group_json({FORMAT_KEY: FORMAT}))
+
+
+def _check_root(files: Files) -> None:
+    node = read_node(files, "")
+    found = (node or {}).get("attributes", {}).get(FORMAT_KEY)
+    place = files.location("")
+    if not isinstance(found, int):
+        reason = f"there is no {NODE_FILE}" if node is None else f"{NODE_FILE} has no {FORMAT_KEY}"
+        raise StoreMismatch(f"{place} is no avfuse store: {reason}; name the folder that `extract` made")
+    if found > FORMAT:
+        raise StoreMismatch(f"{place} has format {found}, this avfuse reads {FORMAT}; install a newer avfuse")

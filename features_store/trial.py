@@ -1,0 +1,76 @@
+"""One trial to read: a mapping of lazy arrays with its attributes.
+
+Tested by tests/features_store/test_store.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .arrays import open_array
+from .files import Files
+from .schema import TIME, VALID_SUFFIX
+from .types import JsonValue
+
+if TYPE_CHECKING:
+    import zarr
+
+
+class Trial(Mapping[str, "zarr.Array[Any]"]):
+    """`trial["iresnet50"]` is a lazy zarr array [T, ...]: a slice reads the chunks it needs, nothing else."""
+
+    def __init__(self, files: Files, name: str, attributes: Mapping[str, JsonValue]) -> None:
+        self.name = name
+        self.attributes = dict(attributes)
+        self._files = files
+
+    def __repr__(self) -> str:
+        return f"<Trial {self.name!r}: {self.rows} rows of {', '.join(self)}>"
+
+    def __getitem__(self, array: str) -> zarr.Array[Any]:
+        if array not in self._names():
+            raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
+        return open_array(self._files.location(f"{self.name}/{array}"))
+
+    def __contains__(self, array: object) -> bool:
+        return array in self._names()
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(sorted(self._names()))
+
+    def __len__(self) -> int:
+        return len(self._names())
+
+    def _names(self) -> dict[str, JsonValue]:
+        names = self.attributes.get("checksums")
+        return names if isinstance(names, dict) else {}
+
+    @property
+    def rows(self) -> int:
+        """T: rows of every array."""
+        rows = self.attributes.get("rows")
+        return rows if isinstance(rows, int) else 0
+
+    @property
+    def features(self) -> list[str]:
+        """Names of the arrays that say which of their rows are real, sorted."""
+        return [name for name in self if f"{name}{VALID_SUFFIX}" in self]
+
+    @property
+    def time_s(self) -> NDArray[np.float64]:
+        """Presentation times of the frames, float64 [T], s. Raises KeyError where the trial has none."""
+        return np.asarray(self[TIME][:], dtype=np.float64)
+
+    def valid(self, feature: str) -> NDArray[np.bool_]:
+        """True where a feature's row was computed from real media, bool [T]. Raises KeyError without it."""
+        return np.asarray(self[f"{feature}{VALID_SUFFIX}"][:], dtype=np.bool_)
+
+    def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
+        """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial."""
+        if not 0 <= start <= stop <= self.rows:
+            raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {self.rows} rows")
+        return np.asarray(self[feature][start:stop])

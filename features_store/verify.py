@@ -1,0 +1,145 @@
+"""What is broken in a store: every chunk is read again, every checksum computed again.
+
+Tested by tests/features_store/test_verify.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from .arrays import CHUNK_ERRORS, dims_of, open_array, read_rows, row_slices
+from .nodes import is_left, node_type, walk_groups
+from .schema import NODE_FILE, spec_of
+from .store import FeatureStore
+from .trial import Trial
+
+if TYPE_CHECKING:
+    import zarr
+
+# What zarr 3.1 raises on metadata with a flipped byte: JSON, checks (ValueError), absent keys, unknown words.
+_METADATA_ERRORS = (OSError, ValueError, KeyError, TypeError)
+_CHUNK_ERRORS = (OSError, *CHUNK_ERRORS)
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One broken thing: `rows` [start, stop) where a chunk is broken, `file` where one is to blame."""
+
+    trial: str
+    array: str | None
+    rows: tuple[int, int] | None
+    file: str | None
+    what: str
+
+    def __str__(self) -> str:
+        where = f"{self.trial}/{self.array}" if self.array else self.trial
+        rows = f" rows {self.rows[0]}–{self.rows[1]}" if self.rows else ""
+        return f"{where}{rows}: {self.what}" + (f" ({self.file})" if self.file else "")
+
+
+def verify(store: FeatureStore) -> Iterator[Problem]:
+    """Problems of all complete trials, and of groups whose zarr.json is broken; nothing where all is well.
+
+    Memory holds one shard at a time.
+    """
+    for name, attributes in walk_groups(store.files):
+        if attributes is None:
+            file = store.files.location(f"{name}/{NODE_FILE}")
+            yield Problem(name, None, None, file, "broken metadata; remove it, and extract again")
+        elif attributes.get("complete") is True:
+            yield from _verify_trial(store, Trial(store.files, name, attributes))
+        elif is_left(store.files, name, attributes):
+            yield Problem(name, None, None, None, "incomplete; extract it again")
+
+
+def _verify_trial(store: FeatureStore, trial: Trial) -> Iterator[Problem]:
+    checksums = trial.attributes.get("checksums", {})
+    if not isinstance(checksums, dict):
+        yield Problem(trial.name, None, None, None, "`checksums` is no table of arrays")
+        return
+    for array, checksum in sorted(checksums.items()):
+        yield from _verify_array(store, trial, array, checksum)
+
+
+def _verify_array(store: FeatureStore, trial: Trial, array: str, checksum: object) -> Iterator[Problem]:
+    place = store.files.location(f"{trial.name}/{array}")
+    if node_type(store.files, f"{trial.name}/{array}") is None:
+        yield Problem(trial.name, array, None, place, "the array is missing")
+        return
+    try:
+        values = open_array(place)
+    except _METADATA_ERRORS as error:
+        yield Problem(trial.name, array, None, f"{place}/{NODE_FILE}", f"broken metadata: {_short(error)}")
+        return
+    fault = _fault_of_metadata(values, trial, array)
+    if fault:
+        yield Problem(trial.name, array, None, f"{place}/{NODE_FILE}", fault)
+        return
+    yield from _verify_values(store, trial, array, values, checksum)
+
+
+def _fault_of_metadata(values: zarr.Array[Any], trial: Trial, array: str) -> str | None:
+    if values.shape[:1] != (trial.rows,):
+        return f"shape {values.shape}, but the trial has {trial.rows} rows"
+    spec = spec_of(array, values.ndim)
+    wanted = ("frame", *spec.axes)
+    if dims_of(values) != wanted:
+        return f"axes {dims_of(values)} in place of {wanted}"
+    found = {name: values.attrs.get(name) for name in ("units", "long_name")}
+    return None if found == {"units": spec.units, "long_name": spec.long_name} else f"attributes {found}"
+
+
+def _verify_values(
+    store: FeatureStore, trial: Trial, array: str, values: zarr.Array[Any], checksum: object
+) -> Iterator[Problem]:
+    digest, found = hashlib.sha256(), 0
+    for rows in row_slices(values.shape[0], (values.shards or values.chunks)[0]):
+        file = _shard_file(store, trial, array, values, rows)
+        if not store.files.is_file(file):
+            found += 1
+            yield Problem(trial.name, array, _pair(rows), store.files.location(file), "the file is missing")
+            continue
+        try:
+            digest.update(read_rows(values, rows).tobytes())
+        except _CHUNK_ERRORS:
+            for broken, why in _broken_chunks(values, rows):
+                found += 1
+                yield Problem(trial.name, array, broken, store.files.location(file), why)
+    if not found and digest.hexdigest() != checksum:
+        yield Problem(
+            trial.name, array, None, store.files.location(f"{trial.name}/{array}"), "wrong checksum"
+        )
+
+
+def _broken_chunks(values: zarr.Array[Any], rows: slice) -> list[tuple[tuple[int, int], str]]:
+    """Which inner chunks of a shard cannot be read, neighbours with the same fault as one."""
+    broken: list[tuple[tuple[int, int], str]] = []
+    for part in row_slices(rows.stop - rows.start, values.chunks[0]):
+        chunk = slice(rows.start + part.start, rows.start + part.stop)
+        try:
+            values[chunk]
+        except _CHUNK_ERRORS as error:
+            why = f"broken chunk: {_short(error)}"
+            if broken and broken[-1][0][1] == chunk.start and broken[-1][1] == why:
+                broken[-1] = ((broken[-1][0][0], chunk.stop), why)
+            else:
+                broken.append((_pair(chunk), why))
+    # Read whole it failed, read in parts it did not: a disk that answers now and then.
+    return broken or [(_pair(rows), "could be read only at the second try")]
+
+
+def _shard_file(store: FeatureStore, trial: Trial, array: str, values: zarr.Array[Any], rows: slice) -> str:
+    shard_rows = (values.shards or values.chunks)[0]
+    number = (rows.start // shard_rows, *(0 for _ in values.shape[1:]))
+    return f"{trial.name}/{array}/{values.metadata.encode_chunk_key(number)}"
+
+
+def _pair(rows: slice) -> tuple[int, int]:
+    return rows.start, rows.stop
+
+
+def _short(error: BaseException) -> str:
+    return " ".join(f"{type(error).__name__}: {error}".split())[:160]

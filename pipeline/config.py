@@ -1,0 +1,77 @@
+"""Settings: what changes the numbers (`ExtractConfig`) apart from how to run (`RunConfig`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal, get_args
+
+from ..features_store.clock import AudioAlign, MissingFace
+
+FacePolicy = Literal["largest", "central", "left", "right", "all"]
+Precision = Literal["fp32", "bf16", "fp16"]
+VggishOutput = Literal["raw", "relu", "pca"]
+
+VISUAL_FEATURES = ("iresnet50",)
+PATCH_FEATURES = ("vggish", "logmel_vgg")
+AUDIO_FEATURES = (*PATCH_FEATURES, "mfcc", "logmel")
+FEATURES = (*VISUAL_FEATURES, *AUDIO_FEATURES)
+NETWORK_FEATURES = (*VISUAL_FEATURES, *PATCH_FEATURES)
+DEFAULT_FEATURES = NETWORK_FEATURES
+
+# Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
+ALGORITHM = 1
+
+
+@dataclass(frozen=True)
+class ExtractConfig:
+    """Everything that changes the numbers in a trial, weight files aside."""
+
+    features: tuple[str, ...] = DEFAULT_FEATURES
+    face: FacePolicy = "largest"
+    missing_face: MissingFace = "repeat"
+    audio_align: AudioAlign = "start"
+    vggish_output: VggishOutput = "raw"
+    precision: Precision = "fp32"
+    aligned: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.features if name not in FEATURES]
+        if unknown or not self.features or len(set(self.features)) != len(self.features):
+            raise ValueError(f"features are distinct names of {', '.join(FEATURES)}, got {list(self.features)}")
+        for value, choices in (
+            (self.face, FacePolicy),
+            (self.missing_face, MissingFace),
+            (self.audio_align, AudioAlign),
+            (self.vggish_output, VggishOutput),
+            (self.precision, Precision),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+
+    @property
+    def visual(self) -> tuple[str, ...]:
+        """Features made from the face."""
+        return tuple(name for name in self.features if name in VISUAL_FEATURES)
+
+    @property
+    def networks(self) -> tuple[str, ...]:
+        """Features that need pretrained weights."""
+        return tuple(name for name in self.features if name in NETWORK_FEATURES)
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How to run: nothing here changes a number beyond rounding."""
+
+    device: str = "auto"
+    batch_size: int = 32
+    stall_timeout_s: float = 60.0
+
+
+def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
+    """Hash of the settings and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
+    identity = {"algorithm": ALGORITHM, "settings": asdict(config), "weights": dict(weight_ids)}
+    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

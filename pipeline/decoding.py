@@ -1,0 +1,82 @@
+"""A running ffmpeg: bytes from its output, stamps from its log, an end in every case. Starts nothing."""
+
+from __future__ import annotations
+
+import os
+import select
+import subprocess
+import threading
+
+from .ffmpeg_log import Log, Stamp
+from .video_info import MediaError
+
+_KILL_WAIT_S = 10.0
+
+
+class Decoding:
+    """One ffmpeg that decodes one stream to a pipe; a thread reads its log, so that neither waits."""
+
+    def __init__(
+        self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float
+    ) -> None:
+        if process.stdout is None or process.stderr is None:
+            raise ValueError("ffmpeg's output and log are read from pipes")
+        self._process, self._path, self._stage, self._timeout_s = process, path, stage, stall_timeout_s
+        self._out, self._err = process.stdout, process.stderr
+        self._log = Log()
+        self._poll = select.poll()  # `select` cannot watch descriptors above 1023
+        self._poll.register(self._out, select.POLLIN)
+        self._thread = threading.Thread(target=self._log.follow, args=(self._err,), daemon=True)
+        self._thread.start()
+
+    def read_into(self, buffer: memoryview) -> int:
+        """Fill `buffer`; fewer bytes at the end only. Raises MediaError when nothing comes for too long."""
+        filled = 0
+        while filled < len(buffer):
+            if not self._poll.poll(self._timeout_s * 1000):
+                raise self._stalled()
+            count = os.readv(self._out.fileno(), [buffer[filled:]])
+            if not count:
+                break
+            filled += count
+        return filled
+
+    def take_stamp(self) -> Stamp | None:
+        """The next frame's stamp; None when the log ended without it. Raises MediaError on a stall."""
+        log = self._log
+        with log.changed:
+            if not log.changed.wait_for(lambda: log.stamps or log.ended, self._timeout_s):
+                raise self._stalled()
+            return log.stamps.popleft() if log.stamps else None
+
+    def finish(self, num_delivered: int) -> tuple[bool, tuple[str, ...]]:
+        """Wait for ffmpeg's end after its last byte: (ended in an error, signs of damage).
+
+        Raises MediaError where nothing was delivered.
+        """
+        try:
+            code = self._process.wait(self._timeout_s)
+        except subprocess.TimeoutExpired:
+            raise self._stalled() from None
+        self._thread.join(self._timeout_s)
+        if not num_delivered:
+            why = self._log.words() or f"ffmpeg ended with {code} and said nothing"
+            raise MediaError(self._path, self._stage, f"not one frame could be decoded: {why}")
+        killed = (f"ffmpeg ended with {code}",) if code else ()
+        return code != 0 or self._log.ended_in_damage(), (*killed, *self._log.damage())
+
+    def close(self) -> None:
+        """End ffmpeg, its thread and its pipes, whatever state they are in."""
+        if self._process.poll() is None:
+            self._process.kill()
+        self._process.wait(_KILL_WAIT_S)
+        self._thread.join(_KILL_WAIT_S)
+        self._out.close()
+        self._err.close()
+
+    def _stalled(self) -> MediaError:
+        self._process.kill()
+        words = (
+            f"ffmpeg gave nothing for {self._timeout_s:g} s and was stopped: is the disk or the network slow?"
+        )
+        return MediaError(self._path, self._stage, "; ".join(filter(None, [words, self._log.words()])))

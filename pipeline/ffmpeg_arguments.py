@@ -1,0 +1,65 @@
+"""The words ffmpeg and ffprobe are started with. Starts nothing.
+
+Local media containers only, over `file` and `pipe` only: a playlist or a network address inside a file that
+strangers made is never followed.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import ffmpeg
+
+from .timeline import SAMPLE_RATE_HZ
+from .video_info import VideoInfo
+
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h261,h263,h264,hevc,obu,av1,ivf,flv,asf,ogg,mxf,gxf,"
+    "dv,rm,nut,wtv,yuv4mpegpipe,mjpeg"
+)
+_SAFE = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
+_SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info"}
+
+
+def to_probe(path: str) -> list[str]:
+    """Streams and format as JSON on stdout."""
+    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", value)]
+    asked = ["-of", "json", "-show_streams", "-show_format", f"file:{path}"]
+    return ["ffprobe", "-hide_banner", "-loglevel", "error", *safe, *asked]
+
+
+def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
+    """Every decoded frame as RGB of the displayed size on stdout, or one grey byte; its PTS on stderr.
+
+    The byte keeps one way of reading; ffmpeg's `null` output complains about frame rates. `scale` guards the
+    size against changes in mid-stream: else it changes nothing.
+    """
+    size = f"{info.width_px}:{info.height_px}" if pixels else "1:1:flags=neighbor"
+    return _compile(
+        info,
+        info.video_stream,
+        vf=f"showinfo=checksum=0,scale={size}",
+        pix_fmt="rgb24" if pixels else "gray",
+        f="rawvideo",
+        **{_passthrough_option(version): "passthrough"},
+    )
+
+
+def to_samples(info: VideoInfo, stream: int) -> list[str]:
+    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr."""
+    # rematrix_maxval: (L + R) / 2 for every codec, as in 16-bit files; ffmpeg's float is 3 dB louder.
+    chain = f"asettb=expr=1/sr,ashowinfo,aresample={SAMPLE_RATE_HZ}:rematrix_maxval=1.0"
+    return _compile(info, stream, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
+
+
+def _compile(info: VideoInfo, stream: int, **options: Any) -> list[str]:
+    source = ffmpeg.input(f"file:{info.path}", **_SAID, **_SAFE)[str(stream)]
+    compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, **options).compile()
+    return compiled
+
+
+def _passthrough_option(version: str) -> str:
+    # -fps_mode came with 5.1; builds from git have no number and are newer
+    number = re.match(r"n?(\d+)\.(\d+)", version)
+    return "vsync" if number and (int(number[1]), int(number[2])) < (5, 1) else "fps_mode"

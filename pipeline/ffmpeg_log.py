@@ -1,0 +1,142 @@
+"""What ffmpeg says while it decodes: the time of every frame, and signs of damage. Starts nothing.
+
+    [Parsed_showinfo_0 @ 0x55] [info] config in time_base: 1/12800, …
+    [Parsed_showinfo_0 @ 0x55] [info] n:   7 pts:   3584 pts_time:0.28 …      pts · time_base
+    [Parsed_ashowinfo_1 @ 0x55] [info] n:7 pts:7168 … rate:44100 nb_samples:1024  time base 1/rate (by asettb)
+    [h264 @ 0x55] [error] Invalid NAL unit size (1932 > 1860).
+
+`pts_time` has six significant digits only: too few after 17 minutes, so it is never used.
+Tested by tests/pipeline/test_ffmpeg_log.py.
+"""
+
+from __future__ import annotations
+
+import re
+import threading
+from collections import deque
+from dataclasses import dataclass
+from typing import IO
+
+# Decoders work ahead of what is shown: up to 16 threads and 16 reordered frames.
+END_FRAMES = 32
+_KEPT_LINES = 40
+_LINE_BYTES = 1 << 16
+
+_FILTER = rb"\[Parsed_a?showinfo_\d+ @ \w+\] \[info\] "
+_TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
+_FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
+_AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
+_SPOKEN = re.compile(
+    r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)"
+)
+_DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
+# Complaints about what we asked for, not about the file.
+_OURS = ("null", "rawvideo", "f32le", "swscaler", "out#", "Parsed_", "auto_")
+
+
+@dataclass(frozen=True)
+class Stamp:
+    """Time of a decoded frame: `pts` in ticks of `num / den` s (None: unknown); audio frames have samples."""
+
+    pts: int | None
+    num: int
+    den: int
+    num_samples: int = 0
+
+    @property
+    def time_s(self) -> float | None:
+        """Presentation time in s on the container's clock."""
+        return None if self.pts is None else self.pts * self.num / self.den
+
+    @property
+    def tick_s(self) -> float:
+        """The smallest difference of two times, s."""
+        return self.num / self.den
+
+    @property
+    def duration_s(self) -> float:
+        """Length of an audio frame, s (its time base is one sample)."""
+        return self.num_samples * self.tick_s
+
+
+@dataclass(frozen=True)
+class Complaint:
+    """A warning or an error of ffmpeg's, and how many frames had been shown before it."""
+
+    words: str
+    is_damage: bool
+    after_frames: int
+
+
+class Log:
+    """Reads ffmpeg's stderr in a thread of its own, so that ffmpeg never waits; stamps queue up in order."""
+
+    def __init__(self) -> None:
+        self.stamps: deque[Stamp] = deque()
+        self.num_frames = 0
+        self.ended = False
+        self.changed = threading.Condition()
+        self._complaints: deque[Complaint] = deque(maxlen=_KEPT_LINES)
+        self._time_base = (1, 1)
+        self._next_n = 0
+
+    def follow(self, stderr: IO[bytes]) -> None:
+        """Read to the end of the stream; the body of the thread."""
+        try:
+            while line := stderr.readline(_LINE_BYTES):
+                with self.changed:
+                    self.feed(line)
+                    self.changed.notify_all()
+        finally:
+            with self.changed:
+                self.ended = True
+                self.changed.notify_all()
+
+    def feed(self, line: bytes) -> None:
+        """Take in one line."""
+        if match := _FRAME.match(line):
+            self._frame(int(match[1]), match[2], line)
+        elif match := _TIME_BASE.match(line):
+            self._time_base = int(match[1]), int(match[2])
+            self._next_n = (
+                0  # the filters were built anew (another size, another rate) and count from 0 again
+            )
+        elif spoken := _SPOKEN.match(line.decode(errors="replace")):
+            self._complain(spoken)
+
+    def words(self) -> str:
+        """The last of ffmpeg's complaints, without addresses."""
+        with self.changed:
+            spoken = list(dict.fromkeys(each.words for each in self._complaints))
+        return "; ".join(spoken[-4:])
+
+    def damage(self) -> tuple[str, ...]:
+        """Every distinct sign of damage that is remembered."""
+        with self.changed:
+            return tuple(dict.fromkeys(each.words for each in self._complaints if each.is_damage))
+
+    def ended_in_damage(self) -> bool:
+        """Whether a sign of damage belongs to the last frames; before any frame it belongs to the head."""
+        with self.changed:
+            last = max(1, self.num_frames - END_FRAMES)
+            return any(each.is_damage and each.after_frames >= last for each in self._complaints)
+
+    def _frame(self, n: int, pts: bytes, line: bytes) -> None:
+        audio = _AUDIO.search(line)
+        num, den = (1, int(audio[1])) if audio else self._time_base
+        if n == 0:
+            self._next_n = 0
+        for _ in range(min(n - self._next_n, END_FRAMES)):  # lines that another thread's words had torn apart
+            self._append(Stamp(None, num, den))
+        self._next_n = n + 1
+        self._append(Stamp(None if pts == b"NOPTS" else int(pts), num, den, int(audio[2]) if audio else 0))
+
+    def _append(self, stamp: Stamp) -> None:
+        self.stamps.append(stamp)
+        self.num_frames += 1
+
+    def _complain(self, match: re.Match[str]) -> None:
+        who, words = match["who"] or "", match["words"].strip()
+        is_damage = match["level"] != "warning" or _DAMAGE.search(words) is not None
+        said = f"{who}: {words}" if who else words
+        self._complaints.append(Complaint(said, is_damage and not who.startswith(_OURS), self.num_frames))

@@ -1,0 +1,100 @@
+"""The 10 ms grid: samples to 25 ms windows, and a track of grid frames to rows, streaming. No files.
+
+    samples   0        160       320              sample n at n/16000 s
+    frame k   [160 k, 160 k + 400)                25 ms, every 10 ms; k < 0 reads the zeros before time 0
+
+Tested by tests/pipeline/test_patches.py and tests/pipeline/test_mfcc.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .timeline import SAMPLE_RATE_HZ
+
+GRID_SAMPLES = 160
+WINDOW_SAMPLES = 400
+_PIECE_FRAMES = 100
+# Small enough for BLAS to start no threads (which fight with the other workers'), and one shape only, because
+# BLAS rounds by shape: no number depends on how the audio arrives.
+_GROUP_FRAMES = 10
+_TAIL_SAMPLES = SAMPLE_RATE_HZ
+
+Spans = Sequence[tuple[float, float]]
+
+
+def windows(blocks: Iterable[NDArray[np.float32]], first: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the 25 ms windows of the 10 ms grid in pieces [≤ 100, 400], from frame `first` ≤ 0 on.
+
+    Zeros stand before time 0; 1 s of the last sample's value follows the end (contract, section 3). Without
+    samples there are no windows.
+    """
+    step = _PIECE_FRAMES * GRID_SAMPLES
+    needed = step - GRID_SAMPLES + WINDOW_SAMPLES
+    held = np.zeros(-first * GRID_SAMPLES, np.float32)
+    for block in _with_tail(blocks):
+        held = np.concatenate([held, block])
+        while len(held) >= needed:
+            yield _framed(held[:needed])
+            held = held[step:]
+    if len(held) >= WINDOW_SAMPLES and len(held) > -first * GRID_SAMPLES:
+        yield _framed(held)
+
+
+def matmul(frames: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`frames` [F, A] @ `matrix` [A, B], each frame rounded alike whatever F is."""
+    count = -(-len(frames) // _GROUP_FRAMES)
+    groups = np.zeros((count * _GROUP_FRAMES, frames.shape[1]))
+    groups[: len(frames)] = frames
+    products = groups.reshape(count, _GROUP_FRAMES, -1) @ matrix
+    return products.reshape(len(groups), -1)[: len(frames)]
+
+
+def rows_on_grid(
+    pieces: Iterable[NDArray[np.float64]], starts: NDArray[np.int64], length: int, batch_rows: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield each row's stretch of a track that arrives in `pieces` [F, D]: [N, length, D], N = `batch_rows`.
+
+    Row i takes frames [starts[i], starts[i] + length); `starts` [T] do not fall. Rows beyond the track's end
+    are not delivered. `pieces` is read to its end; what no row needs any more is forgotten.
+    """
+    held: NDArray[np.float64] | None = None
+    begin, row, ready = 0, 0, []
+    for piece in pieces:
+        held = piece if held is None else np.concatenate([held, piece])
+        while row < len(starts) and starts[row] + length <= begin + len(held):
+            ready.append(held[starts[row] - begin : starts[row] - begin + length].copy())
+            row += 1
+            if len(ready) == batch_rows:
+                yield np.stack(ready)
+                ready = []
+        done = len(held) if row == len(starts) else min(len(held), starts[row] - begin)
+        held, begin = held[done:], begin + done
+    if ready:
+        yield np.stack(ready)
+
+
+def lie_on(spans: Spans, starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    """True where samples [start, start + length) lie on one real span, with half a sample of slack."""
+    inside = np.zeros(len(starts), np.bool_)
+    for start_s, stop_s in spans:
+        after = starts >= start_s * SAMPLE_RATE_HZ - 0.5
+        inside |= after & (starts + length <= stop_s * SAMPLE_RATE_HZ + 0.5)
+    return inside
+
+
+def _with_tail(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    last: np.float32 | None = None
+    for block in blocks:
+        if len(block):
+            last = block[-1]
+            yield block
+    if last is not None:
+        yield np.full(_TAIL_SAMPLES, last, np.float32)
+
+
+def _framed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::GRID_SAMPLES]

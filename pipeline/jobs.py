@@ -1,0 +1,53 @@
+"""What `plan` decides, `extract` does and `run` reports."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from .config import FacePolicy
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to extract from one video.
+
+    `name`: the video's path below the videos' folder; `length`: label rows of the trial, or None for as many as
+    frames decode; `crops`: folder of the organiser's aligned crops, or None to detect faces.
+    """
+
+    video: Path
+    name: str
+    trial: str
+    face: FacePolicy
+    size_bytes: int
+    length: int | None = None
+    crops: Path | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one video became. `faces`: share of frames with a face, None where no visual feature was asked for."""
+
+    trial: str
+    video: str
+    rows: int
+    frames: int
+    fps: str
+    vfr: bool
+    faces: float | None
+    audio: bool
+    truncated: bool
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one video gave nothing."""
+
+    video: str
+    trial: str
+    stage: str
+    reason: str
+    path: Path | None = None

@@ -1,0 +1,222 @@
+"""Video files to frames and samples on one clock; the only file that starts ffmpeg.
+
+Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
+n/16000 s.
+Playlists and network addresses are never followed: local media containers only, over `file` and `pipe` only.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from . import ffmpeg_arguments
+from .decoding import Decoding
+from .timeline import BLOCK_SAMPLES, SAMPLE_RATE_HZ, FrameClock, Placement
+from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, video_info, why_refused
+
+__all__ = [
+    "AudioReader",
+    "Ending",
+    "FrameBatch",
+    "FrameReader",
+    "MediaError",
+    "VideoInfo",
+    "decoders",
+    "ffmpeg_version",
+    "probe",
+]
+
+_BATCH_BYTES = 64 << 20
+_DEFAULT_STEP_S = 1 / 30
+_PROBE_TIMEOUT_S = 60.0
+
+
+@functools.cache
+def ffmpeg_version() -> str:
+    """Version of the ffmpeg in use, such as `5.1.9-0+deb12u1`. Raises MediaError without one."""
+    said = _ask(["ffmpeg", "-version"], "ffmpeg")
+    return said.split(maxsplit=3)[2] if said.startswith("ffmpeg version ") else "unknown"
+
+
+@functools.cache
+def decoders() -> frozenset[str]:
+    """Names of what this ffmpeg can decode, such as `h264`. Raises MediaError without ffmpeg."""
+    said = _ask(["ffmpeg", "-hide_banner", "-decoders"], "ffmpeg").partition("------")[2]
+    return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Look into a video file without decoding it: the first picture track (no cover), the first sound track.
+
+    Raises MediaError for what is not a readable local video file: folders, empty files, playlists, sound
+    alone, frames of more than 2^26 px.
+    """
+    path = Path(os.path.abspath(path))  # `resolve` would follow links
+    check_file(path)
+    return video_info(path, json.loads(_ask(ffmpeg_arguments.to_probe(str(path)), str(path))))
+
+
+class _Reader:
+    """A context manager around one ffmpeg that decodes one stream of a file."""
+
+    def __init__(self, info: VideoInfo, stage: str, arguments: list[str], stall_timeout_s: float) -> None:
+        self._info, self._stage, self._arguments = info, stage, arguments
+        self._stall_timeout_s = stall_timeout_s
+        self._decoding: Decoding | None = None
+        self._ending: Ending | None = None
+
+    def __enter__(self) -> Self:
+        process = _popen(self._arguments, str(self._info.path))
+        self._decoding = Decoding(process, str(self._info.path), self._stage, self._stall_timeout_s)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        self._ffmpeg.close()
+
+    @property
+    def ending(self) -> Ending:
+        """How decoding ended. Raises RuntimeError before everything was read."""
+        if self._ending is None:
+            raise RuntimeError(f"{self._info.path} was not read to its end yet")
+        return self._ending
+
+    @property
+    def _ffmpeg(self) -> Decoding:
+        if self._decoding is None:
+            raise RuntimeError("open the reader first: with FrameReader(info) as reader")
+        return self._decoding
+
+
+class FrameReader(_Reader):
+    """Iterates over the frames of a video as `FrameBatch`es; a context manager, read once.
+
+    Frames as ffmpeg shows them (edit lists and rotation applied), none dropped or repeated; `time_s` rises
+    strictly. `pixels=False` delivers times only. Memory: one batch. After it `ending` says how it went.
+    Raises MediaError when no frame can be decoded, or no byte comes for `stall_timeout_s`.
+    """
+
+    def __init__(
+        self, info: VideoInfo, *, batch_frames: int = 32, pixels: bool = True, stall_timeout_s: float = 60.0
+    ) -> None:
+        arguments = ffmpeg_arguments.to_frames(info, pixels=pixels, version=ffmpeg_version())
+        super().__init__(info, "video", arguments, stall_timeout_s)
+        self._pixels = pixels
+        self._shape = (info.height_px, info.width_px, 3) if pixels else (1, 1, 1)
+        self._batch = max(1, min(batch_frames, _BATCH_BYTES // int(np.prod(self._shape))))
+        step_s = 1 / float(info.fps) if info.fps else _DEFAULT_STEP_S
+        self._clock = FrameClock(info.origin_s, info.video_start_s, step_s)
+
+    def __iter__(self) -> Iterator[FrameBatch]:
+        num_frames, time_s = 0, np.zeros(1)
+        while len(pictures := self._pictures()):
+            time_s = np.array([self._clock.next(self._ffmpeg.take_stamp()) for _ in pictures])
+            num_frames += len(pictures)
+            yield FrameBatch(pictures if self._pixels else pictures[:, :0, :0].repeat(3, axis=3), time_s)
+        self._ending = self._end(num_frames, float(time_s[-1]))
+
+    def _pictures(self) -> NDArray[np.uint8]:
+        pictures = np.empty((self._batch, *self._shape), np.uint8)
+        num_bytes = self._ffmpeg.read_into(memoryview(pictures.data).cast("B"))
+        return pictures[: num_bytes // pictures[0].nbytes]  # less a frame in whose middle ffmpeg died
+
+    def _end(self, num_frames: int, last_s: float) -> Ending:
+        truncated, damage = self._ffmpeg.finish(num_frames)
+        warnings = list(damage)
+        if self._clock.num_repaired:
+            warnings.append(f"{self._clock.num_repaired} frames without a time that rises: times repaired")
+        if self._info.container == "avi" and last_s + 1 < 0.9 * (self._info.duration_s or 0):
+            # An AVI cut between two chunks raises no error, but its header tells how long it was.
+            truncated = True
+            warnings.append(f"ends at {last_s:.2f} s of {self._info.duration_s:.2f} s")
+        return Ending(truncated, tuple(warnings))
+
+
+class AudioReader(_Reader):
+    """Iterates over a file's sound, mono 16 kHz float32 blocks without gaps from the origin on; read once.
+
+    Sample n of the whole lies at n/16000 s: zeros stand before the sound's start and in its gaps. Memory:
+    10 s. After the last block `ending` says how it went and `real_spans()` where real sound is. Raises
+    MediaError when nothing can be decoded, or no byte comes for `stall_timeout_s`; ValueError without sound.
+    """
+
+    def __init__(self, info: VideoInfo, *, stall_timeout_s: float = 60.0) -> None:
+        if info.audio_stream is None or info.audio_start_s is None:
+            raise ValueError(f"{info.path} has no audio stream")
+        arguments = ffmpeg_arguments.to_samples(info, info.audio_stream)
+        super().__init__(info, "audio", arguments, stall_timeout_s)
+        self._placement = Placement(info.origin_s, info.audio_start_s)
+        self._num_broken = 0
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        num_samples = 0
+        while len(samples := self._samples()):
+            num_samples += len(samples)
+            self._hear_until(num_samples)
+            yield from self._placement.place(samples)
+        self._ending = self._end(num_samples)
+
+    def real_spans(self) -> list[tuple[float, float]]:
+        """Where there is real sound: [start, end) in s from the origin. Raises RuntimeError too early."""
+        return self._placement.real_spans() if self.ending else []
+
+    def _samples(self) -> NDArray[np.float32]:
+        samples = np.empty(BLOCK_SAMPLES, np.float32)
+        num_bytes = self._ffmpeg.read_into(memoryview(samples.data).cast("B"))
+        samples = samples[: num_bytes // samples.itemsize]
+        broken = ~np.isfinite(samples)
+        self._num_broken += int(np.count_nonzero(broken))
+        samples[broken] = 0
+        return samples
+
+    def _hear_until(self, num_samples: int) -> None:
+        # A frame is announced before its samples come out; one sample of slack for the resampler's rounding.
+        placement = self._placement
+        while placement.joined_s * SAMPLE_RATE_HZ < num_samples - 1 or not placement.settled:
+            stamp = self._ffmpeg.take_stamp()
+            if stamp is None:
+                return
+            placement.add(stamp.time_s, stamp.duration_s)
+
+    def _end(self, num_samples: int) -> Ending:
+        truncated, damage = self._ffmpeg.finish(num_samples)
+        warnings = list(damage)
+        if self._placement.num_moves:
+            warnings.append(f"sound moved to its times at {self._placement.num_moves} places")
+        if self._num_broken:
+            warnings.append(f"{self._num_broken} samples were no numbers: taken as zero")
+        return Ending(truncated, tuple(warnings))
+
+
+def _popen(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
+    pipe = subprocess.PIPE
+    try:
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
+    except FileNotFoundError:
+        raise MediaError(
+            path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg"
+        ) from None
+
+
+def _ask(arguments: list[str], path: str) -> str:
+    """Run a short command to its end and return what it prints."""
+    with _popen(arguments, path) as process:
+        try:
+            out, words = process.communicate(timeout=_PROBE_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise MediaError(path, "probe", f"{arguments[0]} took more than {_PROBE_TIMEOUT_S:g} s") from None
+    if process.returncode:
+        raise MediaError(path, "probe", why_refused(words.decode(errors="replace")))
+    return out.decode(errors="replace")

@@ -1,0 +1,71 @@
+"""IResNet-50 as insightface's arcface_torch names it: 475 tensors, 43,590,848 parameters.
+
+    faces [N, 3, 112, 112] ── stem 64 ── 4 stages, each halving the side: 56, 28, 14, 7 ── fc ── [N, 512]
+
+Source of the shape: references 4.1. Tested by tests/parity/test_iresnet.py.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+STAGES = ((64, 3), (128, 4), (256, 14), (512, 3))
+INPUT_PX = 112
+_FINAL_PX = INPUT_PX // 2 ** len(STAGES)
+
+
+class Block(nn.Module):
+    """BN, conv, BN, PReLU, strided conv, BN, plus the shortcut; nothing follows the sum."""
+
+    def __init__(self, in_channels: int, channels: int, stride: int) -> None:
+        super().__init__()
+        self.bn1 = nn.BatchNorm2d(in_channels)
+        self.conv1 = nn.Conv2d(in_channels, channels, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(channels)
+        self.prelu = nn.PReLU(channels)
+        self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
+        self.bn3 = nn.BatchNorm2d(channels)
+        # Only the first block of a stage has one, also in the first stage, where the channels stay 64.
+        self.downsample = _projection(in_channels, channels, stride) if stride > 1 else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[N, C, H, W] → [N, channels, H/stride, W/stride]."""
+        y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
+        y = self.bn3(self.conv2(y))
+        return torch.add(y, x if self.downsample is None else self.downsample(x))
+
+
+def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
+    conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(channels))
+
+
+def _stage(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
+    first = Block(in_channels, channels, stride=2)
+    return nn.Sequential(first, *(Block(channels, channels, stride=1) for _ in range(num_blocks - 1)))
+
+
+class IResNet50(nn.Module):
+    """The face embedding network; its output is not L2-normalised."""
+
+    def __init__(self, dim: int = 512) -> None:
+        super().__init__()
+        self.conv1 = nn.Conv2d(3, 64, 3, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(64)
+        self.prelu = nn.PReLU(64)
+        in_channels = 64
+        for number, (channels, num_blocks) in enumerate(STAGES, start=1):
+            setattr(self, f"layer{number}", _stage(in_channels, channels, num_blocks))
+            in_channels = channels
+        self.bn2 = nn.BatchNorm2d(in_channels)
+        self.fc = nn.Linear(in_channels * _FINAL_PX**2, dim)
+        self.features = nn.BatchNorm1d(dim)
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, 112, 112] in [-1, 1] → embeddings [N, 512]."""
+        x = self.prelu(self.bn1(self.conv1(faces)))
+        for number in range(1, len(STAGES) + 1):
+            x = self.get_submodule(f"layer{number}")(x)
+        embedding: Tensor = self.features(self.fc(self.bn2(x).flatten(1)))
+        return embedding

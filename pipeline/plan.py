@@ -1,0 +1,250 @@
+"""What is to be done: the videos below a folder, the trials they make, and which of them the store still lacks."""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..features_store.failures import FailureRecord, outstanding
+from ..features_store.labels import annotation_files, count_rows
+from ..features_store.schema import check_trial_name
+from ..features_store.store import FeatureStore
+from ..features_store.types import JsonValue
+from .config import ExtractConfig, FacePolicy
+from .jobs import Failure, Job
+from .provenance import content_sha256
+
+VIDEO_SUFFIXES = frozenset(
+    ".mp4 .m4v .mov .qt .avi .divx .mkv .webm .mpg .mpeg .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2 "
+    ".ogv .mxf .dv .rm .rmvb .nut".split()
+)
+# Playlists name other files or addresses: they are reported as refused, and never opened.
+PLAYLIST_SUFFIXES = frozenset(".m3u8 .m3u .mpd .ffconcat .concat".split())
+_SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where trials come from: the videos' folder, annotated trial → label file, folder of aligned crops."""
+
+    videos: Path
+    labels: Mapping[str, Path]
+    crops: Path | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Jobs to do, trials already done, failures known before decoding, former failures left alone, and notes."""
+
+    jobs: tuple[Job, ...]
+    done: tuple[str, ...]
+    failures: tuple[Failure, ...]
+    failed_before: tuple[FailureRecord, ...]
+    notes: tuple[str, ...]
+
+
+def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> Sources:
+    """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
+    for folder in (videos, crops):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{folder} is no folder")
+    return Sources(videos, annotation_files(annotations) if annotations else {}, crops)
+
+
+def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
+    """Every trial of every video below the folder in a fixed order, what cannot be one, and notes."""
+    jobs: dict[str, Job] = {}
+    failures: list[Failure] = []
+    paths = list(walk_videos(sources.videos))
+    names = _trial_names(sources)
+    for path in paths:
+        for job in _jobs_of(path, sources, names, config):
+            try:
+                jobs[job.trial] = _checked(job, jobs, sources)
+            except ValueError as error:
+                # Its own name as the trial's: the trial may well be done, by the video that has it by right.
+                failures.append(Failure(job.name, job.name, "plan", str(error), path))
+    return list(jobs.values()), failures, _notes(sources, jobs.values())
+
+
+def walk_videos(folder: Path) -> Iterator[Path]:
+    """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped."""
+    suffixes = VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
+    visited: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted([*folders, *files]):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(here, name)
+
+
+def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], config: ExtractConfig) -> list[Job]:
+    """A video's trials: itself, or the annotated (or cropped) ones that bear its name, sides included."""
+    name = path.relative_to(sources.videos)
+    stem = name.with_suffix("").as_posix()
+    size_bytes = path.stat().st_size if path.exists() else 0
+    trials = names.get(stem) or [
+        str(Path(stem).parent / trial) for trial in names.get(Path(stem).name, [Path(stem).name])
+    ]
+    return [
+        Job(
+            video=path,
+            name=name.as_posix(),
+            trial=trial,
+            face=_policy(trial, stem, config),
+            size_bytes=size_bytes,
+            crops=_crops_folder(trial, sources),
+        )
+        for trial in trials
+    ]
+
+
+def _trial_names(sources: Sources) -> dict[str, list[str]]:
+    """Video name → names of the trials cut from it, as the annotations and crop folders have them."""
+    known = set(sources.labels)
+    if sources.crops is not None:
+        known.update(entry.name for entry in sources.crops.iterdir() if entry.is_dir())
+    names: dict[str, list[str]] = {}
+    for trial in sorted(known):
+        names.setdefault(video_of(trial), []).append(trial)
+    return names
+
+
+def video_of(trial: str) -> str:
+    """The name of a trial's video: `video59_left` and `video59_right` share `video59`."""
+    for side in _SIDES:
+        trial = trial.removesuffix(side)
+    return trial
+
+
+def _policy(trial: str, stem: str, config: ExtractConfig) -> FacePolicy:
+    if not config.visual:
+        return "largest"
+    sides = [face for side, face in _SIDES.items() if trial.endswith(side) and not stem.endswith(side)]
+    return sides[0] if sides else config.face
+
+
+def _label_rows(trial: str, sources: Sources) -> int | None:
+    path = sources.labels.get(trial) or sources.labels.get(Path(trial).name)
+    return count_rows(path) if path else None
+
+
+def _crops_folder(trial: str, sources: Sources) -> Path | None:
+    if sources.crops is None:
+        return None
+    whole = sources.crops / trial
+    return whole if whole.is_dir() else sources.crops / Path(trial).name
+
+
+def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
+    """The job with its length, or ValueError with why it cannot be done, as far as names and labels tell."""
+    if job.video.is_dir():
+        raise ValueError("is a directory, not a video")
+    if job.video.suffix.lower() in PLAYLIST_SUFFIXES:
+        raise ValueError("is a playlist; playlists can point at other files or the network and are refused")
+    if job.trial in jobs:
+        raise ValueError(f"makes the same trial {job.trial!r} as {jobs[job.trial].name}; rename one of them")
+    if job.crops is not None and not job.crops.is_dir():
+        raise ValueError(f"has no folder of aligned crops {job.crops}")
+    check_trial_name(job.trial)
+    return replace(job, length=_label_rows(job.trial, sources))
+
+
+def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
+    """What the annotations and the videos do not agree on."""
+    uses = Counter(Path(job.trial).name for job in jobs)
+    without = sorted(trial for trial in sources.labels if not uses[Path(trial).name])
+    shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
+    notes = []
+    if without:
+        notes.append(f"{len(without)} annotated trials have no video: {_some(without)}")
+    if shared:
+        notes.append(f"{len(shared)} annotations fit videos in more than one folder: {_some(shared)}")
+    return notes
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
+    """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by file size."""
+    if not 0 <= index < count:
+        raise ValueError(f"shard I/N needs 0 ≤ I < N, got {index}/{count}")
+    loads = [0] * count
+    mine = []
+    for job in sorted(jobs, key=lambda job: (-job.size_bytes, job.trial)):
+        lightest = loads.index(min(loads))
+        loads[lightest] += max(job.size_bytes, 1)
+        if lightest == index:
+            mine.append(job)
+    return sorted(mine, key=lambda job: job.trial)
+
+
+@dataclass(frozen=True)
+class Selection:
+    """Which of the jobs found are wanted: part I of N, done and failed ones too or not, at most so many."""
+
+    shard: tuple[int, int] = (0, 1)
+    overwrite: bool = False
+    retry_failed: bool = False
+    limit: int | None = None
+
+
+def make_plan(
+    sources: Sources,
+    config: ExtractConfig,
+    store: FeatureStore | None,
+    fingerprint: str,
+    selection: Selection,
+) -> Plan:
+    """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before."""
+    jobs, failures, notes = find_jobs(sources, config)
+    former: dict[str, FailureRecord] = {}
+    if store is not None and not selection.retry_failed and not selection.overwrite:
+        former = {record.trial: record for record in outstanding(store)}
+    todo, done, left = [], [], []
+    for job in shard_of(jobs, *selection.shard):
+        if store is not None and not selection.overwrite and is_done(store, job, fingerprint):
+            done.append(job.trial)
+        elif job.trial in former and same_file(job.video, former[job.trial]):
+            left.append(former[job.trial])
+        else:
+            todo.append(job)
+    if selection.shard[0] > 0:
+        failures = []  # they are the same for every shard: the first one reports them
+    return Plan(tuple(todo[: selection.limit]), tuple(done), tuple(failures), tuple(left), tuple(notes))
+
+
+def is_done(store: FeatureStore, job: Job, fingerprint: str) -> bool:
+    """Whether the store holds this trial, made by these settings from this file to this length."""
+    attributes = store.attributes(job.trial)
+    if attributes is None or attributes.get("fingerprint") != fingerprint or attributes.get("face") != job.face:
+        return False
+    wanted_length = attributes.get("frames_decoded") if job.length is None else job.length
+    return attributes.get("rows") == wanted_length and _same_content(job.video, attributes.get("source"))
+
+
+def _same_content(video: Path, source: JsonValue) -> bool:
+    """Size and time as recorded, or else the same content (a copied file has another time)."""
+    if not isinstance(source, dict):
+        return False
+    status = video.stat()
+    if source.get("size") != status.st_size:
+        return False
+    return source.get("mtime_ns") == status.st_mtime_ns or source.get("sha256") == content_sha256(video)
+
+
+def same_file(video: Path, record: FailureRecord) -> bool:
+    """Whether a video is still the file that failed."""
+    status = video.stat()
+    return (record.size, record.mtime_ns) == (status.st_size, status.st_mtime_ns)
+

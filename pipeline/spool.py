@@ -1,0 +1,73 @@
+"""Rows that wait on disk until a trial's length is known, so that memory does not grow with a video's length."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features_store.clock import NO_ROW
+
+
+class Spool:
+    """Float32 rows appended to one file and read back in slices."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.row_shape = row_shape
+        self._row_bytes = 4 * int(np.prod(row_shape))
+        self._rows = 0
+        path.touch()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Add `rows` float32 [N, *row_shape]."""
+        if rows.shape[1:] != self.row_shape or rows.dtype != np.float32:
+            raise ValueError(f"{self.path.name} takes float32 rows of {self.row_shape}, got {rows.dtype} {rows.shape}")
+        with self.path.open("ab") as file:
+            file.write(rows.tobytes())
+        self._rows += len(rows)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows [start, stop)."""
+        with self.path.open("rb") as file:
+            file.seek(start * self._row_bytes)
+            data = file.read((stop - start) * self._row_bytes)
+        return np.frombuffer(data, np.float32).reshape(-1, *self.row_shape)
+
+
+@dataclass(frozen=True)
+class GatheredRows:
+    """A trial's rows as a choice of spooled ones: row i is spooled row `source[i]`, or zeros at `NO_ROW`.
+
+    `source` int64 [T] rises, apart from `NO_ROW`, so that a slice of rows reads one stretch of the file.
+    """
+
+    spool: Spool
+    source: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, *row_shape]."""
+        return (len(self.source), *self.spool.row_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        """Rows [start, stop) as an array."""
+        source = self.source[rows]
+        present = source != NO_ROW
+        out = np.zeros((len(source), *self.spool.row_shape), np.float32)
+        if present.any():
+            wanted = source[present]
+            first = int(wanted[0])
+            out[present] = self.spool.read(first, int(wanted[-1]) + 1)[wanted - first]
+        return out

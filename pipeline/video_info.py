@@ -1,0 +1,170 @@
+"""What ffprobe tells about a file, as a `VideoInfo`; and the error for unreadable files. Starts nothing."""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+MAX_PIXELS = 1 << 26
+_PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest")
+_SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64", "amr", "ape", "wv")
+_REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
+
+
+class MediaError(RuntimeError):
+    """A file that cannot be read: `path`, the `stage` that failed, what is wrong in ffmpeg's own words."""
+
+    def __init__(self, path: str, stage: str, words: str) -> None:
+        super().__init__(path, stage, words)
+        self.path, self.stage, self.words = path, stage, words
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.words} ({self.stage})"
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What a file says about itself; sizes in px as displayed (rotated), starts in s on its own clock."""
+
+    path: Path
+    container: str
+    video_stream: int
+    audio_stream: int | None
+    width_px: int
+    height_px: int
+    fps: Fraction | None
+    video_start_s: float
+    audio_start_s: float | None
+    duration_s: float | None
+
+    @property
+    def origin_s(self) -> float:
+        """Time 0 of the rows: the earlier start of the two streams."""
+        return (
+            self.video_start_s if self.audio_start_s is None else min(self.video_start_s, self.audio_start_s)
+        )
+
+
+@dataclass(frozen=True)
+class FrameBatch:
+    """Frames in order: `pixels` uint8 [N,H,W,3] RGB ([N,0,0,3] without pixels), `time_s` float64 [N]."""
+
+    pixels: NDArray[np.uint8]
+    time_s: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if self.pixels.ndim != 4 or self.time_s.shape != self.pixels.shape[:1]:
+            raise ValueError(f"one time a frame, got {self.pixels.shape = }, {self.time_s.shape = }")
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How decoding ended: `truncated` when in an error, after what was delivered; `warnings` name damage."""
+
+    truncated: bool
+    warnings: tuple[str, ...]
+
+
+def check_file(path: Path) -> None:
+    """Raise MediaError for what is not a readable file with something in it."""
+    try:
+        status = path.stat()
+        with path.open("rb"):
+            pass
+    except OSError as error:
+        raise MediaError(str(path), "probe", f"cannot be opened: {error.strerror}") from error
+    if not stat.S_ISREG(status.st_mode):
+        raise MediaError(str(path), "probe", "is not a file: give the video file itself")
+    if not status.st_size:
+        raise MediaError(str(path), "probe", "is empty (0 bytes): copy or download it again")
+
+
+def video_info(path: Path, found: Mapping[str, Any]) -> VideoInfo:
+    """From ffprobe's JSON (`-show_streams -show_format`); raises MediaError without a usable video stream."""
+    streams = found.get("streams", [])
+    video = next(
+        (each for each in streams if each.get("codec_type") == "video" and not _is_cover(each)), None
+    )
+    audio = next((each for each in streams if each.get("codec_type") == "audio"), None)
+    if video is None:
+        only = "sound alone" if audio else "neither picture nor sound"
+        raise MediaError(
+            str(path), "probe", f"has no video stream ({only}): give a file with a picture track"
+        )
+    width_px, height_px = _displayed(path, video)
+    container = str(found["format"]["format_name"]).split(",", maxsplit=1)[0]
+    return VideoInfo(
+        path=path,
+        container=container,
+        video_stream=int(video["index"]),
+        audio_stream=int(audio["index"]) if audio else None,
+        width_px=width_px,
+        height_px=height_px,
+        fps=_ratio(video.get("avg_frame_rate")),
+        video_start_s=_start_s(video),
+        audio_start_s=_start_s(audio) if audio else None,
+        duration_s=_duration_s(container, video, found["format"]),
+    )
+
+
+def why_refused(said: str) -> str:
+    """ffprobe's complaints as one line: what is wrong with the file and what to give instead."""
+    refused = _REFUSED.search(said)
+    names = refused[1].split(",") if refused else []
+    if any(name in _PLAYLISTS for name in names):
+        return f"is a playlist ({names[0]}): playlists are refused, give the media file itself"
+    if any(name in _SOUND for name in names):
+        return f"has no video stream (sound alone: {names[0]}): give a file with a picture track"
+    if names:
+        return f"is not a video container that is read here (ffmpeg takes it for {names[0]})"
+    lines = [_ADDRESS.sub("]", line.strip()) for line in said.splitlines() if line.strip()]
+    return f"cannot be read as a video: {'; '.join(lines[-3:]) or 'ffmpeg gave no reason'}"
+
+
+def _is_cover(stream: Mapping[str, Any]) -> bool:
+    disposition = stream.get("disposition", {})
+    return bool(disposition.get("attached_pic") or disposition.get("timed_thumbnails"))
+
+
+def _displayed(path: Path, video: Mapping[str, Any]) -> tuple[int, int]:
+    width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
+    if width_px < 1 or height_px < 1:
+        raise MediaError(
+            str(path), "probe", "has a video stream without a frame size: damaged, or cut too early"
+        )
+    if width_px * height_px > MAX_PIXELS:
+        raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
+    turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
+    # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
+    upright = not turns or abs(turns[0] % 180 - 90) >= 1
+    return (width_px, height_px) if upright else (height_px, width_px)
+
+
+def _ratio(text: str | None) -> Fraction | None:
+    num, _, den = (text or "0/0").partition("/")
+    return Fraction(int(num), int(den or 1)) if int(num) > 0 and int(den or 1) > 0 else None
+
+
+def _start_s(stream: Mapping[str, Any]) -> float:
+    # `start_time` is rounded to µs; raw streams have no times at all
+    time_base = _ratio(stream.get("time_base"))
+    return float(stream["start_pts"] * time_base) if time_base and "start_pts" in stream else 0.0
+
+
+def _duration_s(container: str, video: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
+    time_base = _ratio(video.get("time_base"))
+    if container == "avi" and time_base and "nb_frames" in video:
+        return float(
+            int(video["nb_frames"]) * time_base
+        )  # the header's; `duration` is what is left of a cut file
+    text = video.get("duration") or whole.get("duration")
+    return float(text) if text else None

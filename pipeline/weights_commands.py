@@ -1,0 +1,131 @@
+"""`avfuse weights`: the published weights, and what of them lies in the cache."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import click
+
+from ..features_store.errors import clean_errors
+from .http_resume import DownloadError, Progress
+from .registry import REGISTRY, WeightFile, entry, sha256_of
+from .weights import WeightsInvalid, WeightsMissing, cache_folder, cached_path
+
+_MISMATCH = 3
+
+
+@click.group()
+def weights() -> None:
+    """Pretrained weights: which there are, under which licence, and what of them is in the cache."""
+
+
+@weights.command("list")
+@click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
+@clean_errors()
+def list_weights(as_json: bool) -> None:
+    """Every known weight file: architecture, size, sha256, licence, where from, cached or not."""
+    entries = [_describe(file) for file in REGISTRY.values()]
+    click.echo(json.dumps(entries, indent=2) if as_json else "\n\n".join(map(_paragraph, entries)))
+
+
+@weights.command()
+@click.argument("names", nargs=-1, metavar="NAME...")
+@click.option("--all", "all_files", is_flag=True, help="Every file that has an address. [default: off]")
+@clean_errors(DownloadError)
+def fetch(names: tuple[str, ...], all_files: bool) -> None:
+    """Download weights into the cache: https, resumed, sha256 checked before use.
+
+    AVFUSE_WEIGHTS_MIRROR=https://… takes them from another folder; AVFUSE_OFFLINE=1 forbids all downloads.
+    """
+    from .download import fetch as download  # noqa: PLC0415 - urllib and ssl only where they are used
+
+    if bool(names) == all_files:
+        raise click.UsageError("give the NAME of what to fetch, or --all")
+    files = [file for file in REGISTRY.values() if file.url] if all_files else [entry(name) for name in names]
+    for file in files:
+        click.echo(f"{file.name}: licence: {file.licence}", err=True)
+        with _bar(file) as progress:
+            path = download(file, cache_folder(), progress)
+        click.echo(str(path))
+
+
+@weights.command()
+@click.argument("name", required=False)
+@clean_errors(WeightsMissing)
+def verify(name: str | None) -> None:
+    """Hash the cached files again, all or the one called NAME. Exit code 3 when one is not as published."""
+    files = [entry(name)] if name else [file for file in REGISTRY.values() if cached_path(file)]
+    verdicts = [_verdict(file, _cached(file)) for file in files]
+    if not files:
+        click.echo(f"nothing in {cache_folder()}")
+    if not all(verdicts):
+        sys.exit(_MISMATCH)
+
+
+@weights.command()
+@click.argument("name")
+@clean_errors(WeightsMissing, WeightsInvalid)
+def path(name: str) -> None:
+    """Where the cached file called NAME lies."""
+    click.echo(str(_cached(entry(name))))
+
+
+def _cached(file: WeightFile) -> Path:
+    found = cached_path(file)
+    if found is None:
+        mend = f"run `avfuse weights fetch {file.name}`" if file.url else file.note
+        raise WeightsMissing(f"{file.name} is not in {cache_folder()}: {mend}")
+    return found
+
+
+def _verdict(file: WeightFile, found: Path) -> bool:
+    sha256 = sha256_of(found)
+    ok = file.sha256_prefix is None or file.matches(sha256)
+    expected = f", expected {file.sha256_prefix}" if not ok else ""
+    word = "no published hash" if file.sha256_prefix is None else "ok" if ok else "MISMATCH"
+    click.echo(f"{file.name}: {word}: {found} has sha256 {sha256}{expected}", err=not ok)
+    return ok
+
+
+def _describe(file: WeightFile) -> dict[str, str | int | None]:
+    found = cached_path(file)
+    return {
+        "name": file.name,
+        "feature": file.feature,
+        "architecture": file.architecture,
+        "size_bytes": file.size_bytes,
+        "sha256": file.sha256,
+        "sha256_prefix": file.sha256_prefix,
+        "licence": file.licence,
+        "from": file.url,
+        "file": file.file_name,
+        "note": file.note,
+        "cached": str(found) if found else None,
+    }
+
+
+def _paragraph(described: dict[str, str | int | None]) -> str:
+    shown = {
+        key: value or {"cached": "no", "from": "by hand"}.get(key, "not known")
+        for key, value in described.items()
+    }
+    head = shown.pop("name")
+    return "\n".join([str(head), *(f"  {key:<13} {value}" for key, value in shown.items())])
+
+
+@contextmanager
+def _bar(file: WeightFile) -> Iterator[Progress]:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    # On a pipe or in a log a redrawn bar is noise.
+    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
+
+        def show(done_bytes: int, total_bytes: int | None) -> None:
+            bar.total = total_bytes
+            bar.update(done_bytes - bar.n)
+
+        yield show

@@ -1,0 +1,132 @@
+import json
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from avfuse.features_store import commands
+from avfuse.features_store.errors import clean_errors
+from avfuse.features_store.failures import FailureRecord, append_failure
+from avfuse.features_store.store import FeatureStore
+
+
+def run(command, *arguments):
+    return CliRunner().invoke(command, [str(argument) for argument in arguments])
+
+
+@pytest.fixture
+def filled(store, arrays, attributes):
+    store.write("b/a", arrays, attributes)
+    store.write("c", arrays, {**attributes, "fingerprint": "f2", "fps": "0/0"})
+    store.write("v", {}, {"faces": 0})
+    append_failure(store, FailureRecord("d.mp4", "decode", "moov atom not found", "2026", "d"))
+    append_failure(store, FailureRecord("c.mp4", "decode", "once", "2026", "c"))
+    return store
+
+
+def test_status(filled):
+    result = run(commands.status, "--store", filled.path)
+    assert result.exit_code == 0
+    assert "2 trials, 80 rows" in result.output
+    assert "fingerprint f1: 1 trials" in result.output
+    assert "UNTRAINED WEIGHTS: vggish of 2 trials" in result.output
+    assert "iresnet50" not in result.output
+    assert "failed: d.mp4 (decode): moov atom not found" in result.output
+    assert "once" not in result.output
+
+
+def test_status_json(filled):
+    (filled.files.root / "c" / "zarr.json").write_text("{")
+    found = json.loads(run(commands.status, "--store", filled.path, "--json").output)
+    assert (found["trials"], found["rows"], found["incomplete"]) == (1, 40, ["c"])
+    assert found["hours"] == pytest.approx(40 * 1001 / 30000 / 3600)
+    assert found["untrained"] == {"vggish": 1}
+    assert [record["trial"] for record in found["failed"]] == ["c", "d"]
+
+
+def test_verify(filled, flip):
+    result = run(commands.verify, "--store", filled.path)
+    assert (result.exit_code, result.output) == (0, "2 trials, every chunk read, every checksum right\n")
+    flip(filled.files.root / "c" / "vggish" / "c" / "0" / "0", 30)
+    result = run(commands.verify, "--store", filled.path)
+    assert result.exit_code == 3
+    assert len(result.stdout.splitlines()) == 1
+    assert "c/vggish rows 0–40: broken chunk" in result.stdout
+    result = run(commands.verify, "--store", filled.path, "--json")
+    assert result.exit_code == 3
+    assert json.loads(result.output)["problems"][0]["rows"] == [0, 40]
+
+
+@pytest.mark.parametrize("by_option", [True, False])
+def test_export_and_import(filled, tmp_path, by_option):
+    file = tmp_path / "f.h5"
+    result = run(commands.export, "--store", filled.path, "--to", "h5", "--out", file)
+    assert (result.exit_code, result.output) == (0, f"2 trials to {file}\n")
+    source = ["--from", file] if by_option else [file]
+    result = run(commands.import_h5, *source, "--store", tmp_path / "back.zarr")
+    assert (result.exit_code, result.output) == (0, f"2 trials from {file}\n")
+    assert FeatureStore(tmp_path / "back.zarr").groups() == filled.groups()
+
+
+@pytest.mark.parametrize(
+    ("command", "arguments"),
+    [
+        (commands.status, []),
+        (commands.verify, []),
+        (commands.export, ["--to", "csv", "--out", "x"]),
+        (commands.import_h5, ["absent.h5"]),
+    ],
+)
+def test_could_not_start(tmp_path, command, arguments):
+    (tmp_path / "photo.jpg").touch()
+    result = run(command, "--store", tmp_path, *arguments)
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert len(result.stderr.splitlines()) == 1
+    assert str(tmp_path) in result.stderr
+
+
+def test_wrong_usage(tmp_path):
+    assert run(commands.export, "--store", "x", "--to", "mat", "--out", "y").exit_code == 2
+    assert run(commands.status).exit_code == 2
+    assert run(commands.import_h5, "--store", tmp_path / "s").exit_code == 2
+    assert run(commands.import_h5, "a", "--from", "b", "--store", tmp_path / "s").exit_code == 2
+    assert not (tmp_path / "s").exists()
+
+
+def test_help_loads_nothing_heavy():
+    code = (
+        "import sys\nfrom click.testing import CliRunner\nfrom avfuse.features_store import commands\n"
+        "for c in (commands.status, commands.verify, commands.export, commands.import_h5):\n"
+        "    assert CliRunner().invoke(c, ['--help']).exit_code == 0\n"
+        "print({'zarr', 'numpy', 'h5py', 'pyarrow', 'torch'} & set(sys.modules))\n"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
+
+
+class Named(Exception):
+    pass
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (ValueError("two\nlines"), "two lines"),
+        (FileNotFoundError(2, "No such file or directory", "x.mp4"), "x.mp4: No such file or directory"),
+        (Named(), "Named"),
+    ],
+)
+def test_clean_errors(error, told):
+    with pytest.raises(click.ClickException) as caught, clean_errors(Named):
+        raise error
+    assert (caught.value.message, caught.value.exit_code) == (told, 1)
+
+
+def test_other_errors_pass():
+    with pytest.raises(ZeroDivisionError), clean_errors():
+        raise ZeroDivisionError
+    with pytest.raises(BrokenPipeError), clean_errors():
+        raise BrokenPipeError(32, "Broken pipe")

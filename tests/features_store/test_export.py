@@ -1,0 +1,148 @@
+import csv
+import json
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from avfuse.features_store.export import export_store
+from avfuse.features_store.importing import import_h5
+from avfuse.features_store.store import FeatureStore
+from avfuse.features_store.types import StoreMismatch
+
+
+@pytest.fixture
+def filled(store, make_arrays, attributes):
+    attributes["long"] = "x" * 100_000  # more than an HDF5 attribute holds by default
+    store.write("b/1.5", make_arrays(30, 1), attributes)
+    store.write("b", make_arrays(20, 2), {"fingerprint": "ü", "nested": {"a": [1, None, 0.1]}})
+    store.write("v/face0", make_arrays(5), {})
+    store.write("v", {}, {"fingerprint": "f", "faces": 1})
+    store.write("none", {"time": np.zeros(0), "x": np.zeros((0, 4), np.float32)}, {})
+    return store
+
+
+def contents(store):
+    return {
+        name: (
+            found,
+            {array: values[:].tobytes() for array, values in store[name].items()} if name != "v" else {},
+        )
+        for name, found in store.groups().items()
+    }
+
+
+def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
+    assert export_store(filled, "h5", tmp_path / "out" / "f.h5") == 4
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    assert import_h5(tmp_path / "out" / "f.h5", back) == 4
+    assert contents(back) == contents(filled)
+    files = sorted(p.relative_to(filled.path) for p in filled.files.root.rglob("*") if p.is_file())
+    assert files == sorted(p.relative_to(back.path) for p in back.files.root.rglob("*") if p.is_file())
+    for name in files:
+        if name.name != "zarr.json":
+            assert (filled.files.root / name).read_bytes() == (back.files.root / name).read_bytes()
+        else:
+            assert json.loads((filled.files.root / name).read_text()) == json.loads(
+                (back.files.root / name).read_text()
+            )
+
+
+def test_hdf5_is_readable_without_us(filled, tmp_path):
+    export_store(filled, "h5", tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5") as file:
+        data = file["b/1.5/iresnet50"]
+        assert data.chunks == filled["b/1.5"]["iresnet50"].chunks
+        assert (data[:] == filled["b/1.5"]["iresnet50"][:]).all()
+        assert json.loads(data.attrs["units"]) == "1"
+        assert json.loads(file["b"].attrs["nested"]) == {"a": [1, None, 0.1]}
+
+
+def test_changed_hdf5_is_refused(filled, tmp_path):
+    export_store(filled, "h5", tmp_path / "f.h5")
+    with h5py.File(tmp_path / "f.h5", "r+") as file:
+        file["b/1.5/vggish"][3, 2] = 0
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    with pytest.raises(StoreMismatch, match=r"'b/1\.5' is not what its checksums say: vggish"):
+        import_h5(tmp_path / "f.h5", back)
+    assert "b/1.5" not in back
+
+
+def test_what_is_no_export(store, tmp_path):
+    with pytest.raises(OSError, match="no file"):
+        import_h5(tmp_path / "absent.h5", store)
+    (tmp_path / "text.h5").write_text("text")
+    with pytest.raises(StoreMismatch, match="no HDF5 file"):
+        import_h5(tmp_path / "text.h5", store)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["x"] = 1
+    with pytest.raises(StoreMismatch, match="avfuse_format"):
+        import_h5(tmp_path / "other.h5", store)
+    for value, told in ((2, "no JSON"), ("2", "newer avfuse")):
+        with h5py.File(tmp_path / "other.h5", "w") as file:
+            file.attrs["avfuse_format"] = value
+        with pytest.raises(StoreMismatch, match=told):
+            import_h5(tmp_path / "other.h5", store)
+
+
+def test_npy(filled, tmp_path):
+    assert export_store(filled, "npy", tmp_path / "out") == 4
+    for name, trial in filled.items():
+        for array, values in trial.items():
+            found = np.load(tmp_path / "out" / name / f"{array}.npy")
+            assert found.dtype == values.dtype
+            assert found.tobytes() == values[:].tobytes()
+        assert json.loads((tmp_path / "out" / name / "attributes.json").read_text()) == trial.attributes
+
+
+def test_parquet(filled, tmp_path):
+    import pyarrow.parquet
+
+    assert export_store(filled, "parquet", tmp_path / "out") == 4
+    table = pyarrow.parquet.read_table(tmp_path / "out" / "b" / "1.5.parquet")
+    trial = filled["b/1.5"]
+    assert table.column_names[0] == "time"
+    assert table.num_rows == 30
+    assert json.loads(table.schema.metadata[b"avfuse"]) == trial.attributes
+    for number in range(12):
+        found = table[f"iresnet50_{number}"].to_numpy()
+        assert found.tobytes() == trial["iresnet50"][:, number].tobytes()
+    assert (table["face_landmarks_4_1"].to_numpy() == trial["face_landmarks"][:, 4, 1]).all()
+    assert table["iresnet50_valid"].to_pylist() == trial.valid("iresnet50").tolist()
+    assert pyarrow.parquet.read_table(tmp_path / "out" / "none.parquet").num_rows == 0
+
+
+def test_parquet_without_pyarrow(filled, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ValueError, match=r"pip install 'avfuse\[parquet\]'"):
+        export_store(filled, "parquet", tmp_path / "out")
+
+
+def test_csv(filled, tmp_path, monkeypatch):
+    monkeypatch.setattr("avfuse.features_store.export._SLICE_ROWS", 7)
+    assert export_store(filled, "csv", tmp_path / "out") == 4
+    trial = filled["b/1.5"]
+    with (tmp_path / "out" / "b" / "1.5.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert len(rows) == 30
+    assert next(iter(rows[0])) == "time"
+    assert [float(row["time"]) for row in rows] == trial.time_s.tolist()
+    assert [float(row["vggish_4"]) for row in rows] == trial["vggish"][:, 4].tolist()
+    assert rows[1]["face_box_0"] == "nan"
+    assert rows[0]["vggish_valid"] == "True"
+
+
+def test_failed_export_leaves_nothing(filled, tmp_path, flip):
+    flip(filled.files.root / "v/face0/vggish/c/0/0", 20)
+    out = tmp_path / "f.h5"
+    out.write_text("the old one")
+    with pytest.raises(StoreMismatch, match=r"rows 0–5 of .*v/face0/vggish.*avfuse verify"):
+        export_store(filled, "h5", out)
+    assert out.read_text() == "the old one"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "features.zarr"]
+
+
+def test_unknown_format(store, tmp_path):
+    with pytest.raises(ValueError, match="'mat'"):
+        export_store(store, "mat", tmp_path)

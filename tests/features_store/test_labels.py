@@ -1,0 +1,152 @@
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from avfuse.features_store.labels import LabelTrack, annotation_files, count_rows, read_labels
+
+HEADER = b"valence,arousal\n"
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+
+
+def write(path, content):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(content)
+    return path
+
+
+def test_values_and_masks(tmp_path):
+    path = write(tmp_path / "1-30.txt", HEADER + b"0.25,-1\n-5,-5\n0.5,-5.0\n-5,1e-1\n1, .5\n+1.,-0.0\n")
+    track = read_labels(path)
+    assert track.trial == "1-30"
+    assert track.values.dtype == np.float32
+    assert track.values[0].tolist() == [0.25, -1]
+    assert track.valid.tolist() == [True, False, False, False, True, True]
+    assert count_rows(path) == 6
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"\xef\xbb\xbfvalence,arousal\r\n0,0\r\n1,1\r\n",
+        b"valence,arousal\n0,0\n1,1",
+        b"valence,arousal\n0,0\n1,1\n\n\r\n",
+    ],
+)
+def test_tolerated(tmp_path, content):
+    path = write(tmp_path / "a.txt", content)
+    assert read_labels(path).values.tolist() == [[0, 0], [1, 1]]
+    assert count_rows(path) == 2
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        (b"", 1),
+        (b"arousal,valence\n0,0", 1),
+        (b"Valence,Arousal\n0,0", 1),
+        (b" valence,arousal\n0,0", 1),
+        (b"0,0\n", 1),
+        (HEADER + b"0,0\n0.5\n", 3),
+        (HEADER + b"0,0,0\n", 2),
+        (HEADER + b"0,\n", 2),
+        (HEADER + b"0,0\n\n0,0\n", 3),
+        (HEADER + b"0,1.0001\n", 2),
+        (HEADER + b"-5,3\n", 2),
+        (HEADER + b"-4.9,0\n", 2),
+        (HEADER + b"nan,0\n", 2),
+        (HEADER + b"inf,0\n", 2),
+        (HEADER + b"1e999,0\n", 2),
+        (HEADER + b"0_1,0\n", 2),
+        (HEADER + b"0x1,0\n", 2),
+        (HEADER + b"\xff,0\n", 2),
+        (HEADER + "٣,0\n".encode(), 2),
+    ],
+)
+def test_errors_name_file_and_line(tmp_path, content, line):
+    path = write(tmp_path / "bad.txt", content)
+    with pytest.raises(ValueError, match=rf"bad\.txt:{line}: "):
+        read_labels(path)
+
+
+def read_or_value_error(path):
+    try:
+        track = read_labels(path)
+    except ValueError as error:
+        assert f"{path}:" in str(error)  # noqa: PT017 - either is right
+        return
+    assert len(track.valid) == count_rows(path)
+    inside = np.abs(track.values[track.valid])
+    assert (inside <= 1).all()
+
+
+@fuzz
+@given(content=st.binary(max_size=200))
+def test_fuzz_bytes(tmp_path, content):
+    read_or_value_error(write(tmp_path / "a.txt", content))
+    read_or_value_error(write(tmp_path / "a.txt", HEADER + content))
+
+
+@fuzz
+@given(rows=st.lists(st.tuples(*[st.floats() | st.sampled_from([-5, 0, 1, "", "x", "1_0"])] * 2)))
+def test_fuzz_rows(tmp_path, rows):
+    text = "".join(f"{valence},{arousal}\n" for valence, arousal in rows)
+    read_or_value_error(write(tmp_path / "a.txt", HEADER + text.encode()))
+
+
+@fuzz
+@given(
+    rows=st.lists(st.tuples(*[st.floats(-1, 1, width=32)] * 2), min_size=1),
+    ending=st.sampled_from(["\n", "\r\n"]),
+)
+def test_round_trip(tmp_path, rows, ending):
+    lines = ["valence,arousal", *(f"{valence!r},{arousal!r}" for valence, arousal in rows)]
+    track = read_labels(write(tmp_path / "a.txt", ending.join(lines).encode()))
+    assert (track.values == np.array(rows, np.float32)).all()
+    assert track.valid.all()
+
+
+def test_track_is_checked():
+    with pytest.raises(ValueError, match="3 validity"):
+        LabelTrack("a", np.zeros((2, 2), np.float32), np.ones(3, np.bool_))
+
+
+@pytest.mark.parametrize("above", ["", "8th ABAW/annotations"])
+@pytest.mark.parametrize("given_root", ["corpus", "corpus/VA"])
+def test_found_below_any_root(tmp_path, above, given_root):
+    folder = tmp_path / "corpus" / above / "VA_Estimation_Challenge"
+    train = write(folder / "Train_Set" / "b.1.txt", HEADER)
+    valid = write(folder / "Validation_Set" / "a_left.txt", HEADER)
+    write(folder / "Train_Set" / "._b.1.txt", b"junk of macOS")
+    write(tmp_path / "corpus" / "EXPR_Recognition_Challenge" / "Train_Set" / "x.txt", b"")
+    root = folder if given_root.endswith("VA") else tmp_path / "corpus"
+    assert annotation_files(root) == {"a_left": valid, "b.1": train}
+    assert list(annotation_files(root)) == ["a_left", "b.1"]
+
+
+def test_not_there(tmp_path):
+    with pytest.raises(ValueError, match="holds no folder VA_Estimation_Challenge"):
+        annotation_files(tmp_path)
+    (tmp_path / "VA_Estimation_Challenge" / "Train_Set").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds no label file"):
+        annotation_files(tmp_path)
+    with pytest.raises(OSError, match="absent"):
+        annotation_files(tmp_path / "absent")
+
+
+def test_twice(tmp_path):
+    for name in ("Train_Set", "Validation_Set"):
+        write(tmp_path / "VA_Estimation_Challenge" / name / "a.txt", HEADER)
+    with pytest.raises(ValueError, match="'a' is in both sets"):
+        annotation_files(tmp_path)
+    for name in ("6th", "8th"):
+        write(tmp_path / "all" / name / "VA_Estimation_Challenge" / "Train_Set" / "a.txt", HEADER)
+    with pytest.raises(ValueError, match="several annotations"):
+        annotation_files(tmp_path / "all")
+
+
+def test_links_in_a_circle(tmp_path):
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    with pytest.raises(ValueError, match="no folder"):
+        annotation_files(tmp_path)

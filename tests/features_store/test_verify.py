@@ -1,0 +1,116 @@
+import json
+import random
+
+import numpy as np
+import pytest
+
+from avfuse.features_store.verify import verify
+
+
+@pytest.fixture
+def chunked(store, monkeypatch):
+    """One trial of 100 rows in chunks of 16 rows, shards of 64."""
+    monkeypatch.setattr("avfuse.features_store.schema.CHUNK_BYTES", 16 * 32)
+    monkeypatch.setattr("avfuse.features_store.schema.SHARD_BYTES", 64 * 32)
+    rng = np.random.default_rng(0)
+    arrays = {"time": np.arange(100.0), "x": rng.standard_normal((100, 8)).astype(np.float32)}
+    store.write("b/a", arrays, {"fps": "25"})
+    return store
+
+
+def test_nothing_to_say(chunked, arrays):
+    chunked.write("b", {}, {"faces": 2})
+    chunked.write("none", {"time": np.zeros(0)}, {})
+    assert list(verify(chunked)) == []
+
+
+def test_flipped_byte_is_named(chunked, flip):
+    file = chunked.files.root / "b/a/x/c/1/0"
+    flip(file, 40)
+    (problem,) = verify(chunked)
+    assert (problem.trial, problem.array, problem.rows, problem.file) == ("b/a", "x", (64, 80), str(file))
+    assert "b/a/x rows 64–80: broken chunk" in str(problem)
+
+
+def test_flipped_index_names_the_shard(chunked, flip):
+    file = chunked.files.root / "b/a/x/c/0/0"
+    flip(file, file.stat().st_size - 10)
+    (problem,) = verify(chunked)
+    assert (problem.rows, problem.file) == ((0, 64), str(file))
+
+
+def test_any_flipped_byte_is_found(chunked, flip):
+    file = chunked.files.root / "b/a/x/c/0/0"
+    whole = file.read_bytes()
+    quiet = 0
+    for offset in random.Random(0).sample(range(len(whole)), 90):
+        flip(file, offset)
+        quiet += not list(verify(chunked))
+        file.write_bytes(whole)
+    assert quiet <= 2  # zstd's frame header holds bits that mean nothing
+
+
+def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
+    for name in ("b/a/x/zarr.json", "b/a/zarr.json", "b/zarr.json"):
+        file = chunked.files.root / name
+        whole = file.read_bytes()
+        for offset in random.Random(0).sample(range(len(whole)), min(40, len(whole))):
+            flip(file, offset)
+            list(verify(chunked))
+            file.write_bytes(whole)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "told"),
+    [
+        ("100", "101", "101"),
+        ('"float32"', '"floot32"', "broken metadata"),
+        ('"frame"', '"franc"', "axes"),
+        ('"units"', '"unitz"', "attributes"),
+        ('"endian"', '"indian"', "broken metadata"),
+        ('"data_type"', '"data_typo"', "broken metadata"),
+        ("{", "", "broken metadata"),
+    ],
+)
+def test_broken_array_metadata(chunked, old, new, told):
+    file = chunked.files.root / "b/a/x/zarr.json"
+    file.write_text(file.read_text().replace(old, new, 1))
+    (problem,) = verify(chunked)
+    assert told in problem.what
+    assert problem.file == str(file)
+
+
+def test_missing_files(chunked):
+    root = chunked.files.root / "b/a"
+    (root / "x/c/1/0").unlink()
+    (problem,) = verify(chunked)
+    assert (problem.rows, problem.what) == ((64, 100), "the file is missing")
+    (root / "x/zarr.json").unlink()
+    (problem,) = verify(chunked)
+    assert (problem.array, problem.what) == ("x", "the array is missing")
+
+
+@pytest.mark.parametrize("size", [0, 1, 50])
+def test_cut_off_file(chunked, size):
+    file = chunked.files.root / "b/a/x/c/0/0"
+    file.write_bytes(file.read_bytes()[:size])
+    assert [problem.array for problem in verify(chunked)] == ["x"]
+
+
+def test_other_values_under_a_right_crc(chunked):
+    import zarr
+
+    zarr.open_array(f"{chunked.path}/b/a/x", mode="r+")[3, 3] = 7
+    (problem,) = verify(chunked)
+    assert problem.what == "wrong checksum"
+
+
+def test_broken_and_unfinished_groups(chunked):
+    file = chunked.files.root / "b/a/zarr.json"
+    node = json.loads(file.read_text())
+    node["attributes"]["complete"] = False
+    file.write_text(json.dumps(node))
+    assert [problem.what for problem in verify(chunked)] == ["incomplete; extract it again"]
+    file.write_text("{")
+    (problem,) = verify(chunked)
+    assert problem.file == str(file)

@@ -1,0 +1,179 @@
+"""Which trials a folder of videos makes, and which of them are still to do."""
+
+import json
+
+import numpy as np
+import pytest
+from avfuse.features_store.failures import FailureRecord, append_failure
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.plan import Selection, find_jobs, find_sources, make_plan, shard_of, walk_videos
+from avfuse.pipeline.provenance import source_attributes
+
+CONFIG = ExtractConfig()
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    return folder
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def annotate(folder, **rows):
+    for number, (trial, count) in enumerate(rows.items()):
+        path = folder / "9th" / "VA_Estimation_Challenge" / ("Train_Set" if number % 2 else "Validation_Set")
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f"{trial}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * count)
+    for split in ("Train_Set", "Validation_Set"):
+        (folder / "9th" / "VA_Estimation_Challenge" / split).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def jobs_of(videos, annotations=None, crops=None, config=CONFIG):
+    return find_jobs(find_sources(videos, annotations, crops), config)
+
+
+def test_walks_sub_folders_and_skips_what_is_no_video(videos):
+    touch(videos, "b/x.MP4", "a.avi", "notes.txt", ".hidden.mp4", "b/sound.wav", "list.m3u8", "-dash.mkv")
+    names = {path.relative_to(videos).as_posix() for path in walk_videos(videos)}
+    assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
+
+
+def test_a_link_that_leads_back_up_ends(videos):
+    touch(videos, "a.mp4")
+    (videos / "loop").symlink_to(videos)
+    assert [path.name for path in walk_videos(videos)] == ["a.mp4"]
+
+
+def test_sub_folders_keep_same_names_apart(videos):
+    touch(videos, "batch1/10-60-1280x720.mp4", "batch2/10-60-1280x720.mp4")
+    jobs, failures, _ = jobs_of(videos)
+    assert [job.trial for job in jobs] == ["batch1/10-60-1280x720", "batch2/10-60-1280x720"]
+    assert not failures
+
+
+def test_a_clash_is_an_error_for_the_second(videos):
+    touch(videos, "a.avi", "a.mp4")
+    jobs, (failure,), _ = jobs_of(videos)
+    assert [job.name for job in jobs] == ["a.avi"]
+    assert failure.video == "a.mp4"
+    assert "same trial 'a' as a.avi" in failure.reason
+
+
+def test_folders_and_playlists_are_named_failures(videos):
+    touch(videos, "list.m3u8")
+    (videos / "x.mp4").mkdir()
+    _, failures, _ = jobs_of(videos)
+    reasons = {failure.video: failure.reason for failure in failures}
+    assert "playlist" in reasons["list.m3u8"]
+    assert "directory" in reasons["x.mp4"]
+
+
+def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
+    touch(videos, "batch1/video59.mp4", "batch1/105.avi", "7.mp4")
+    labels = annotate(tmp_path / "labels", video59_left=12, video59_right=13, video59=14, gone=3, **{"105": 7})
+    jobs, failures, notes = jobs_of(videos, labels)
+    found = {job.trial: (job.name, job.face, job.length) for job in jobs}
+    assert found == {
+        "batch1/video59": ("batch1/video59.mp4", "largest", 14),
+        "batch1/video59_left": ("batch1/video59.mp4", "left", 12),
+        "batch1/video59_right": ("batch1/video59.mp4", "right", 13),
+        "batch1/105": ("batch1/105.avi", "largest", 7),
+        "7": ("7.mp4", "largest", None),
+    }
+    assert not failures
+    assert notes == ["1 annotated trials have no video: gone"]
+
+
+def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    labels = annotate(tmp_path / "labels", a=3, b=3)
+    (path,) = labels.rglob("a.txt")
+    path.write_text("arousal,valence\n0.1,0.2\n")
+    jobs, (failure,), _ = jobs_of(videos, labels)
+    assert [job.trial for job in jobs] == ["b"]
+    assert f"{path}:1" in failure.reason
+
+
+def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
+    touch(videos, "video59.mp4", "7.mp4")
+    (tmp_path / "crops" / "video59_left").mkdir(parents=True)
+    config = ExtractConfig(aligned=True)
+    (job,), (failure,), _ = jobs_of(videos, crops=tmp_path / "crops", config=config)
+    assert (job.trial, job.crops) == ("video59_left", tmp_path / "crops" / "video59_left")
+    assert failure.video == "7.mp4"
+    assert "no folder of aligned crops" in failure.reason
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        find_sources(tmp_path / "nowhere", None, None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_are_disjoint_complete_and_balanced(videos, count):
+    for number in range(20):
+        (videos / f"{number:02}.mp4").write_bytes(b"x" * (number + 1) * 100)
+    jobs, _, _ = jobs_of(videos)
+    shards = [shard_of(jobs, index, count) for index in range(count)]
+    assert sorted(job.trial for shard in shards for job in shard) == [job.trial for job in jobs]
+    loads = [sum(job.size_bytes for job in shard) for shard in shards]
+    assert max(loads) - min(loads) <= 2000
+
+
+def planned(videos, store, fingerprint="f", **selection):
+    return make_plan(find_sources(videos, None, None), CONFIG, store, fingerprint, Selection(**selection))
+
+
+def finish(store, path, fingerprint="f", **changes):
+    attributes = {"fingerprint": fingerprint, "face": "largest", "frames_decoded": 3}
+    source = source_attributes(path)
+    store.write(path.stem, {"time": np.arange(3.0)}, {**attributes, "source": source, **changes})
+
+
+def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    assert [job.trial for job in planned(videos, store).jobs] == ["a"]
+    finish(store, videos / "a.mp4")
+    assert planned(videos, store).done == ("a",)
+    assert len(planned(videos, store, "g").jobs) == 1
+    assert len(planned(videos, store, overwrite=True).jobs) == 1
+    labels = annotate(tmp_path / "labels", a=5)
+    longer = make_plan(find_sources(videos, labels, None), CONFIG, store, "f", Selection())
+    assert [job.length for job in longer.jobs] == [5]
+    (videos / "a.mp4").write_bytes(b"A.mp4")  # same size, other content
+    assert len(planned(videos, store).jobs) == 1
+
+
+def test_a_copy_with_another_time_is_still_done(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (videos / "a.mp4").touch()
+    assert planned(videos, store).done == ("a",)
+
+
+def test_failed_before_waits_for_retry_or_for_a_new_file(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    status = (videos / "a.mp4").stat()
+    append_failure(store, FailureRecord("a.mp4", "probe", "bad", "now", "a", status.st_size, status.st_mtime_ns))
+    assert [record.reason for record in planned(videos, store).failed_before] == ["bad"]
+    assert len(planned(videos, store, retry_failed=True).jobs) == 1
+    (videos / "a.mp4").write_bytes(b"mended")
+    assert len(planned(videos, store).jobs) == 1
+
+
+def test_a_dry_plan_needs_no_store(videos):
+    touch(videos, "a.mp4", "b.mp4")
+    plan = planned(videos, None, limit=1)
+    assert [job.trial for job in plan.jobs] == ["a"]
+    assert json.dumps([job.trial for job in plan.jobs]) == '["a"]'

@@ -1,0 +1,73 @@
+"""The rules that make the repository root the package `avfuse`."""
+
+import subprocess
+import sys
+import zipfile
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("features_store", "fusion", "pipeline")
+
+
+def packages_on_disk() -> set[str]:
+    inits = [ROOT / "__init__.py", *(path for room in ROOMS for path in (ROOT / room).rglob("__init__.py"))]
+    return {".".join(["avfuse", *path.parent.relative_to(ROOT).parts]) for path in inits}
+
+
+def setup_cfg() -> ConfigParser:
+    config = ConfigParser(interpolation=None)
+    config.read(ROOT / "setup.cfg")
+    return config
+
+
+def test_setup_cfg_lists_every_package():
+    assert set(setup_cfg()["options"]["packages"].split()) == packages_on_disk()
+
+
+def test_every_folder_with_modules_is_a_package():
+    folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
+    assert all((folder / "__init__.py").is_file() for folder in folders)
+
+
+def test_no_other_module_at_the_root():
+    assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}
+
+
+def test_tests_are_no_package():
+    assert not list((ROOT / "tests").rglob("__init__.py"))
+
+
+@pytest.mark.parametrize("door", ["", *ROOMS, "pipeline/models"])
+def test_package_doors_import_nothing(door):
+    text = (ROOT / door / "__init__.py").read_text()
+    assert "import" not in text.split('"""')[2]
+
+
+def test_one_leaf_does_not_load_torch_or_dask():
+    code = (
+        "import sys, avfuse.cli, avfuse.features_store.store, avfuse.pipeline.commands, avfuse.pipeline.plan\n"
+        "print([name for name in ('torch', 'dask', 'torchvision', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+def test_built_wheel_holds_every_module(tmp_path):
+    """A forgotten subpackage is missing from the wheel alone, while the editable install works."""
+    pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
+    source = tmp_path / "checkout"
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    for name in tracked.splitlines():
+        if not name.startswith("tests/"):
+            (source / name).parent.mkdir(parents=True, exist_ok=True)
+            (source / name).write_bytes((ROOT / name).read_bytes())
+    subprocess.run([*pip, "--wheel-dir", tmp_path, source], check=True, capture_output=True)
+    (wheel,) = tmp_path.glob("*.whl")
+    inside = {name for name in zipfile.ZipFile(wheel).namelist() if not name.split("/")[0].endswith(".dist-info")}
+    modules = {f"avfuse/{name}" for name in tracked.splitlines() if name.endswith(".py") and "/" in name}
+    modules = {name for name in modules if name.split("/")[1] in ROOMS}
+    modules |= {"avfuse/__init__.py", "avfuse/__main__.py", "avfuse/cli.py", "avfuse/py.typed"}
+    assert inside == modules
