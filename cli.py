@@ -10,11 +10,23 @@ from avfuse import __version__
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
-    "extract": ("pipeline.commands", "extract", "Videos below a folder → frame-synchronised features in a store."),
+    "extract": (
+        "pipeline.commands",
+        "extract",
+        "Videos below a folder → frame-synchronised features in a store.",
+    ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
-    "verify": ("features_store.commands", "verify", "Read every chunk of a store again and check every checksum."),
+    "verify": (
+        "features_store.commands",
+        "verify",
+        "Read every chunk of a store again and check every checksum.",
+    ),
     "export": ("features_store.commands", "export", "A store as HDF5, npy, parquet or csv."),
-    "import-h5": ("features_store.commands", "import_h5", "An exported HDF5 file back into a store, bit for bit."),
+    "import-h5": (
+        "features_store.commands",
+        "import_h5",
+        "An exported HDF5 file back into a store, bit for bit.",
+    ),
     "weights": ("pipeline.weights_commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "doctor": ("pipeline.commands", "doctor", "What works on this machine, and the mend for what does not."),
     "demo": ("pipeline.commands", "demo", "Real clips through the whole pipeline, in minutes."),

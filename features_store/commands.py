@@ -77,9 +77,7 @@ def export(store: str, to: str, out: Path) -> None:
 @click.command("import-h5")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
 @click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file, in place of FILE.")
-@click.option(
-    "--store", required=True, help="Folder (or URL) of the feature store; made where there is none."
-)
+@click.option("--store", required=True, help="Folder (or URL) of the feature store; made where there is none.")
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""

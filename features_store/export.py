@@ -89,9 +89,7 @@ def to_parquet(store: FeatureStore, out: Path) -> int:
     except ImportError as error:
         raise ValueError(f"parquet needs pyarrow: pip install 'avfuse[parquet]' ({error})") from error
     for name, trial in store.items():
-        types = {
-            column: pyarrow.from_numpy_dtype(part.dtype) for column, part in _empty_columns(trial).items()
-        }
+        types = {column: pyarrow.from_numpy_dtype(part.dtype) for column, part in _empty_columns(trial).items()}
         schema = pyarrow.schema(types.items(), metadata={"avfuse": json.dumps(trial.attributes)})
         with (
             whole_file(_with_suffix(out, name, "parquet")) as temporary,

@@ -50,9 +50,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
         if path.name.startswith("."):
             continue  # "._name.txt" of macOS
         if path.stem in files:
-            raise ValueError(
-                f"trial {path.stem!r} is in both sets: {files[path.stem]} and {path}; remove one"
-            )
+            raise ValueError(f"trial {path.stem!r} is in both sets: {files[path.stem]} and {path}; remove one")
         files[path.stem] = path
     if not files:
         raise ValueError(f"{folder} holds no label file {SETS[0]}/<trial>.txt or {SETS[1]}/<trial>.txt")

@@ -23,9 +23,7 @@ def read_node(files: Files, key: str) -> dict[str, Any] | None:
     try:
         node = json.loads(content)
     except ValueError as error:
-        raise StoreMismatch(
-            f"{files.location(name)} is broken ({error}): remove it, and extract again"
-        ) from error
+        raise StoreMismatch(f"{files.location(name)} is broken ({error}): remove it, and extract again") from error
     if not isinstance(node, dict) or not isinstance(node.get("attributes", {}), dict):
         raise StoreMismatch(f"{files.location(name)} is no zarr metadata: remove it, and extract again")
     return node
@@ -92,8 +90,6 @@ def ensure_groups(files: Files, trial: str) -> None:
         key = "/".join(parts[:depth])
         kind = node_type(files, key)
         if kind == "array":
-            raise StoreMismatch(
-                f"{files.location(key)} is an array: no trial {trial!r} fits there; rename its video"
-            )
+            raise StoreMismatch(f"{files.location(key)} is an array: no trial {trial!r} fits there; rename its video")
         if kind is None and depth < len(parts):
             files.create(f"{key}/{NODE_FILE}", group_json({}))

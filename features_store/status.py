@@ -27,22 +27,16 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
         "incomplete": store.incomplete(),
         "failed": [asdict(record) for record in outstanding(store)],
         "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
-        "fingerprints": dict(
-            Counter(str(found.get("fingerprint")) for found in trials.values()).most_common()
-        ),
+        "fingerprints": dict(Counter(str(found.get("fingerprint")) for found in trials.values()).most_common()),
     }
 
 
 def status_lines(summary: Mapping[str, Any]) -> list[str]:
     """A summary as text."""
-    lines = [
-        f"{summary['trials']} trials, {summary['rows']} rows, {summary['hours']:.2f} h in {summary['store']}"
-    ]
+    lines = [f"{summary['trials']} trials, {summary['rows']} rows, {summary['hours']:.2f} h in {summary['store']}"]
     lines += [f"fingerprint {name}: {count} trials" for name, count in summary["fingerprints"].items()]
     if len(summary["fingerprints"]) > 1:
-        lines.append(
-            "these trials were made with different settings or weights: extract again to make them one"
-        )
+        lines.append("these trials were made with different settings or weights: extract again to make them one")
     lines += [
         f"UNTRAINED WEIGHTS: {feature} of {count} trials is of a random network, for tests and demos only"
         for feature, count in summary["untrained"].items()

@@ -79,9 +79,7 @@ class FeatureStore(Mapping[str, Trial]):
 
     def incomplete(self) -> list[str]:
         """Names of the trials that a run has left unfinished, or whose zarr.json is broken, sorted."""
-        return sorted(
-            name for name, attributes in walk_groups(self.files) if is_left(self.files, name, attributes)
-        )
+        return sorted(name for name, attributes in walk_groups(self.files) if is_left(self.files, name, attributes))
 
     def attributes(self, trial: str) -> dict[str, JsonValue] | None:
         """Attributes of a trial, from one small file; None where it is absent, incomplete or unreadable."""
@@ -156,9 +154,7 @@ class FeatureStore(Mapping[str, Trial]):
             raise ValueError(f"{self.path} is open for reading; open it with mode='a' to write")
 
 
-def _described(
-    attributes: Mapping[str, JsonValue], rows: int, checksums: dict[str, JsonValue]
-) -> dict[str, JsonValue]:
+def _described(attributes: Mapping[str, JsonValue], rows: int, checksums: dict[str, JsonValue]) -> dict[str, JsonValue]:
     """Attributes as stored: the store's own words win, `complete` stands last."""
     given = {name: value for name, value in attributes.items() if name != "complete"}
     if checksums:

@@ -109,9 +109,7 @@ def _verify_values(
                 found += 1
                 yield Problem(trial.name, array, broken, store.files.location(file), why)
     if not found and digest.hexdigest() != checksum:
-        yield Problem(
-            trial.name, array, None, store.files.location(f"{trial.name}/{array}"), "wrong checksum"
-        )
+        yield Problem(trial.name, array, None, store.files.location(f"{trial.name}/{array}"), "wrong checksum")
 
 
 def _broken_chunks(values: zarr.Array[Any], rows: slice) -> list[tuple[tuple[int, int], str]]:

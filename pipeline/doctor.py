@@ -13,7 +13,21 @@ from . import media
 from .registry import REGISTRY
 from .weights import cache_folder, cached_path
 
-_DECODERS = ("h264", "hevc", "mpeg4", "mpeg1video", "vp8", "vp9", "av1", "mjpeg", "aac", "mp3", "mp2", "opus", "vorbis")
+_DECODERS = (
+    "h264",
+    "hevc",
+    "mpeg4",
+    "mpeg1video",
+    "vp8",
+    "vp9",
+    "av1",
+    "mjpeg",
+    "aac",
+    "mp3",
+    "mp2",
+    "opus",
+    "vorbis",
+)
 _LOW_DISK_BYTES = 10 << 30
 
 

@@ -103,8 +103,6 @@ def _extract(file: WeightFile, archive: Path, whole: Path) -> None:
         info = opened.getinfo(file.archive.member)
         # Neither the stated size nor a bomb behind a false one may fill the disk.
         if file.size_bytes not in (None, info.file_size):
-            raise zipfile.BadZipFile(
-                f"{info.filename} has {info.file_size} bytes, expected {file.size_bytes}"
-            )
+            raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, expected {file.size_bytes}")
         with opened.open(info) as member:
             shutil.copyfileobj(member, out)

@@ -156,9 +156,7 @@ def apply_pca(rows: Tensor, eigen_vectors: Tensor, means: Tensor) -> Tensor:
 def _present(device: torch.device) -> torch.device:
     num_gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        raise ValueError(
-            f"there is no {device}: torch {torch.__version__} sees {num_gpus} GPUs; try --device cpu"
-        )
+        raise ValueError(f"there is no {device}: torch {torch.__version__} sees {num_gpus} GPUs; try --device cpu")
     return device
 
 

@@ -63,11 +63,9 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     with store.temporary_directory() as scratch:
         picture = _read_picture(info, job, tools, scratch, progress)
         length = job.length or len(picture.time_s)
-        sound = read_sound(
-            info, picture.time_s[:length], tools.config, tools.embedders, scratch, tools.stall_timeout_s
-        )
+        sound = read_sound(info, picture.time_s[:length], tools.config, tools.embedders, scratch, tools.stall_timeout_s)
         warnings = _warnings(job, picture, sound, length)
-        attributes = {
+        attributes: dict[str, JsonValue] = {
             **video_attributes(info, picture.time_s),
             **run_attributes(tools.config, tools.fingerprint, tools.weights),
             "face": job.face,
@@ -92,9 +90,7 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     )
 
 
-def _read_picture(
-    info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path, progress: Progress
-) -> Picture:
+def _read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path, progress: Progress) -> Picture:
     """Frame times, and the followed face of each person in each frame."""
     times: list[NDArray[np.float64]] = []
     problems: list[str] = []
@@ -102,9 +98,7 @@ def _read_picture(
     detecting = bool(tools.config.visual) and job.crops is None
     with media.FrameReader(info, pixels=detecting, stall_timeout_s=tools.stall_timeout_s) as reader:
         batches = _noting_times(reader, times, lambda frames, at_s: progress(frames, at_s, info.duration_s))
-        groups = (
-            _detected_faces(batches, info, job, tools) if detecting else _given_faces(batches, job, problems)
-        )
+        groups = _detected_faces(batches, info, job, tools) if detecting else _given_faces(batches, job, problems)
         decoded = 0
         for group in groups:
             while len(people) < len(group):
@@ -138,9 +132,7 @@ def _noting_times(
         yield batch
 
 
-def _given_faces(
-    batches: Iterable[media.FrameBatch], job: Job, problems: list[str]
-) -> Iterator[list[FaceCrops]]:
+def _given_faces(batches: Iterable[media.FrameBatch], job: Job, problems: list[str]) -> Iterator[list[FaceCrops]]:
     """The organiser's crops of the decoded frames; without a crops folder there is nobody to look at."""
     first = 0
     for batch in batches:
@@ -156,8 +148,7 @@ def _given_faces(
 
 def _new_person(scratch: Path, number: int, frames_before: int, tools: Toolbox) -> PersonRows:
     spools = {
-        name: Spool(scratch / f"{name}-{number}.f32", (tools.embedders[name].dim,))
-        for name in tools.config.visual
+        name: Spool(scratch / f"{name}-{number}.f32", (tools.embedders[name].dim,)) for name in tools.config.visual
     }
     return PersonRows(spools, [unseen(frames_before)])
 
@@ -191,9 +182,7 @@ def _write(
     store.write(job.trial, {}, {**attributes, "faces": len(people)})
 
 
-def _person_arrays(
-    person: PersonRows, frames: int, length: int, config: ExtractConfig
-) -> dict[str, RowSource]:
+def _person_arrays(person: PersonRows, frames: int, length: int, config: ExtractConfig) -> dict[str, RowSource]:
     if not person.spools:
         return {}
     tracks = person_tracks(person, frames, length, config.missing_face)

@@ -63,8 +63,7 @@ def follow_faces(
         faces = detector(batch.pixels)
         cuts = find_cuts(batch.pixels)
         chosen = [
-            followers(here, float(time_s), cut)
-            for here, time_s, cut in zip(faces, batch.time_s, cuts, strict=True)
+            followers(here, float(time_s), cut) for here, time_s, cut in zip(faces, batch.time_s, cuts, strict=True)
         ]
         slots = max(len(row) for row in chosen)
         yield [
@@ -124,9 +123,7 @@ def align(frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[
     return _bilinear(frame, where.real, where.imag)
 
 
-def _bilinear(
-    frame: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]
-) -> NDArray[np.uint8]:
+def _bilinear(frame: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
     """`frame` at real-valued positions (pixel centres at whole numbers), black outside."""
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
     right_share, bottom_share = (x - left)[..., None], (y - top)[..., None]
@@ -139,7 +136,7 @@ def _at(frame: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int
     height, width = frame.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
     values = frame[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(np.float64)
-    return values * inside[..., None]
+    return np.asarray(values * inside[..., None])
 
 
 def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[FaceCrops, list[str]]:

@@ -26,9 +26,7 @@ _FILTER = rb"\[Parsed_a?showinfo_\d+ @ \w+\] \[info\] "
 _TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
 _AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
-_SPOKEN = re.compile(
-    r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)"
-)
+_SPOKEN = re.compile(r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)")
 _DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
 # Complaints about what we asked for, not about the file.
 _OURS = ("null", "rawvideo", "f32le", "swscaler", "out#", "Parsed_", "auto_")
@@ -98,9 +96,7 @@ class Log:
             self._frame(int(match[1]), match[2], line)
         elif match := _TIME_BASE.match(line):
             self._time_base = int(match[1]), int(match[2])
-            self._next_n = (
-                0  # the filters were built anew (another size, another rate) and count from 0 again
-            )
+            self._next_n = 0  # the filters were built anew (another size, another rate) and count from 0 again
         elif spoken := _SPOKEN.match(line.decode(errors="replace")):
             self._complain(spoken)
 

@@ -96,7 +96,10 @@ class Followers:
         for number, slot in enumerate(self._slots):
             if slot is None or slot.presence < STEADY:
                 self._slots[number] = self._choose(faces, slot)
-        while self._policy == "all" and len(self._slots) < MAX_SLOTS and (new := self._choose(faces, None)):
+        while self._policy == "all" and len(self._slots) < MAX_SLOTS:
+            new = self._choose(faces, None)
+            if new is None or new.presence < STEADY:  # a slot is for good: not for what is found once
+                break
             self._slots.append(new)
         return [None if slot is None else slot.face for slot in self._slots]
 
@@ -120,9 +123,7 @@ def _mask(faces: Faces, which: list[int]) -> NDArray[np.bool_]:
     return mask
 
 
-def select(
-    faces: Faces, free: NDArray[np.bool_], policy: FacePolicy, size_px: tuple[int, int]
-) -> int | None:
+def select(faces: Faces, free: NDArray[np.bool_], policy: FacePolicy, size_px: tuple[int, int]) -> int | None:
     """The face that a policy names in one frame of `size_px` (width, height) among those `free`, or None.
 
     `left` and `right` are sides as seen on the screen: of two people the one on that side; of one person only

@@ -98,16 +98,14 @@ def _pull_once(url: str, part: Path, size_bytes: int | None, progress: Progress)
 def _open(url: str, offset: int) -> http.client.HTTPResponse:
     headers = {"User-Agent": "avfuse", **({"Range": f"bytes={offset}-"} if offset else {})}
     opener = urllib.request.build_opener(_HttpsOnly)
-    response: http.client.HTTPResponse = opener.open(
-        urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S
-    )
+    response: http.client.HTTPResponse = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
     return response
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
     """Release files are redirected to another host; that one must be https too."""
 
-    def redirect_request(  # noqa: PLR0917 - the signature is urllib's
+    def redirect_request(
         self,
         req: urllib.request.Request,
         fp: IO[bytes],

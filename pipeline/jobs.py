@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..features_store.types import JsonValue
 from .config import FacePolicy
 
 
@@ -41,6 +42,10 @@ class Receipt:
     seconds: float
     warnings: tuple[str, ...] = ()
 
+    def as_json(self) -> dict[str, JsonValue]:
+        """The receipt for `--json`."""
+        return {**vars(self), "warnings": list(self.warnings)}
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -51,3 +56,7 @@ class Failure:
     stage: str
     reason: str
     path: Path | None = None
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """The failure for `--json`."""
+        return {"video": self.video, "trial": self.trial, "stage": self.stage, "reason": self.reason}

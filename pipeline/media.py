@@ -80,9 +80,7 @@ class _Reader:
         self._decoding = Decoding(process, str(self._info.path), self._stage, self._stall_timeout_s)
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ffmpeg.close()
 
     @property
@@ -202,11 +200,9 @@ class AudioReader(_Reader):
 def _popen(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
     pipe = subprocess.PIPE
     try:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
+        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
     except FileNotFoundError:
-        raise MediaError(
-            path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg"
-        ) from None
+        raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
 
 
 def _ask(arguments: list[str], path: str) -> str:

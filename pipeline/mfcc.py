@@ -84,11 +84,7 @@ def _with_deltas(pieces: Iterable[NDArray[np.float64]]) -> Iterator[NDArray[np.f
     """
     held: NDArray[np.float64] | None = None
     for piece in pieces:
-        held = (
-            np.concatenate([piece[:1].repeat(_DELTA_FRAMES, axis=0), piece])
-            if held is None
-            else _join(held, piece)
-        )
+        held = np.concatenate([piece[:1].repeat(_DELTA_FRAMES, axis=0), piece]) if held is None else _join(held, piece)
         if len(held) > 2 * _DELTA_FRAMES:
             yield _sloped(held)
             held = held[-2 * _DELTA_FRAMES :]
@@ -122,9 +118,7 @@ def _mel_matrix() -> NDArray[np.float64]:
 def _dct_matrix() -> NDArray[np.float64]:
     """Orthonormal DCT-II [26, 13], each column times its lifter weight 1 + 11 · sin(π i / 22)."""
     ceps = np.arange(NUM_CEPSTRA)
-    matrix = np.cos(np.pi / _NUM_BANDS * (np.arange(_NUM_BANDS)[:, None] + 0.5) * ceps) * np.sqrt(
-        2 / _NUM_BANDS
-    )
+    matrix = np.cos(np.pi / _NUM_BANDS * (np.arange(_NUM_BANDS)[:, None] + 0.5) * ceps) * np.sqrt(2 / _NUM_BANDS)
     matrix[:, 0] = np.sqrt(1 / _NUM_BANDS)
     weighted: NDArray[np.float64] = matrix * (1 + 0.5 * _LIFTER * np.sin(np.pi * ceps / _LIFTER))
     return weighted

@@ -17,12 +17,12 @@ from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 from .provenance import content_sha256
 
-VIDEO_SUFFIXES = frozenset(
-    ".mp4 .m4v .mov .qt .avi .divx .mkv .webm .mpg .mpeg .m2v .vob .ts .mts .m2ts .flv .f4v .wmv .asf .3gp .3g2 "
-    ".ogv .mxf .dv .rm .rmvb .nut".split()
-)
+_BROADCAST = {".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"}
+_PHONE_AND_WEB = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".ogv"}
+_OTHER = {".avi", ".divx", ".wmv", ".asf", ".rm", ".rmvb", ".nut"}
+VIDEO_SUFFIXES = frozenset(_BROADCAST | _PHONE_AND_WEB | _OTHER)
 # Playlists name other files or addresses: they are reported as refused, and never opened.
-PLAYLIST_SUFFIXES = frozenset(".m3u8 .m3u .mpd .ffconcat .concat".split())
+PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
 _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 
@@ -247,4 +247,3 @@ def same_file(video: Path, record: FailureRecord) -> bool:
     """Whether a video is still the file that failed."""
     status = video.stat()
     return (record.size, record.mtime_ns) == (status.st_size, status.st_mtime_ns)
-

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
@@ -41,8 +41,8 @@ class BarReporter:
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
-        self._run: tqdm[None] | None = None
-        self._video: tqdm[None] | None = None
+        self._run: tqdm[NoReturn] | None = None
+        self._video: tqdm[NoReturn] | None = None
 
     def begin(self, jobs: int) -> None:
         """Show the run's bar."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -14,10 +14,9 @@ import torch
 from ..features_store.claims import claim
 from ..features_store.failures import FailureRecord, append_failure
 from ..features_store.store import FeatureStore
-from ..features_store.types import JsonValue
+from .config import ExtractConfig, RunConfig
 from .detect import FaceDetector
 from .embed import choose_device, load_embedders
-from .config import ExtractConfig, RunConfig
 from .extract import Progress, Toolbox, extract_video
 from .jobs import Failure, Job, Receipt
 from .media import MediaError
@@ -29,7 +28,7 @@ from .weights import WeightSource
 _STORE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM}
 
 
-class RunStopped(OSError):
+class RunStopped(OSError):  # noqa: N818 - an event, not a mistake
     """The run cannot go on: the store cannot be written."""
 
 
@@ -68,22 +67,21 @@ class Summary:
         """Videos that have failed, now or before."""
         return len(self.failures) + len(self.failed_before)
 
-    def as_json(self) -> dict[str, JsonValue]:
+    def failure_lines(self) -> list[str]:
+        """One line for each failure, of this run and of former ones."""
+        named = [(each.video, each.stage, each.reason) for each in self.failures]
+        named += [(each.video, each.stage, each.reason) for each in self.failed_before]
+        return [one_line(f"failed: {video}: {stage}: {reason}") for video, stage, reason in named]
+
+    def as_json(self) -> dict[str, object]:
         """The machine-readable summary of `--json`."""
         return {
             "done_before": self.done_before,
-            "extracted": [_plain(asdict(receipt)) for receipt in self.receipts],
-            "failed": [
-                {"video": failure.video, "trial": failure.trial, "stage": failure.stage, "reason": failure.reason}
-                for failure in [*self.failures, *self.failed_before]
-            ],
+            "extracted": [receipt.as_json() for receipt in self.receipts],
+            "failed": [each.as_json() for each in self.failures] + [vars(each) for each in self.failed_before],
             "elsewhere": list(self.elsewhere),
             "seconds": round(self.seconds, 3),
         }
-
-
-def _plain(receipt: dict[str, object]) -> JsonValue:
-    return {name: list(value) if isinstance(value, tuple) else value for name, value in receipt.items()}  # type: ignore[misc]
 
 
 def make_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Toolbox:
@@ -94,9 +92,7 @@ def make_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     return Toolbox(config, identity(config, weights), weights, embedders, detector, run.stall_timeout_s)
 
 
-def run_plan(
-    plan: Plan, store: FeatureStore, load_tools: Callable[[], Toolbox], reporter: Reporter
-) -> Summary:
+def run_plan(plan: Plan, store: FeatureStore, load_tools: Callable[[], Toolbox], reporter: Reporter) -> Summary:
     """Do every job of the plan in order; the networks are loaded only if there is one.
 
     Raises RunStopped when the store cannot be written any more.
@@ -142,7 +138,7 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -
     except MediaError as error:
         return Failure(job.name, job.trial, error.stage, str(error), job.video)
     except torch.OutOfMemoryError as error:
-        reason = f"out of GPU memory; try a smaller --batch-size ({_first_line(error)})"
+        reason = f"out of GPU memory; try a smaller --batch-size ({one_line(str(error))})"
         return Failure(job.name, job.trial, "embed", reason, job.video)
     except ValueError as error:
         return Failure(job.name, job.trial, "extract", str(error), job.video)
@@ -152,8 +148,9 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -
         return Failure(job.name, job.trial, "read", str(error), job.video)
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def one_line(text: str) -> str:
+    """A text on one line, whatever names or messages are in it."""
+    return " ".join(text.split())
 
 
 def _note_failure(store: FeatureStore, failure: Failure, summary: Summary) -> None:

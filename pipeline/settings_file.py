@@ -24,7 +24,10 @@ def load_settings(context: click.Context, _: click.Parameter, path: Path | None)
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise click.BadParameter(f"{path} has unknown keys: {', '.join(unknown)}")
-    context.default_map = {**(context.default_map or {}), **{key: _text(value) for key, value in values.items()}}
+    context.default_map = {
+        **(context.default_map or {}),
+        **{key: _text(value) for key, value in values.items()},
+    }
     return path
 
 

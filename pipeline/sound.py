@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -14,7 +14,7 @@ from ..features_store.types import FeatureTrack
 from . import media
 from .config import AUDIO_FEATURES, PATCH_FEATURES, ExtractConfig
 from .embed import Embedder
-from .mfcc import mfcc, mfcc_valid
+from .mfcc import mfcc_valid, mfccs
 from .patches import patch_valid, patches
 from .spool import Spool
 from .tracks import audio_track
@@ -35,10 +35,7 @@ class Sound:
     def tracks(self, length: int) -> list[FeatureTrack]:
         """Each feature fitted to `length` rows; without audio zero rows, all invalid."""
         nothing = np.zeros(0, bool)
-        return [
-            audio_track(name, spool, self.valid.get(name, nothing), length)
-            for name, spool in self.spools.items()
-        ]
+        return [audio_track(name, spool, self.valid.get(name, nothing), length) for name, spool in self.spools.items()]
 
 
 def read_sound(
@@ -51,9 +48,7 @@ def read_sound(
 ) -> Sound:
     """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio."""
     spools = {
-        name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name])
-        for name in config.features
-        if name in AUDIO_FEATURES
+        name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name]) for name in config.features if name in AUDIO_FEATURES
     }
     if info.audio_stream is None:
         return Sound(False, spools)
@@ -86,7 +81,7 @@ def _fill(
         ending = audio.ending
     if "mfcc" in spools:
         with open_audio() as audio:
-            for rows in mfcc(audio, time_s, config.audio_align, _PATCHES_AT_ONCE):
+            for rows in mfccs(audio, time_s, config.audio_align, _PATCHES_AT_ONCE):
                 spools["mfcc"].append(rows)
         valid["mfcc"] = mfcc_valid(time_s, config.audio_align, audio.real_spans())
         ending = audio.ending

@@ -58,11 +58,7 @@ class FrameClock:
             self.num_repaired += 1
             new_clock = time_s < self._last_s - _NEW_CLOCK_S
             self._offset_s += expected_s - time_s if new_clock else 0.0
-            time_s = (
-                expected_s
-                if new_clock
-                else max(self._last_s + stamp.tick_s, np.nextafter(self._last_s, np.inf))
-            )
+            time_s = expected_s if new_clock else max(self._last_s + stamp.tick_s, np.nextafter(self._last_s, np.inf))
         self._last_s = float(time_s)
         return self._last_s
 
@@ -102,9 +98,7 @@ class Placement:
             if off_s * asked_s > 0 and abs(off_s) > abs(asked_s) - _OUT_OF_PLACE_S:
                 off_s -= self._move(at_s, asked_s)
         self._asked = (self.joined_s, off_s) if abs(off_s) > _OUT_OF_PLACE_S else None
-        if (
-            self._asked and duration_s > _LONG_FRAME_S
-        ):  # nobody can wait for the frame after it: pipes are short
+        if self._asked and duration_s > _LONG_FRAME_S:  # nobody can wait for the frame after it: pipes are short
             self._move(*self._asked)
             self._asked = None
         self.joined_s += duration_s

@@ -49,9 +49,7 @@ class VideoInfo:
     @property
     def origin_s(self) -> float:
         """Time 0 of the rows: the earlier start of the two streams."""
-        return (
-            self.video_start_s if self.audio_start_s is None else min(self.video_start_s, self.audio_start_s)
-        )
+        return self.video_start_s if self.audio_start_s is None else min(self.video_start_s, self.audio_start_s)
 
 
 @dataclass(frozen=True)
@@ -91,15 +89,11 @@ def check_file(path: Path) -> None:
 def video_info(path: Path, found: Mapping[str, Any]) -> VideoInfo:
     """From ffprobe's JSON (`-show_streams -show_format`); raises MediaError without a usable video stream."""
     streams = found.get("streams", [])
-    video = next(
-        (each for each in streams if each.get("codec_type") == "video" and not _is_cover(each)), None
-    )
+    video = next((each for each in streams if each.get("codec_type") == "video" and not _is_cover(each)), None)
     audio = next((each for each in streams if each.get("codec_type") == "audio"), None)
     if video is None:
         only = "sound alone" if audio else "neither picture nor sound"
-        raise MediaError(
-            str(path), "probe", f"has no video stream ({only}): give a file with a picture track"
-        )
+        raise MediaError(str(path), "probe", f"has no video stream ({only}): give a file with a picture track")
     width_px, height_px = _displayed(path, video)
     container = str(found["format"]["format_name"]).split(",", maxsplit=1)[0]
     return VideoInfo(
@@ -138,9 +132,7 @@ def _is_cover(stream: Mapping[str, Any]) -> bool:
 def _displayed(path: Path, video: Mapping[str, Any]) -> tuple[int, int]:
     width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
     if width_px < 1 or height_px < 1:
-        raise MediaError(
-            str(path), "probe", "has a video stream without a frame size: damaged, or cut too early"
-        )
+        raise MediaError(str(path), "probe", "has a video stream without a frame size: damaged, or cut too early")
     if width_px * height_px > MAX_PIXELS:
         raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
     turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
@@ -163,8 +155,6 @@ def _start_s(stream: Mapping[str, Any]) -> float:
 def _duration_s(container: str, video: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
     time_base = _ratio(video.get("time_base"))
     if container == "avi" and time_base and "nb_frames" in video:
-        return float(
-            int(video["nb_frames"]) * time_base
-        )  # the header's; `duration` is what is left of a cut file
+        return float(int(video["nb_frames"]) * time_base)  # the header's; `duration` is what is left of a cut file
     text = video.get("duration") or whole.get("duration")
     return float(text) if text else None

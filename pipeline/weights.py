@@ -82,9 +82,7 @@ def cached_path(file: WeightFile) -> Path | None:
     return path if path.is_file() else None
 
 
-def resolve(
-    features: Sequence[str], given: Mapping[str, Path], untrained_seed: int | None
-) -> dict[str, WeightSource]:
+def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: int | None) -> dict[str, WeightSource]:
     """The weights of every feature that needs some (`vggish-pca` counts as one), hashed but not loaded.
 
     `given` are the files of `--weights`. Raises WeightsMissing naming every feature without weights,
@@ -131,14 +129,12 @@ def _reading(path: Path, read: Callable[[Path], Read]) -> Read:
 def _find(feature: str, search: _Search) -> WeightSource | None:
     if feature in search.given:
         return _from_file(feature, Path(search.given[feature]), search)
+    if search.seed is not None:  # before the folders, so that it means the same on every machine
+        return WeightSource(feature, "untrained", None, None, "none: random numbers", untrained_seed=search.seed)
     for folder in _folders():
         if path := _in_folder(folder, feature):
             _refuse_damaged(path, search)
             return _from_file(feature, path, search)
-    if search.seed is not None:
-        return WeightSource(
-            feature, "untrained", None, None, "none: random numbers", untrained_seed=search.seed
-        )
     other = _FALLBACK.get(feature)
     source = _find(other, search) if other else None
     return replace(source, feature=feature, same_as=other) if source else None
@@ -158,9 +154,7 @@ def _in_folder(folder: Path, feature: str) -> Path | None:
 
 
 def _refuse_damaged(path: Path, search: _Search) -> None:
-    known = next(
-        (file for file in REGISTRY.values() if file.file_name == path.name and file.sha256_prefix), None
-    )
+    known = next((file for file in REGISTRY.values() if file.file_name == path.name and file.sha256_prefix), None)
     if known and not known.matches(search.sha256_of(path)):
         raise WeightsInvalid(
             f"{path} has sha256 {search.sha256_of(path)}, the published one {known.sha256_prefix}: damaged, "
@@ -171,9 +165,7 @@ def _refuse_damaged(path: Path, search: _Search) -> None:
 def _from_file(feature: str, path: Path, search: _Search) -> WeightSource:
     sha256 = search.sha256_of(path)
     known = _known(path, sha256)
-    name, licence = (
-        (known.name, known.licence) if known else (path.name, "not known to avfuse (your own file)")
-    )
+    name, licence = (known.name, known.licence) if known else (path.name, "not known to avfuse (your own file)")
     return WeightSource(feature, name, path, sha256, licence)
 
 

@@ -110,8 +110,7 @@ def _describe(file: WeightFile) -> dict[str, str | int | None]:
 
 def _paragraph(described: dict[str, str | int | None]) -> str:
     shown = {
-        key: value or {"cached": "no", "from": "by hand"}.get(key, "not known")
-        for key, value in described.items()
+        key: value or {"cached": "no", "from": "by hand"}.get(key, "not known") for key, value in described.items()
     }
     head = shown.pop("name")
     return "\n".join([str(head), *(f"  {key:<13} {value}" for key, value in shown.items())])

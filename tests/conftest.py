@@ -83,11 +83,24 @@ def make_clip(tmp_path_factory, ffmpeg_run, write_wav) -> Callable[..., Path]:
     ) -> Path:
         folder = tmp_path_factory.mktemp("clip")
         height, width = frames.shape[1:3]
-        raw = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate]
-        words = ["-itsoffset", late_video_s, *raw, "-i", "pipe:"]
+        words = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", rate, "-i", "pipe:"]
         if samples is not None:
-            words += ["-itsoffset", late_audio_s, "-i", write_wav(folder / "sound.wav", samples, rate_hz)]
+            words += ["-i", write_wav(folder / "sound.wav", samples, rate_hz)]
         ffmpeg_run(*words, *options, folder / name, stdin=frames.tobytes())
-        return folder / name
+        if not (late_video_s or late_audio_s):
+            return folder / name
+        # Encoders round an offset to their frame rate; copied packets keep it.
+        two = [
+            "-itsoffset",
+            late_video_s,
+            "-i",
+            folder / name,
+            "-itsoffset",
+            late_audio_s,
+            "-i",
+            folder / name,
+        ]
+        ffmpeg_run(*two, "-map", "0:v", "-map", "1:a", "-c", "copy", folder / f"late_{name}")
+        return folder / f"late_{name}"
 
     return make

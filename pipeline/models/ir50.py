@@ -60,9 +60,7 @@ class IR50(nn.Module):
     def __init__(self, input_px: int = EVOLVE_PX, first_stride: int = 2, dim: int = 512) -> None:
         super().__init__()
         final_px = input_px // (first_stride * 2 ** (len(STAGES) - 1))
-        self.input_layer = nn.Sequential(
-            nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64)
-        )
+        self.input_layer = nn.Sequential(nn.Conv2d(3, 64, 3, padding=1, bias=False), nn.BatchNorm2d(64), nn.PReLU(64))
         self.output_layer = nn.Sequential(
             nn.BatchNorm2d(512),
             nn.Dropout(0.4),

@@ -78,11 +78,7 @@ def unwrap(loaded: object) -> dict[str, Tensor]:
         if inner is None:
             break
         loaded = inner
-    if (
-        not isinstance(loaded, Mapping)
-        or not loaded
-        or not all(isinstance(v, Tensor) for v in loaded.values())
-    ):
+    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
         raise ValueError(f"no state dict in it, but {_describe(loaded)}")
     return {str(key): tensor for key, tensor in loaded.items()}
 

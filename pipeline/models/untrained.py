@@ -31,9 +31,7 @@ def fill_untrained(module: nn.Module, seed: int, feature: str) -> None:
     slopes = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.PReLU)}
     state = {}
     for key, tensor in module.state_dict().items():
-        value = (
-            torch.full(tensor.shape, _PRELU_SLOPE) if key in slopes else _tensor(key, tensor, seed, feature)
-        )
+        value = torch.full(tensor.shape, _PRELU_SLOPE) if key in slopes else _tensor(key, tensor, seed, feature)
         state[key] = value * next((gain for end, gain in _GAINS.items() if key.endswith(end)), 1)
     module.load_state_dict(state, assign=True)
 

@@ -6,9 +6,7 @@ from hypothesis import strategies as st
 from avfuse.features_store.schema import CHUNK_BYTES, SHARD_BYTES, check_trial_name, layout, spec_of
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "batch1/10-60-1280x720", "a b/ü.x", "...a"[3:], "x" * 255, "1.mp4_left"]
-)
+@pytest.mark.parametrize("name", ["a", "batch1/10-60-1280x720", "a b/ü.x", "...a"[3:], "x" * 255, "1.mp4_left"])
 def test_names(name):
     check_trial_name(name)
 

@@ -245,14 +245,18 @@ def zipped(**members):
     return buffer.getvalue()
 
 
-def in_archive(file, base, content):
-    packed = Archive("member", len(content), hashlib.sha256(content).hexdigest())
-    return replace(file, url=f"{base}/all.zip", archive=packed)
+@pytest.fixture
+def packed(server, file, base):
+    def serve(content):
+        server.files["/all.zip"] = content
+        archive = Archive("member", len(content), hashlib.sha256(content).hexdigest())
+        return replace(file, url=f"{base}/all.zip", archive=archive)
+
+    return serve
 
 
-def test_only_the_named_member_is_taken(server, file, cache, base):
-    server.files["/all.zip"] = content = zipped(other=b"1", member=CONTENT)
-    assert fetch(in_archive(file, base, content), cache).read_bytes() == CONTENT
+def test_only_the_named_member_is_taken(packed, cache):
+    assert fetch(packed(zipped(other=b"1", member=CONTENT)), cache).read_bytes() == CONTENT
     assert held(cache) == ["w.pth"]
 
 
@@ -264,17 +268,15 @@ def test_only_the_named_member_is_taken(server, file, cache, base):
         ({"member": OTHER}, hashlib.sha256(OTHER).hexdigest()),
     ],
 )
-def test_a_wrong_member_is_refused(server, file, cache, base, members, complaint):
-    server.files["/all.zip"] = content = zipped(**members)
+def test_a_wrong_member_is_refused(packed, cache, members, complaint):
     with pytest.raises(DownloadError, match=re.escape(complaint)):
-        fetch(in_archive(file, base, content), cache)
+        fetch(packed(zipped(**members)), cache)
     assert held(cache) == []
 
 
-def test_no_zip_at_all(server, file, cache, base):
-    server.files["/all.zip"] = CONTENT
+def test_no_zip_at_all(packed, cache):
     with pytest.raises(DownloadError, match="not a zip file"):
-        fetch(in_archive(file, base, CONTENT), cache)
+        fetch(packed(CONTENT), cache)
     assert held(cache) == []
 
 

@@ -80,7 +80,7 @@ def test_sub_batches(patches):
     assert [tuple(seen.shape) for seen in network.module.inputs] == [(2, 1, 96, 64)] * 2 + [(1, 1, 96, 64)]
     np.testing.assert_allclose(rows[:, 0], patches.mean((1, 2)) - 0.5, atol=1e-5)
     assert rows[:, 1].tolist() == [2, 2, 2, 2, 1]
-    assert rows.dtype == np.float32 and rows.shape == (5, 2)
+    assert (rows.dtype, rows.shape) == (np.float32, (5, 2))
 
 
 def test_no_rows_at_all(patches):
@@ -189,9 +189,7 @@ def test_equal_weights_share_one_network(tmp_path, patches):
 
 @pytest.mark.usefixtures("_fakes")
 def test_vggish_output_is_vggish_s_alone(tmp_path, patches, monkeypatch):
-    monkeypatch.setattr(
-        "avfuse.pipeline.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4"))
-    )
+    monkeypatch.setattr("avfuse.pipeline.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4")))
     config = ExtractConfig(("vggish", "logmel_vgg"), vggish_output="pca")
     sources = resolve((*config.networks, PCA), {}, 0)
     embedders = load_embedders(config, sources, "cpu", 4)

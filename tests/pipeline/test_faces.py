@@ -2,11 +2,21 @@
 
 import numpy as np
 import pytest
-from avfuse.pipeline.faces import CROP_PX, TEMPLATE_PX, FaceCrops, SeenFaces, align, aligned_crops, similarity, unseen
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 from skimage.transform import SimilarityTransform, warp
+
+from avfuse.pipeline.faces import (
+    CROP_PX,
+    TEMPLATE_PX,
+    FaceCrops,
+    SeenFaces,
+    align,
+    aligned_crops,
+    similarity,
+    unseen,
+)
 
 LANDMARKS_PX = np.array([[60.0, 52], [103, 55], [80, 80], [62, 101], [98, 104]])
 

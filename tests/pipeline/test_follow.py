@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+
 from avfuse.pipeline.detect import NO_FACES, Faces
 from avfuse.pipeline.follow import CutFinder, Followers, overlaps, select
 
@@ -110,9 +111,16 @@ def test_a_doubtful_face_is_kept_but_not_begun_with():
 def test_all_gives_each_person_a_slot_of_their_own():
     followers = Followers("all", SIZE_PX)
     assert followers(NO_FACES, 0.0, False) == [None]
-    assert followers(faces((400, 100, 90), (100, 100, 100)), 0.04, False) == [1, 0]
-    assert followers(faces((400, 100, 90)), 0.08, False) == [None, 0]
-    assert followers(faces((405, 100, 90), (101, 100, 100)), 0.12, False) == [1, 0]
+    assert follow(followers, 2, 0.04, (400, 100, 90), (100, 100, 100))[-1] == [1, 0]
+    assert followers(faces((400, 100, 90)), 2.08, False) == [None, 0]
+    assert followers(faces((405, 100, 90), (101, 100, 100)), 2.12, False) == [1, 0]
+
+
+def test_all_opens_no_slot_for_a_face_found_once():
+    followers = Followers("all", SIZE_PX)
+    follow(followers, 1, 0, (400, 100, 90))
+    assert followers(faces((400, 100, 90), (100, 100, 100)), 1.0, False) == [0]
+    assert follow(followers, 1, 1.04, (400, 100, 90))[-1] == [0]
 
 
 def test_all_is_bounded():

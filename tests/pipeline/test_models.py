@@ -56,9 +56,7 @@ def test_no_state_dict_is_refused(loaded):
 
 
 def test_half_precision_and_views_become_float32_of_their_own():
-    state = {
-        key: torch.zeros((), dtype=t.dtype).expand(t.shape) for key, t in empty(EVOLVE).state_dict().items()
-    }
+    state = {key: torch.zeros((), dtype=t.dtype).expand(t.shape) for key, t in empty(EVOLVE).state_dict().items()}
     half = {key: t.half() if t.is_floating_point() else t for key, t in state.items()}
     network = network_of(EVOLVE, half)
     assert {p.dtype for p in network.parameters()} == {torch.float32}
@@ -86,9 +84,7 @@ def test_unknown_keys_are_no_layout():
 
 def smooth_faces(num_faces):
     """Pictures with the coarse structure of faces: a few large blobs, in [−1, 1]."""
-    coarse = torch.from_numpy(
-        np.random.default_rng(3).uniform(-1, 1, (num_faces, 3, 7, 7)).astype(np.float32)
-    )
+    coarse = torch.from_numpy(np.random.default_rng(3).uniform(-1, 1, (num_faces, 3, 7, 7)).astype(np.float32))
     return torch.nn.functional.interpolate(coarse, (112, 112), mode="bicubic").clamp(-1, 1)
 
 

@@ -1,7 +1,7 @@
 """ONNX exports of IResNet-50, with BN folded into the convolutions and without, load into the network.
 
-The graphs are built here, node by node, as torch's exporter writes an eval-mode IResNet-50; no published file is
-needed.
+The graphs are built here, node by node, as torch's exporter writes an eval-mode IResNet-50; no published file
+is needed.
 """
 
 import sys
@@ -27,10 +27,9 @@ def network():
     """Seeded weights with norms that do something: every tensor of at most one dimension is random."""
     module = untrained_network("iresnet50", 0).module
     rng = np.random.default_rng(0)
-    for key, tensor in module.state_dict().items():
+    for tensor in module.state_dict().values():
         if tensor.ndim == 1:
-            noise = torch.from_numpy(rng.uniform(-0.1, 0.1, len(tensor)).astype(np.float32))
-            tensor += noise
+            tensor.add_(torch.from_numpy(rng.uniform(-0.1, 0.1, len(tensor)).astype(np.float32)))
     return module
 
 
@@ -117,9 +116,7 @@ def exporter(network, **options):
     return Exporter({key: tensor.numpy() for key, tensor in network.state_dict().items()}, **options)
 
 
-@pytest.mark.parametrize(
-    "options", [{"folded": True}, {"folded": False, "epsilon": 2e-3}], ids=["folded", "plain"]
-)
+@pytest.mark.parametrize("options", [{"folded": True}, {"folded": False, "epsilon": 2e-3}], ids=["folded", "plain"])
 def test_the_same_rows(network, options, tmp_path):
     export = exporter(network, **options)
     export.graph()

@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+
 from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig

@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
 from avfuse.features_store.clock import fill_missing, fit_rows
 from avfuse.pipeline.faces import SeenFaces, unseen
 from avfuse.pipeline.spool import GatheredRows, Spool
 from avfuse.pipeline.tracks import PersonRows, audio_track, face_arrays, person_tracks
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
 
 
 def spooled(tmp_path, rows):
@@ -43,7 +44,7 @@ def test_gathered_slices_equal_indexing_an_array(tmp_path, found, length, start,
 
 def test_a_spool_refuses_other_rows(tmp_path):
     spool = Spool(tmp_path / "rows.f32", (2,))
-    with pytest.raises(ValueError, match="rows.f32 takes float32"):
+    with pytest.raises(ValueError, match=r"rows\.f32 takes float32"):
         spool.append(np.zeros((1, 3), np.float32))
 
 

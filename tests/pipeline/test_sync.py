@@ -1,4 +1,4 @@
-"""Picture and sound of every row belong together: flashes and clicks of the same moments meet in the same rows."""
+"""Picture and sound of every row belong together: flashes and clicks of one moment meet in one row."""
 
 import subprocess
 from fractions import Fraction
@@ -17,7 +17,7 @@ LOCATING_S = 0.0015
 
 
 def click_places(logmel: np.ndarray, threshold: float = 5.0) -> np.ndarray:
-    """Where in each patch [N, 96, 64] the click is, s from its begin: centre of mass; NaN unless well inside."""
+    """Where in each patch [N, 96, 64] the click is, s from its begin, by centre of mass; NaN near the ends."""
     loud = (np.exp(logmel.astype(np.float64)) - 0.01).sum(axis=2)
     peak = loud.argmax(axis=1)
     places = np.full(len(logmel), np.nan)
@@ -57,14 +57,19 @@ def check(clip, num_flashes: int, muxer_s: float) -> None:
         assert abs(clip.time_s[first] - clip.time_s[row]) <= GRID_S + half_frame_s
 
 
-# (name, encoders, settings of the clip, what the muxer itself is off: times in ms, encoder delay it cannot tell)
+# (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an untold encoder delay)
 CLIPS = {
     "25": ("a.mp4", H264_AAC, {}, 0),
     "29.97": ("a.mp4", H264_AAC, {"rate": "30000/1001", "rows": (37, 90, 135), "rate_hz": 48_000}, 0),
     "b-frames, stereo": ("a.mp4", B_FRAMES, {"channels": 2}, 0),
     "audio late": ("a.mp4", H264_AAC, {"late_audio_s": 0.244}, 0),
     "video late": ("a.mp4", B_FRAMES, {"late_video_s": 0.852}, 0),
-    "video late, mkv": ("a.mkv", "-c:v libx264 -preset ultrafast -c:a libvorbis", {"late_video_s": 0.852}, 0.001),
+    "video late, mkv": (
+        "a.mkv",
+        "-c:v libx264 -preset ultrafast -c:a libvorbis",
+        {"late_video_s": 0.852},
+        0.001,
+    ),
     "5.1": ("a.mkv", "-c:v libx264 -preset ultrafast -c:a ac3", {"channels": 6, "rate_hz": 48_000}, 0.001),
     "aac without priming": ("a.mkv", H264_AAC, {}, 0.001),
     "opus": ("a.webm", "-c:v libvpx -deadline realtime -c:a libopus", {"rate_hz": 48_000}, 0.0075),
@@ -75,7 +80,12 @@ CLIPS = {
     "aac 8 kHz": ("a.mp4", H264_AAC, {"rate_hz": 8_000}, 0),
     "mpeg": ("a.mpg", "-c:v mpeg2video -c:a mp2", {"channels": 2}, 0),
     "ts": ("a.ts", H264_AAC, {"rate_hz": 48_000}, 0),
-    "vfr": ("a.mp4", f"-vf select=not(eq(mod(n\\,5)\\,3))*not(between(n\\,40\\,52)) -fps_mode vfr {H264_AAC}", {}, 0),
+    "vfr": (
+        "a.mp4",
+        f"-vf select=not(eq(mod(n\\,5)\\,3))*not(between(n\\,40\\,52)) -fps_mode vfr {H264_AAC}",
+        {},
+        0,
+    ),
 }
 
 
@@ -89,15 +99,27 @@ def test_clicks_meet_flashes_after_an_edit_list(synced, decode, ffmpeg_run, tmp_
     source = synced("a.mp4", B_FRAMES)
     ffmpeg_run("-ss", "0.52", "-i", source, "-c", "copy", tmp_path / "cut.mp4")
     said = subprocess.run(
-        ["ffmpeg", "-i", tmp_path / "cut.mp4", "-v", "trace", "-t", "0", "-f", "null", "-"], capture_output=True, check=True
+        ["ffmpeg", "-i", tmp_path / "cut.mp4", "-v", "trace", "-t", "0", "-f", "null", "-"],
+        capture_output=True,
+        check=True,
     )
     assert b"type:'elst'" in said.stderr
     check(decode(tmp_path / "cut.mp4"), 3, 0)
 
 
 def naive_errors(path, decode) -> np.ndarray:
-    """The usual script: `ffmpeg -i x.mp4 x.wav`, frames counted at r_frame_rate, patches by an integer hop."""
-    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", "-show_entries", "stream=r_frame_rate", "-of", "csv=p=0"]
+    """The usual script: `ffmpeg -i x.mp4 x.wav`, frames counted at r_frame_rate, an integer hop."""
+    command = [
+        "ffprobe",
+        "-v",
+        "error",
+        "-select_streams",
+        "v:0",
+        "-show_entries",
+        "stream=r_frame_rate",
+        "-of",
+        "csv=p=0",
+    ]
     said = subprocess.run([*command, path], capture_output=True, text=True, check=True).stdout
     rate = float(Fraction(said.strip()))
     wav = ["ffmpeg", "-v", "error", "-i", path, "-ac", "1", "-ar", "16000", "-f", "f32le", "-"]
