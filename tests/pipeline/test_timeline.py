@@ -1,0 +1,142 @@
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from avfuse.pipeline.timeline import FrameClock, Placement
+
+
+@dataclass(frozen=True)
+class At:
+    time_s: float | None
+    tick_s: float = 0.001
+
+
+def times(*given_s: float | None, origin_s=0.0, start_s=0.0) -> list[float]:
+    clock = FrameClock(origin_s, start_s, step_s=0.04)
+    return [clock.next(None if at_s is None else At(at_s)) for at_s in given_s]
+
+
+def test_good_times_stay_as_they_are():
+    assert times(0.5, 0.54, 0.9, origin_s=0.5) == pytest.approx([0.0, 0.04, 0.4])
+
+
+def test_missing_times_come_a_frame_step_later():
+    assert times(None, None, 1.2, None, origin_s=1, start_s=1.5) == pytest.approx([0.5, 0.54, 0.541, 0.581])
+    assert times(None, None, origin_s=0, start_s=0) == pytest.approx([0.0, 0.04])
+
+
+def test_times_that_do_not_rise_come_a_tick_later():
+    assert times(0.0, 0.04, 0.04, 0.03, 0.12) == pytest.approx([0.0, 0.04, 0.041, 0.042, 0.12])
+
+
+def test_a_new_clock_goes_on_where_the_old_one_ended():
+    assert times(8.0, 8.04, 1.0, 1.05, 1.08) == pytest.approx([8.0, 8.04, 8.08, 8.13, 8.16])
+
+
+@given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=40))
+def test_times_rise_strictly_whatever_the_file_says(given_s):
+    assert (np.diff(times(*given_s)) > 0).all()
+
+
+def run(frames, origin_s=0.0, block=1000, rate_hz=16_000):
+    """Place joined samples 1, 2, 3 … of `frames` (time, samples); returns what is on the clock, and the rest."""
+    placement = Placement(origin_s, frames[0][0] or 0.0)
+    for time_s, count in frames:
+        placement.add(time_s, count / rate_hz)
+    total = round(sum(count for _, count in frames) * 16_000 / rate_hz)
+    joined = np.arange(1, total + 1, dtype=np.float32)
+    out = [np.zeros(0), *(part for at in range(0, total, block) for part in placement.place(joined[at : at + block]))]
+    return np.concatenate(out), placement
+
+
+def test_sound_that_starts_late_follows_zeros():
+    placed, placement = run([(0.244, 1600), (0.344, 1600)])
+    assert placement.real_spans() == [(0.244, 0.444)]
+    assert not placed[: round(0.244 * 16_000)].any()
+    np.testing.assert_array_equal(placed[round(0.244 * 16_000) :], np.arange(1, 3201))
+
+
+def test_a_gap_is_filled_with_zeros():
+    placed, placement = run([(0.0, 1600), (0.1, 1600), (1.2, 1600), (1.3, 1600)])
+    assert placement.real_spans() == [(0.0, 0.2), (1.2, 1.4)]
+    np.testing.assert_array_equal(placed[19_200:], np.arange(3201, 6401))
+    assert placement.num_moves == 1
+
+
+def test_an_overlap_is_dropped():
+    placed, placement = run([(0.0, 1600), (0.1, 1600), (0.15, 1600), (0.25, 1600)])
+    assert placement.real_spans() == [(0.0, 0.35)]
+    np.testing.assert_array_equal(placed[3200:], np.arange(3200 + 800 + 1, 6401))
+
+
+def test_rounded_times_move_nothing():
+    frames = [(round(n * 1024 / 44_100, 3), 1024) for n in range(100)]
+    placed, placement = run(frames, rate_hz=44_100)
+    assert placement.num_moves == 0
+    np.testing.assert_array_equal(placed, np.arange(1, len(placed) + 1))
+
+
+def test_one_frame_alone_cannot_move_the_rest():
+    """Readers of Ogg guess the times of packets inside a page."""
+    placed, placement = run([(0.0, 1600), (0.1, 1600), (0.21, 1600), (0.3, 1600)])
+    assert placement.num_moves == 0
+    np.testing.assert_array_equal(placed, np.arange(1, 6401))
+
+
+def test_a_slow_clock_is_followed():
+    """100 ppm: after ten minutes the sound is 60 ms off when it is only counted, at most 5 ms when it is placed."""
+    frames = [(n * 0.1 * 1.0001, 1600) for n in range(6000)]
+    placed, placement = run(frames, block=160_000)
+    last = int(np.flatnonzero(placed == 5999 * 1600 + 1)[0])
+    assert last / 16_000 == pytest.approx(frames[-1][0], abs=0.0052)
+    assert 10 <= placement.num_moves <= 13
+
+
+def test_a_new_audio_clock_goes_on():
+    placed, placement = run([(5.0, 1600), (5.1, 1600), (0.0, 1600), (0.1, 1600)], origin_s=5.0)
+    assert placement.real_spans() == [(0.0, 0.4)]
+    np.testing.assert_array_equal(placed, np.arange(1, 6401))
+
+
+def test_sound_before_time_zero_is_dropped():
+    placed, placement = run([(-0.05, 1600), (0.05, 1600)])
+    np.testing.assert_array_equal(placed, np.arange(801, 3201))
+    assert placement.real_spans() == [(0.0, 0.15)]
+
+
+@given(
+    st.lists(st.tuples(st.none() | st.floats(-3, 20), st.integers(1, 9000)), min_size=1, max_size=20),
+    st.integers(1, 7000),
+)
+def test_placed_sound_is_whole_whatever_the_file_says(frames, block):
+    placed, placement = run(frames, block=block)
+    again, _ = run(frames, block=10**9)
+    np.testing.assert_array_equal(placed, again)
+    assert len(placed) == placement.position
+    real = np.zeros(len(placed), bool)
+    for start_s, stop_s in placement.real_spans():
+        assert 0 <= start_s < stop_s
+        assert not real[round(start_s * 16_000) : round(stop_s * 16_000)].any()
+        real[round(start_s * 16_000) : round(stop_s * 16_000)] = True
+    assert (placed[~real] == 0).all()
+    assert (placed[real] > 0).all()
+    assert (np.diff(placed[real]) > 0).all()
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(2000, 9000)), min_size=2, max_size=10), st.integers(1, 9000))
+def test_frames_of_true_times_stand_at_them(gaps, block):
+    """Each gap before two frames that agree on it: every sample is within 5 ms and half a sample of its place."""
+    frames, at_s = [], 0.0
+    for gap_s, count in gaps:
+        at_s += gap_s
+        frames += [(at_s, count), (at_s + count / 16_000, count)]
+        at_s += 2 * count / 16_000
+    placed, _ = run(frames, block=block)
+    joined = 0
+    for time_s, count in frames:
+        (where,) = np.flatnonzero(placed == joined + 1)
+        assert abs(where / 16_000 - time_s) <= 0.005 + 0.6 / 16_000
+        joined += count
