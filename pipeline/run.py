@@ -19,7 +19,7 @@ from .detect import FaceDetector
 from .embed import choose_device, load_embedders
 from .extract import Progress, Toolbox, extract_video
 from .jobs import Failure, Job, Receipt
-from .media import MediaError
+from .media import MediaError, ffmpeg_version
 from .plan import Plan, is_done
 from .provenance import identity
 from .weights import WeightSource
@@ -85,7 +85,8 @@ class Summary:
 
 
 def make_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Toolbox:
-    """Load the networks."""
+    """Load the networks. Raises MediaError without ffmpeg: better now than once a video."""
+    ffmpeg_version()
     device = choose_device(run.device)
     embedders = load_embedders(config, weights, device, run.batch_size)
     detector = FaceDetector(device) if config.visual and not config.aligned else None

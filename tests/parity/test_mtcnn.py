@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from facenet_pytorch import MTCNN
+
 from avfuse.pipeline import media as avmedia
 from avfuse.pipeline.detect import NO_FACES, FaceDetector, _Candidates, _crops, _without_nested
-from facenet_pytorch import MTCNN
 
 CLIPS = {  # clip → how many frames of it: one person, two people, faces in a part only
     "real/wtomin_utterance_1.mp4": 32,

@@ -10,11 +10,12 @@ import numpy as np
 import pytest
 import xarray
 import zarr
+from click.testing import CliRunner
+from PIL import Image
+
 from avfuse.cli import main
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.verify import verify
-from click.testing import CliRunner
-from PIL import Image
 
 SMALL = (  # through every network: two rates, VFR, rotation, no audio, no face, truncated, off-zero start
     "derived/aoc_vfr_dropped.mp4",

@@ -1,0 +1,187 @@
+"""The options of `avfuse extract`: their types, defaults and help."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from ..features_store.clock import AudioAlign, MissingFace
+from .config import DEFAULT_FEATURES, FEATURES, FacePolicy, Precision, VggishOutput
+from .settings_file import load_settings
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class FeatureList(click.ParamType[tuple[str, ...]]):
+    """Feature names separated by commas."""
+
+    name = "LIST"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
+        """Split and check the names."""
+        names = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        unknown = [name for name in names if name not in FEATURES]
+        if unknown:
+            self.fail(f"{', '.join(unknown)}: no such feature; there are {', '.join(FEATURES)}", param, ctx)
+        return names
+
+
+class WeightsOption(click.ParamType[tuple[str, Path]]):
+    """NAME=FILE."""
+
+    name = "NAME=FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        name, sign, file = value.partition("=")
+        if not sign or not name or not file:
+            self.fail(f"{value!r} is not NAME=FILE", param, ctx)
+        return name, Path(file)
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N, or `auto` for the place of this job in its SLURM array."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two numbers with 0 ≤ I < N."""
+        if value == "auto":
+            value = _place_in_array()
+        index, _, count = value.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            self.fail(f"{value!r} is not I/N with 0 ≤ I < N", param, ctx)
+        return int(index), int(count)
+
+
+def _place_in_array() -> str:
+    """I/N of this job in its SLURM array; arrays that begin at 1 count from 0 here. 0/1 outside of one."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
+    index, count, first = (os.environ.get(name, "") for name in names)
+    if not (index.isdecimal() and count.isdecimal()):
+        return "0/1"
+    return f"{int(index) - int(first or 0)}/{count}"
+
+
+_OPTIONS = (
+    click.option("--videos", type=FOLDER, required=True, help="Folder of videos; sub-folders are searched too."),
+    click.option(
+        "--store",
+        type=str,
+        help="Store to write: a folder or zarr store URL. [default: features.zarr beside --videos]",
+    ),
+    click.option(
+        "--annotations",
+        type=FOLDER,
+        help="Folder of Aff-Wild2 annotations: trial names and lengths. [default: none]",
+    ),
+    click.option(
+        "--aligned",
+        type=FOLDER,
+        help="Organiser's cropped_aligned folder, used in place of detection. [default: detect faces]",
+    ),
+    click.option(
+        "--features",
+        type=FeatureList(),
+        default=",".join(DEFAULT_FEATURES),
+        show_default=True,
+        help=f"Features, separated by commas, of {', '.join(FEATURES)}.",
+    ),
+    click.option(
+        "--weights",
+        type=WeightsOption(),
+        multiple=True,
+        help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]",
+    ),
+    click.option(
+        "--untrained",
+        type=click.IntRange(min=0),
+        metavar="SEED",
+        help="Seeded random weights where none are given: for tests and demos only. [default: off]",
+    ),
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        show_default=True,
+        help="Number format of the networks.",
+    ),
+    click.option(
+        "--batch-size",
+        type=click.IntRange(min=1),
+        default=32,
+        show_default=True,
+        help="Faces or patches a network sees at once.",
+    ),
+    click.option(
+        "--face",
+        type=click.Choice(get_args(FacePolicy)),
+        default="largest",
+        show_default=True,
+        help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….",
+    ),
+    click.option(
+        "--missing-face",
+        type=click.Choice(get_args(MissingFace)),
+        default="repeat",
+        show_default=True,
+        help="Row of a frame without a face: the last one, or zeros. Always flagged invalid.",
+    ),
+    click.option(
+        "--audio-align",
+        type=click.Choice(get_args(AudioAlign)),
+        default="start",
+        show_default=True,
+        help="Where the 0.96 s audio patch lies about the frame: [t, t+0.96), centred, or [t-0.96, t).",
+    ),
+    click.option(
+        "--vggish-output",
+        type=click.Choice(get_args(VggishOutput)),
+        default="raw",
+        show_default=True,
+        help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
+    ),
+    click.option(
+        "--shard",
+        type=Shard(),
+        default="0/1",
+        metavar="I/N",
+        show_default=True,
+        help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.",
+    ),
+    click.option(
+        "--stall-timeout",
+        type=click.FloatRange(min=1),
+        default=60.0,
+        show_default=True,
+        help="Give a video up when ffmpeg delivers nothing for this long, in s.",
+    ),
+    click.option("--overwrite", is_flag=True, help="Extract again what is done. [default: off]"),
+    click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]"),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]"),
+    click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]"),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout. [default: off]"),
+    click.option("--verbose", is_flag=True, help="A line for every video. [default: off]"),
+    click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        callback=load_settings,
+        is_eager=True,
+        expose_value=False,
+        help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
+    ),
+)
+
+
+def extract_options(command: Command) -> Command:
+    """Give a command the options of `extract`, in the table's order."""
+    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
