@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from .errors import clean_errors
+
+if TYPE_CHECKING:
+    from .store import FeatureStore
 
 EXIT_PROBLEMS = 3
 _STORE_HELP = "Folder (or URL) of the feature store."
@@ -14,7 +18,7 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 
 @click.command()
 @click.option("--store", required=True, help=_STORE_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (default: text).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
 def status(store: str, as_json: bool) -> None:
     """Show what is done, unfinished and failed in a store."""
@@ -29,7 +33,7 @@ def status(store: str, as_json: bool) -> None:
 
 @click.command()
 @click.option("--store", required=True, help=_STORE_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object (default: a line a problem).")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: a line a problem].")
 @click.pass_context
 @clean_errors()
 def verify(context: click.Context, store: str, as_json: bool) -> None:
@@ -41,6 +45,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     from .verify import verify as find_problems
 
     opened = FeatureStore(store)
+    _say_untrained(opened)
     problems = []
     for problem in find_problems(opened):
         problems.append(asdict(problem))
@@ -70,13 +75,15 @@ def export(store: str, to: str, out: Path) -> None:
     from .export import export_store
     from .store import FeatureStore
 
-    trials = export_store(FeatureStore(store), to, out)
+    opened = FeatureStore(store)
+    _say_untrained(opened)
+    trials = export_store(opened, to, out)
     click.echo(f"{trials} trials to {out}")
 
 
 @click.command("import-h5")
 @click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file, in place of FILE.")
+@click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file. [default: FILE]")
 @click.option("--store", required=True, help="Folder (or URL) of the feature store; made where there is none.")
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str) -> None:
@@ -87,5 +94,14 @@ def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     path = source or file
     if path is None or (source and file):
         raise click.UsageError("name one HDF5 file, as FILE or by --from")
-    trials = bring_back(path, FeatureStore(store, mode="a"))
+    opened = FeatureStore(store, mode="a")
+    trials = bring_back(path, opened)
+    _say_untrained(opened)
     click.echo(f"{trials} trials from {path}")
+
+
+def _say_untrained(store: FeatureStore) -> None:
+    from .status import untrained_line
+
+    if line := untrained_line(store):
+        click.echo(line, err=True)

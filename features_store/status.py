@@ -12,20 +12,24 @@ from fractions import Fraction
 from typing import Any
 
 from .failures import outstanding
+from .planned import missing
 from .store import FeatureStore
 from .types import JsonValue
 
 
 def summarise(store: FeatureStore) -> dict[str, Any]:
-    """Trials, rows, hours of media, what is unfinished or failed, untrained features, fingerprints."""
+    """Trials, rows, hours of media, what is missing, unfinished or failed, untrained features, fingerprints."""
+    failures = outstanding(store)
+    failed = {record.trial for record in failures}
     trials = {name: found for name, found in store.groups().items() if found.get("checksums")}
     return {
         "store": store.path,
         "trials": len(trials),
         "rows": sum(_rows(found) for found in trials.values()),
         "hours": sum(_hours(found) for found in trials.values()),
+        "missing": sorted(set(missing(store)) - failed),
         "incomplete": store.incomplete(),
-        "failed": [asdict(record) for record in outstanding(store)],
+        "failed": [asdict(record) for record in failures],
         "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
         "fingerprints": dict(Counter(str(found.get("fingerprint")) for found in trials.values()).most_common()),
     }
@@ -41,9 +45,16 @@ def status_lines(summary: Mapping[str, Any]) -> list[str]:
         f"UNTRAINED WEIGHTS: {feature} of {count} trials is of a random network, for tests and demos only"
         for feature, count in summary["untrained"].items()
     ]
+    lines += [f"missing: {name}" for name in summary["missing"]]
     lines += [f"incomplete: {name}" for name in summary["incomplete"]]
     lines += [f"failed: {each['video']} ({each['stage']}): {each['reason']}" for each in summary["failed"]]
     return lines
+
+
+def untrained_line(store: FeatureStore) -> str | None:
+    """What every command says of a store whose features come from random networks; None of any other."""
+    features = sorted(set(_untrained(store.groups().values())))
+    return f"UNTRAINED WEIGHTS: {', '.join(features)}: for tests and demos only" if features else None
 
 
 def _rows(attributes: Mapping[str, JsonValue]) -> int:

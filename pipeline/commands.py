@@ -13,7 +13,7 @@ from ..features_store.errors import clean_errors
 from .config import ExtractConfig, RunConfig
 from .media import MediaError
 from .options import FOLDER, extract_options
-from .weights import WeightsInvalid, WeightsMissing, WeightSource
+from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from ..features_store.failures import FailureRecord, outstanding
 from ..features_store.labels import annotation_files, count_rows
+from ..features_store.planned import note_planned
 from ..features_store.schema import check_trial_name
 from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
@@ -208,6 +209,8 @@ def make_plan(
 ) -> Plan:
     """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before."""
     jobs, failures, notes = find_jobs(sources, config)
+    if store is not None and store.mode == "a":
+        note_planned(store, [job.trial for job in jobs])
     former: dict[str, FailureRecord] = {}
     if store is not None and not selection.retry_failed and not selection.overwrite:
         former = {record.trial: record for record in outstanding(store)}

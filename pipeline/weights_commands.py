@@ -112,7 +112,9 @@ def _paragraph(described: dict[str, str | int | None]) -> str:
     shown = {
         key: value or {"cached": "no", "from": "by hand"}.get(key, "not known") for key, value in described.items()
     }
-    head = shown.pop("name")
+    head, prefix = shown.pop("name"), shown.pop("sha256_prefix")
+    if described["sha256"] is None and described["sha256_prefix"]:
+        shown["sha256"] = f"begins with {prefix}"
     return "\n".join([str(head), *(f"  {key:<13} {value}" for key, value in shown.items())])
 
 

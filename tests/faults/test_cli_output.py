@@ -33,6 +33,13 @@ def test_json_and_plain_lines(cli, three, tmp_path):
     assert any(line.startswith("failed: bad.mp4: ") for line in told)
 
 
+def test_every_run_of_a_process_tells_its_warnings(invoke, videos, tiny, tmp_path):
+    """A stream that is chosen when a module is loaded is the wrong one from the second run on."""
+    words = ("--videos", videos("silent.mp4", source=tiny(sound=False)), "--features", "mfcc", "--store")
+    for store in ("one.zarr", "two.zarr"):
+        assert "warning: silent: no audio" in invoke("extract", *words, tmp_path / store).stderr
+
+
 def test_nothing_to_do(invoke, tmp_path):
     (tmp_path / "videos").mkdir()
     words = ("extract", "--videos", tmp_path / "videos", "--store", tmp_path / "s.zarr", "--features", "mfcc")

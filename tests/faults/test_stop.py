@@ -1,6 +1,7 @@
 """A run that cannot start or go on: one line, exit code 1, a sound store; the next run finishes the work."""
 
 import fcntl
+import io
 import json
 import os
 import pty
@@ -17,6 +18,13 @@ import pytest
 import torch
 
 from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.extract import Toolbox
+from avfuse.pipeline.media import ffmpeg_version
+from avfuse.pipeline.plan import Selection, find_sources, make_plan
+from avfuse.pipeline.progress import LineReporter
+from avfuse.pipeline.provenance import identity
+from avfuse.pipeline.run import run_plan
 
 MB = 1 << 20
 
@@ -183,6 +191,7 @@ class TestStart:
         folder, store = videos("a.mp4", "b.mp4"), tmp_path / "s.zarr"
         with monkeypatch.context() as here:
             here.setenv("PATH", str(tmp_path))
+            ffmpeg_version.cache_clear()  # as in a new process
             result = invoke("extract", "--videos", folder, "--store", store, "--features", "mfcc")
         assert result.exit_code == 1
         assert "ffmpeg is not installed" in reason(result.stderr)
@@ -360,4 +369,19 @@ def test_two_runs_share_the_work(cli, invoke, videos, shim, tmp_path, failures):
     assert 3 in [run.returncode for run in runs]
     assert sound(invoke, store) == names
     finished(store, names)
-    assert [record["video"] for record in failures(store)] == ["bad.mp4"]
+    assert {record["video"] for record in failures(store)} == {"bad.mp4"}
+
+
+def test_what_the_other_run_found_bad_is_not_tried_again(videos, tmp_path, failures):
+    """Both runs planned before either of them came to the bad file."""
+    folder, store = videos("a.mp4"), FeatureStore(tmp_path / "s.zarr", mode="a")
+    (folder / "bad.mp4").write_text("no film")
+    config = ExtractConfig(features=("mfcc",))
+    tools = Toolbox(config, identity(config, {}), {}, {}, None, 60)
+    plans = [
+        make_plan(find_sources(folder, None, None), config, store, tools.fingerprint, Selection()) for _ in range(2)
+    ]
+    for plan in plans:
+        run_plan(plan, store, lambda: tools, LineReporter(io.StringIO(), verbose=False))
+    finished(tmp_path / "s.zarr", ["a"])
+    assert [record["video"] for record in failures(tmp_path / "s.zarr")] == ["bad.mp4"]

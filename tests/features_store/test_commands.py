@@ -12,6 +12,9 @@ from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 
 
+UNTRAINED = "UNTRAINED WEIGHTS: vggish: for tests and demos only\n"
+
+
 def run(command, *arguments):
     return CliRunner().invoke(command, [str(argument) for argument in arguments])
 
@@ -48,7 +51,8 @@ def test_status_json(filled):
 
 def test_verify(filled, flip):
     result = run(commands.verify, "--store", filled.path)
-    assert (result.exit_code, result.output) == (0, "2 trials, every chunk read, every checksum right\n")
+    assert (result.exit_code, result.stdout) == (0, "2 trials, every chunk read, every checksum right\n")
+    assert result.stderr == UNTRAINED
     flip(filled.files.root / "c" / "vggish" / "c" / "0" / "0", 30)
     result = run(commands.verify, "--store", filled.path)
     assert result.exit_code == 3
@@ -56,17 +60,17 @@ def test_verify(filled, flip):
     assert "c/vggish rows 0–40: broken chunk" in result.stdout
     result = run(commands.verify, "--store", filled.path, "--json")
     assert result.exit_code == 3
-    assert json.loads(result.output)["problems"][0]["rows"] == [0, 40]
+    assert json.loads(result.stdout)["problems"][0]["rows"] == [0, 40]
 
 
 @pytest.mark.parametrize("by_option", [True, False])
 def test_export_and_import(filled, tmp_path, by_option):
     file = tmp_path / "f.h5"
     result = run(commands.export, "--store", filled.path, "--to", "h5", "--out", file)
-    assert (result.exit_code, result.output) == (0, f"2 trials to {file}\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials to {file}\n", UNTRAINED)
     source = ["--from", file] if by_option else [file]
     result = run(commands.import_h5, *source, "--store", tmp_path / "back.zarr")
-    assert (result.exit_code, result.output) == (0, f"2 trials from {file}\n")
+    assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials from {file}\n", UNTRAINED)
     assert FeatureStore(tmp_path / "back.zarr").groups() == filled.groups()
 
 

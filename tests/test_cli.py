@@ -1,0 +1,65 @@
+"""The table of commands: every option has a help text, and nothing heavy loads before a command needs it."""
+
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+
+from avfuse import __version__
+from avfuse.cli import COMMANDS, main
+
+
+def commands(group, prefix=()):
+    context = click.Context(group)
+    for name in group.list_commands(context):
+        command = group.get_command(context, name)
+        yield (*prefix, name), command
+        if isinstance(command, click.Group):
+            yield from commands(command, (*prefix, name))
+
+
+ALL = dict(commands(main))
+
+
+@pytest.mark.parametrize("name", ALL, ids=" ".join)
+def test_every_option_has_help_with_its_default(name):
+    for parameter in ALL[name].params:
+        if isinstance(parameter, click.Option):
+            assert parameter.help, parameter.name
+            told = parameter.required or parameter.show_default or "default" in parameter.help
+            assert told, f"{parameter.name} does not tell its default"
+
+
+@pytest.mark.parametrize("name", ALL, ids=" ".join)
+def test_every_command_answers_help(name):
+    result = CliRunner().invoke(main, [*name, "--help"])
+    assert result.exit_code == 0
+    assert ALL[name].help
+
+
+def test_the_table_tells_what_each_command_does():
+    result = CliRunner().invoke(main, ["--help"])
+    assert all(name in result.output for name in COMMANDS)
+    assert {name for (name, *rest) in ALL if not rest} == set(COMMANDS)
+
+
+def test_unknown_commands_are_wrong_usage():
+    assert CliRunner().invoke(main, ["etxract"]).exit_code == 2
+
+
+def test_python_m_avfuse_is_the_same():
+    done = subprocess.run([sys.executable, "-m", "avfuse", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout == f"avfuse, version {__version__}\n"
+
+
+@pytest.mark.parametrize("words", [["--help"], ["extract", "--help"], ["status", "--help"], ["weights", "list"]])
+def test_help_loads_nothing_heavy(words):
+    code = (
+        "import sys\nfrom avfuse.cli import main\n"
+        f"try:\n    main({words!r})\nexcept SystemExit:\n    pass\n"
+        "print('loaded:', [name for name in ('torch', 'zarr', 'dask', 'h5py') if name in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "loaded: []"
