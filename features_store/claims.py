@@ -28,6 +28,7 @@ from .scratch import make_folder, remove_if_empty
 CLAIMS = ".claims"
 _BEATS_PER_TTL = 5
 _TRIES = 100
+_HALF_WRITTEN_S = 10.0
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,9 @@ class _Seen:
     age_s: float
 
     def is_stale(self, ttl_s: float) -> bool:
-        return self.age_s > ttl_s or (self.owner is not None and self.owner.is_dead())
+        if self.owner is None:  # written at once, so what stays unreadable was left by a kill
+            return self.age_s > min(ttl_s, _HALF_WRITTEN_S)
+        return self.age_s > ttl_s or self.owner.is_dead()
 
 
 @contextmanager
@@ -121,8 +124,12 @@ def _create(path: Path, token: str) -> bool:
             return False
         except FileNotFoundError:
             continue  # another process found `.claims` empty and removed it in between
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                file.write(content)
+        except OSError:  # a full disk: half a claim would keep everybody off the trial
+            path.unlink(missing_ok=True)
+            raise
         return True
     raise OSError(f"{path.parent} vanishes as soon as it is made; is another program cleaning the store?")
 

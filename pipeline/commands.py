@@ -18,7 +18,7 @@ from .weights import WeightsMissing, WeightSource
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
     from .plan import Plan
-    from .run import Summary
+    from .summary import Summary
 
 
 @click.command()
@@ -103,6 +103,8 @@ def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
 
 
 def _tell_dry_run(plan: Plan, as_json: bool) -> None:
+    for failure in plan.failures:
+        click.echo(f"would fail: {failure.video}: {failure.reason}", err=True)
     if as_json:
         click.echo(json.dumps({"todo": [job.trial for job in plan.jobs], "done": list(plan.done)}))
         return
@@ -118,10 +120,20 @@ def _run(
     weights: dict[str, WeightSource],
     verbose: bool,
 ) -> Summary:
-    from .progress import make_reporter
-    from .run import make_toolbox, run_plan
+    from .summary import begin_summary
 
-    return run_plan(plan, store, lambda: make_toolbox(config, run, weights), make_reporter(verbose))
+    summary = begin_summary(plan, store)
+    if plan.jobs:
+        from .progress import make_reporter
+        from .run import make_toolbox, run_plan
+
+        try:
+            run_plan(plan, store, make_toolbox(config, run, weights), make_reporter(verbose), summary)
+        except KeyboardInterrupt:
+            left = len(plan.jobs) - len(summary.receipts) - len(summary.failures)
+            told = f"interrupted with {left} videos to do; what is done is safe, run again to go on"
+            raise click.ClickException(told) from None
+    return summary
 
 
 def _tell_end(summary: Summary, store: FeatureStore) -> int:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ..features_store.failures import FailureRecord, outstanding
+from ..features_store.errors import one_line
+from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.labels import annotation_files, count_rows
-from ..features_store.planned import note_planned
 from ..features_store.schema import check_trial_name
 from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
@@ -38,13 +38,20 @@ class Sources:
 
 @dataclass(frozen=True)
 class Plan:
-    """Jobs to do, trials already done, failures known before decoding, former failures left alone, and notes."""
+    """Jobs to do, trials already done, failures known before decoding, former failures left alone, and notes.
+
+    `trials`: all that the videos make, whoever does them; `overwrite`: do the jobs even where the store has them;
+    `failures_known`: how many lines `failures.jsonl` had, so that newer ones can be told.
+    """
 
     jobs: tuple[Job, ...]
     done: tuple[str, ...]
     failures: tuple[Failure, ...]
     failed_before: tuple[FailureRecord, ...]
     notes: tuple[str, ...]
+    trials: tuple[str, ...]
+    overwrite: bool
+    failures_known: int
 
 
 def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> Sources:
@@ -59,7 +66,9 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
     """Every trial of every video below the folder in a fixed order, what cannot be one, and notes."""
     jobs: dict[str, Job] = {}
     failures: list[Failure] = []
-    paths = list(walk_videos(sources.videos))
+    unreadable: list[OSError] = []
+    paths = list(walk_videos(sources.videos, unreadable.append))
+    failures += [_unreadable(sources.videos, error) for error in unreadable]
     names = _trial_names(sources)
     for path in paths:
         for job in _jobs_of(path, sources, names, config):
@@ -67,15 +76,18 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
                 jobs[job.trial] = _checked(job, jobs, sources)
             except ValueError as error:
                 # Its own name as the trial's: the trial may well be done, by the video that has it by right.
-                failures.append(Failure(job.name, job.name, "plan", str(error), path))
+                failures.append(Failure(job.name, job.name, "plan", one_line(error), path))
     return list(jobs.values()), failures, _notes(sources, jobs.values())
 
 
-def walk_videos(folder: Path) -> Iterator[Path]:
-    """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped."""
+def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped.
+
+    `on_error` is told of folders that cannot be read.
+    """
     suffixes = VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
     visited: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
+    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
         status = os.stat(here)
         if (status.st_dev, status.st_ino) in visited:  # a link that leads back up
             folders.clear()
@@ -87,11 +99,16 @@ def walk_videos(folder: Path) -> Iterator[Path]:
                 yield Path(here, name)
 
 
+def _unreadable(videos: Path, error: OSError) -> Failure:
+    folder = Path(error.filename)
+    name = folder.relative_to(videos).as_posix()
+    return Failure(name, name, "plan", f"the folder cannot be read: {error.strerror}", folder)
+
+
 def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], config: ExtractConfig) -> list[Job]:
     """A video's trials: itself, or the annotated (or cropped) ones that bear its name, sides included."""
     name = path.relative_to(sources.videos)
     stem = name.with_suffix("").as_posix()
-    size_bytes = path.stat().st_size if path.exists() else 0
     trials = names.get(stem) or [
         str(Path(stem).parent / trial) for trial in names.get(Path(stem).name, [Path(stem).name])
     ]
@@ -101,7 +118,7 @@ def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], confi
             name=name.as_posix(),
             trial=trial,
             face=_policy(trial, stem, config),
-            size_bytes=size_bytes,
+            size_bytes=file_identity(path)[0],
             crops=_crops_folder(trial, sources),
         )
         for trial in trials
@@ -209,8 +226,7 @@ def make_plan(
 ) -> Plan:
     """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before."""
     jobs, failures, notes = find_jobs(sources, config)
-    if store is not None and store.mode == "a":
-        note_planned(store, [job.trial for job in jobs])
+    known = len(read_failures(store)) if store is not None else 0
     former: dict[str, FailureRecord] = {}
     if store is not None and not selection.retry_failed and not selection.overwrite:
         former = {record.trial: record for record in outstanding(store)}
@@ -222,9 +238,19 @@ def make_plan(
             left.append(former[job.trial])
         else:
             todo.append(job)
-    if selection.shard[0] > 0:
-        failures = []  # they are the same for every shard: the first one reports them
-    return Plan(tuple(todo[: selection.limit]), tuple(done), tuple(failures), tuple(left), tuple(notes))
+    # What planning itself finds is the same for every shard: the first one reports it, and only once.
+    found = failures if selection.shard[0] == 0 else []
+    left += [former[each.trial] for each in found if _is_known(each, former)]
+    return Plan(
+        jobs=tuple(todo[: selection.limit]),
+        done=tuple(done),
+        failures=tuple(each for each in found if not _is_known(each, former)),
+        failed_before=tuple(left),
+        notes=tuple(notes),
+        trials=tuple(job.trial for job in jobs),
+        overwrite=selection.overwrite,
+        failures_known=known,
+    )
 
 
 def is_done(store: FeatureStore, job: Job, fingerprint: str) -> bool:
@@ -236,17 +262,28 @@ def is_done(store: FeatureStore, job: Job, fingerprint: str) -> bool:
     return attributes.get("rows") == wanted_length and _same_content(job.video, attributes.get("source"))
 
 
+def _is_known(failure: Failure, former: Mapping[str, FailureRecord]) -> bool:
+    record = former.get(failure.trial)
+    return record is not None and record.reason == failure.reason
+
+
 def _same_content(video: Path, source: JsonValue) -> bool:
     """Size and time as recorded, or else the same content (a copied file has another time)."""
-    if not isinstance(source, dict):
+    size, mtime_ns = file_identity(video)
+    if not isinstance(source, dict) or source.get("size") != size:
         return False
-    status = video.stat()
-    if source.get("size") != status.st_size:
-        return False
-    return source.get("mtime_ns") == status.st_mtime_ns or source.get("sha256") == content_sha256(video)
+    return source.get("mtime_ns") == mtime_ns or source.get("sha256") == content_sha256(video)
 
 
 def same_file(video: Path, record: FailureRecord) -> bool:
     """Whether a video is still the file that failed."""
-    status = video.stat()
-    return (record.size, record.mtime_ns) == (status.st_size, status.st_mtime_ns)
+    return (record.size, record.mtime_ns) == file_identity(video)
+
+
+def file_identity(path: Path | None) -> tuple[int, int]:
+    """Size in bytes and modification time in ns; zeros for a link to nowhere, which fails when it is opened."""
+    try:
+        status = os.stat(path) if path is not None else None
+    except OSError:
+        return 0, 0
+    return (status.st_size, status.st_mtime_ns) if status else (0, 0)

@@ -13,8 +13,9 @@ from .jobs import Failure, Job, Receipt
 LINE_EVERY_S = 30.0
 
 
-def make_reporter(verbose: bool, stream: TextIO = sys.stderr) -> BarReporter | LineReporter:
-    """Bars where `stream` is a terminal, lines where it is not."""
+def make_reporter(verbose: bool, stream: TextIO | None = None) -> BarReporter | LineReporter:
+    """Bars where `stream` (stderr) is a terminal, lines where it is not."""
+    stream = stream or sys.stderr
     return BarReporter(stream, verbose) if stream.isatty() else LineReporter(stream, verbose)
 
 

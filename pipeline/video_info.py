@@ -76,12 +76,12 @@ def check_file(path: Path) -> None:
     """Raise MediaError for what is not a readable file with something in it."""
     try:
         status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # before it is opened: a pipe without a writer would wait for ever
+            raise MediaError(str(path), "probe", "is not a file: give the video file itself")
         with path.open("rb"):
             pass
     except OSError as error:
         raise MediaError(str(path), "probe", f"cannot be opened: {error.strerror}") from error
-    if not stat.S_ISREG(status.st_mode):
-        raise MediaError(str(path), "probe", "is not a file: give the video file itself")
     if not status.st_size:
         raise MediaError(str(path), "probe", "is empty (0 bytes): copy or download it again")
 

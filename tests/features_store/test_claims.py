@@ -87,7 +87,12 @@ def test_foreign_claim_lives_its_time(tmp_path, age_s, taken):
     plant(path, ("elsewhere", 1, 0), age_s=age_s)
     with claim(tmp_path, "a", ttl_s=600) as mine:
         assert mine is taken
-    plant(path, ("elsewhere", 1, 0), age_s=age_s)
+
+
+@pytest.mark.parametrize(("age_s", "taken"), [(0, False), (8, False), (12, True)])
+def test_half_a_claim_is_left_by_a_kill(tmp_path, age_s, taken):
+    path = claim_file(tmp_path)
+    path.parent.mkdir()
     path.write_text("")  # made, and not yet written
     os.utime(path, (time.time() - age_s,) * 2)
     with claim(tmp_path, "a", ttl_s=600) as mine:

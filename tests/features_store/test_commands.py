@@ -11,7 +11,6 @@ from avfuse.features_store.errors import clean_errors
 from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 
-
 UNTRAINED = "UNTRAINED WEIGHTS: vggish: for tests and demos only\n"
 
 

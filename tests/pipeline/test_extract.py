@@ -206,7 +206,8 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
     assert len(extract(videos, store, *options, "--audio-align", "center")["extracted"]) == 1
     assert len(extract(videos, store, *options, "--untrained", 1)["extracted"]) == 1
     assert not np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:], rows)
-    assert len(extract(videos, store, *options, "--overwrite")["extracted"]) == 1
+    for _ in range(2):
+        assert len(extract(videos, store, *options, "--overwrite")["extracted"]) == 1
     assert np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:], rows)
 
 
