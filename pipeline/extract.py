@@ -198,10 +198,11 @@ def _face_share(picture: Picture) -> float | None:
 
 def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str]:
     """What a user should know about a trial that is there all the same."""
-    warnings = [*picture.ending.warnings, *sound.warnings]
+    told = {"picture": picture.ending.warnings, "sound": sound.warnings}
+    warnings = [f"{what}: {'; '.join(dict.fromkeys(words))}" for what, words in told.items() if words]
     frames = len(picture.time_s)
     if picture.ending.truncated:
-        warnings.append(f"decoding ended in an error after {frames} frames")
+        warnings.append(f"the picture ended in an error after {frames} frames")
     if not sound.present:
         warnings.append("no audio: its features are zero rows, all invalid")
     if _face_share(picture) == 0:

@@ -252,7 +252,7 @@ def test_a_file_that_decodes_in_part_keeps_its_rows(first):
     assert trial.attributes["truncated"] is True
     assert 5 < trial.rows < 50
     assert trial.attributes["frames_decoded"] == trial.rows
-    assert f"warning: {PARTLY}: decoding ended in an error after {trial.rows} frames" in first.done.stderr
+    assert f"warning: {PARTLY}: the picture ended in an error after {trial.rows} frames" in first.done.stderr
 
 
 def test_without_audio_there_are_rows(first):
