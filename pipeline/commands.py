@@ -125,7 +125,8 @@ def _run(
     summary = begin_summary(plan, store)
     if plan.jobs:
         from .progress import make_reporter
-        from .run import make_toolbox, run_plan
+        from .run import run_plan
+        from .toolbox import make_toolbox
 
         try:
             run_plan(plan, store, make_toolbox(config, run, weights), make_reporter(verbose), summary)

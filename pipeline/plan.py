@@ -152,7 +152,10 @@ def _policy(trial: str, stem: str, config: ExtractConfig) -> FacePolicy:
 
 def _label_rows(trial: str, sources: Sources) -> int | None:
     path = sources.labels.get(trial) or sources.labels.get(Path(trial).name)
-    return count_rows(path) if path else None
+    rows = count_rows(path) if path else None
+    if rows == 0:
+        raise ValueError(f"{path} has no label rows")
+    return rows
 
 
 def _crops_folder(trial: str, sources: Sources) -> Path | None:

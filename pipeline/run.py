@@ -12,16 +12,13 @@ from ..features_store.claims import claim
 from ..features_store.errors import one_line
 from ..features_store.failures import read_failures
 from ..features_store.store import FeatureStore
-from .config import ExtractConfig, RunConfig
-from .detect import FaceDetector
-from .embed import choose_device, load_embedders
-from .extract import Progress, Toolbox, extract_video
+from .extract import extract_video
 from .jobs import Failure, Job, Receipt
-from .media import MediaError, ffmpeg_version
+from .media import MediaError
+from .picture import Progress
 from .plan import Plan, is_done, same_file
-from .provenance import identity
 from .summary import Summary, stopping
-from .weights import WeightSource
+from .toolbox import Toolbox
 
 # With these every further video would fail the same way: the run stops instead, and loses nothing.
 _STORE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM}
@@ -44,15 +41,6 @@ class Reporter(Protocol):
 
     def end(self) -> None:
         """The run is over, one way or the other."""
-
-
-def make_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Toolbox:
-    """Load the networks. Raises MediaError without ffmpeg: better now than once a video."""
-    ffmpeg_version()
-    device = choose_device(run.device)
-    embedders = load_embedders(config, weights, device, run.batch_size)
-    detector = FaceDetector(device) if config.visual and not config.aligned else None
-    return Toolbox(config, identity(config, weights), weights, embedders, detector, run.stall_timeout_s)
 
 
 def run_plan(plan: Plan, store: FeatureStore, tools: Toolbox, reporter: Reporter, summary: Summary) -> None:

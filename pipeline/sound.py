@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 
 from ..features_store.types import FeatureTrack
 from . import media
-from .config import AUDIO_FEATURES, PATCH_FEATURES, ExtractConfig
+from .config import AUDIO_FEATURES, PATCH_FEATURES
 from .embed import Embedder
 from .mfcc import mfcc_valid, mfccs
 from .patches import patch_valid, patches
 from .spool import Spool
+from .toolbox import Toolbox
 from .tracks import audio_track
 
 _PATCHES_AT_ONCE = 64
@@ -38,23 +39,18 @@ class Sound:
         return [audio_track(name, spool, self.valid.get(name, nothing), length) for name, spool in self.spools.items()]
 
 
-def read_sound(
-    info: media.VideoInfo,
-    time_s: NDArray[np.float64],
-    config: ExtractConfig,
-    embedders: Mapping[str, Embedder],
-    scratch: Path,
-    stall_timeout_s: float,
-) -> Sound:
+def read_sound(info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbox, scratch: Path) -> Sound:
     """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio."""
     spools = {
-        name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name]) for name in config.features if name in AUDIO_FEATURES
+        name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name])
+        for name in tools.config.features
+        if name in AUDIO_FEATURES
     }
     if info.audio_stream is None:
         return Sound(False, spools)
-    open_audio = partial(media.AudioReader, info, stall_timeout_s=stall_timeout_s)
+    open_audio = partial(media.AudioReader, info, stall_timeout_s=tools.stall_timeout_s)
     try:
-        valid, ending = _fill(spools, open_audio, time_s, config, embedders)
+        valid, ending = _fill(spools, open_audio, time_s, tools)
     except media.MediaError as error:
         empty = {name: Spool(scratch / f"{name}-none.f32", spool.row_shape) for name, spool in spools.items()}
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
@@ -65,8 +61,7 @@ def _fill(
     spools: Mapping[str, Spool],
     open_audio: Callable[[], media.AudioReader],
     time_s: NDArray[np.float64],
-    config: ExtractConfig,
-    embedders: Mapping[str, Embedder],
+    tools: Toolbox,
 ) -> tuple[dict[str, NDArray[np.bool_]], media.Ending]:
     """Decode the audio once for the patches and once for the MFCCs, where they are asked for."""
     valid: dict[str, NDArray[np.bool_]] = {}
@@ -74,16 +69,16 @@ def _fill(
     from_patches = {name: spool for name, spool in spools.items() if name != "mfcc"}
     if from_patches:
         with open_audio() as audio:
-            for batch in patches(audio, time_s, config.audio_align, _PATCHES_AT_ONCE):
-                _append_patches(from_patches, batch.logmel, embedders)
-        real = patch_valid(time_s, config.audio_align, audio.real_spans())
+            for batch in patches(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
+                _append_patches(from_patches, batch.logmel, tools.embedders)
+        real = patch_valid(time_s, tools.config.audio_align, audio.real_spans())
         valid.update(dict.fromkeys(from_patches, real))
         ending = audio.ending
     if "mfcc" in spools:
         with open_audio() as audio:
-            for rows in mfccs(audio, time_s, config.audio_align, _PATCHES_AT_ONCE):
+            for rows in mfccs(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
                 spools["mfcc"].append(rows)
-        valid["mfcc"] = mfcc_valid(time_s, config.audio_align, audio.real_spans())
+        valid["mfcc"] = mfcc_valid(time_s, tools.config.audio_align, audio.real_spans())
         ending = audio.ending
     return valid, ending
 

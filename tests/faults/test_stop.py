@@ -19,13 +19,13 @@ import torch
 
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.extract import Toolbox
 from avfuse.pipeline.media import ffmpeg_version
 from avfuse.pipeline.plan import Selection, find_sources, make_plan
 from avfuse.pipeline.progress import LineReporter
 from avfuse.pipeline.provenance import identity
 from avfuse.pipeline.run import run_plan
 from avfuse.pipeline.summary import begin_summary
+from avfuse.pipeline.toolbox import Toolbox
 
 MB = 1 << 20
 

@@ -103,6 +103,12 @@ def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):
     assert f"{path}:1" in failure.reason
 
 
+def test_an_annotation_without_rows_fails_its_trial(videos, tmp_path):
+    touch(videos, "a.mp4")
+    _, (failure,), _ = jobs_of(videos, annotate(tmp_path / "labels", a=0))
+    assert "no label rows" in failure.reason
+
+
 def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
     touch(videos, "video59.mp4", "7.mp4")
     (tmp_path / "crops" / "video59_left").mkdir(parents=True)
