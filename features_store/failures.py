@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from .files import LocalFiles
@@ -51,7 +51,17 @@ def read_failures(store: FeatureStore) -> list[FailureRecord]:
 def outstanding(store: FeatureStore) -> list[FailureRecord]:
     """The last record of each trial of each video that the store still lacks, sorted by video."""
     last = {(record.video, record.trial): record for record in read_failures(store)}
-    return [record for _, record in sorted(last.items()) if store.attributes(record.trial) is None]
+    return [record for _, record in sorted(last.items()) if not _is_mended(store, record)]
+
+
+def _is_mended(store: FeatureStore, record: FailureRecord) -> bool:
+    """Whether the trial is there; a failure of a name (trial = file name) is mended by a trial of that very file."""
+    if store.attributes(record.trial) is not None:
+        return True
+    file = PurePosixPath(record.video)
+    attributes = store.attributes(file.with_suffix("").as_posix()) if record.trial == record.video else None
+    source = (attributes or {}).get("source")
+    return isinstance(source, dict) and source.get("name") == file.name
 
 
 def _append(path: Path, line: bytes) -> None:

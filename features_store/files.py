@@ -95,7 +95,10 @@ class UrlFiles:
         # Opened for every use: fsspec keeps the connection, and this object stays small enough to pickle.
         import fsspec  # noqa: PLC0415
 
-        fs, path = fsspec.core.url_to_fs(self.location(key))
+        try:
+            fs, path = fsspec.core.url_to_fs(self.location(key))
+        except ImportError as error:
+            raise ValueError(f"{self.url}: {error}") from error
         return fs, path
 
     def location(self, key: str) -> str:

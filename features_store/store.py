@@ -91,10 +91,12 @@ class FeatureStore(Mapping[str, Trial]):
         attributes: dict[str, JsonValue] = {} if node is None else node.get("attributes", {})
         return attributes if attributes.get("complete") is True else None
 
-    def is_done(self, trial: str, fingerprint: str) -> bool:
-        """Whether a trial is complete and was made with these settings and weights."""
-        attributes = self.attributes(trial)
-        return attributes is not None and attributes.get("fingerprint") == fingerprint
+    def has_all_faces(self, trial: str) -> bool:
+        """Whether every face that a container tells of is there and of the same making; true of other trials."""
+        attributes = self.attributes(trial) or {}
+        faces = attributes.get("faces")
+        made = [self.attributes(f"{trial}/face{face}") for face in range(faces if isinstance(faces, int) else 0)]
+        return all(each is not None and each.get("fingerprint") == attributes.get("fingerprint") for each in made)
 
     def write(
         self,

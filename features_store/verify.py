@@ -51,6 +51,8 @@ def verify(store: FeatureStore) -> Iterator[Problem]:
             yield Problem(name, None, None, file, "broken metadata; remove it, and extract again")
         elif attributes.get("complete") is True:
             yield from _verify_trial(store, Trial(store.files, name, attributes))
+            if not store.has_all_faces(name):
+                yield Problem(name, None, None, None, "a face of it is missing; extract it again")
         elif is_left(store.files, name, attributes):
             yield Problem(name, None, None, None, "incomplete; extract it again")
 

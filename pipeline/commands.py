@@ -77,9 +77,11 @@ def _open_store(where: str) -> FeatureStore:
 
 def _look_into(where: str) -> FeatureStore | None:
     """The store as it is; None where there is none yet."""
+    from ..features_store.files import open_files
+    from ..features_store.schema import NODE_FILE
     from ..features_store.store import FeatureStore
 
-    return FeatureStore(where) if "://" in where or Path(where).exists() else None
+    return FeatureStore(where) if open_files(where).is_file(NODE_FILE) else None
 
 
 def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
@@ -144,7 +146,9 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
     if summary.failed_before:
         click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
     if summary.elsewhere:
-        click.echo(f"{len(summary.elsewhere)} trials are in the hands of another run", err=True)
+        click.echo(
+            f"{len(summary.elsewhere)} trials were left to another run, which has them in hand or done", err=True
+        )
     click.echo(
         f"{len(summary.receipts)} extracted, {summary.done_before} done before, {summary.failed} failed, "
         f"in {summary.seconds:.1f} s: {store.path}",

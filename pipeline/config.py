@@ -72,6 +72,19 @@ class RunConfig:
 
 
 def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
-    """Hash of the settings and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
-    identity = {"algorithm": ALGORITHM, "settings": asdict(config), "weights": dict(weight_ids)}
+    """Hash of the settings and of the weights (`{feature: sha256, or the recipe of untrained ones}`).
+
+    The order of the features, and settings that none of them uses, do not count.
+    """
+    settings = {**asdict(config), "features": sorted(config.features)}
+    unused = {
+        "face": not config.visual,
+        "missing_face": not config.visual,
+        "aligned": not config.visual,
+        "audio_align": set(config.features) == set(config.visual),
+        "vggish_output": "vggish" not in config.features,
+        "precision": not config.networks,
+    }
+    used = {name: value for name, value in settings.items() if not unused.get(name, False)}
+    identity = {"algorithm": ALGORITHM, "settings": used, "weights": dict(weight_ids)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

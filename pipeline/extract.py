@@ -9,9 +9,9 @@ from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue, RowSource
 from . import media
 from .config import ExtractConfig
-from .jobs import Job, Receipt
-from .picture import Picture, Progress, read_picture
-from .provenance import run_attributes, video_attributes
+from .jobs import Job, Progress, Receipt
+from .picture import Picture, read_picture
+from .provenance import crops_digest, run_attributes, video_attributes
 from .sound import Sound, read_sound
 from .toolbox import Toolbox
 from .tracks import PersonRows, face_arrays, person_tracks, track_arrays
@@ -30,12 +30,13 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     with store.temporary_directory() as scratch:
         picture = read_picture(info, job, tools, scratch, progress)
         length = len(picture.time_s) if job.length is None else job.length
-        sound = read_sound(info, picture.time_s[:length], tools, scratch)
+        sound = read_sound(info, picture.time_s[:length], tools, scratch, progress)
         warnings = _warnings(job, picture, sound, length)
         attributes: dict[str, JsonValue] = {
             **video_attributes(info, picture.time_s),
             **run_attributes(tools.config, tools.fingerprint, tools.weights),
             "face": job.face,
+            **({} if job.crops is None else {"crops": crops_digest(job.crops)}),
             "truncated": picture.ending.truncated,
             "audio": "present" if sound.present else "absent",
             "trial_length_from": "video" if job.length is None else "annotations",
@@ -69,10 +70,11 @@ def _write(
     """One trial; under `all` one a person, below a group that says how many there are and is written last."""
     shared = {"time": fit_time(picture.time_s, length), **track_arrays(sound.tracks(length))}
     people = [_person_arrays(person, len(picture.time_s), length, config) for person in picture.people]
+    if "faces" in (store.attributes(job.trial) or {}):
+        store.remove(job.trial)  # a former run's people, of whom there may have been more
     if job.face != "all":
         store.write(job.trial, {**shared, **people[0]}, attributes)
         return
-    store.remove(job.trial)  # a former run may have seen more people
     for number, arrays in enumerate(people):
         store.write(f"{job.trial}/face{number}", {**shared, **arrays}, attributes)
     store.write(job.trial, {}, {**attributes, "faces": len(people), "rows": length})
@@ -94,6 +96,8 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
         warnings.append(f"the picture ended in an error after {frames} frames")
     if not sound.present:
         warnings.append("no audio: its features are zero rows, all invalid")
+    if job.crops is not None and not job.crops.is_dir():
+        warnings.append(f"there is no folder of aligned crops {job.crops}")
     if picture.face_share() == 0:
         warnings.append("no face in any frame: visual features are zero rows, all invalid")
     if abs(frames - length) > LENGTH_TOLERANCE_ROWS:

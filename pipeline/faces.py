@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from .detect import FaceDetector, Faces
 from .follow import CutFinder, Followers
@@ -154,7 +154,9 @@ def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[Face
                 pixels.append(_sized(picture))
         except FileNotFoundError:
             continue
-        except (UnidentifiedImageError, OSError, SyntaxError) as error:
+        except (OSError, SyntaxError, Image.DecompressionBombError) as error:
+            if isinstance(error, OSError) and error.errno is not None:
+                raise  # the disk's fault, not the picture's: no reason to call the face missing
             problems.append(f"{path.name}: {error}")
             continue
         seen.scores[row] = 1.0

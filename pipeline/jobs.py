@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from ..features_store.types import JsonValue
 from .config import FacePolicy
+
+Stage = Literal["picture", "sound"]
+# Told of each batch: the stage, its rows so far, the time they have come to and the whole's length, in s.
+Progress = Callable[[Stage, int, float, float | None], None]
 
 
 @dataclass(frozen=True)

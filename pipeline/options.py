@@ -25,7 +25,7 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Split and check the names."""
-        names = tuple(value.split(",")) if isinstance(value, str) else tuple(value)
+        names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
         unknown = [name for name in names if name not in FEATURES]
         if unknown:
             self.fail(f"{', '.join(unknown)}: no such feature; there are {', '.join(FEATURES)}", param, ctx)
@@ -105,7 +105,7 @@ _OPTIONS = (
         "--untrained",
         type=click.IntRange(min=0),
         metavar="SEED",
-        help="Seeded random weights where none are given: for tests and demos only. [default: off]",
+        help="Seeded random weights for every network without --weights: for tests and demos only. [default: off]",
     ),
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
     click.option(

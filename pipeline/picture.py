@@ -12,12 +12,11 @@ from numpy.typing import NDArray
 from . import media
 from .faces import CROP_PX, FaceCrops, aligned_crops, follow_faces, unseen
 from .follow import Followers
-from .jobs import Job
+from .jobs import Job, Progress
 from .spool import Spool
 from .toolbox import Toolbox
 from .tracks import PersonRows
 
-Progress = Callable[[int, float, float | None], None]  # frames so far, their time and the whole's length in s
 _PROBLEMS_NAMED = 5
 
 
@@ -43,7 +42,7 @@ def read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path,
     people: list[PersonRows] = []
     detecting = bool(tools.config.visual) and job.crops is None
     with media.FrameReader(info, pixels=detecting, stall_timeout_s=tools.stall_timeout_s) as reader:
-        batches = _noting_times(reader, times, lambda frames, at_s: progress(frames, at_s, info.duration_s))
+        batches = _noting_times(reader, times, lambda frames, at_s: progress("picture", frames, at_s, info.duration_s))
         groups = _detected_faces(batches, info, job, tools) if detecting else _given_faces(batches, job, problems)
         decoded = 0
         for group in groups:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -16,14 +17,16 @@ from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
-from .provenance import content_sha256
+from .provenance import crops_digest
+from .registry import sha256_of
 
 _BROADCAST = {".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"}
 _PHONE_AND_WEB = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".ogv"}
-_OTHER = {".avi", ".divx", ".wmv", ".asf", ".rm", ".rmvb", ".nut"}
+_OTHER = {".avi", ".divx", ".wmv", ".asf", ".rm", ".rmvb", ".nut", ".y4m"}
 VIDEO_SUFFIXES = frozenset(_BROADCAST | _PHONE_AND_WEB | _OTHER)
 # Playlists name other files or addresses: they are reported as refused, and never opened.
 PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
+_FACE = re.compile(r"/face\d+$")
 _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 
@@ -173,8 +176,8 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
         raise ValueError("is a playlist; playlists can point at other files or the network and are refused")
     if job.trial in jobs:
         raise ValueError(f"makes the same trial {job.trial!r} as {jobs[job.trial].name}; rename one of them")
-    if job.crops is not None and not job.crops.is_dir():
-        raise ValueError(f"has no folder of aligned crops {job.crops}")
+    if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
+        raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
     check_trial_name(job.trial)
     return replace(job, length=_label_rows(job.trial, sources))
 
@@ -257,12 +260,16 @@ def make_plan(
 
 
 def is_done(store: FeatureStore, job: Job, fingerprint: str) -> bool:
-    """Whether the store holds this trial, made by these settings from this file to this length."""
+    """Whether the store holds this trial, made by these settings from this file (and crops) to this length."""
     attributes = store.attributes(job.trial)
     if attributes is None or attributes.get("fingerprint") != fingerprint or attributes.get("face") != job.face:
         return False
     wanted_length = attributes.get("frames_decoded") if job.length is None else job.length
-    return attributes.get("rows") == wanted_length and _same_content(job.video, attributes.get("source"))
+    if attributes.get("rows") != wanted_length or not store.has_all_faces(job.trial):
+        return False
+    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops):
+        return False
+    return _same_content(job.video, attributes.get("source"))
 
 
 def _is_known(failure: Failure, former: Mapping[str, FailureRecord]) -> bool:
@@ -275,7 +282,12 @@ def _same_content(video: Path, source: JsonValue) -> bool:
     size, mtime_ns = file_identity(video)
     if not isinstance(source, dict) or source.get("size") != size:
         return False
-    return source.get("mtime_ns") == mtime_ns or source.get("sha256") == content_sha256(video)
+    if source.get("mtime_ns") == mtime_ns:
+        return True
+    try:
+        return source.get("sha256") == sha256_of(video)
+    except OSError:  # not ours to read any more: the extraction will say so, for this video alone
+        return False
 
 
 def same_file(video: Path, record: FailureRecord) -> bool:

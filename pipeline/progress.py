@@ -8,7 +8,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
-from .jobs import Failure, Job, Receipt
+from .jobs import Failure, Job, Receipt, Stage
 
 LINE_EVERY_S = 30.0
 
@@ -22,9 +22,9 @@ def make_reporter(verbose: bool, stream: TextIO | None = None) -> BarReporter | 
 def result_line(result: Receipt | Failure) -> str:
     """One line for one video's end."""
     if isinstance(result, Failure):
-        return f"failed: {result.video}: {result.reason}"
+        return " ".join(f"failed: {result.video}: {result.reason}".split())
     rate = result.frames / max(result.seconds, 1e-9)
-    return f"done: {result.trial}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} frames/s)"
+    return f"done: {' '.join(result.trial.split())}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} frames/s)"
 
 
 def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]:
@@ -33,7 +33,7 @@ def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]
         return []
     lines = [result_line(result)] if verbose or isinstance(result, Failure) else []
     if isinstance(result, Receipt):
-        lines += [f"warning: {result.trial}: {warning}" for warning in result.warnings]
+        lines += [" ".join(f"warning: {result.trial}: {warning}".split()) for warning in result.warnings]
     return lines
 
 
@@ -42,6 +42,7 @@ class BarReporter:
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
+        self._stage: Stage = "picture"
         self._run: tqdm[NoReturn] | None = None
         self._video: tqdm[NoReturn] | None = None
 
@@ -51,14 +52,20 @@ class BarReporter:
 
     def start(self, job: Job) -> None:
         """Show the video's bar."""
+        self._stage = "picture"
         self._video = tqdm(desc=job.trial[-32:], unit="frame", file=self._stream, position=1, leave=False)
 
-    def progress(self, frames: int, time_s: float, duration_s: float | None) -> None:
-        """Move the video's bar; its length is a guess from the share of the duration that is decoded."""
-        if self._video is not None:
-            if duration_s and time_s > 0:
-                self._video.total = max(frames, round(frames * duration_s / time_s))
-            self._video.update(frames - self._video.n)
+    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Move the video's bar; its length is a guess from the share of the duration that is done."""
+        if self._video is None:
+            return
+        if stage != self._stage:
+            self._stage = stage
+            self._video.unit = f" {stage} row"
+        if duration_s and time_s > 0:
+            self._video.total = max(rows, round(rows * duration_s / time_s))
+        self._video.n = rows
+        self._video.refresh()
 
     def finish(self, result: Receipt | Failure | None) -> None:
         """Close the video's bar and move the run's."""
@@ -93,15 +100,17 @@ class LineReporter:
         """Note which video is the current one."""
         self._trial, self._frames = job.trial, 0
 
-    def progress(self, frames: int, time_s: float, duration_s: float | None) -> None:
+    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
         """Tell where the run is, when 30 s have passed since it was told last."""
-        self._frames = frames
+        if stage == "picture":
+            self._frames = rows
         now_s = time.monotonic()
         if now_s - self._told_s >= LINE_EVERY_S:
             self._told_s = now_s
-            rate = (self._frames_before + frames) / (now_s - self._began_s)
+            rate = (self._frames_before + self._frames) / (now_s - self._began_s)
             share = f" ({min(time_s / duration_s, 1):.0%})" if duration_s else ""
-            self._tell(f"{self._ended}/{self._jobs} videos, {self._trial}: frame {frames}{share}, {rate:.1f} frames/s")
+            where = f"{self._ended}/{self._jobs} videos, {' '.join(self._trial.split())}"
+            self._tell(f"{where}: {stage} row {rows}{share}, {rate:.1f} frames/s")
 
     def finish(self, result: Receipt | Failure | None) -> None:
         """Tell what went wrong, if anything did."""

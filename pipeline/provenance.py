@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
@@ -15,6 +16,7 @@ from numpy.typing import NDArray
 from ..features_store.types import JsonValue
 from .config import ExtractConfig, fingerprint
 from .media import VideoInfo, ffmpeg_version
+from .registry import sha256_of
 from .weights import WeightSource
 
 _PACKAGES = ("avfuse", "torch", "zarr", "numpy", "facenet-pytorch", "torchvggish")
@@ -52,14 +54,18 @@ def source_attributes(path: Path) -> dict[str, JsonValue]:
         "name": path.name,
         "size": status.st_size,
         "mtime_ns": status.st_mtime_ns,
-        "sha256": content_sha256(path),
+        "sha256": sha256_of(path),
     }
 
 
-def content_sha256(path: Path) -> str:
-    """Sha256 of a file's content, in hex."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def crops_digest(folder: Path) -> str:
+    """Sha256 of the names in a folder of crops: it changes when the organiser's next batch adds some."""
+    try:
+        with os.scandir(folder) as entries:
+            names = sorted(entry.name for entry in entries)
+    except OSError:
+        names = []
+    return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
 def identity(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> str:

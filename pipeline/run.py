@@ -13,13 +13,14 @@ from ..features_store.errors import one_line
 from ..features_store.failures import read_failures
 from ..features_store.store import FeatureStore
 from .extract import extract_video
-from .jobs import Failure, Job, Receipt
+from .jobs import Failure, Job, Progress, Receipt, Stage
 from .media import MediaError
-from .picture import Progress
 from .plan import Plan, is_done, same_file
 from .summary import Summary, stopping
 from .toolbox import Toolbox
 
+# What an odd file can provoke in ffprobe's answer, in NumPy or in a network: it costs that video only.
+_VIDEO_ERRORS = (ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError)
 # With these every further video would fail the same way: the run stops instead, and loses nothing.
 _STORE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM}
 
@@ -33,8 +34,8 @@ class Reporter(Protocol):
     def start(self, job: Job) -> None:
         """A video is begun."""
 
-    def progress(self, frames: int, time_s: float, duration_s: float | None) -> None:
-        """Frames of the current video decoded so far."""
+    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Rows of the current video done so far, of its picture or of its sound."""
 
     def finish(self, result: Receipt | Failure | None) -> None:
         """A video is done, has failed, or was left to another run (None)."""
@@ -81,8 +82,8 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -
         return _failure(job, error.stage, error.words)
     except torch.OutOfMemoryError as error:
         return _failure(job, "embed", f"out of GPU memory; try a smaller --batch-size ({error})")
-    except ValueError as error:
-        return _failure(job, "extract", one_line(error))
+    except _VIDEO_ERRORS as error:
+        return _failure(job, "extract", f"{type(error).__name__}: {one_line(error)}")
     except OSError as error:
         if error.errno in _STORE_IS_GONE:
             raise

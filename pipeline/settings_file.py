@@ -19,22 +19,25 @@ def load_settings(context: click.Context, _: click.Parameter, path: Path | None)
         raise click.BadParameter(f"{path} is no readable YAML: {error}") from error
     if not isinstance(settings, dict):
         raise click.BadParameter(f"{path} must hold `option: value` lines")
-    known = {parameter.name: parameter for parameter in context.command.params if parameter.name != "config"}
-    values = {str(key).replace("-", "_"): value for key, value in settings.items()}
+    known = {
+        option.removeprefix("--"): parameter
+        for parameter in context.command.params
+        for option in parameter.opts
+        if parameter.name != "config"
+    }
+    values = {str(key).replace("_", "-"): value for key, value in settings.items()}
     unknown = sorted(set(values) - set(known))
     if unknown:
         raise click.BadParameter(f"{path} has unknown keys: {', '.join(unknown)}")
-    context.default_map = {
-        **(context.default_map or {}),
-        **{key: _text(value) for key, value in values.items()},
-    }
+    told = {known[key].name: _as_flag(known[key], value) for key, value in values.items()}
+    context.default_map = {**(context.default_map or {}), **told}
     return path
 
 
-def _text(value: object) -> object:
-    """YAML lists and maps in the spelling of the flags."""
-    if isinstance(value, list):
-        return ",".join(str(item) for item in value)
+def _as_flag(parameter: click.Parameter, value: object) -> object:
+    """YAML lists and maps in the spelling of the flags: `a,b`, or one value a repetition."""
     if isinstance(value, dict):
-        return [f"{key}={item}" for key, item in value.items()]
-    return value
+        value = [f"{key}={item}" for key, item in value.items()]
+    if isinstance(parameter, click.Option) and parameter.multiple:
+        return value if isinstance(value, list) else [value]
+    return ",".join(str(item) for item in value) if isinstance(value, list) else value

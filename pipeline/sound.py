@@ -14,6 +14,7 @@ from ..features_store.types import FeatureTrack
 from . import media
 from .config import AUDIO_FEATURES, PATCH_FEATURES
 from .embed import Embedder
+from .jobs import Progress
 from .mfcc import mfcc_valid, mfccs
 from .patches import patch_valid, patches
 from .spool import Spool
@@ -39,7 +40,9 @@ class Sound:
         return [audio_track(name, spool, self.valid.get(name, nothing), length) for name, spool in self.spools.items()]
 
 
-def read_sound(info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbox, scratch: Path) -> Sound:
+def read_sound(
+    info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbox, scratch: Path, progress: Progress
+) -> Sound:
     """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio."""
     spools = {
         name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name])
@@ -49,8 +52,12 @@ def read_sound(info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbo
     if info.audio_stream is None:
         return Sound(False, spools)
     open_audio = partial(media.AudioReader, info, stall_timeout_s=tools.stall_timeout_s)
+
+    def tell(rows: int) -> None:
+        progress("sound", rows, float(time_s[rows - 1]), float(time_s[-1]))
+
     try:
-        valid, ending = _fill(spools, open_audio, time_s, tools)
+        valid, ending = _fill(spools, open_audio, time_s, tools, tell)
     except media.MediaError as error:
         empty = {name: Spool(scratch / f"{name}-none.f32", spool.row_shape) for name, spool in spools.items()}
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
@@ -62,6 +69,7 @@ def _fill(
     open_audio: Callable[[], media.AudioReader],
     time_s: NDArray[np.float64],
     tools: Toolbox,
+    tell: Callable[[int], None],
 ) -> tuple[dict[str, NDArray[np.bool_]], media.Ending]:
     """Decode the audio once for the patches and once for the MFCCs, where they are asked for."""
     valid: dict[str, NDArray[np.bool_]] = {}
@@ -70,7 +78,7 @@ def _fill(
     if from_patches:
         with open_audio() as audio:
             for batch in patches(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
-                _append_patches(from_patches, batch.logmel, tools.embedders)
+                tell(_append_patches(from_patches, batch.logmel, tools.embedders))
         real = patch_valid(time_s, tools.config.audio_align, audio.real_spans())
         valid.update(dict.fromkeys(from_patches, real))
         ending = audio.ending
@@ -78,15 +86,14 @@ def _fill(
         with open_audio() as audio:
             for rows in mfccs(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
                 spools["mfcc"].append(rows)
+                tell(len(spools["mfcc"]))
         valid["mfcc"] = mfcc_valid(time_s, tools.config.audio_align, audio.real_spans())
         ending = audio.ending
     return valid, ending
 
 
-def _append_patches(
-    spools: Mapping[str, Spool], logmel: NDArray[np.float32], embedders: Mapping[str, Embedder]
-) -> None:
-    """Embed a batch once a network: two features with the same weights share their rows."""
+def _append_patches(spools: Mapping[str, Spool], logmel: NDArray[np.float32], embedders: Mapping[str, Embedder]) -> int:
+    """Embed a batch once a network: two features with the same weights share their rows. Returns the rows so far."""
     rows: dict[int, NDArray[np.float32]] = {}
     for name, spool in spools.items():
         if name in PATCH_FEATURES:
@@ -96,3 +103,4 @@ def _append_patches(
             spool.append(rows[id(embedder)])
         else:
             spool.append(logmel)
+    return len(next(iter(spools.values())))

@@ -1,6 +1,6 @@
 """Which weights a feature uses: found, hashed, named; torch is imported when a network is loaded.
 
-    --weights FEATURE=FILE, else $AVFUSE_WEIGHTS, else the cache, else --untrained SEED, else WeightsMissing
+    --weights FEATURE=FILE, else --untrained SEED, else $AVFUSE_WEIGHTS, else the cache, else WeightsMissing
 
 Tested by tests/pipeline/test_weights.py.
 """

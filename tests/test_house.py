@@ -59,7 +59,13 @@ def test_built_wheel_holds_every_module(tmp_path):
     """A forgotten subpackage is missing from the wheel alone, while the editable install works."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation"]
     source = tmp_path / "checkout"
-    tracked = subprocess.run(["git", "ls-files", "--cached", "--others", "--exclude-standard"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    tracked = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
     for name in tracked.splitlines():
         if not name.startswith("tests/"):
             (source / name).parent.mkdir(parents=True, exist_ok=True)

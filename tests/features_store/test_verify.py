@@ -18,7 +18,15 @@ def chunked(store, monkeypatch):
     return store
 
 
+def test_a_missing_face_is_named(chunked, arrays):
+    chunked.write("b/face0", arrays, {})
+    chunked.write("b", {}, {"faces": 2})
+    assert [str(problem) for problem in verify(chunked)] == ["b: a face of it is missing; extract it again"]
+
+
 def test_nothing_to_say(chunked, arrays):
+    chunked.write("b/face0", arrays, {})
+    chunked.write("b/face1", arrays, {})
     chunked.write("b", {}, {"faces": 2})
     chunked.write("none", {"time": np.zeros(0)}, {})
     assert list(verify(chunked)) == []

@@ -8,14 +8,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 import xarray
 import zarr
 from click.testing import CliRunner
 from PIL import Image
+from torchvggish.mel_features import log_mel_spectrogram
 
 from avfuse.cli import main
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.verify import verify
+from avfuse.pipeline.registry import sha256_of
+from avfuse.pipeline.weights import load_network, resolve
 
 SMALL = (  # through every network: two rates, VFR, rotation, no audio, no face, truncated, off-zero start
     "derived/aoc_vfr_dropped.mp4",
@@ -299,6 +303,10 @@ def test_face_all_makes_a_trial_of_each_person(media, tmp_path):
     assert store.attributes("two")["faces"] == 2
     assert np.nanmax(store["two/face0"]["face_box"][:, 2]) < np.nanmin(store["two/face1"]["face_box"][:, 0])
     assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
+    shutil.rmtree(tmp_path / "s.zarr/two/face1")
+    assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
+    extract(videos, tmp_path / "s.zarr", "--features", "mfcc")
+    assert store.trials() == ["two"]
 
 
 def test_aligned_crops_replace_detection(media, everything, tmp_path):
@@ -316,8 +324,66 @@ def test_aligned_crops_replace_detection(media, everything, tmp_path):
     assert (rows[:2] == rows[2]).all()
     assert (rows[4] == rows[3]).all()
     assert (rows[6:] == rows[5]).all()
+    Image.fromarray(np.full((112, 112, 3), 9, np.uint8)).save(crops / "00008.jpg")
+    assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
+    assert FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"].valid("iresnet50")[7]
+    assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
     extract(videos, tmp_path / "s.zarr", *options, "--missing-face", "zero")
-    assert not FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["iresnet50"][6:].any()
+    assert not FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["iresnet50"][8:].any()
+
+
+def test_without_a_folder_of_crops_every_face_is_missing(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    (tmp_path / "crops").mkdir()
+    summary = extract(videos, tmp_path / "s.zarr", "--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops")
+    assert any("no folder of aligned crops" in warning for warning in summary["extracted"][0]["warnings"])
+    trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
+    assert not trial.valid("iresnet50").any()
+    assert trial["mfcc"][:].any()
+
+
+def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffmpeg(media, tmp_path, monkeypatch):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    crops = tmp_path / "crops" / "grid_bbaf2n_truncated"
+    crops.mkdir(parents=True)
+    Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
+    words = ["extract", "--videos", videos, "--store", tmp_path / "s.zarr", "--aligned", tmp_path / "crops"]
+    words += ["--features", "iresnet50", "--weights", f"iresnet50={tmp_path / 'w.pth'}", "--json"]
+    rows = []
+    for seed in (1, 2):
+        network = load_network(resolve(["iresnet50"], {}, seed)["iresnet50"])
+        torch.save({"state_dict": network.module.state_dict()}, tmp_path / "w.pth")
+        assert len(json.loads(avfuse(*words).stdout)["extracted"]) == 1
+        trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
+        assert trial.attributes["weights"]["iresnet50"]["sha256"] == sha256_of(tmp_path / "w.pth")
+        assert trial.attributes["weights"]["iresnet50"]["untrained"] is False
+        rows.append(trial["iresnet50"][0])
+    assert not np.allclose(*rows)
+    monkeypatch.setenv("PATH", "/nowhere")  # 0 videos decoded: there is no ffmpeg to do it
+    summary = json.loads(avfuse(*words).stdout)
+    assert (summary["extracted"], summary["done_before"]) == ([], 1)
+
+
+@pytest.mark.parametrize("align", ["start", "center", "end"])
+def test_the_stored_patches_lie_where_the_stored_times_say(media, tmp_path, align):
+    """A VFR clip whose sound starts at 2.430 s, against torchvggish on a wav that ffmpeg writes."""
+    clip = media / "real/pyfeat_face_noface.mov"
+    command = ["ffmpeg", "-v", "error", "-i", clip, "-af", "aresample=16000:rematrix_maxval=1.0", "-ac", "1"]
+    raw = subprocess.run([*command, "-f", "f32le", "-"], capture_output=True, check=True).stdout
+    lead_in = np.zeros(round(2.430023 * 16_000) + 15_360, np.float32)  # the patches' grid begins 0.96 s before time 0
+    sound = np.concatenate([lead_in, np.frombuffer(raw, np.float32)])
+    grid = log_mel_spectrogram(
+        sound, audio_sample_rate=16_000, log_offset=0.01, window_length_secs=0.025, hop_length_secs=0.010,
+        num_mel_bins=64, lower_edge_hertz=125, upper_edge_hertz=7500,
+    )  # fmt: skip
+    extract(link(tmp_path / "v", clip), tmp_path / "s.zarr", "--features", "logmel", "--audio-align", align)
+    trial = FeatureStore(tmp_path / "s.zarr")["pyfeat_face_noface"]
+    stored, valid = trial["logmel"][:], trial.valid("logmel")
+    shift = {"start": 96, "center": 48, "end": 0}[align]
+    for row in np.flatnonzero(valid):
+        first = round(trial.time_s[row] * 100) + shift
+        assert np.abs(stored[row] - grid[first : first + 96]).max() <= 1e-4
+    assert valid.sum() > 60
 
 
 def test_logmel_patches_are_stored_on_request(media, tmp_path):

@@ -109,14 +109,22 @@ def test_an_annotation_without_rows_fails_its_trial(videos, tmp_path):
     assert "no label rows" in failure.reason
 
 
+def test_a_name_that_a_face_of_another_video_has_is_a_clash(videos):
+    touch(videos, "x.mp4", "x/face0.mp4", "x/face.mp4")
+    jobs, (failure,), _ = jobs_of(videos, config=ExtractConfig(face="all"))
+    assert [job.trial for job in jobs] == ["x", "x/face"]
+    assert failure.video == "x/face0.mp4"
+    assert not jobs_of(videos)[1]
+
+
 def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
     touch(videos, "video59.mp4", "7.mp4")
     (tmp_path / "crops" / "video59_left").mkdir(parents=True)
     config = ExtractConfig(aligned=True)
-    (job,), (failure,), _ = jobs_of(videos, crops=tmp_path / "crops", config=config)
-    assert (job.trial, job.crops) == ("video59_left", tmp_path / "crops" / "video59_left")
-    assert failure.video == "7.mp4"
-    assert "no folder of aligned crops" in failure.reason
+    jobs, failures, _ = jobs_of(videos, crops=tmp_path / "crops", config=config)
+    found = {job.trial: job.crops for job in jobs}
+    assert found == {"7": tmp_path / "crops" / "7", "video59_left": tmp_path / "crops" / "video59_left"}
+    assert not failures
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -158,6 +166,19 @@ def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_
     assert [job.length for job in longer.jobs] == [5]
     (videos / "a.mp4").write_bytes(b"A.mp4")  # same size, other content
     assert len(planned(videos, store).jobs) == 1
+
+
+def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (videos / "a.mp4").touch()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("avfuse.pipeline.plan.sha256_of", refuse)
+    assert [job.trial for job in planned(videos, store).jobs] == ["a", "b"]
 
 
 def test_a_copy_with_another_time_is_still_done(videos, tmp_path):

@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import json
 import time
 import zipfile
 from dataclasses import replace
@@ -43,11 +44,61 @@ def test_every_setting_changes_the_fingerprint(change):
 
 
 @pytest.mark.parametrize(
+    ("features", "change"),
+    [
+        (("mfcc",), {"face": "left"}),
+        (("mfcc",), {"missing_face": "zero"}),
+        (("mfcc", "logmel_vgg"), {"vggish_output": "relu"}),
+        (("mfcc",), {"precision": "bf16"}),
+        (("iresnet50",), {"audio_align": "end"}),
+        (("mfcc", "logmel"), {"features": ("logmel", "mfcc")}),
+    ],
+)
+def test_what_no_feature_uses_does_not_change_the_fingerprint(features, change):
+    config = ExtractConfig(features=features)
+    assert fingerprint(replace(config, **change), {}) == fingerprint(config, {})
+
+
+@pytest.mark.parametrize(
     "change", [{"features": ()}, {"features": ("vggish", "vggish")}, {"features": ("x",)}, {"face": "up"}]
 )
 def test_settings_are_checked_at_birth(change):
     with pytest.raises(ValueError, match=r"up|features"):
         ExtractConfig(**change)
+
+
+def test_every_flag_can_stand_in_the_settings_file(tmp_path):
+    """Under its own name; flags win; unknown keys and what is no YAML are refused."""
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
+    settings = tmp_path / "s.yaml"
+    settings.write_text(
+        f"videos: {tmp_path / 'videos'}\nfeatures: [mfcc, logmel]\njson: true\ndry-run: true\nmissing_face: zero\n"
+        "weights: [vggish=a, iresnet50=b]\nshard: 0/2\nlimit: 3\n"
+    )
+    result = CliRunner().invoke(main, ["extract", "--config", str(settings)])
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == {"todo": ["a"], "done": []}
+    result = CliRunner().invoke(main, ["extract", "--config", str(settings), "--shard", "1/2"])
+    assert json.loads(result.stdout) == {"todo": [], "done": []}
+    settings.write_text(f"videos: {tmp_path / 'videos'}\nvideoz: 1\nas_json: true\n")
+    result = CliRunner().invoke(main, ["extract", "--config", str(settings)])
+    assert result.exit_code == 2
+    assert "unknown keys: as-json, videoz" in result.stderr
+    settings.write_text("a: [")
+    assert CliRunner().invoke(main, ["extract", "--config", str(settings)]).exit_code == 2
+
+
+@pytest.mark.parametrize("where", ["new", "file://{}/new", "memory://new/one"])
+def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, where):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
+    store = str(tmp_path / where) if where == "new" else where.format(tmp_path)
+    words = ["extract", "--videos", str(tmp_path / "videos"), "--features", "mfcc", "--dry-run", "--store", store]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert result.stdout == "a\n"
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(
@@ -96,15 +147,19 @@ def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
     reporter.start(Job(None, "a.mp4", "a", "largest", 1))
     for frames in range(1, 101):
         now[0] += 1
-        reporter.progress(frames, frames / 25, 8.0)
+        reporter.progress("picture", frames, frames / 25, 8.0)
+    for rows in (50, 100):
+        now[0] += 15
+        reporter.progress("sound", rows, rows / 25, 4.0)
     reporter.finish(RECEIPT)
     reporter.finish(FAILURE)
     reporter.finish(None)
     reporter.end()
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
-    assert lines[:3] == [f"0/2 videos, a: frame {frames} ({frames / 2:.0f}%), 1.0 frames/s" for frames in (30, 60, 90)]
-    assert lines[3:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
+    told = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 frames/s" for frames in (30, 60, 90)]
+    assert lines[:4] == [*told, "0/2 videos, a: sound row 100 (100%), 0.8 frames/s"]
+    assert lines[4:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
 
 
 class Terminal(io.StringIO):
@@ -117,7 +172,8 @@ def test_bars_on_a_terminal():
     reporter = progress.make_reporter(verbose=True, stream=stream)
     reporter.begin(1)
     reporter.start(Job(None, "a.mp4", "a", "largest", 1))
-    reporter.progress(36, 1.2, 2.4)
+    reporter.progress("picture", 36, 1.2, 2.4)
+    reporter.progress("sound", 36, 1.2, 2.4)
     reporter.finish(RECEIPT)
     reporter.end()
     assert "done: a: 72 rows in 8.0 s (9.0 frames/s)" in stream.getvalue()
