@@ -47,7 +47,11 @@ def to_h5(store: FeatureStore, out: Path) -> int:
     with whole_file(out) as temporary, h5py.File(temporary, "w", libver=("v110", "latest")) as file:
         file.attrs[FORMAT_KEY] = json.dumps(FORMAT)
         for name, attributes in store.groups().items():
-            _h5_group(file.require_group(name), Trial(store.files, name, attributes))
+            try:
+                group = file.require_group(name)
+            except UnicodeEncodeError as error:
+                raise ValueError(f"HDF5 holds UTF-8 names only, and {name!r} is none; rename its video") from error
+            _h5_group(group, Trial(store.files, name, attributes))
     return len(store)
 
 

@@ -146,3 +146,10 @@ def test_failed_export_leaves_nothing(filled, tmp_path, flip):
 def test_unknown_format(store, tmp_path):
     with pytest.raises(ValueError, match="'mat'"):
         export_store(store, "mat", tmp_path)
+
+
+def test_a_name_that_is_no_utf8_is_told(store, arrays, tmp_path):
+    store.write("caf\udce9", arrays, {})
+    with pytest.raises(ValueError, match="rename its video"):
+        export_store(store, "h5", tmp_path / "f.h5")
+    assert not list(tmp_path.glob("*.h5*"))
