@@ -122,7 +122,7 @@ def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], confi
             trial=trial,
             face=_policy(trial, stem, config),
             size_bytes=file_identity(path)[0],
-            crops=_crops_folder(trial, sources),
+            crops=_crops_folder(trial, sources) if config.visual else None,
         )
         for trial in trials
     ]

@@ -125,6 +125,8 @@ def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
     found = {job.trial: job.crops for job in jobs}
     assert found == {"7": tmp_path / "crops" / "7", "video59_left": tmp_path / "crops" / "video59_left"}
     assert not failures
+    heard = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(features=("mfcc",), aligned=True))[0]
+    assert [job.crops for job in heard] == [None, None]
 
 
 def test_a_missing_folder_is_named(tmp_path):
