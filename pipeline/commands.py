@@ -31,11 +31,12 @@ def extract(**options: Any) -> None:
     codes: 0 all done; 1 could not start or stopped; 2 wrong usage; 3 finished, but some videos failed.
     """
     from . import plan as planning
+    from .discover import find_sources
     from .provenance import identity
     from .weights import resolve, weight_names
 
     config, run = _configs(options)
-    sources = planning.find_sources(options["videos"], options["annotations"], options["aligned"])
+    sources = find_sources(options["videos"], options["annotations"], options["aligned"])
     weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
     where = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
     selection = planning.Selection(options["shard"], options["overwrite"], options["retry_failed"], options["limit"])
@@ -189,6 +190,7 @@ def demo(out: Path) -> None:
     """
     from . import demo as demonstration
     from . import plan as planning
+    from .discover import find_sources
     from .provenance import identity
     from .weights import resolve, weight_names
 
@@ -197,7 +199,7 @@ def demo(out: Path) -> None:
     config, run = ExtractConfig(), RunConfig()
     weights = resolve(weight_names(config), {}, untrained_seed=0)
     store = _open_store(str(out / "features.zarr"))
-    sources = planning.find_sources(out / "videos", None, None)
+    sources = find_sources(out / "videos", None, None)
     plan = planning.make_plan(sources, config, store, identity(config, weights), planning.Selection(overwrite=True))
     _tell_plan(plan, weights)
     summary = _run(plan, store, config, run, weights, verbose=False)

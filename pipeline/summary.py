@@ -11,8 +11,9 @@ from ..features_store.errors import one_line
 from ..features_store.failures import FailureRecord, append_failure
 from ..features_store.planned import note_planned
 from ..features_store.store import FeatureStore
+from .discover import file_identity
 from .jobs import Failure, Job, Receipt
-from .plan import Plan, file_identity
+from .plan import Plan
 
 
 class RunStopped(OSError):  # noqa: N818 - an event, not a mistake

@@ -19,8 +19,9 @@ import torch
 
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.discover import find_sources
 from avfuse.pipeline.media import ffmpeg_version
-from avfuse.pipeline.plan import Selection, find_sources, make_plan
+from avfuse.pipeline.plan import Selection, make_plan
 from avfuse.pipeline.progress import LineReporter
 from avfuse.pipeline.provenance import identity
 from avfuse.pipeline.run import run_plan

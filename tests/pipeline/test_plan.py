@@ -8,7 +8,8 @@ import pytest
 from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.plan import Selection, find_jobs, find_sources, make_plan, shard_of, walk_videos
+from avfuse.pipeline.discover import find_jobs, find_sources, walk_videos
+from avfuse.pipeline.plan import Selection, make_plan, shard_of
 from avfuse.pipeline.provenance import source_attributes
 
 CONFIG = ExtractConfig()
