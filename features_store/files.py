@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 from typing import Any, Protocol
+from urllib.parse import unquote
 
 from .disk import create_file, replace_file
 from .scratch import scratch_directory
@@ -147,8 +148,15 @@ class UrlFiles:
 
 
 def open_files(path: str | os.PathLike[str]) -> LocalFiles | UrlFiles:
-    """The files of a store at a folder or a URL (`file://` is a folder)."""
+    """The files of a store at a folder or a URL (`file:///absolute` is a folder).
+
+    Raises ValueError on a `file://` URL of a relative path or of another host.
+    """
     text = os.fspath(path)
     if "://" not in text:
         return LocalFiles(Path(text))
-    return LocalFiles(Path(text.removeprefix("file://"))) if text.startswith("file://") else UrlFiles(text)
+    if not text.startswith("file://"):
+        return UrlFiles(text)
+    if not text.startswith("file:///"):
+        raise ValueError(f"{text}: a file:// URL names an absolute path, file:///…; give a plain path instead")
+    return LocalFiles(Path(unquote(text.removeprefix("file://"))))

@@ -70,3 +70,19 @@ def test_scratch_claims_and_failures(remote):
 def test_file_url_is_a_folder(tmp_path, arrays):
     FeatureStore(f"file://{tmp_path}/s.zarr", mode="a").write("a", arrays, {})
     assert FeatureStore(tmp_path / "s.zarr").trials() == ["a"]
+
+
+def test_file_url_with_escapes_and_without_a_root(tmp_path, arrays):
+    FeatureStore(f"file://{tmp_path}/my%20store.zarr", mode="a").write("a", arrays, {})
+    assert FeatureStore(tmp_path / "my store.zarr").trials() == ["a"]
+    with pytest.raises(ValueError, match="absolute path"):
+        FeatureStore("file://relative.zarr", mode="a")
+
+
+def test_a_protocol_without_its_package_is_told(monkeypatch):
+    def lacking(url):
+        raise ImportError("Install s3fs to access S3")
+
+    monkeypatch.setattr("fsspec.core.url_to_fs", lacking)
+    with pytest.raises(ValueError, match="Install s3fs"):
+        FeatureStore("s3://bucket/store.zarr")
