@@ -25,13 +25,17 @@ def load_settings(context: click.Context, _: click.Parameter, path: Path | None)
         for option in parameter.opts
         if parameter.name != "config"
     }
-    values = {str(key).replace("_", "-"): value for key, value in settings.items()}
-    unknown = sorted(set(values) - set(known))
+    unknown = sorted(str(key) for key in settings if _option(key) not in known)
     if unknown:
         raise click.BadParameter(f"{path} has unknown keys: {', '.join(unknown)}")
-    told = {known[key].name: _as_flag(known[key], value) for key, value in values.items()}
+    given = {known[_option(key)]: value for key, value in settings.items()}
+    told = {parameter.name: _as_flag(parameter, value) for parameter, value in given.items()}
     context.default_map = {**(context.default_map or {}), **told}
     return path
+
+
+def _option(key: object) -> str:
+    return str(key).replace("_", "-")
 
 
 def _as_flag(parameter: click.Parameter, value: object) -> object:

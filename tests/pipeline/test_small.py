@@ -84,7 +84,7 @@ def test_every_flag_can_stand_in_the_settings_file(tmp_path):
     settings.write_text(f"videos: {tmp_path / 'videos'}\nvideoz: 1\nas_json: true\n")
     result = CliRunner().invoke(main, ["extract", "--config", str(settings)])
     assert result.exit_code == 2
-    assert "unknown keys: as-json, videoz" in result.stderr
+    assert "unknown keys: as_json, videoz" in result.stderr
     settings.write_text("a: [")
     assert CliRunner().invoke(main, ["extract", "--config", str(settings)]).exit_code == 2
 
