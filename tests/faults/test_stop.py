@@ -314,6 +314,7 @@ class TestInTheMiddle:
         def own_terminal():
             os.setsid()
             fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite started in the background ignores it
 
         try:
             with cli.start(*words, path=stuck.folder, preexec_fn=own_terminal, **streams) as process:
