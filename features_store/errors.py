@@ -29,4 +29,9 @@ def one_line(error: BaseException) -> str:
     """The reason of an error on one line; the file first where the system names one."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
         return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split()) or type(error).__name__
+    return flat(str(error)) or type(error).__name__
+
+
+def flat(text: str) -> str:
+    """A text on one line, whatever names or messages are in it."""
+    return " ".join(text.split())

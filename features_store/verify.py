@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .arrays import CHUNK_ERRORS, dims_of, open_array, read_rows, row_slices
+from .errors import flat
 from .nodes import is_left, node_type, walk_groups
 from .schema import NODE_FILE, spec_of
 from .store import FeatureStore
@@ -142,4 +143,4 @@ def _pair(rows: slice) -> tuple[int, int]:
 
 
 def _short(error: BaseException) -> str:
-    return " ".join(f"{type(error).__name__}: {error}".split())[:160]
+    return flat(f"{type(error).__name__}: {error}")[:160]

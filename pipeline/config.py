@@ -21,6 +21,9 @@ FEATURES = (*VISUAL_FEATURES, *AUDIO_FEATURES)
 NETWORK_FEATURES = (*VISUAL_FEATURES, *PATCH_FEATURES)
 DEFAULT_FEATURES = NETWORK_FEATURES
 
+# Side of an aligned face: what `faces` cuts out is what `embed` takes in.
+CROP_PX = 112
+
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
 ALGORITHM = 1
 

@@ -19,13 +19,12 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from .checkpoint import Network, Pca
-from .config import ExtractConfig, Precision, VggishOutput
+from .config import CROP_PX, ExtractConfig, Precision, VggishOutput
 from .models.ir50 import SUZHANG_PX
 from .models.vgg import PATCH_BANDS, PATCH_FRAMES
 from .registry import PCA
 from .weights import WeightSource, load_network, load_pca
 
-CROP_PX = 112
 _SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them (references 1.1)
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
 _PCA_CLIP = 2.0

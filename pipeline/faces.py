@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from .config import CROP_PX
 from .detect import FaceDetector, Faces
 from .follow import CutFinder, Followers
 from .media import FrameBatch
 
-CROP_PX = 112
 # Eyes, nose, corners of the mouth in the 112-px crop: insightface arcface_torch (references 4.1).
 TEMPLATE_PX = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]

@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from . import media
-from .faces import CROP_PX, FaceCrops, aligned_crops, follow_faces, unseen
+from .config import CROP_PX
+from .faces import FaceCrops, aligned_crops, follow_faces, unseen
 from .follow import Followers
 from .jobs import Job, Progress
 from .spool import Spool

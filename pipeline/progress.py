@@ -8,6 +8,7 @@ from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
+from ..features_store.errors import flat
 from .jobs import Failure, Job, Receipt, Stage
 
 LINE_EVERY_S = 30.0
@@ -22,9 +23,9 @@ def make_reporter(verbose: bool, stream: TextIO | None = None) -> BarReporter | 
 def result_line(result: Receipt | Failure) -> str:
     """One line for one video's end."""
     if isinstance(result, Failure):
-        return " ".join(f"failed: {result.video}: {result.reason}".split())
+        return flat(f"failed: {result.video}: {result.reason}")
     rate = result.frames / max(result.seconds, 1e-9)
-    return f"done: {' '.join(result.trial.split())}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} frames/s)"
+    return f"done: {flat(result.trial)}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} frames/s)"
 
 
 def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]:
@@ -33,7 +34,7 @@ def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]
         return []
     lines = [result_line(result)] if verbose or isinstance(result, Failure) else []
     if isinstance(result, Receipt):
-        lines += [" ".join(f"warning: {result.trial}: {warning}".split()) for warning in result.warnings]
+        lines += [flat(f"warning: {result.trial}: {warning}") for warning in result.warnings]
     return lines
 
 
@@ -109,7 +110,7 @@ class LineReporter:
             self._told_s = now_s
             rate = (self._frames_before + self._frames) / (now_s - self._began_s)
             share = f" ({min(time_s / duration_s, 1):.0%})" if duration_s else ""
-            where = f"{self._ended}/{self._jobs} videos, {' '.join(self._trial.split())}"
+            where = f"{self._ended}/{self._jobs} videos, {flat(self._trial)}"
             self._tell(f"{where}: {stage} row {rows}{share}, {rate:.1f} frames/s")
 
     def finish(self, result: Receipt | Failure | None) -> None:

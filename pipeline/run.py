@@ -9,7 +9,7 @@ from typing import Protocol
 import torch
 
 from ..features_store.claims import claim
-from ..features_store.errors import one_line
+from ..features_store.errors import flat, one_line
 from ..features_store.failures import read_failures
 from ..features_store.store import FeatureStore
 from .extract import extract_video
@@ -91,4 +91,4 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -
 
 
 def _failure(job: Job, stage: str, reason: str) -> Failure:
-    return Failure(job.name, job.trial, stage, " ".join(reason.split()), job.video)
+    return Failure(job.name, job.trial, stage, flat(reason), job.video)

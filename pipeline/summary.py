@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ..features_store.errors import one_line
+from ..features_store.errors import flat, one_line
 from ..features_store.failures import FailureRecord, append_failure
 from ..features_store.planned import note_planned
 from ..features_store.store import FeatureStore
@@ -40,7 +40,7 @@ class Summary:
         """One line for each failure, of this run and of former ones."""
         named = [(each.video, each.stage, each.reason) for each in self.failures]
         named += [(each.video, each.stage, each.reason) for each in self.failed_before]
-        return [" ".join(f"failed: {video}: {stage}: {reason}".split()) for video, stage, reason in named]
+        return [flat(f"failed: {video}: {stage}: {reason}") for video, stage, reason in named]
 
     def as_json(self) -> dict[str, object]:
         """The machine-readable summary of `--json`."""
