@@ -11,8 +11,8 @@ from typing import Any, TypeVar, get_args
 import click
 
 from ..features_store.clock import AudioAlign, MissingFace
+from ..features_store.settings_file import load_settings
 from .config import DEFAULT_FEATURES, FEATURES, FacePolicy, Precision, VggishOutput
-from .settings_file import load_settings
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 FOLDER = click.Path(path_type=Path, file_okay=False)
