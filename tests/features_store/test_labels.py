@@ -3,10 +3,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from avfuse.features_store import labels
 from avfuse.features_store.labels import LabelTrack, annotation_files, count_rows, read_labels
 
 HEADER = b"valence,arousal\n"
-fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60)
+fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
 
 
 def write(path, content):
@@ -31,6 +32,7 @@ def test_values_and_masks(tmp_path):
         b"\xef\xbb\xbfvalence,arousal\r\n0,0\r\n1,1\r\n",
         b"valence,arousal\n0,0\n1,1",
         b"valence,arousal\n0,0\n1,1\n\n\r\n",
+        b"valence, arousal\n0, 0\n1 ,\t1\n",
     ],
 )
 def test_tolerated(tmp_path, content):
@@ -106,6 +108,36 @@ def test_round_trip(tmp_path, rows, ending):
     assert track.valid.all()
 
 
+def outcome(path):
+    """What a reader makes of a file: its values, or its words."""
+    try:
+        track = read_labels(path)
+    except ValueError as error:
+        return str(error)
+    return track.values.tolist(), track.valid.tolist()
+
+
+@settings(fuzz, max_examples=300)
+@given(
+    rows=st.lists(
+        st.lists(
+            st.sampled_from(["0", "-5", "1", ".5", "1.", "-1e-3", "+0.25", "0.1 ", " 0", "\r0", "0\r"])
+            | st.floats(-1, 1).map(repr)
+            | st.text(b"0123456789.+-eE \t\r\x0b_naif,\n".decode(), max_size=4),
+            min_size=1,
+            max_size=3,
+        ),
+        max_size=6,
+    )
+)
+def test_the_quick_way_is_the_slow_way(tmp_path, rows):
+    path = write(tmp_path / "a.txt", HEADER + "\n".join(map(",".join, rows)).encode())
+    quick = outcome(path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(labels, "plain_numbers", lambda *_: None)
+        assert outcome(path) == quick
+
+
 def test_track_is_checked():
     with pytest.raises(ValueError, match="3 validity"):
         LabelTrack("a", np.zeros((2, 2), np.float32), np.ones(3, np.bool_))
@@ -150,3 +182,9 @@ def test_links_in_a_circle(tmp_path):
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     with pytest.raises(ValueError, match="no folder"):
         annotation_files(tmp_path)
+
+
+def test_two_links_to_one_folder(tmp_path):
+    write(tmp_path / "real" / "VA_Estimation_Challenge" / "Train_Set" / "a.txt", HEADER)
+    (tmp_path / "linked").symlink_to(tmp_path / "real")
+    assert list(annotation_files(tmp_path)) == ["a"]
