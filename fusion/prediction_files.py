@@ -1,0 +1,56 @@
+"""One file a trial, in the annotations' own format: `OUT/<trial>.txt`, header `valence,arousal`, one row a frame.
+
+Tested by tests/fusion/test_prediction_files.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features_store.disk import replace_file
+from ..features_store.schema import check_trial_name
+
+DECIMALS = 6
+
+
+def trial_path(folder: Path, trial: str, suffix: str) -> Path:
+    """File of a trial below `folder`: `batch1/10-60` with `.txt` lies in its folder, `batch1/10-60.txt`.
+
+    Raises ValueError on a name that would leave the folder.
+    """
+    check_trial_name(trial)
+    return folder / f"{trial}{suffix}"
+
+
+def write_prediction(folder: Path, trial: str, columns: Sequence[str], values: NDArray[Any]) -> Path:
+    """Write `values` [T, C] of the tasks `columns` whole; returns the file. One that is there is replaced.
+
+    Six decimals, clipped to [−1, 1]. With the columns valence and arousal `labels.read_labels` reads it back.
+    Raises ValueError on a name that would leave the folder, another shape, or a value that is no number.
+    """
+    path = trial_path(folder, trial, ".txt")
+    rows = writable(trial, values, len(columns))
+    line = ",".join([f"%.{DECIMALS}f"] * len(columns))
+    text = "\n".join([",".join(columns), *(line % tuple(row) for row in rows.tolist()), ""])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    replace_file(path, text.encode())
+    return path
+
+
+def writable(trial: str, values: NDArray[Any], width: int) -> NDArray[np.float64]:
+    """`values` [T, width] clipped to [−1, 1] and rounded to the decimals of the files; no zero is negative.
+
+    Raises ValueError on another shape, or a value that is no number.
+    """
+    if values.ndim != 2 or values.shape[1] != width:
+        raise ValueError(f"{trial}: a prediction is an array [T, {width}], got the shape {values.shape}")
+    broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
+    if len(broken):
+        raise ValueError(f"{trial}: {len(broken)} of {len(values)} rows are not finite, the first is row {broken[0]}")
+    clipped: NDArray[np.float64] = np.clip(values.astype(np.float64), -1.0, 1.0)
+    return clipped.round(DECIMALS) + 0.0
