@@ -51,9 +51,14 @@ def status_lines(summary: Mapping[str, Any]) -> list[str]:
     return lines
 
 
+def untrained_features(store: FeatureStore) -> list[str]:
+    """Features that come from random networks in any trial, sorted."""
+    return sorted(set(_untrained(store.groups().values())))
+
+
 def untrained_line(store: FeatureStore) -> str | None:
     """What every command says of a store whose features come from random networks; None of any other."""
-    features = sorted(set(_untrained(store.groups().values())))
+    features = untrained_features(store)
     return f"UNTRAINED WEIGHTS: {', '.join(features)}: for tests and demos only" if features else None
 
 

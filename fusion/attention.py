@@ -1,0 +1,38 @@
+"""Cross-attention over time: one modality asks, another answers.
+
+Source: S1 eq. for the cross-attention; projections and heads as in references 7 (#3, #4, #5).
+Tested by tests/fusion/test_attention.py.
+"""
+
+from __future__ import annotations
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+class CrossAttention(nn.Module):
+    """softmax(Q Kᵀ / √d) V over the frames of a window: query of one modality, key and value of another."""
+
+    def __init__(self, query_width: int, key_width: int, width: int, heads: int) -> None:
+        super().__init__()
+        if width % heads:
+            raise ValueError(f"the attention's width {width} is no multiple of its {heads} heads")
+        self.heads = heads
+        self.query = nn.Linear(query_width, width)
+        self.key = nn.Linear(key_width, width)
+        self.value = nn.Linear(key_width, width)
+
+    def forward(self, asking: Tensor, answering: Tensor, valid: Tensor) -> Tensor:
+        """`asking` [B, T, Q], `answering` [B, T, K], `valid` bool [B, T] (answers there are) → [B, T, width].
+
+        Frames that are not valid are never attended to; a window without any valid one answers zeros.
+        """
+        query, key, value = (
+            part.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+            for part in (self.query(asking), self.key(answering), self.value(answering))
+        )
+        anything = valid.any(-1, keepdim=True)  # softmax over nothing would be NaN
+        mask = (valid | ~anything)[:, None, None, :]
+        answer = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+        answer = answer * anything[:, None, :, None].to(answer.dtype)
+        return answer.transpose(1, 2).flatten(2)

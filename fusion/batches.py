@@ -1,0 +1,118 @@
+"""Windows to standardised, masked batches on the device.
+
+Tested by tests/fusion/test_batches.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from .config import RowsInLoss, TrainConfig
+from .data import Dataset
+from .statistics import Statistics
+from .windows import Windows, row_index
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows of W frames.
+
+    `features` float32 [B, W, D] and `valid` bool [B, W] a modality (made from real media), `inside` bool [B, W]
+    (no padding), `labels` float32 [B, W, C], `counted` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
+    """
+
+    features: tuple[Tensor, ...]
+    valid: tuple[Tensor, ...]
+    inside: Tensor
+    labels: Tensor
+    counted: Tensor
+    index: Tensor
+
+
+class Batches:
+    """Batches of one data set, standardised with one fold's statistics."""
+
+    def __init__(self, data: Dataset, statistics: Mapping[str, Statistics], config: TrainConfig) -> None:
+        self._data = data
+        self._window = config.window_frames
+        self._batch_size = config.batch_size
+        self._device = data.labels.device
+        columns = [("valence", "arousal").index(name) for name in config.outputs]
+        self._labels = data.labels[:, columns]
+        self._counted = counted_rows(data, config.rows_in_loss)
+        self._mean = [_on(self._device, statistics[name].mean) for name in data.modalities]
+        self._scale = [_on(self._device, 1 / statistics[name].std) for name in data.modalities]
+
+    def all(self, windows: Windows, order: Tensor | None = None) -> Iterator[Batch]:
+        """Every window once, in `order`; where rows must travel, the next batch is made meanwhile."""
+        parts = windows.batches(self._batch_size, order)
+        if self._data.place == str(self._device):
+            yield from map(self.make, parts)
+            return
+        with ThreadPoolExecutor(1) as aside:
+            ahead = None
+            for part in parts:
+                ahead, ready = aside.submit(self.make, part), ahead
+                if ready is not None:
+                    yield ready.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def useful(self, windows: Windows, where: str) -> Windows:
+        """Windows with at least two rows in the loss. Raises ValueError where `where` has none."""
+        before = torch.cat([torch.zeros(1, dtype=torch.int64), self._counted.cpu().cumsum(0)])
+        enough = before[windows.start + windows.length] - before[windows.start] >= 2
+        if not enough.any():
+            raise ValueError(f"the {where} has no labelled frame: all its rows are -5, or none of its features is real")
+        return Windows(windows.start[enough], windows.length[enough])
+
+    def make(self, windows: Windows) -> Batch:
+        """One batch."""
+        beyond = len(self._labels) - 1
+        index = row_index(windows, self._window, beyond).to(self._device, non_blocking=True)
+        inside = index < beyond
+        rows = self._data.rows.gather(windows, self._window)
+        return Batch(
+            features=tuple(map(self._standardised, range(len(rows)), rows, [inside.unsqueeze(-1)] * len(rows))),
+            valid=tuple(flags[index] for flags in self._data.valid),
+            inside=inside,
+            labels=self._labels[index],
+            counted=self._counted[index],
+            index=index,
+        )
+
+    def _standardised(self, modality: int, rows: Tensor, inside: Tensor) -> Tensor:
+        moved = rows.to(self._device, non_blocking=True)
+        return moved.sub_(self._mean[modality]).mul_(self._scale[modality]).mul_(inside)
+
+
+def counted_rows(data: Dataset, policy: RowsInLoss) -> Tensor:
+    """Rows that are in the loss, bool [N + 1]: labelled ones; of these those with `any` or `all` features real."""
+    if policy == "labelled":
+        return data.labelled
+    real = torch.stack(data.valid)
+    return data.labelled & (real.any(0) if policy == "any" else real.all(0))
+
+
+def without_some(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """Modality dropout: in `share` of the windows one modality, drawn evenly, is gone (zeros, not valid)."""
+    if not share or len(batch.features) < 2:
+        return batch
+    windows, modalities = len(batch.inside), len(batch.features)
+    hit = torch.rand(windows, generator=generator) < share
+    drawn = torch.randint(modalities, (windows,), generator=generator)
+    kept = [(~(hit & (drawn == m))).to(batch.inside.device) for m in range(modalities)]
+    return replace(
+        batch,
+        features=tuple(rows * keep[:, None, None] for rows, keep in zip(batch.features, kept, strict=True)),
+        valid=tuple(flags & keep[:, None] for flags, keep in zip(batch.valid, kept, strict=True)),
+    )
+
+
+def _on(device: torch.device, values: object) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32, device=device)

@@ -1,0 +1,145 @@
+"""Settings of a training run: what changes the numbers (`TrainConfig`) apart from how to run (`RunConfig`).
+
+Every field of `TrainConfig` and of its `model` is a setting for `--set KEY=VALUE`. docs/training.md explains each.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal, get_args
+
+Task = Literal["va", "valence", "arousal"]
+StatisticsKind = Literal["scalar", "feature"]
+RowsInLoss = Literal["labelled", "any", "all"]
+Optimizer = Literal["adam", "adamw"]
+Precision = Literal["fp32", "bf16", "fp16"]
+
+TASKS: dict[Task, tuple[str, ...]] = {
+    "va": ("valence", "arousal"),
+    "valence": ("valence",),
+    "arousal": ("arousal",),
+}
+
+
+def _positive(settings: object, *names: str) -> None:
+    """Raise ValueError unless these settings, or all the numbers in them, are above 0."""
+    for name in names:
+        value = getattr(settings, name)
+        numbers = value if isinstance(value, tuple) else (value,)
+        if not numbers or min(numbers) <= 0:
+            raise ValueError(f"{name} is above 0, got {value}")
+
+
+def _not_negative(settings: object, *names: str) -> None:
+    """Raise ValueError where one of these settings is below 0."""
+    for name in names:
+        if getattr(settings, name) < 0:
+            raise ValueError(f"{name} is not below 0, got {getattr(settings, name)}")
+
+
+def _below_one(settings: object, *names: str) -> None:
+    """Raise ValueError unless these settings are in [0, 1)."""
+    for name in names:
+        if not 0 <= getattr(settings, name) < 1:
+            raise ValueError(f"{name} is in [0, 1), got {getattr(settings, name)}")
+
+
+@dataclass(frozen=True)
+class CrossAttentionSettings:
+    """S1. Source: the contract's section 7, references 7 (#1 to #8)."""
+
+    lead_channels: tuple[int, ...] = (128, 128, 128, 128)
+    other_channels: tuple[int, ...] = (64, 64, 64, 64)
+    kernels: tuple[int, ...] = (3, 5, 7)
+    causal: bool = True
+    attention_width: int = 256
+    heads: int = 4
+    hidden: int = 128
+    dropout: float = 0.1
+    tanh: bool = False
+
+    def __post_init__(self) -> None:
+        _positive(self, "lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
+        _below_one(self, "dropout")
+        if self.attention_width % self.heads:
+            raise ValueError(f"attention_width {self.attention_width} is no multiple of heads {self.heads}")
+
+
+@dataclass(frozen=True)
+class ConcatSettings:
+    """The baseline: features → Linear."""
+
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        _below_one(self, "dropout")
+
+
+ModelSettings = CrossAttentionSettings | ConcatSettings
+
+
+@dataclass(frozen=True)
+class TrainConfig:
+    """Everything that changes the numbers of a run, the data aside. Source: the contract's section 7."""
+
+    preset: str = "crossattn"
+    task: Task = "va"
+    modalities: tuple[str, ...] = ("iresnet50", "vggish", "logmel_vgg")
+    seed: int = 0
+    window_frames: int = 300
+    hop_frames: int = 200
+    statistics: StatisticsKind = "scalar"
+    rows_in_loss: RowsInLoss = "any"
+    modality_dropout: float = 0.0
+    optimizer: Optimizer = "adam"
+    lr: float = 1e-4
+    weight_decay: float = 1e-3
+    batch_size: int = 12
+    grad_clip: float = 0.0
+    warmup_epochs: int = 5
+    plateau_patience: int = 5
+    plateau_factor: float = 0.1
+    min_lr: float = 1e-8
+    max_epochs: int = 100
+    early_stop: int = 20
+    restore_best: bool = True
+    model: ModelSettings = field(default_factory=CrossAttentionSettings)
+
+    def __post_init__(self) -> None:
+        _positive(self, "window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor")
+        _not_negative(self, "seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr")
+        _below_one(self, "modality_dropout", "plateau_factor")
+        if self.hop_frames > self.window_frames:
+            raise ValueError(f"hop_frames {self.hop_frames} leaves gaps between windows of {self.window_frames} frames")
+        if not self.modalities or len(set(self.modalities)) != len(self.modalities):
+            raise ValueError(f"modalities are distinct feature names, got {list(self.modalities)}")
+        for value, choices in (
+            (self.task, Task),
+            (self.statistics, StatisticsKind),
+            (self.rows_in_loss, RowsInLoss),
+            (self.optimizer, Optimizer),
+        ):
+            if value not in get_args(choices):
+                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """What the network tells a frame: valence, arousal or both."""
+        return TASKS[self.task]
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """How to run: nothing here changes a number beyond rounding."""
+
+    device: str = "auto"
+    precision: Precision = "fp32"
+    compile: bool = False
+    memory_gb: float | None = None
+
+
+PRESETS: dict[str, TrainConfig] = {
+    "crossattn": TrainConfig(),
+    "su-zhang": TrainConfig(preset="su-zhang", lr=1e-5),
+    "concat": TrainConfig(preset="concat", model=ConcatSettings()),
+}

@@ -1,0 +1,127 @@
+"""Runs over folds and seeds: each in its own folder, finished ones left alone, and the table at the end.
+
+    OUT/                      one fold, one seed: the run itself
+    OUT/fold0/seed0 …         else: a run each; OUT/crossval.{txt,md,csv,json} sums them up
+
+Tested by tests/fusion/test_crossval.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from ..features_store.disk import replace_file
+from . import checkpoint
+from .checkpoint import Description, read_description, write_description
+from .config import RunConfig, TrainConfig
+from .environment import environment
+from .experiment import Experiment
+from .settings import differences
+from .tables import (
+    CrossValidation,
+    RunScore,
+    cross_validation,
+    cross_validation_cells,
+    cross_validation_csv,
+    cross_validation_json,
+    markdown_table,
+    text_table,
+)
+from .train import Outcome, Watcher, train
+
+
+@dataclass(frozen=True)
+class Planned:
+    """One run to do: fold, settings with its seed, folder."""
+
+    fold: int
+    config: TrainConfig
+    folder: Path
+
+
+def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[Planned]:
+    """The runs of a call, fold by fold."""
+    alone = len(folds) == len(seeds) == 1
+    return [
+        Planned(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
+        for fold in folds
+        for seed in seeds
+    ]
+
+
+def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
+    """Runs that are not finished. Raises ValueError where a folder holds another run, or one that may not go on."""
+    left = []
+    for run in runs:
+        if not run.folder.exists() or not any(run.folder.iterdir()):
+            left.append(run)
+            continue
+        found = _found(run)
+        done = checkpoint.is_finished(run.folder)
+        if not done and not resume:
+            raise ValueError(f"{run.folder} holds a run that has not ended: --resume goes on, or name another --out")
+        if not done or (found.config.max_epochs < run.config.max_epochs and resume):
+            left.append(run)
+    return left
+
+
+def do_run(planned: Planned, experiment: Experiment, run: RunConfig, watcher: Watcher, allow_other: bool) -> Outcome:
+    """Train one run in its folder. Raises ValueError where the folder holds a run on other trials or features."""
+    described = experiment.describe(planned.config, planned.fold)
+    if (planned.folder / "config.json").is_file():
+        described = _same(planned.folder, described, allow_other)
+    write_description(planned.folder, described, environment(experiment.data))
+    outcome = train(described, experiment.data, run, planned.folder, watcher)
+    checkpoint.write_finished(planned.folder, outcome.reason, len(outcome.history))
+    return outcome
+
+
+def score_of(planned: Planned) -> RunScore:
+    """The score of a finished run. Raises ValueError where its metrics.json cannot be read."""
+    found = checkpoint.read_metrics(planned.folder)
+    return RunScore(planned.fold, planned.config.seed, found["ccc_valence"], found["ccc_arousal"], found["epoch"])
+
+
+def sum_up(out: Path, runs: Sequence[Planned]) -> CrossValidation:
+    """The table over all finished runs, written below `out` as text, Markdown, CSV and JSON."""
+    result = cross_validation(score_of(run) for run in runs)
+    for name, content in _files(result):
+        replace_file(out / name, content.encode())
+    return result
+
+
+def table_lines(result: CrossValidation) -> list[str]:
+    """The table as text."""
+    return [result.title, *text_table(cross_validation_cells(result))]
+
+
+def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
+    yield "crossval.txt", "\n".join([*table_lines(result), ""])
+    yield "crossval.md", f"{result.title}\n\n{markdown_table(cross_validation_cells(result))}"
+    yield "crossval.csv", cross_validation_csv(result)
+    yield "crossval.json", json.dumps(cross_validation_json(result), indent=1) + "\n"
+
+
+def _found(run: Planned) -> Description:
+    """The run in a folder. Raises ValueError where it is another one than the one planned."""
+    found = read_description(run.folder)
+    told = differences(replace(found.config, max_epochs=run.config.max_epochs), run.config)
+    if found.fold.number != run.fold:
+        told.append(f"fold: {found.fold.number} → {run.fold}")
+    if told:
+        raise ValueError(f"{run.folder} holds a run with other settings ({'; '.join(told)}); name another --out")
+    return found
+
+
+def _same(folder: Path, described: Description, allow_other: bool) -> Description:
+    """The run that goes on keeps its statistics. Raises ValueError where its trials or features have changed."""
+    found = read_description(folder)
+    if found.fold != described.fold:
+        raise ValueError(f"{folder} was trained on other trials than there are now; name another --out")
+    if set(found.features.fingerprints) != set(described.features.fingerprints) and not allow_other:
+        told = f"{folder} was trained on features of other settings or weights than {described.features.store} holds"
+        raise ValueError(f"{told}; name another --out, or say --allow-other-features")
+    return replace(described, statistics=found.statistics)

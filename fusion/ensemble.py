@@ -1,0 +1,127 @@
+"""Trained runs to predictions: one run, or the mean of several.
+
+Tested by tests/fusion/test_ensemble.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from ..features_store.store import FeatureStore
+from .batches import Batches
+from .checkpoint import Description, read_description, read_weights
+from .config import RunConfig
+from .data import load
+from .devices import Room
+from .experiment import fingerprints_of
+from .models.build import build
+from .report import COLUMNS
+from .smoothing import Smoothing, smooth
+from .sources import TrialSource
+from .stitch import by_trial, predict
+
+Rows = NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class TrainedRun:
+    """A run's folder, what it is, and its best network."""
+
+    folder: Path
+    described: Description
+    model: nn.Module
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """{trial: [T, C]} of the tasks `columns`, in [-1, 1]."""
+
+    columns: tuple[str, ...]
+    trials: Mapping[str, Rows]
+
+
+def find_runs(folders: Iterable[Path]) -> list[Path]:
+    """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError where none is."""
+    found: list[Path] = []
+    for folder in folders:
+        runs = [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.rglob("config.json"))
+        if not runs:
+            raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
+        found += [run for run in runs if run not in found]
+    return found
+
+
+def open_run(folder: Path, device: torch.device) -> TrainedRun:
+    """A run with its network. Raises ValueError where its files are missing, broken or do not fit each other."""
+    described = read_description(folder)
+    config = described.config
+    model = build(config.model, list(described.features.widths.values()), len(config.outputs))
+    try:
+        model.load_state_dict(read_weights(folder))
+    except RuntimeError as error:
+        raise ValueError(f"{folder / 'model.safetensors'} is not the network of its config.json: {error}") from error
+    return TrainedRun(folder, described, model.to(device).eval())
+
+
+def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
+    """Raise ValueError where the store's features have other settings or weights than those the run has seen."""
+    seen = set(run.described.features.fingerprints)
+    other = {name: count for name, count in fingerprints_of(store, trials).items() if name not in seen}
+    if other:
+        told = f"{run.folder} has learned from features {', '.join(n[:12] for n in sorted(seen))}"
+        here = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.items())
+        raise ValueError(
+            f"{told}, but {store.path} holds {here}, of other settings or weights; extract with the same, "
+            "or say --allow-other-features"
+        )
+
+
+def predict_with(
+    runs: Sequence[TrainedRun],
+    store: FeatureStore,
+    sources: Mapping[str, TrialSource],
+    wanted: Mapping[Path, Sequence[str]],
+    room: Room,
+    run_config: RunConfig,
+) -> Predictions:
+    """Mean prediction of each trial over the runs that are `wanted` for it ({folder: trials}).
+
+    Runs of one modality list share one reading of the store. Tasks are averaged each over the runs that have it.
+    """
+    sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
+    by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)
+    for run in runs:
+        by_modalities[run.described.config.modalities].append(run)
+    for modalities, alike in by_modalities.items():
+        names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
+        data = load(store, {name: sources[name] for name in names}, modalities, room)
+        for run in alike:
+            config, trials = run.described.config, wanted[run.folder]
+            batches = Batches(data, run.described.statistics, config)
+            windows = data.windows(trials, config)
+            rows = predict(run.model, data, batches, windows, len(config.outputs), run_config.precision)
+            for name, values in by_trial(data, trials, rows).items():
+                for column, task in enumerate(config.outputs):
+                    sums[name][task].append(values[:, column])
+    columns = tuple(task for task in COLUMNS if any(task in of for of in sums.values()))
+    lacking = [name for name, of in sums.items() if set(of) != set(columns)]
+    if lacking:
+        raise ValueError(
+            f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
+        )
+    means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
+    return Predictions(columns, means)
+
+
+def smoothed(predictions: Predictions, smoothing: Smoothing) -> Predictions:
+    """Predictions smoothed over time, clipped again to [-1, 1]."""
+    trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
+    return Predictions(predictions.columns, trials)

@@ -1,0 +1,28 @@
+"""Where a run was made: versions, machine, device."""
+
+from __future__ import annotations
+
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import version
+
+import torch
+
+from ..features_store.types import JsonValue
+from .data import Dataset
+
+_PACKAGES = ("avfuse", "torch", "numpy", "zarr", "safetensors")
+
+
+def environment(data: Dataset) -> dict[str, JsonValue]:
+    """What environment.json says."""
+    device = data.labels.device
+    return {
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "threads": torch.get_num_threads(),
+        "features_at": data.place,
+        "versions": {name: version(name) for name in _PACKAGES},
+    }

@@ -1,0 +1,112 @@
+"""What a call of `train` works on: store, labels and folds brought together, read once for all its runs.
+
+Tested by tests/fusion/test_crossval.py and tests/faults/test_train_input.py.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+from ..features_store.corpus import Corpus
+from ..features_store.status import untrained_features
+from ..features_store.store import FeatureStore
+from .checkpoint import Description, Features
+from .config import RunConfig, TrainConfig
+from .data import Dataset, load
+from .devices import room_of
+from .manifest import Fold, Manifest, some
+from .sources import Matched, match_trials
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Trials with labels and features, their rows, and the folds of those that are there."""
+
+    data: Dataset
+    folds: Mapping[int, Fold]
+    features: Features
+    annotations: str
+    notes: tuple[str, ...]
+
+    def describe(self, config: TrainConfig, fold: int) -> Description:
+        """What the run of these settings on one fold is."""
+        statistics = self.data.statistics(self.folds[fold].train, config)
+        return Description(config, self.folds[fold], statistics, self.features, self.annotations)
+
+
+def open_experiment(
+    store: FeatureStore,
+    corpus: Corpus,
+    manifest: Manifest,
+    folds: Sequence[int],
+    config: TrainConfig,
+    run: RunConfig,
+    allow_mixed: bool,
+) -> Experiment:
+    """Match labels with features, check them and read the features.
+
+    Raises ValueError where nothing matches, a side of a fold is left without a trial, features do not fit each
+    other or, unless `allow_mixed`, come from different settings or weights.
+    """
+    wanted = [manifest.fold(number) for number in folds]
+    names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
+    matched = match_trials(store, corpus, names, config.modalities)
+    if not matched.trials:
+        raise ValueError(_nothing_matches(store, names, config.modalities))
+    kept = {fold.number: _kept(fold, matched) for fold in wanted}
+    fingerprints = fingerprints_of(store, [source.stored for source in matched.trials.values()])
+    if len(fingerprints) > 1 and not allow_mixed:
+        told = ", ".join(f"{name[:12]} ({count} trials)" for name, count in fingerprints.items())
+        raise ValueError(
+            f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
+            "or say --allow-other-features"
+        )
+    data = load(store, matched.trials, config.modalities, room_of(run))
+    features = Features(
+        store.path,
+        fingerprints,
+        tuple(name for name in untrained_features(store) if name in config.modalities),
+        dict(zip(data.modalities, data.widths, strict=True)),
+    )
+    return Experiment(data, kept, features, str(corpus.root), (*_notes(matched), *data.notes))
+
+
+def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int]:
+    """{fingerprint: number of trials} of these trials of a store."""
+    return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
+
+
+def _kept(fold: Fold, matched: Matched) -> Fold:
+    train, validation = (tuple(n for n in side if n in matched.trials) for side in (fold.train, fold.validation))
+    for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
+        if not names:
+            raise ValueError(
+                f"fold {fold.number}: none of the {len(whole)} {side} trials has features in the store "
+                f"({some(sorted(whole))}); extract them, or choose another fold"
+            )
+    return Fold(fold.number, train, validation)
+
+
+def _notes(matched: Matched) -> list[str]:
+    notes = list(matched.notes)
+    if matched.without_features:
+        names = some(sorted(matched.without_features))
+        notes.append(f"left out, since they have labels but no features: {names}; scores are without them")
+    if matched.without_labels:
+        notes.append(f"left out, since they have features but no labels: {some(list(matched.without_labels))}")
+    return notes
+
+
+def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str]) -> str:
+    stored = store.trials()
+    if not stored:
+        return f"{store.path} holds no trial; `avfuse extract` fills it"
+    present = sorted(set(store[stored[0]].features))
+    lacking = [name for name in modalities if name not in present]
+    if lacking:
+        return (
+            f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
+        )
+    return f"no trial has both labels ({some(list(names))}) and features ({some(stored)}): the names differ"

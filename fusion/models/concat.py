@@ -1,0 +1,24 @@
+"""The baseline: features side by side, one linear layer. Tested by tests/fusion/test_models.py."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..config import ConcatSettings
+
+
+class Concat(nn.Module):
+    """features → Linear → outputs, frame by frame."""
+
+    def __init__(self, settings: ConcatSettings, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        self.dropout = nn.Dropout(settings.dropout)
+        self.linear = nn.Linear(sum(widths), outputs)
+
+    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], inside: Tensor) -> Tensor:
+        """`features` [B, T, D_m] → [B, T, outputs]."""
+        rows: Tensor = self.linear(self.dropout(torch.cat(list(features), dim=-1)))
+        return rows

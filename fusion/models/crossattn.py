@@ -1,0 +1,55 @@
+"""S1: multi-scale TCNs, cross-attention from the leading modality to each other one, a regression layer.
+
+    lead   [T, 512] ─ TCN k=3,5,7 ─ 384 ─┬──────────────── query ──┐
+    other  [T, 128] ─ TCN k=3,5,7 ─ 192 ─┼─ key, value ─ attention ┴─ 256 ─┐   one a modality
+                                         └──────────────────────── 384 ────┴─ concat 896
+    concat ─ LayerNorm ─ Linear 128 ─ GELU ─ Dropout ─ Linear 2
+
+Source: S1 (arXiv 2503.10523), the contract's section 7, references 1.15 and 7. Tested by tests/fusion/test_models.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from ..attention import CrossAttention
+from ..config import CrossAttentionSettings
+from ..tcn import MultiScaleTCN
+
+
+class CrossAttentionFusion(nn.Module):
+    """Rows of every modality, the leading one first, to `outputs` numbers a frame."""
+
+    def __init__(self, settings: CrossAttentionSettings, widths: Sequence[int], outputs: int) -> None:
+        super().__init__()
+        channels = [settings.lead_channels, *[settings.other_channels] * (len(widths) - 1)]
+        self.temporal = nn.ModuleList(
+            MultiScaleTCN(width, levels, settings.kernels, settings.dropout, settings.causal)
+            for width, levels in zip(widths, channels, strict=True)
+        )
+        lead, *others = (len(settings.kernels) * levels[-1] for levels in channels)
+        self.attention = nn.ModuleList(
+            CrossAttention(lead, other, settings.attention_width, settings.heads) for other in others
+        )
+        width = lead + len(others) * settings.attention_width
+        self.head = nn.Sequential(
+            nn.LayerNorm(width),
+            nn.Linear(width, settings.hidden),
+            nn.GELU(),
+            nn.Dropout(settings.dropout),
+            nn.Linear(settings.hidden, outputs),
+            nn.Tanh() if settings.tanh else nn.Identity(),
+        )
+
+    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], inside: Tensor) -> Tensor:
+        """`features` [B, T, D_m], `valid` bool [B, T] of each, `inside` bool [B, T] (no padding) → [B, T, outputs]."""
+        lead, *others = (tcn(rows, inside) for tcn, rows in zip(self.temporal, features, strict=True))
+        answers = [
+            attention(lead, other, there & inside)
+            for attention, other, there in zip(self.attention, others, valid[1:], strict=True)
+        ]
+        fused: Tensor = self.head(torch.cat([lead, *answers], dim=-1))
+        return fused

@@ -1,0 +1,157 @@
+"""Options that the fusion's commands share, and those of `avfuse train`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import reduce
+from pathlib import Path
+from typing import Any, TypeVar, get_args
+
+import click
+
+from .config import PRESETS, Precision, RunConfig, Task
+from .fold_options import config_option, fold_options, manifest_option
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_FOLDER = click.Path(path_type=Path, file_okay=False)
+
+
+class Setting(click.ParamType[tuple[str, str]]):
+    """KEY=VALUE."""
+
+    name = "KEY=VALUE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, str]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        key, sign, text = value.partition("=")
+        if not sign or not key.strip():
+            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
+        return key.strip().replace("-", "_"), text
+
+
+class FoldChoice(click.ParamType[int | None]):
+    """A fold's number, or `all` (None)."""
+
+    name = "K|all"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
+        """A number from 0, or None for `all`."""
+        if isinstance(value, int) or value is None:
+            return value
+        if value == "all":
+            return None
+        if not value.isdecimal():
+            self.fail(f"{value!r} is neither a fold's number nor all", param, ctx)
+        return int(value)
+
+
+_STORE_HELP = "Feature store: a folder or zarr store URL."
+_RUN_OPTIONS = (
+    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    click.option(
+        "--precision",
+        type=click.Choice(get_args(Precision)),
+        default="fp32",
+        show_default=True,
+        help="Number format of the network's products.",
+    ),
+    click.option(
+        "--memory-gb",
+        type=click.FloatRange(min=0),
+        metavar="GB",
+        help="Memory features may take, on the device and outside it, in GB; what is more is streamed from the store. "
+        "[default: half of what is free]",
+    ),
+    click.option(
+        "--allow-other-features",
+        is_flag=True,
+        help="Go on although features come from other settings or weights. [default: refuse]",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout. [default: off]"),
+    config_option,
+)
+_TRAIN_OPTIONS = (
+    click.option(
+        "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
+    ),
+    click.option("--store", required=True, help=_STORE_HELP),
+    click.option("--out", type=_FOLDER, required=True, help="Folder of the run; with several runs, of all of them."),
+    manifest_option,
+    click.option(
+        "--preset",
+        type=click.Choice(list(PRESETS)),
+        default="crossattn",
+        show_default=True,
+        help="System to train: see docs/training.md.",
+    ),
+    click.option("--task", type=click.Choice(get_args(Task)), help="What to learn. [default: va, both]"),
+    click.option(
+        "--modalities",
+        metavar="LIST",
+        help="Features, separated by commas; the first one leads: it is the query. "
+        "[default: iresnet50,vggish,logmel_vgg]",
+    ),
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the (first) run."),
+    click.option(
+        "--seeds",
+        type=click.IntRange(min=1),
+        default=1,
+        show_default=True,
+        metavar="N",
+        help="Train N runs a fold, with the seeds --seed, --seed + 1, …",
+    ),
+    click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs. [default: 100]"),
+    click.option(
+        "--set",
+        "settings",
+        type=Setting(),
+        multiple=True,
+        help="Any setting of the preset (repeatable): docs/training.md names them. [default: the preset's]",
+    ),
+    click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
+    click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile. [default: off]"),
+    click.option(
+        "--tensorboard/--no-tensorboard",
+        default=None,
+        help="Write TensorBoard events into the run's folder. [default: where tensorboard is installed]",
+    ),
+    click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
+)
+_RESULT_OPTIONS = (
+    click.option(
+        "--run",
+        "runs",
+        type=_FOLDER,
+        multiple=True,
+        required=True,
+        help="Folder of a run, or of several; repeatable: their predictions are averaged.",
+    ),
+    click.option(
+        "--smooth",
+        metavar="none|ma:K|savgol:K",
+        default="none",
+        show_default=True,
+        help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
+    ),
+)
+
+
+def _with(command: Command, options: tuple[Callable[[Any], Any], ...]) -> Command:
+    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
+
+
+def train_options(command: Command) -> Command:
+    """Give a command the options of `train`."""
+    return fold_options(_with(_with(command, _RUN_OPTIONS), _TRAIN_OPTIONS))
+
+
+def result_options(command: Command) -> Command:
+    """Give a command the options of `evaluate` and `predict`."""
+    return _with(_with(command, _RUN_OPTIONS), _RESULT_OPTIONS)
+
+
+def run_config(options: dict[str, Any]) -> RunConfig:
+    """How to run, out of a command's options."""
+    return RunConfig(options["device"], options["precision"], options.get("compiled", False), options["memory_gb"])

@@ -1,0 +1,54 @@
+"""The pictures of a run: learning curves, each validation trial over time, all frames at once."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features_store.clock import fit_time
+from ..features_store.store import FeatureStore
+from .plots import learning_curves, overview, prediction_plot
+from .prediction_files import trial_path
+from .report import COLUMNS, Report
+from .sources import TrialSource
+
+_DRAWN = ("epoch", "loss", "P", "ccc_valence", "ccc_arousal", "lr")
+
+
+def draw_history(folder: Path, history: Sequence[Mapping[str, Any]]) -> None:
+    """plots/learning_curves.png of a run."""
+    columns = {name: [row[name] for row in history] for name in _DRAWN if history[-1][name] is not None}
+    learning_curves(columns, folder / "plots" / "learning_curves.png")
+
+
+def draw_predictions(
+    folder: Path,
+    store: FeatureStore,
+    sources: Sequence[TrialSource],
+    predictions: Mapping[str, NDArray[np.float32]],
+    outputs: Sequence[str],
+    scored: Report,
+) -> None:
+    """predictions/<trial>.png over time, and all_frames.png, below `folder`."""
+    columns = [COLUMNS.index(name) for name in outputs]
+    scores = {trial.trial: trial for trial in scored.trials}
+    for source in sources:
+        prediction_plot(
+            trial_path(folder / "predictions", source.name, ".png"),
+            source.name,
+            outputs,
+            fit_time(store[source.stored].time_s, source.rows),
+            predictions[source.name],
+            source.labels[:, columns],
+            source.labelled,
+            {name: getattr(scores[source.name], name) for name in outputs},
+        )
+    valid = np.concatenate([source.labelled for source in sources])
+    truth = np.concatenate([source.labels[:, columns] for source in sources])
+    told = np.concatenate([predictions[source.name] for source in sources])
+    whole = {name: getattr(scored, name) for name in outputs}
+    overview(folder / "all_frames.png", outputs, truth[valid], told[valid], whole)

@@ -1,0 +1,97 @@
+"""Which trials there are: features in the store, labels in the annotations, and what has only one of both.
+
+Tested by tests/fusion/test_sources.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..features_store.corpus import Corpus, is_timed, labels_of
+from ..features_store.store import FeatureStore
+from ..features_store.trial import Trial
+
+TOLERATED_ROWS = 5
+
+
+@dataclass(frozen=True)
+class TrialSource:
+    """One trial: its name in the labels and in the store, its T rows, labels [T, 2] and which rows have some."""
+
+    name: str
+    stored: str
+    labels: NDArray[np.float32]
+    labelled: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.labels.shape != (len(self.labelled), 2):
+            raise ValueError(f"{self.name}: labels {self.labels.shape} but {len(self.labelled)} flags")
+
+    @property
+    def rows(self) -> int:
+        """T: label rows; for a trial without labels the rows of its features."""
+        return len(self.labelled)
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Labelled trials whose features are there, and what is not: `notes` are lines for the user."""
+
+    trials: Mapping[str, TrialSource]
+    without_features: tuple[str, ...]
+    without_labels: tuple[str, ...]
+    notes: tuple[str, ...]
+
+
+def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], modalities: Sequence[str]) -> Matched:
+    """The trials `names` of the corpus with features of every modality. Raises ValueError on bad labels."""
+    stored = _by_name(store)
+    trials: dict[str, TrialSource] = {}
+    notes: list[str] = []
+    missing: list[str] = []
+    for name in names:
+        trial = store[stored[name]] if name in stored else None
+        lacking = sorted(set(modalities) - set(trial or ()))
+        if trial is None or lacking:
+            missing.append(name)
+            notes += [f"{name}: the store has no {', '.join(lacking)}; it is left out"] if trial is not None else []
+            continue
+        trials[name] = _labelled(corpus, name, trial)
+        notes += _length_notes(trials[name], trial.rows)
+    unlabelled = set(store) - {stored[name] for name in corpus.files if name in stored}
+    return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
+
+
+def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
+    """Every trial of the store with these modalities, without labels; and the names of the others."""
+    whole = [name for name in store if set(modalities) <= set(store[name])]
+    trials = {}
+    for name in whole:
+        rows = store[name].rows
+        trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
+    return trials, sorted(set(store) - set(whole))
+
+
+def _labelled(corpus: Corpus, name: str, trial: Trial) -> TrialSource:
+    track = labels_of(corpus, name, trial.time_s if is_timed(corpus.files[name]) else None)
+    return TrialSource(name, trial.name, track.values, track.valid)
+
+
+def _length_notes(source: TrialSource, stored_rows: int) -> list[str]:
+    if abs(source.rows - stored_rows) <= TOLERATED_ROWS:
+        return []
+    return [f"{source.name}: {source.rows} label rows but {stored_rows} rows of features"]
+
+
+def _by_name(store: FeatureStore) -> dict[str, str]:
+    """{name a label file may have: name in the store}: whole, and the last part where only one has it."""
+    short: dict[str, list[str]] = defaultdict(list)
+    names = store.trials()
+    for name in names:
+        short[name.rpartition("/")[2]].append(name)
+    return {last: found[0] for last, found in short.items() if len(found) == 1} | {name: name for name in names}

@@ -1,0 +1,145 @@
+"""How a run shows itself: a bar on a terminal, elsewhere a plain line every 30 s; TensorBoard where it is there."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO
+
+from tqdm import tqdm
+
+from .tables import number
+
+if TYPE_CHECKING:
+    from torch.utils.tensorboard.writer import SummaryWriter
+
+    from .train import Watcher
+
+LINE_EVERY_S = 30.0
+LOSS_EVERY_S = 0.5
+_SCALARS = ("loss", "lr", "P", "ccc_valence", "ccc_arousal")
+
+
+def make_watcher(name: str, epochs: int, folder: Path, tensorboard: bool, stream: TextIO | None = None) -> Watchers:
+    """Who watches the run `name` of at most `epochs`: the screen (stderr) and, where asked for, TensorBoard."""
+    stream = stream or sys.stderr
+    screen = Bar(name, epochs, stream) if stream.isatty() else Lines(name, epochs, stream)
+    return Watchers([screen, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])])
+
+
+class Watchers:
+    """Several watchers as one."""
+
+    def __init__(self, watchers: Sequence[Watcher]) -> None:
+        self._watchers = watchers
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Tell each of a step."""
+        for watcher in self._watchers:
+            watcher.step(epoch, step, steps, loss)
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Tell each of an epoch."""
+        for watcher in self._watchers:
+            watcher.epoch(row, best)
+
+    def close(self) -> None:
+        """End the bar and flush the files."""
+        for watcher in self._watchers:
+            watcher.close()  # type: ignore[attr-defined]
+
+
+class Bar:
+    """A bar over the epoch's batches, with the loss and the best P so far."""
+
+    def __init__(self, name: str, epochs: int, stream: TextIO) -> None:
+        self._name, self._epochs = name, epochs
+        self._bar: tqdm[NoReturn] = tqdm(unit="batch", file=stream, dynamic_ncols=True, leave=False)
+        self._told = ""
+        self._loss_s = 0.0
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Move the bar; the loss is asked for twice a second, since that waits for the device."""
+        if step == 0:
+            self._bar.reset(total=steps)
+            self._bar.set_description(f"{self._name} epoch {epoch}/{self._epochs}")
+        self._bar.update()
+        if time.monotonic() - self._loss_s > LOSS_EVERY_S:
+            self._loss_s = time.monotonic()
+            self._bar.set_postfix_str(f"loss {loss():.3f}{self._told}")
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Show what the epoch came to."""
+        self._told = f", P {row['P']:.3f}, best {best['P']:.3f} (epoch {best['epoch']})"
+        self._bar.set_postfix_str(f"loss {row['loss']:.3f}{self._told}")
+
+    def close(self) -> None:
+        """Close the bar."""
+        self._bar.close()
+
+
+class Lines:
+    """A plain line after an epoch, but not more often than every 30 s."""
+
+    def __init__(self, name: str, epochs: int, stream: TextIO) -> None:
+        self._name, self._epochs, self._stream = name, epochs, stream
+        self._told_s = time.monotonic()
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Tell where a long epoch is."""
+        if time.monotonic() - self._told_s >= LINE_EVERY_S:
+            self._tell(f"{self._name} epoch {epoch}/{self._epochs}: batch {step + 1}/{steps}, loss {loss():.3f}")
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Tell what the epoch came to."""
+        if time.monotonic() - self._told_s >= LINE_EVERY_S:
+            self._tell(
+                f"{self._name} epoch {row['epoch']}/{self._epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} "
+                f"(V {number(row['ccc_valence'])}, A {number(row['ccc_arousal'])}), "
+                f"best {best['P']:.3f} (epoch {best['epoch']})"
+            )
+
+    def close(self) -> None:
+        """Nothing is open."""
+
+    def _tell(self, line: str) -> None:
+        self._told_s = time.monotonic()
+        print(line, file=self._stream, flush=True)
+
+
+class TensorBoard:
+    """Events below the run's folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._writer = open_writer(folder)
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Nothing is written between epochs."""
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Write the epoch's numbers."""
+        for name in _SCALARS:
+            if row[name] is not None:
+                self._writer.add_scalar(name, row[name], row["epoch"])
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Close the event file."""
+        self._writer.close()
+
+
+def wants_tensorboard(told: bool | None) -> bool:
+    """Whether to write events: as told, else where tensorboard is installed."""
+    return importlib.util.find_spec("tensorboard") is not None if told is None else told
+
+
+def open_writer(folder: Path) -> SummaryWriter:
+    """A writer of TensorBoard events. Raises ValueError where tensorboard is not installed."""
+    try:
+        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra, and slow to load
+    except ImportError as error:
+        raise ValueError("TensorBoard is missing: pip install 'avfuse[tensorboard]', or --no-tensorboard") from error
+    return SummaryWriter(str(folder))
