@@ -57,7 +57,8 @@ def create_array(location: str, name: str, shape: tuple[int, ...], dtype: np.dty
         dtype=dtype.newbyteorder("<"),
         chunks=plan.chunk,
         shards=plan.shard,
-        # The checksum is taken of the plain bytes, so that it also covers what zstd gives back.
+        # The checksum is taken of the plain bytes, so that it also covers what zstd gives back. Blosc would be smaller
+        # by 6 %, but it believes the lengths in a broken chunk, and reads past its end.
         compressors=[Crc32cCodec(), ZstdCodec(level=ZSTD_LEVEL)],
         fill_value=0,
         dimension_names=plan.dims,
@@ -77,8 +78,13 @@ def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     try:
         return np.asarray(array[rows])
     except CHUNK_ERRORS as error:
-        told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({error})"
-        raise StoreMismatch(f"{told}; `avfuse verify` names every broken chunk") from error
+        raise broken_rows(array, rows, error) from error
+
+
+def broken_rows(array: zarr.Array[Any], rows: slice, error: BaseException) -> StoreMismatch:
+    """What to raise where rows [start, stop) cannot be read."""
+    told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({error})"
+    return StoreMismatch(f"{told}; `avfuse verify` names every broken chunk")
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from .arrays import open_array
 from .files import Files
+from .reading import read_into
 from .schema import TIME, VALID_SUFFIX
 from .types import JsonValue
 
@@ -68,6 +69,13 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     def valid(self, feature: str) -> NDArray[np.bool_]:
         """True where a feature's row was computed from real media, bool [T]. Raises KeyError without it."""
         return np.asarray(self[f"{feature}{VALID_SUFFIX}"][:], dtype=np.bool_)
+
+    def read_into(self, feature: str, out: NDArray[Any]) -> None:
+        """All rows of an array into `out` [T, ...], as fast as NumPy reads a file; several threads may do so at once.
+
+        Raises KeyError without the array, ValueError where `out` does not fit, StoreMismatch where rows are broken.
+        """
+        read_into(self[feature], out)
 
     def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial."""

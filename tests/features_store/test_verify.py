@@ -58,6 +58,15 @@ def test_any_flipped_byte_is_found(chunked, flip):
     assert quiet <= 2  # zstd's frame header holds bits that mean nothing
 
 
+def test_a_shard_with_a_piece_cut_out(chunked):
+    """The index at its end is whole, and says that a chunk goes on where the file has ended."""
+    file = chunked.files.root / "b/a/x/c/0/0"
+    whole = file.read_bytes()
+    for start in range(0, len(whole) - 200, 40):
+        file.write_bytes(whole[:start] + whole[start + 150 :])
+        assert [problem.array for problem in verify(chunked)][:1] == ["x"]
+
+
 def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
     for name in ("b/a/x/zarr.json", "b/a/zarr.json", "b/zarr.json"):
         file = chunked.files.root / name
