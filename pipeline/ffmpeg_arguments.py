@@ -43,7 +43,7 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
         vf=f"showinfo=checksum=0,scale={size}",
         pix_fmt="rgb24" if pixels else "gray",
         f="rawvideo",
-        **{_passthrough_option(version): "passthrough"},
+        **{passthrough_option(version): "passthrough"},
     )
 
 
@@ -61,7 +61,7 @@ def _compile(info: VideoInfo, stream: int, **options: Any) -> list[str]:
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 
 
-def _passthrough_option(version: str) -> str:
+def passthrough_option(version: str) -> str:
     # -fps_mode came with 5.1; builds from git have no number and are newer
     number = re.match(r"n?(\d+)\.(\d+)", version)
     return "vsync" if number and (int(number[1]), int(number[2])) < (5, 1) else "fps_mode"

@@ -40,7 +40,7 @@ def test_tests_are_no_package():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-@pytest.mark.parametrize("door", ["", *ROOMS, "pipeline/models"])
+@pytest.mark.parametrize("door", ["", *ROOMS, "pipeline/models", "pipeline/synth", "fusion/models"])
 def test_package_doors_import_nothing(door):
     text = (ROOT / door / "__init__.py").read_text()
     assert "import" not in text.split('"""')[2]

@@ -1,0 +1,69 @@
+"""`avfuse synth`: the planted corpus."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ..features_store.errors import clean_errors
+from .video_info import MediaError
+
+
+@click.command()
+@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
+@click.option("--trials", default=12, show_default=True, help="How many trials, 6 or more; each special kind is there.")
+@click.option("--seconds", default=8.0, show_default=True, help="Length of every clip, in s, 1 to 600.")
+@click.option("--seed", default=0, show_default=True, help="The same seed makes the same labels and frames.")
+@click.option("--lag", "lag_s", default=0.3, show_default=True, help="How far the voice leads the face, in s, 0 to 2.")
+@click.option("--overwrite", is_flag=True, help="Replace an earlier planted corpus in OUT. [default: off]")
+@click.option("--json", "as_json", is_flag=True, help="What was planted as JSON on stdout. [default: off]")
+@clean_errors(MediaError)
+def synth(out: Path, trials: int, seconds: float, seed: int, lag_s: float, overwrite: bool, as_json: bool) -> None:
+    """A corpus with planted valence and arousal in OUT, in the Aff-Wild2 layout.
+
+    The mouth shows a part of valence, the voice's effort a part of arousal; a part of both can only be had from
+    face and voice together. Two thirds of the trials are for training. A face picture comes with scikit-image:
+    pip install 'avfuse[demo]'.
+    """
+    from .synth.corpus import make_corpus  # noqa: PLC0415 - torch and SciPy only where they are used
+    from .synth.planning import SynthConfig  # noqa: PLC0415
+
+    config = SynthConfig(trials, seconds, seed, lag_s)
+    with _bar(out) as tell:
+        planted = make_corpus(out, config, overwrite=overwrite, on_clip=tell)
+    click.echo(json.dumps(planted) if as_json else _table(planted["planted"]))
+    click.echo(f"videos, annotations, cropped_aligned, truth and planted.json are in {out}", err=True)
+
+
+@contextmanager
+def _bar(out: Path) -> Iterator[Callable[[str], None]]:
+    from tqdm import tqdm  # noqa: PLC0415
+
+    # On a pipe or in a log a redrawn bar is noise.
+    with tqdm(desc=str(out), unit="clip", disable=None) as bar:
+
+        def tell(_: str) -> None:
+            bar.update()
+
+        yield tell
+
+
+def _table(planted: dict[str, dict[str, Any]]) -> str:
+    heads = ("trial", "set", "subject", "frames", "fps", "VFR", "audio", "no face", "-5")
+    rows = [heads, *(_cells(name, trial) for name, trial in planted.items())]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
+    total = sum(trial["frames"] for trial in planted.values())
+    return "\n".join([*(line.rstrip() for line in lines), f"{len(planted)} trials, {total} frames"])
+
+
+def _cells(name: str, trial: dict[str, Any]) -> tuple[str, ...]:
+    audio = f"from {trial['audio_start_s']:g} s" if trial["audio"] else "none"
+    counts = (str(len(trial["faceless"])), str(len(trial["masked"])))
+    fps, vfr = trial["fps"], "yes" if trial["vfr"] else "no"
+    return (name, trial["set"], str(trial["subject"]), str(trial["frames"]), fps, vfr, audio, *counts)
