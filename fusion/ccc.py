@@ -28,30 +28,32 @@ def ccc(x: ArrayLike, y: ArrayLike, valid: ArrayLike | None = None) -> float:
     if first.ndim != 1 or not first.shape == second.shape == mask.shape:
         raise ValueError(f"CCC takes sequences of one length, got {first.shape}, {second.shape}, {mask.shape}")
     first, second = first[mask], second[mask]
-    if len(first) < 2 or np.ptp(first) == 0 or np.ptp(second) == 0:
+    if len(first) < 2 or np.all(first == first[0]) or np.all(second == second[0]):
         return 0.0
-    # A common shift and scale change nothing but keep squares within float64's range.
-    first, second = first - first[0], second - first[0]
-    scale = max(np.abs(first).max(), np.abs(second).max())
-    return float(_concordance(first / scale, second / scale, np.ones(len(first)), np.float64(len(first))))
+    # A common scale (a power of 2) and shift change nothing but keep differences and squares within float64's range.
+    _, exponent = np.frexp(max(np.abs(first).max(), np.abs(second).max()))
+    first, second = np.ldexp(first, -exponent), np.ldexp(second, -exponent)
+    return float(_concordance(first - first[0], second - first[0], np.ones(len(first)), np.float64(len(first))))
 
 
 def ccc_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     """Sum over the tasks of 1 - CCC, each window by itself, then the mean over the windows.
 
     `prediction`, `target` [B, T, C]; `valid` bool [B, T]. Frames that are not valid change neither the loss nor
-    its gradient; windows with fewer than two valid frames are left out. Source: the contract's section 7.
+    its gradient; windows with fewer than two valid frames are left out. Moments are taken in float64, in which the
+    mean of equal float32 numbers is that number: constants have no rounding noise to correlate. Source: the
+    contract's section 7.
     """
-    weight = valid.to(torch.float32).unsqueeze(1)  # [B, 1, T]
+    weight = valid.to(torch.float64).unsqueeze(1)  # [B, 1, T]
     shape = (len(valid), prediction.shape[-1], valid.shape[1])
     x, y = (
-        torch.where(valid.unsqueeze(-1), values.float(), 0.0).transpose(1, 2).reshape(shape)
+        torch.where(valid.unsqueeze(-1), values.double(), 0.0).transpose(1, 2).reshape(shape)
         for values in (prediction, target)
     )
     count = weight.sum(-1)  # [B, 1]
     loss = (1 - _concordance(x, y, weight, count.clamp(min=1))).sum(-1)  # [B]
     used = (count.squeeze(-1) >= 2).to(loss.dtype)
-    return (loss * used).sum() / used.sum().clamp(min=1)
+    return ((loss * used).sum() / used.sum().clamp(min=1)).float()
 
 
 def _concordance(x: Array, y: Array, weight: Array, count: Array) -> Array:

@@ -15,6 +15,7 @@ import io
 import json
 import pickle
 import re
+import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -36,6 +37,7 @@ from .statistics import from_json as statistics_from_json
 FORMAT = 1
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
 _RUNNING = ("lr", "loss", "seconds")  # of the history only
+_EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json")
 _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 
@@ -72,10 +74,16 @@ class State:
     scaler: dict[str, Any]
 
 
+def is_empty(folder: Path) -> bool:
+    """Whether a run may begin here: there is nothing, or what one has left that ended before config.json."""
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return "config.json" not in found and all(name in _EARLY or _TEMPORARY.fullmatch(name) for name in found)
+
+
 def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
     """Make the folder and write what does not change during the run; leftovers of a killed one go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.iterdir():
+    for path in folder.rglob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
     _write_json(folder / "fold.json", {**asdict(described.fold), "annotations": described.annotations})
@@ -94,13 +102,17 @@ def read_description(folder: Path) -> Description:
     fold = _read_json(folder, "fold.json")
     features = _read_json(folder, "features.json")
     try:
-        return Description(
+        described = Description(
             config=from_json(config),
             fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
             statistics=statistics_from_json(_read_json(folder, "statistics.json")),
             features=Features(**{**features, "untrained": tuple(features["untrained"])}),
             annotations=fold["annotations"],
         )
+        widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
+        if widths != described.features.widths:
+            raise ValueError(f"statistics of widths {widths} for features of widths {described.features.widths}")
+        return described
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
 
@@ -118,9 +130,21 @@ def load_state(folder: Path) -> State | None:
     if not path.is_file():
         return None
     try:
+        _check_sums(path)
         return State(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, TypeError, pickle.UnpicklingError, EOFError) as error:
+    except (RuntimeError, TypeError, ValueError, LookupError, pickle.UnpicklingError) as error:
         raise ValueError(f"{path} is broken ({error}); remove the folder {folder} and train again") from error
+
+
+def _check_sums(path: Path) -> None:
+    """Raise ValueError unless a file of torch.save is whole: torch itself does not look at its checksums."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"it is not whole, or no file of torch.save: {error}") from error
+    if broken is not None:
+        raise ValueError(f"the checksum of {broken} is wrong")
 
 
 def write_results(
@@ -148,7 +172,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a run. Raises ValueError where it is missing or broken."""
-    return _read_json(folder, "metrics.json")
+    found = _read_json(folder, "metrics.json")
+    if lacking := {"epoch", "P", "ccc_valence", "ccc_arousal"} - set(found):
+        raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(lacking))}")
+    return found
 
 
 def is_finished(folder: Path) -> bool:

@@ -30,10 +30,11 @@ def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
     RUN then holds the best network, its settings, scores (metrics.json), history.csv, predictions and plots. A
-    second call leaves finished runs alone. Exit codes: 0 all done; 1 could not start or stopped; 2 wrong usage.
+    second call leaves finished runs alone. Exit codes: 0 all done; 1 could not start, stopped, or a run failed
+    while the others went on; 2 wrong usage.
     """
     from ..features_store.store import FeatureStore
-    from .crossval import plan_runs, still_to_do, sum_up, table_lines
+    from .crossval import plan_runs, still_to_do
     from .experiment import open_experiment
     from .fold_options import manifest_of
 
@@ -45,6 +46,7 @@ def train(**options: Any) -> None:
     runs = plan_runs(options["out"], numbers, seeds, config)
     todo = still_to_do(runs, resume=options["resume"] or len(runs) > 1)
     click.echo(f"{len(todo)} runs to do, {len(runs) - len(todo)} done before", err=True)
+    failed: dict[Planned, str] = {}
     if todo:
         store = FeatureStore(options["store"])
         _say_untrained(store)
@@ -52,13 +54,12 @@ def train(**options: Any) -> None:
         allowed = options["allow_other_features"]
         experiment = open_experiment(store, corpus, manifest, folds, config, run, allowed)
         _tell_experiment(experiment)
-        for planned in todo:
-            _do(planned, experiment, store, options)
-    if len(runs) > 1:
-        result = sum_up(options["out"], runs)
-        click.echo("\n".join(table_lines(result)), err=options["as_json"])
-    if options["as_json"]:
-        click.echo(json.dumps(_results(runs)))
+        failed = _do_all(todo, experiment, store, options)
+    if done := [planned for planned in runs if planned not in failed]:
+        _tell_results(done, options, several=len(runs) > 1)
+    if failed:
+        told = "; ".join(f"{planned.folder}: {why}" for planned, why in failed.items())
+        raise click.ClickException(f"{len(failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
 
 
 def _config(options: dict[str, Any]) -> TrainConfig:
@@ -78,6 +79,23 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         raise click.UsageError(str(error)) from error
 
 
+def _do_all(
+    todo: Sequence[Planned], experiment: Experiment, store: FeatureStore, options: dict[str, Any]
+) -> dict[Planned, str]:
+    """Each run in its turn; one of several that fails does not hold up the others. Returns {run: why it failed}."""
+    from ..features_store.errors import one_line
+
+    failed: dict[Planned, str] = {}
+    for planned in todo:
+        try:
+            _do(planned, experiment, store, options)
+        except ValueError as error:
+            failed[planned] = one_line(error)
+            if len(todo) > 1:
+                click.echo(f"{planned.folder} failed: {failed[planned]}", err=True)
+    return failed
+
+
 def _do(planned: Planned, experiment: Experiment, store: FeatureStore, options: dict[str, Any]) -> None:
     """One run with its bar, pictures and summary."""
     from .crossval import do_run
@@ -87,13 +105,19 @@ def _do(planned: Planned, experiment: Experiment, store: FeatureStore, options: 
     tensorboard = wants_tensorboard(options["tensorboard"])
     watcher = make_watcher(name, planned.config.max_epochs, planned.folder, tensorboard)
     try:
-        outcome = do_run(planned, experiment, run_config(options), watcher, options["allow_other_features"])
+        outcome = do_run(
+            planned,
+            experiment,
+            run_config(options),
+            watcher,
+            options["allow_other_features"],
+            lambda outcome: _keep(planned, experiment, store, outcome, options["plots"]),
+        )
     except KeyboardInterrupt:
-        told = f"interrupted; the last epoch is saved in {planned.folder}, --resume goes on from it"
+        told = f"interrupted; --resume goes on from the last epoch that is saved in {planned.folder}"
         raise click.ClickException(told) from None
     finally:
         watcher.close()
-    _keep(planned, experiment, store, outcome, options["plots"])
     _tell_outcome(name, planned, outcome)
 
 
@@ -129,6 +153,16 @@ def _tell_outcome(name: str, planned: Planned, outcome: Outcome) -> None:
     click.echo(f"{name}: best epoch {best} of {epochs} ({outcome.reason}): {planned.folder}", err=True)
     for line in report_lines(outcome.report, 0):
         click.echo(f"  {line}", err=True)
+
+
+def _tell_results(done: Sequence[Planned], options: dict[str, Any], several: bool) -> None:
+    from .crossval import sum_up, table_lines
+
+    if several:
+        result = sum_up(options["out"], done)
+        click.echo("\n".join(table_lines(result)), err=options["as_json"])
+    if options["as_json"]:
+        click.echo(json.dumps(_results(done)))
 
 
 def _results(runs: Sequence[Planned]) -> list[dict[str, Any]]:

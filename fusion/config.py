@@ -54,12 +54,14 @@ class CrossAttentionSettings:
     causal: bool = True
     attention_width: int = 256
     heads: int = 4
+    attention_reach: int = 0
     hidden: int = 128
     dropout: float = 0.1
     tanh: bool = False
 
     def __post_init__(self) -> None:
         _positive(self, "lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
+        _not_negative(self, "attention_reach")
         _below_one(self, "dropout")
         if self.attention_width % self.heads:
             raise ValueError(f"attention_width {self.attention_width} is no multiple of heads {self.heads}")

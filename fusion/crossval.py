@@ -9,7 +9,7 @@ Tested by tests/fusion/test_crossval.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -43,8 +43,10 @@ class Planned:
 
 
 def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[Planned]:
-    """The runs of a call, fold by fold."""
+    """The runs of a call, fold by fold. Raises ValueError where several are to go into the folder of one."""
     alone = len(folds) == len(seeds) == 1
+    if not alone and (out / "config.json").is_file():
+        raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
     return [
         Planned(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
         for fold in folds
@@ -56,7 +58,7 @@ def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
     """Runs that are not finished. Raises ValueError where a folder holds another run, or one that may not go on."""
     left = []
     for run in runs:
-        if not run.folder.exists() or not any(run.folder.iterdir()):
+        if checkpoint.is_empty(run.folder):
             left.append(run)
             continue
         found = _found(run)
@@ -68,13 +70,24 @@ def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
     return left
 
 
-def do_run(planned: Planned, experiment: Experiment, run: RunConfig, watcher: Watcher, allow_other: bool) -> Outcome:
-    """Train one run in its folder. Raises ValueError where the folder holds a run on other trials or features."""
+def do_run(
+    planned: Planned,
+    experiment: Experiment,
+    run: RunConfig,
+    watcher: Watcher,
+    allow_other: bool,
+    keep: Callable[[Outcome], None],
+) -> Outcome:
+    """Train one run in its folder; it has finished when `keep` has written what comes of it.
+
+    Raises ValueError where the folder holds a run on other trials or features.
+    """
     described = experiment.describe(planned.config, planned.fold)
     if (planned.folder / "config.json").is_file():
         described = _same(planned.folder, described, allow_other)
     write_description(planned.folder, described, environment(experiment.data))
     outcome = train(described, experiment.data, run, planned.folder, watcher)
+    keep(outcome)
     checkpoint.write_finished(planned.folder, outcome.reason, len(outcome.history))
     return outcome
 
@@ -106,7 +119,9 @@ def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
 
 
 def _found(run: Planned) -> Description:
-    """The run in a folder. Raises ValueError where it is another one than the one planned."""
+    """The run in a folder. Raises ValueError where it is another one than the one planned, or none."""
+    if not (run.folder / "config.json").is_file():
+        raise ValueError(f"{run.folder} holds other files and no run; name another --out")
     found = read_description(run.folder)
     told = differences(replace(found.config, max_epochs=run.config.max_epochs), run.config)
     if found.fold.number != run.fold:
@@ -121,6 +136,8 @@ def _same(folder: Path, described: Description, allow_other: bool) -> Descriptio
     found = read_description(folder)
     if found.fold != described.fold:
         raise ValueError(f"{folder} was trained on other trials than there are now; name another --out")
+    if found.features.widths != described.features.widths:
+        raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
     if set(found.features.fingerprints) != set(described.features.fingerprints) and not allow_other:
         told = f"{folder} was trained on features of other settings or weights than {described.features.store} holds"
         raise ValueError(f"{told}; name another --out, or say --allow-other-features")

@@ -16,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..features_store.schema import VALID_SUFFIX
 from ..features_store.store import FeatureStore
 from ..features_store.trial import Trial
 from .config import TrainConfig
@@ -79,7 +80,7 @@ def load(store: FeatureStore, sources: Mapping[str, TrialSource], modalities: Se
             out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
             valid[at][rows], told = _read(trial, modality, out)
             real = valid[at][rows]
-            found.append(moments_of(torch.from_numpy(out if real.all() else out[real])))
+            found.append(moments_of(out if real.all() else out[real]))
             notes += [f"{name}: {told}"] if told else []
         moments[name] = tuple(found)
     labels, labelled = _label_tables(sources, total)
@@ -111,9 +112,9 @@ def _width(store: FeatureStore, sources: Mapping[str, TrialSource], modality: st
         shape = trial[modality].shape
         if len(shape) != 2:
             raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer takes features [T, D]")
-        if shape[0] != trial.rows:
-            told = f"trial {source.stored!r} has {trial.rows} rows, but its {modality} has {shape[0]}"
-            raise ValueError(f"{told}; extract it again with `avfuse extract --overwrite`")
+        if f"{modality}{VALID_SUFFIX}" not in trial:
+            raise ValueError(f"{modality} is no feature: trial {source.stored!r} does not say which rows are real")
+        _check_rows(trial, modality, shape[0])
         widths.setdefault(shape[1], source.stored)
     if len(widths) > 1:
         told = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
@@ -121,19 +122,32 @@ def _width(store: FeatureStore, sources: Mapping[str, TrialSource], modality: st
     return next(iter(widths))
 
 
+def _check_rows(trial: Trial, array: str, rows: int) -> None:
+    if rows != trial.rows:
+        told = f"trial {trial.name!r} has {trial.rows} rows, but its {array} has {rows}"
+        raise ValueError(f"{told}; extract it again with `avfuse extract --overwrite`")
+
+
 def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
-    out[:stored] = trial.window(modality, 0, stored)
+    if len(out) == trial.rows and trial[modality].dtype == out.dtype:
+        trial.read_into(modality, out)
+    else:
+        with np.errstate(over="ignore"):  # float64 numbers beyond float32 are not finite here
+            out[:stored] = trial.window(modality, 0, stored)
     out[stored:] = out[stored - 1] if stored else 0
+    real = trial.valid(modality)
+    _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))
     valid = np.zeros(len(out), np.bool_)
-    valid[:stored] = trial.valid(modality)[:stored]
-    if np.isfinite(np.sum(out, dtype=np.float64)):
+    valid[:stored] = real[:stored]
+    if np.isfinite(out).all():
         return valid, ""
-    broken = ~np.isfinite(out).all(axis=1)
+    broken = np.flatnonzero(~np.isfinite(out).all(axis=1))
     out[broken] = 0
-    told = f"{broken.sum()} rows of {modality} are not finite (the first is row {int(broken.argmax())})"
-    return valid & ~broken, f"{told}; they count as missing"
+    valid[broken] = False
+    told = f"{np.sum(broken < stored)} rows of {modality} are not finite (the first is row {broken[0]})"
+    return valid, f"{told}; they count as missing"
 
 
 def _resident(tables: Sequence[NDArray[np.float32]], place: str) -> ResidentRows:

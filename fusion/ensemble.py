@@ -19,7 +19,7 @@ from ..features_store.store import FeatureStore
 from .batches import Batches
 from .checkpoint import Description, read_description, read_weights
 from .config import RunConfig
-from .data import load
+from .data import Dataset, load
 from .devices import Room
 from .experiment import fingerprints_of
 from .models.build import build
@@ -84,6 +84,13 @@ def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) 
         )
 
 
+def _check_widths(run: TrainedRun, data: Dataset) -> None:
+    seen, here = run.described.features.widths, dict(zip(data.modalities, data.widths, strict=True))
+    if other := [name for name in here if here[name] != seen[name]]:
+        told = ", ".join(f"{name} is {here[name]} wide, it has learned from {seen[name]}" for name in other)
+        raise ValueError(f"{run.folder} cannot be used with these features: {told}")
+
+
 def predict_with(
     runs: Sequence[TrainedRun],
     store: FeatureStore,
@@ -104,6 +111,7 @@ def predict_with(
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
         data = load(store, {name: sources[name] for name in names}, modalities, room)
         for run in alike:
+            _check_widths(run, data)
             config, trials = run.described.config, wanted[run.folder]
             batches = Batches(data, run.described.statistics, config)
             windows = data.windows(trials, config)

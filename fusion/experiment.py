@@ -5,11 +5,13 @@ Tested by tests/fusion/test_crossval.py and tests/faults/test_train_input.py.
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..features_store.corpus import Corpus
+from ..features_store.files import LocalFiles
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
 from .checkpoint import Description, Features
@@ -65,17 +67,22 @@ def open_experiment(
         )
     data = load(store, matched.trials, config.modalities, room_of(run))
     features = Features(
-        store.path,
+        _place(store),
         fingerprints,
         tuple(name for name in untrained_features(store) if name in config.modalities),
         dict(zip(data.modalities, data.widths, strict=True)),
     )
-    return Experiment(data, kept, features, str(corpus.root), (*_notes(matched), *data.notes))
+    return Experiment(data, kept, features, os.path.abspath(corpus.root), (*_notes(matched), *data.notes))
 
 
 def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int]:
     """{fingerprint: number of trials} of these trials of a store."""
     return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
+
+
+def _place(store: FeatureStore) -> str:
+    """Where the store is, from whatever folder it is looked for again."""
+    return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
 
 
 def _kept(fold: Fold, matched: Matched) -> Fold:

@@ -125,11 +125,15 @@ def state_of(learner: Learner, history: list[dict[str, object]], best: dict[str,
 
 
 def restore(learner: Learner, state: State) -> None:
-    """Go on from a saved state."""
-    learner.model.load_state_dict(state.model)
-    learner.optimizer.load_state_dict(state.optimizer)
-    learner.plateau.load_state_dict(state.plateau)
-    learner.scaler.load_state_dict(state.scaler)
+    """Go on from a saved state. Raises ValueError where it is that of another network."""
+    try:
+        learner.model.load_state_dict(state.best)
+        learner.model.load_state_dict(state.model)
+        learner.optimizer.load_state_dict(state.optimizer)
+        learner.plateau.load_state_dict(state.plateau)
+        learner.scaler.load_state_dict(state.scaler)
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        raise ValueError(f"the saved training.pt is not of this network: {error}") from error
 
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:

@@ -81,7 +81,8 @@ def _padded(array: Any, begin: int, end: int, window: int) -> NDArray[np.float32
     out = np.zeros((window, array.shape[1]), np.float32)
     stored = array.shape[0]
     if stored:
-        rows = np.asarray(array[min(begin, stored - 1) : min(end, stored)], np.float32)
+        with np.errstate(over="ignore"):  # float64 numbers beyond float32 are not finite here
+            rows = np.asarray(array[min(begin, stored - 1) : min(end, stored)], np.float32)
         rows = np.where(np.isfinite(rows).all(1, keepdims=True), rows, np.float32(0))
         out[: len(rows)] = rows
         out[len(rows) : end - begin] = rows[-1]

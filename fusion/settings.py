@@ -6,9 +6,10 @@ Tested by tests/fusion/test_settings.py.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
-from typing import Any, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..features_store.types import JsonValue
 from .config import PRESETS, ModelSettings, TrainConfig
@@ -76,9 +77,18 @@ def _reader(kind: Any) -> Callable[[str], Any]:
     if get_origin(kind) is tuple:
         item = get_args(kind)[0]
         return lambda text: tuple(item(part.strip()) for part in text.strip("[]()").split(",") if part.strip())
+    if get_origin(kind) is Literal:
+        return lambda text: {word: word for word in get_args(kind)}[text]
     if kind is bool:
         return lambda text: Words[text.lower()]
-    return kind if kind in (int, float) else str
+    readers: dict[Any, Callable[[str], Any]] = {int: int, float: _finite}
+    return readers.get(kind, str)
+
+
+def _finite(text: str) -> float:
+    if not math.isfinite(value := float(text)):
+        raise ValueError(text)
+    return value
 
 
 def _told(kind: Any) -> str:

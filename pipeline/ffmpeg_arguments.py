@@ -62,6 +62,7 @@ def _compile(info: VideoInfo, stream: int, **options: Any) -> list[str]:
 
 
 def passthrough_option(version: str) -> str:
+    """The option by which this ffmpeg neither drops nor repeats frames."""
     # -fps_mode came with 5.1; builds from git have no number and are newer
     number = re.match(r"n?(\d+)\.(\d+)", version)
     return "vsync" if number and (int(number[1]), int(number[2])) < (5, 1) else "fps_mode"

@@ -1,14 +1,19 @@
-"""Real clips (skipped with a reason where they are missing) and generated ones."""
+"""Real clips (skipped with a reason where they are missing), generated ones, and runs of training in a second."""
 
 import json
 import os
 import subprocess
 import wave
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner, Result
+
+from avfuse.cli import main
+from avfuse.features_store.store import FeatureStore
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
 
@@ -104,3 +109,121 @@ def make_clip(tmp_path_factory, ffmpeg_run, write_wav) -> Callable[..., Path]:
         return folder / f"late_{name}"
 
     return make
+
+
+@dataclass(frozen=True)
+class Small:
+    """A store of the features `face` [T, 6] and `voice` [T, 4], and labels in the Aff-Wild2 layout."""
+
+    store: Path
+    annotations: Path
+
+    def rows(self, trial: str) -> dict[str, np.ndarray]:
+        """A trial's arrays as they may be written again."""
+        return {name: array[:] for name, array in FeatureStore(self.store)[trial].items()}
+
+    def rewrite(self, trial: str, fingerprint: str = "planted", **arrays: np.ndarray | None) -> None:
+        """Write a trial again with these arrays changed, or left out where they are None."""
+        changed = {name: rows for name, rows in {**self.rows(trial), **arrays}.items() if rows is not None}
+        FeatureStore(self.store, mode="a").write(trial, changed, {"fingerprint": fingerprint})
+
+    def labels(self, trial: str) -> Path:
+        """A trial's label file."""
+        return next(self.annotations.rglob(f"{trial}.txt"))
+
+
+@pytest.fixture(scope="session")
+def plant_small() -> Callable[..., Small]:
+    """Write trials clip0 …, every fourth one to validate on; clip3 has ten masked rows in the middle."""
+
+    def plant(folder: Path, trials: int = 8, **attributes) -> Small:
+        rng = np.random.default_rng(7)
+        store = FeatureStore(folder / "features.zarr", mode="a")
+        to_face, to_voice = rng.standard_normal((1, 6)), rng.standard_normal((1, 4))
+        for number in range(trials):
+            time_s = np.arange(100 + 5 * number) / 25
+            labels = 0.6 * np.sin(time_s[:, None] * rng.uniform(0.5, 2.5, 2) + rng.uniform(0, 6, 2))
+            arrays = {"time": time_s}
+            for name, told in (("face", labels[:, :1] @ to_face), ("voice", labels[:, 1:] @ to_voice)):
+                arrays[name] = (told + 0.3 * rng.standard_normal(told.shape)).astype(np.float32)
+                arrays[f"{name}_valid"] = np.ones(len(told), bool)
+            store.write(f"clip{number}", arrays, {"fingerprint": "planted", **attributes})
+            if number == 3:
+                labels[40:50] = -5
+            part = "Validation_Set" if number % 4 == 3 else "Train_Set"
+            path = folder / "annotations" / "VA_Estimation_Challenge" / part / f"clip{number}.txt"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("valence,arousal\n" + "".join(f"{v:.6f},{a:.6f}\n" for v, a in labels))
+        return Small(folder / "features.zarr", folder / "annotations")
+
+    return plant
+
+
+@pytest.fixture(scope="session")
+def avfuse() -> Callable[..., Result]:
+    """The command line in this process, where torch is loaded once, on one thread: two wait for each other."""
+    import torch
+
+    def run(*words) -> Result:
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            result = CliRunner().invoke(main, [*map(str, words)])
+        finally:
+            torch.set_num_threads(threads)
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def train_words() -> Callable[..., tuple]:
+    """`train` with a network that learns a Small corpus in a second."""
+    settings = {
+        "lead_channels": "8,8",
+        "other_channels": "8,8",
+        "attention_width": 8,
+        "heads": 2,
+        "hidden": 8,
+        "window_frames": 60,
+        "hop_frames": 40,
+        "lr": 0.003,
+        "warmup_epochs": 1,
+    }
+
+    def words(corpus: Small, out: Path, *more) -> tuple:
+        given = ("train", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out)
+        small = ("--modalities", "face,voice", "--fold", 0, "--epochs", 3, "--device", "cpu")
+        told = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        return (*given, *small, *told, "--no-plots", "--no-tensorboard", *more)
+
+    return words
+
+
+@pytest.fixture(scope="session")
+def fit(avfuse, train_words) -> Callable[..., Result]:
+    """Train a Small corpus in this process; it must go well."""
+
+    def run(corpus: Small, out: Path, *more) -> Result:
+        result = avfuse(*train_words(corpus, out, *more))
+        assert result.exit_code == 0, result.stderr
+        return result
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def same_run() -> Callable[[Path, Path], None]:
+    """Two runs must have the same history, seconds aside, the same scores and, bit for bit, the same weights."""
+
+    def check(one: Path, other: Path) -> None:
+        for name in ("model.safetensors", "metrics.json"):
+            assert (one / name).read_bytes() == (other / name).read_bytes()
+        lines = [(run / "history.csv").read_text().splitlines() for run in (one, other)]
+        histories = [[line.rpartition(",")[0] for line in of_one] for of_one in lines]
+        assert histories[0] == histories[1]
+        assert len(histories[0]) > 1
+
+    return check

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ConcatSettings
+from ..dropout import Dropout
 
 
 class Concat(nn.Module):
@@ -15,7 +16,7 @@ class Concat(nn.Module):
 
     def __init__(self, settings: ConcatSettings, widths: Sequence[int], outputs: int) -> None:
         super().__init__()
-        self.dropout = nn.Dropout(settings.dropout)
+        self.dropout = Dropout(settings.dropout)
         self.linear = nn.Linear(sum(widths), outputs)
 
     def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], inside: Tensor) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ..attention import CrossAttention
 from ..config import CrossAttentionSettings
+from ..dropout import Dropout
 from ..tcn import MultiScaleTCN
 
 
@@ -32,14 +33,15 @@ class CrossAttentionFusion(nn.Module):
         )
         lead, *others = (len(settings.kernels) * levels[-1] for levels in channels)
         self.attention = nn.ModuleList(
-            CrossAttention(lead, other, settings.attention_width, settings.heads) for other in others
+            CrossAttention(lead, other, settings.attention_width, settings.heads, settings.attention_reach)
+            for other in others
         )
         width = lead + len(others) * settings.attention_width
         self.head = nn.Sequential(
             nn.LayerNorm(width),
             nn.Linear(width, settings.hidden),
             nn.GELU(),
-            nn.Dropout(settings.dropout),
+            Dropout(settings.dropout),
             nn.Linear(settings.hidden, outputs),
             nn.Tanh() if settings.tanh else nn.Identity(),
         )

