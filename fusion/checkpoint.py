@@ -121,7 +121,7 @@ def save_state(folder: Path, state: State) -> None:
     """Replace the state at once: whatever happens, the last one or this one is there. Raises OSError."""
     content = io.BytesIO()
     torch.save(asdict(state), content)
-    replace_file(folder / "training.pt", content.getvalue())
+    _replace(folder / "training.pt", content.getvalue())
 
 
 def load_state(folder: Path) -> State | None:
@@ -151,11 +151,11 @@ def write_results(
     folder: Path, history: Sequence[Mapping[str, Any]], best: Mapping[str, Tensor], best_row: Mapping[str, Any]
 ) -> None:
     """What people and programs read: history.csv, and the best network with its scores where it is another one."""
-    replace_file(folder / "history.csv", _history_csv(history))
+    _replace(folder / "history.csv", _history_csv(history))
     metrics = folder / "metrics.json"
     if not metrics.is_file() or _read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
-        replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
+        _replace(folder / "model.safetensors", safetensors.torch.save(tensors))
         _write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
 
 
@@ -196,8 +196,16 @@ def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
+def _replace(path: Path, content: bytes) -> None:
+    """Replace a file at once. Raises OSError with its name: a full disk has none."""
+    try:
+        replace_file(path, content)
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error
+
+
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
+    _replace(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -19,17 +19,16 @@ from .checkpoint import Description, read_description, write_description
 from .config import RunConfig, TrainConfig
 from .environment import environment
 from .experiment import Experiment
-from .settings import differences
-from .tables import (
+from .fold_scores import (
     CrossValidation,
     RunScore,
     cross_validation,
     cross_validation_cells,
     cross_validation_csv,
     cross_validation_json,
-    markdown_table,
-    text_table,
 )
+from .settings import differences
+from .tables import markdown_table, text_table
 from .train import Outcome, Watcher, train
 
 

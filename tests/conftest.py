@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import wave
 from collections.abc import Callable
@@ -133,10 +134,22 @@ class Small:
 
 
 @pytest.fixture(scope="session")
-def plant_small() -> Callable[..., Small]:
-    """Write trials clip0 …, every fourth one to validate on; clip3 has ten masked rows in the middle."""
+def plant_small(tmp_path_factory) -> Callable[..., Small]:
+    """Write trials clip0 …, every fourth one to validate on; clip3 has ten masked rows in the middle.
+
+    Each kind is made once and copied.
+    """
+    made: dict[str, Path] = {}
 
     def plant(folder: Path, trials: int = 8, **attributes) -> Small:
+        kind = f"{trials} {attributes}"
+        if kind not in made:
+            made[kind] = tmp_path_factory.mktemp("small")
+            write(made[kind], trials, attributes)
+        shutil.copytree(made[kind], folder, dirs_exist_ok=True)
+        return Small(folder / "features.zarr", folder / "annotations")
+
+    def write(folder: Path, trials: int, attributes: dict) -> None:
         rng = np.random.default_rng(7)
         store = FeatureStore(folder / "features.zarr", mode="a")
         to_face, to_voice = rng.standard_normal((1, 6)), rng.standard_normal((1, 4))
@@ -154,7 +167,6 @@ def plant_small() -> Callable[..., Small]:
             path = folder / "annotations" / "VA_Estimation_Challenge" / part / f"clip{number}.txt"
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("valence,arousal\n" + "".join(f"{v:.6f},{a:.6f}\n" for v, a in labels))
-        return Small(folder / "features.zarr", folder / "annotations")
 
     return plant
 

@@ -54,7 +54,19 @@ def test_python_m_avfuse_is_the_same():
     assert done.stdout == f"avfuse, version {__version__}\n"
 
 
-@pytest.mark.parametrize("words", [["--help"], ["extract", "--help"], ["status", "--help"], ["weights", "list"]])
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["--help"],
+        ["extract", "--help"],
+        ["status", "--help"],
+        ["weights", "list"],
+        ["train", "--help"],
+        ["folds", "--help"],
+        ["synth", "--help"],
+        ["predict", "--help"],
+    ],
+)
 def test_help_loads_nothing_heavy(words):
     code = (
         "import sys\nfrom avfuse.cli import main\n"
