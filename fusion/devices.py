@@ -44,17 +44,16 @@ def room_of(run: RunConfig) -> Room:
 
 def find_device(name: str) -> torch.device:
     """`auto`, `cpu` or `cuda[:N]` to a device. Raises ValueError where it is not there."""
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     try:
-        device = torch.device(name)
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
     except RuntimeError as error:
         raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}") from error
     if device.type not in ("cpu", "cuda"):
         raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}")
     if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
         raise ValueError(f"there is no device {name} here (`avfuse doctor` shows what there is)")
-    return device
+    # With its number, as tensors name the device they are on.
+    return device if device.type == "cpu" else torch.device("cuda", device.index or 0)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

@@ -1,4 +1,4 @@
-"""Predictions smoothed over time, after the overlaps are averaged and before clipping.
+"""Predictions smoothed over time, after overlaps and runs are averaged; who smooths clips to [-1, 1] again.
 
     ma:7        moving average, the 3 rows before, the row itself and the 3 after
     ma:7,13     7 rows for valence, 13 for arousal (team RAS, 10th ABAW)
