@@ -22,8 +22,12 @@ COMMANDS = {
         "Videos below a folder → frame-synchronised features in a store.",
     ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
-    "evaluate": ("fusion.commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
-    "predict": ("fusion.commands", "predict", "Valence and arousal of every trial; the challenge's submission file."),
+    "evaluate": ("fusion.result_commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
+    "predict": (
+        "fusion.result_commands",
+        "predict",
+        "Valence and arousal of every trial; the challenge's submission file.",
+    ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
     "verify": (
         "features_store.commands",

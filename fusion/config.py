@@ -132,7 +132,7 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run: nothing here changes a number beyond rounding."""
+    """How to run. Numbers change by rounding alone; compiled, dropout also draws others. Kept in environment.json."""
 
     device: str = "auto"
     precision: Precision = "fp32"

@@ -84,7 +84,7 @@ def do_run(
     described = experiment.describe(planned.config, planned.fold)
     if (planned.folder / "config.json").is_file():
         described = _same(planned.folder, described, allow_other)
-    write_description(planned.folder, described, environment(experiment.data))
+    write_description(planned.folder, described, environment(experiment.data, run))
     outcome = train(described, experiment.data, run, planned.folder, watcher)
     keep(outcome)
     checkpoint.write_finished(planned.folder, outcome.reason, len(outcome.history))

@@ -49,8 +49,11 @@ class Matched:
 
 
 def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], modalities: Sequence[str]) -> Matched:
-    """The trials `names` of the corpus with features of every modality. Raises ValueError on bad labels."""
-    stored = _by_name(store)
+    """The trials `names` of the corpus with features of every modality.
+
+    Raises ValueError on bad labels, and where two label files mean one trial of the store.
+    """
+    stored, several = _by_name(store)
     trials: dict[str, TrialSource] = {}
     notes: list[str] = []
     missing: list[str] = []
@@ -60,9 +63,13 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
         if trial is None or lacking:
             missing.append(name)
             notes += [f"{name}: the store has no {', '.join(lacking)}; it is left out"] if trial is not None else []
+            notes += [f"{name}: the store has several of this name: {', '.join(several.get(name, []))}"] * (
+                name in several
+            )
             continue
         trials[name] = _labelled(corpus, name, trial)
         notes += _length_notes(trials[name], trial.rows)
+    _check_different(trials)
     unlabelled = set(store) - {stored[name] for name in corpus.files if name in stored}
     return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
 
@@ -88,10 +95,26 @@ def _length_notes(source: TrialSource, stored_rows: int) -> list[str]:
     return [f"{source.name}: {source.rows} label rows but {stored_rows} rows of features"]
 
 
-def _by_name(store: FeatureStore) -> dict[str, str]:
-    """{name a label file may have: name in the store}: whole, and the last part where only one has it."""
+def _check_different(trials: Mapping[str, TrialSource]) -> None:
+    """Raise ValueError where two label files mean one trial: it could stand on both sides of a fold."""
+    first: dict[str, str] = {}
+    for name, source in trials.items():
+        if first.setdefault(source.stored, name) != name:
+            told = (
+                f"the label files {first[source.stored]!r} and {name!r} both mean trial {source.stored!r} of the store"
+            )
+            raise ValueError(f"{told}; remove one")
+
+
+def _by_name(store: FeatureStore) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """{name a label file may have: name in the store}: whole, and the last part where only one has it.
+
+    Also {last part: the names that share it}.
+    """
     short: dict[str, list[str]] = defaultdict(list)
     names = store.trials()
     for name in names:
         short[name.rpartition("/")[2]].append(name)
-    return {last: found[0] for last, found in short.items() if len(found) == 1} | {name: name for name in names}
+    alone = {last: found[0] for last, found in short.items() if len(found) == 1}
+    several = {last: found for last, found in short.items() if len(found) > 1 and last not in names}
+    return alone | {name: name for name in names}, several

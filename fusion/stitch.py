@@ -40,7 +40,10 @@ class Stitcher:
 def predict(
     model: nn.Module, data: Dataset, batches: Batches, windows: Windows, columns: int, precision: Precision
 ) -> NDArray[np.float32]:
-    """Predictions of the table's rows [N, C], clipped to [-1, 1]; rows outside of `windows` are 0."""
+    """Predictions of the table's rows [N, C], clipped to [-1, 1]; rows outside of `windows` are 0.
+
+    Raises ValueError where one is no number.
+    """
     device = data.labels.device
     stitcher = Stitcher(len(data.labels) - 1, columns, device)
     model.eval()
@@ -48,6 +51,8 @@ def predict(
         for batch in batches.all(windows):
             stitcher.add(batch.index, model(batch.features, batch.valid, batch.inside))
     rows: NDArray[np.float32] = stitcher.mean().clamp(-1, 1).cpu().numpy()
+    if not np.isfinite(rows).all():
+        raise ValueError("the network predicts what is no number: try a smaller lr, grad_clip=1 or --precision fp32")
     return rows
 
 

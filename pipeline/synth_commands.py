@@ -30,8 +30,8 @@ def synth(out: Path, trials: int, seconds: float, seed: int, lag_s: float, overw
     face and voice together. Two thirds of the trials are for training. A face picture comes with scikit-image:
     pip install 'avfuse[demo]'.
     """
-    from .synth.corpus import make_corpus  # noqa: PLC0415 - torch and SciPy only where they are used
-    from .synth.planning import SynthConfig  # noqa: PLC0415
+    from .synth.corpus import make_corpus
+    from .synth.planning import SynthConfig
 
     config = SynthConfig(trials, seconds, seed, lag_s)
     with _bar(out) as tell:
@@ -42,7 +42,7 @@ def synth(out: Path, trials: int, seconds: float, seed: int, lag_s: float, overw
 
 @contextmanager
 def _bar(out: Path) -> Iterator[Callable[[str], None]]:
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     # On a pipe or in a log a redrawn bar is noise.
     with tqdm(desc=str(out), unit="clip", disable=None) as bar:

@@ -41,7 +41,7 @@ def fetch(names: tuple[str, ...], all_files: bool) -> None:
 
     AVFUSE_WEIGHTS_MIRROR=https://… takes them from another folder; AVFUSE_OFFLINE=1 forbids all downloads.
     """
-    from .download import fetch as download  # noqa: PLC0415 - urllib and ssl only where they are used
+    from .download import fetch as download
 
     if bool(names) == all_files:
         raise click.UsageError("give the NAME of what to fetch, or --all")
@@ -120,7 +120,7 @@ def _paragraph(described: dict[str, str | int | None]) -> str:
 
 @contextmanager
 def _bar(file: WeightFile) -> Iterator[Progress]:
-    from tqdm import tqdm  # noqa: PLC0415
+    from tqdm import tqdm
 
     # On a pipe or in a log a redrawn bar is noise.
     with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:

@@ -114,7 +114,7 @@ class TestOnlyWhatIsLeft:
         shutil.rmtree(runs / "fold3/seed1")
         before = contents(runs)
         result = fit(small, runs, "--fold", 3, "--seeds", 1, "--seed", 1, "--epochs", 2, "--out", runs / "fold3/seed1")
-        assert "1 runs to do, 0 done before" in result.stderr
+        assert "1 run to do, 0 done before" in result.stderr
         assert before.items() <= contents(runs).items()
         assert "0 runs to do, 12 done before" in fit(small, runs, *WHOLE).stderr
 

@@ -147,3 +147,17 @@ def test_an_empty_store(tmp_path, corpus):
 def test_labels_and_flags_are_of_one_length(shape):
     with pytest.raises(ValueError, match=r"x: labels \(.*\) but 4 flags"):
         TrialSource("x", "x", np.zeros(shape, np.float32), np.ones(4, bool))
+
+
+def test_a_last_part_that_two_trials_share_is_no_name(make_store, corpus):
+    found = matched(make_store({"batch1/x": features(4), "batch2/x": features(4)}), corpus({"x": 4}))
+    assert not found.trials
+    assert any("several of this name: batch1/x, batch2/x" in note for note in found.notes)
+
+
+def test_two_label_files_cannot_mean_one_trial(make_store, tmp_path):
+    for name in ("x.csv", "batch1/x.csv"):
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).write_text("valence,arousal\n0,0\n0,0\n")
+    with pytest.raises(ValueError, match=r"'batch1/x' and 'x' both mean trial 'batch1/x'"):
+        matched(make_store({"batch1/x": features(2)}), open_corpus(tmp_path / "labels"))

@@ -1,0 +1,211 @@
+"""A run of training that is stopped at any moment goes on as if it had not been."""
+
+import fcntl
+import json
+import os
+import pty
+import re
+import select
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import time
+from dataclasses import replace
+from functools import cache
+
+import pytest
+from safetensors.torch import load_file
+
+from avfuse.fusion.checkpoint import load_state
+
+TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
+EPOCHS = 12
+
+# Each run in a process of its own, which dies at its n-th flush of a file or folder to the disk.
+DIES = """
+import json, os, signal, sys
+import torch, zarr
+import avfuse.fusion.commands, avfuse.fusion.crossval, avfuse.fusion.evaluate
+from avfuse.cli import main
+
+parameter = torch.zeros(1, requires_grad=True)
+parameter.grad = torch.zeros(1)
+torch.optim.Adam([parameter]).step()  # loads what takes long, once for all children
+flush = os.fsync
+for line in sys.stdin:
+    last, words = json.loads(line)
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+        done = 0
+        def fsync(handle):
+            global done
+            done += 1
+            if done == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            flush(handle)
+        os.fsync = fsync
+        try:
+            main(words, standalone_mode=False)
+        finally:
+            print(done, flush=True)
+            os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        print("killed", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, plant_small):
+    return plant_small(tmp_path_factory.mktemp("corpus"))
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(corpus, fit, tmp_path_factory):
+    """What a run of so many epochs gives."""
+
+    @cache
+    def make(epochs):
+        run = tmp_path_factory.mktemp("whole") / str(epochs)
+        fit(corpus, run, "--epochs", epochs)
+        return run
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def alone(cli):
+    """The command line on one thread: two wait for each other on a busy machine."""
+    return replace(cli, environment={**cli.environment, "OMP_NUM_THREADS": "1"})
+
+
+@pytest.fixture
+def whole_again(corpus, fit, same_run, uninterrupted):
+    """Go on with a run; what comes out is what an uninterrupted one gives, and nothing else lies there."""
+
+    def check(run, epochs):
+        fit(corpus, run, "--epochs", epochs, "--resume")
+        same_run(run, uninterrupted(epochs))
+        for one in (uninterrupted(epochs) / "predictions").iterdir():
+            assert (run / "predictions" / one.name).read_bytes() == one.read_bytes()
+        assert json.loads((run / "finished.json").read_text())["epochs"] == epochs
+        assert [path for path in run.rglob("*") if TEMPORARY.fullmatch(path.name)] == []
+
+    return check
+
+
+def epochs_in(run):
+    path = run / "history.csv"
+    return len(path.read_text().splitlines()) - 1 if path.is_file() else 0
+
+
+def wait_for_epoch(run, epoch, process):
+    until_s = time.monotonic() + 60
+    while epochs_in(run) < epoch:
+        assert process.poll() is None, "the run ended before it was to be stopped"
+        assert time.monotonic() < until_s
+        time.sleep(0.002)
+
+
+@pytest.fixture(scope="module")
+def killed(corpus, train_words, tmp_path_factory):
+    """Runs of two epochs, killed at each flush of a file in turn: before it gets its name."""
+    folder = tmp_path_factory.mktemp("killed")
+    with subprocess.Popen(
+        [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    ) as process:
+
+        def run(last):
+            words = [*map(str, train_words(corpus, folder / str(last), "--epochs", 2))]
+            print(json.dumps([last, words]), file=process.stdin, flush=True)
+            return process.stdout.readline().strip()
+
+        flushes = int(run(0))
+        # A file is flushed, then its folder: 1 to 10 describe the run, 11 to 18 are the first epoch's.
+        flushes_of_files = [1, 9, 11, *range(19, flushes, 2)]
+        assert {run(last) for last in flushes_of_files} == {"killed"}
+        process.stdin.close()
+    assert process.returncode == 0
+    return [folder / str(last) for last in flushes_of_files]
+
+
+def test_killed_while_any_file_is_written(killed, whole_again):
+    """Description, state, weights, scores, history, predictions, the mark of the end: it goes on from each."""
+    saved = []
+    for run in killed:
+        left = [path for path in run.rglob("*") if TEMPORARY.fullmatch(path.name)]
+        assert len(left) == 1
+        state = load_state(run)
+        saved.append(0 if state is None else len(state.history))
+        if (run / "model.safetensors").exists():
+            load_file(run / "model.safetensors")
+        assert not (run / "finished.json").exists()
+        whole_again(run, 2)
+    assert saved == sorted(saved)
+    assert set(saved) == {0, 1, 2}
+
+
+def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tmp_path):
+    """With all its pictures and events; without --resume a second call touches nothing."""
+    words = train_words(corpus, tmp_path / "run", "--epochs", EPOCHS, "--plots", "--tensorboard")
+    with alone.start(*map(str, words)) as process:
+        wait_for_epoch(tmp_path / "run", 3, process)
+        process.kill()
+        _, said = process.communicate(timeout=10)
+    assert process.returncode == -signal.SIGKILL
+    assert b"1 run to do" in said
+    assert b"\r" not in said
+    before = (tmp_path / "run" / "training.pt").read_bytes()
+    assert 3 <= len(load_state(tmp_path / "run").history) < EPOCHS
+    result = avfuse(*words)
+    assert result.exit_code == 1
+    told = f"Error: {tmp_path / 'run'} holds a run that has not ended: --resume goes on, or name another --out"
+    assert result.stderr.splitlines()[-1] == told
+    assert (tmp_path / "run" / "training.pt").read_bytes() == before
+    whole_again(tmp_path / "run", EPOCHS)
+
+
+def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path):
+    """A bar while it runs, one line at the end, exit code 1."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
+    streams = {"stdin": end, "stdout": end, "stderr": end}
+
+    def own_terminal():
+        os.setsid()
+        fcntl.ioctl(end, termios.TIOCSCTTY, 0)
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # a suite started in the background ignores it
+
+    words = train_words(corpus, tmp_path / "run", "--epochs", EPOCHS)
+    try:
+        with alone.start(*map(str, words), preexec_fn=own_terminal, **streams) as process:
+            os.close(end)
+            wait_for_epoch(tmp_path / "run", 2, process)
+            os.write(terminal, b"\x03")
+            said = read_terminal(terminal)
+    finally:
+        os.close(terminal)
+    assert process.returncode == 1
+    assert "Traceback" not in said
+    last = said.rstrip().splitlines()[-1]
+    told = f"Error: interrupted; --resume goes on from the last epoch that is saved in {tmp_path / 'run'}"
+    assert last == told
+    assert f"fold 0 seed 0 epoch 2/{EPOCHS}:" in said
+    assert said.replace("\r\n", "\n").count("\r") > 2
+    assert 2 <= len(load_state(tmp_path / "run").history) < EPOCHS
+    whole_again(tmp_path / "run", EPOCHS)
+
+
+def read_terminal(terminal):
+    """All that comes until the other end is closed."""
+    said, until_s = b"", time.monotonic() + 20
+    while time.monotonic() < until_s:
+        if not select.select([terminal], [], [], 0.2)[0]:
+            continue
+        try:
+            said += os.read(terminal, 1 << 16)
+        except OSError:  # nobody has it open any more
+            return said.decode(errors="replace")
+    raise AssertionError(f"still running: {said!r}")
