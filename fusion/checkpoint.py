@@ -53,13 +53,14 @@ class Features:
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is: settings, fold, statistics, features, and where its labels came from."""
+    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256."""
 
     config: TrainConfig
     fold: Fold
     statistics: Mapping[str, Statistics]
     features: Features
     annotations: str
+    labels_sha256: str
 
 
 @dataclass
@@ -86,7 +87,7 @@ def write_description(folder: Path, described: Description, environment: Mapping
     for path in folder.rglob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
-    _write_json(folder / "fold.json", {**asdict(described.fold), "annotations": described.annotations})
+    _write_json(folder / "fold.json", {**asdict(described.fold), **_labels(described)})
     _write_json(folder / "features.json", asdict(described.features))
     _write_json(folder / "statistics.json", statistics_json(described.statistics))
     _write_json(folder / "environment.json", environment)
@@ -108,6 +109,7 @@ def read_description(folder: Path) -> Description:
             statistics=statistics_from_json(_read_json(folder, "statistics.json")),
             features=Features(**{**features, "untrained": tuple(features["untrained"])}),
             annotations=fold["annotations"],
+            labels_sha256=fold["labels_sha256"],
         )
         widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
         if widths != described.features.widths:
@@ -117,11 +119,20 @@ def read_description(folder: Path) -> Description:
         raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
 
 
+def _labels(described: Description) -> dict[str, str]:
+    return {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
+
+
 def save_state(folder: Path, state: State) -> None:
     """Replace the state at once: whatever happens, the last one or this one is there. Raises OSError."""
     content = io.BytesIO()
     torch.save(asdict(state), content)
-    _replace(folder / "training.pt", content.getvalue())
+    replace_file(folder / "training.pt", content.getvalue())
+
+
+def has_state(folder: Path) -> bool:
+    """Whether a run has learned anything yet."""
+    return (folder / "training.pt").is_file()
 
 
 def load_state(folder: Path) -> State | None:
@@ -151,11 +162,11 @@ def write_results(
     folder: Path, history: Sequence[Mapping[str, Any]], best: Mapping[str, Tensor], best_row: Mapping[str, Any]
 ) -> None:
     """What people and programs read: history.csv, and the best network with its scores where it is another one."""
-    _replace(folder / "history.csv", _history_csv(history))
+    replace_file(folder / "history.csv", _history_csv(history))
     metrics = folder / "metrics.json"
     if not metrics.is_file() or _read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
-        _replace(folder / "model.safetensors", safetensors.torch.save(tensors))
+        replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
         _write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
 
 
@@ -188,6 +199,16 @@ def write_finished(folder: Path, reason: str, epochs: int) -> None:
     _write_json(folder / "finished.json", {"reason": reason, "epochs": epochs})
 
 
+def epochs_done(folder: Path) -> int:
+    """Epochs of a finished run."""
+    return int(_read_json(folder, "finished.json")["epochs"])
+
+
+def unmark_finished(folder: Path) -> None:
+    """A run that goes on has not ended."""
+    (folder / "finished.json").unlink(missing_ok=True)
+
+
 def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     text = io.StringIO()
     writer = csv.DictWriter(text, HISTORY, extrasaction="ignore", lineterminator="\n")
@@ -196,16 +217,8 @@ def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     return text.getvalue().encode()
 
 
-def _replace(path: Path, content: bytes) -> None:
-    """Replace a file at once. Raises OSError with its name: a full disk has none."""
-    try:
-        replace_file(path, content)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error
-
-
 def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    _replace(path, (json.dumps(content, indent=1) + "\n").encode())
+    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def _read_json(folder: Path, name: str) -> dict[str, Any]:

@@ -31,9 +31,10 @@ def train(**options: Any) -> None:
     """
     from ..features_store.status import untrained_line
     from ..features_store.store import FeatureStore
-    from .crossval import plan_runs, still_to_do
+    from .crossval import plan_runs, still_to_do, stops_short
     from .experiment import open_experiment
     from .fold_options import manifest_of
+    from .progress import shown
 
     config, run = _config(options), run_config(options)
     fold_words = ("annotations", "folds", "group", "groups", "manifest")
@@ -43,6 +44,9 @@ def train(**options: Any) -> None:
     runs = plan_runs(options["out"], numbers, seeds, config)
     todo = still_to_do(runs, resume=options["resume"] or len(runs) > 1)
     done_before = len(runs) - len(todo)
+    short = [planned for planned in runs if planned not in todo and stops_short(planned)]
+    if short:
+        click.echo(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on", err=True)
     click.echo(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {done_before} done before", err=True)
     failed: dict[Planned, str] = {}
     if todo:
@@ -51,7 +55,7 @@ def train(**options: Any) -> None:
             click.echo(line, err=True)
         folds = sorted({planned.fold for planned in todo})
         allowed = options["allow_other_features"]
-        experiment = open_experiment(store, corpus, manifest, folds, config, run, allowed)
+        experiment = open_experiment(store, corpus, manifest, folds, config, run, allowed, shown)
         _tell_experiment(experiment)
         failed = _do_all(todo, experiment, store, options)
     if done := [planned for planned in runs if planned not in failed]:
@@ -97,19 +101,20 @@ def _do_all(
 
 def _do(planned: Planned, experiment: Experiment, store: FeatureStore, options: dict[str, Any]) -> None:
     """One run with its bar, pictures and summary."""
-    from .crossval import do_run
+    from .crossval import begin_run, do_run
     from .watch import make_watcher, wants_tensorboard
 
-    name = f"fold {planned.fold} seed {planned.config.seed}"
+    name, run = f"fold {planned.fold} seed {planned.config.seed}", run_config(options)
+    described = begin_run(planned, experiment, run, options["allow_other_features"])
     tensorboard = wants_tensorboard(options["tensorboard"])
     watcher = make_watcher(name, planned.config.max_epochs, planned.folder, tensorboard)
     try:
         outcome = do_run(
-            planned,
+            described,
+            planned.folder,
             experiment,
-            run_config(options),
+            run,
             watcher,
-            options["allow_other_features"],
             lambda outcome: _keep(planned, experiment, store, outcome, options["plots"]),
         )
     except KeyboardInterrupt:

@@ -17,6 +17,7 @@ from ..features_store.disk import replace_file
 from . import checkpoint
 from .checkpoint import Description, read_description, write_description
 from .config import RunConfig, TrainConfig
+from .devices import out_of_memory
 from .environment import environment
 from .experiment import Experiment
 from .fold_scores import (
@@ -69,25 +70,41 @@ def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
     return left
 
 
+def stops_short(run: Planned) -> bool:
+    """Whether a finished run was asked for fewer epochs than now, and has done them all."""
+    epochs = checkpoint.epochs_done(run.folder)
+    return read_description(run.folder).config.max_epochs <= epochs < run.config.max_epochs
+
+
+def begin_run(planned: Planned, experiment: Experiment, run: RunConfig, allow_other: bool) -> Description:
+    """Make a run's folder, or make sure that the one there is the run that is planned.
+
+    Raises ValueError where the folder holds a run on other trials, labels or features.
+    """
+    described = experiment.describe(planned.config, planned.fold)
+    if checkpoint.has_state(planned.folder):
+        described = _same(planned.folder, described, allow_other)
+    checkpoint.unmark_finished(planned.folder)
+    write_description(planned.folder, described, environment(experiment.data, run))
+    return described
+
+
 def do_run(
-    planned: Planned,
+    described: Description,
+    folder: Path,
     experiment: Experiment,
     run: RunConfig,
     watcher: Watcher,
-    allow_other: bool,
     keep: Callable[[Outcome], None],
 ) -> Outcome:
     """Train one run in its folder; it has finished when `keep` has written what comes of it.
 
-    Raises ValueError where the folder holds a run on other trials or features.
+    Raises ValueError where it cannot go on, also for want of memory.
     """
-    described = experiment.describe(planned.config, planned.fold)
-    if (planned.folder / "config.json").is_file():
-        described = _same(planned.folder, described, allow_other)
-    write_description(planned.folder, described, environment(experiment.data, run))
-    outcome = train(described, experiment.data, run, planned.folder, watcher)
+    with out_of_memory():
+        outcome = train(described, experiment.data, run, folder, watcher)
     keep(outcome)
-    checkpoint.write_finished(planned.folder, outcome.reason, len(outcome.history))
+    checkpoint.write_finished(folder, outcome.reason, len(outcome.history))
     return outcome
 
 
@@ -98,8 +115,12 @@ def score_of(planned: Planned) -> RunScore:
 
 
 def sum_up(out: Path, runs: Sequence[Planned]) -> CrossValidation:
-    """The table over all finished runs, written below `out` as text, Markdown, CSV and JSON."""
-    result = cross_validation(score_of(run) for run in runs)
+    """The table over these runs and all finished ones of the same settings below `out`, written there.
+
+    As text, Markdown, CSV and JSON.
+    """
+    there = {(run.fold, run.config.seed): run for run in [*_others(out, runs[0].config), *runs]}
+    result = cross_validation(score_of(run) for run in there.values())
     for name, content in _files(result):
         replace_file(out / name, content.encode())
     return result
@@ -115,6 +136,16 @@ def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
     yield "crossval.md", f"{result.title}\n\n{markdown_table(cross_validation_cells(result))}"
     yield "crossval.csv", cross_validation_csv(result)
     yield "crossval.json", json.dumps(cross_validation_json(result), indent=1) + "\n"
+
+
+def _others(out: Path, config: TrainConfig) -> Iterator[Planned]:
+    """Finished runs of earlier calls with these settings, seed and epochs aside."""
+    for folder in sorted(out.glob("fold*/seed*")):
+        if checkpoint.is_finished(folder):
+            found = read_description(folder)
+            alike = replace(found.config, seed=config.seed, max_epochs=config.max_epochs)
+            if not differences(alike, config):
+                yield Planned(found.fold.number, found.config, folder)
 
 
 def _found(run: Planned) -> Description:
@@ -135,6 +166,8 @@ def _same(folder: Path, described: Description, allow_other: bool) -> Descriptio
     found = read_description(folder)
     if found.fold != described.fold:
         raise ValueError(f"{folder} was trained on other trials than there are now; name another --out")
+    if found.labels_sha256 != described.labels_sha256:
+        raise ValueError(f"{folder} was trained on other labels than there are now; name another --out")
     if found.features.widths != described.features.widths:
         raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
     if set(found.features.fingerprints) != set(described.features.fingerprints) and not allow_other:

@@ -21,6 +21,7 @@ from ..features_store.store import FeatureStore
 from ..features_store.trial import Trial
 from .config import TrainConfig
 from .devices import Room
+from .progress import Progress, silent
 from .rows import ResidentRows, RowTable, Span, StreamedRows
 from .sources import TrialSource
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
@@ -55,7 +56,13 @@ class Dataset:
         }
 
 
-def load(store: FeatureStore, sources: Mapping[str, TrialSource], modalities: Sequence[str], room: Room) -> Dataset:
+def load(
+    store: FeatureStore,
+    sources: Mapping[str, TrialSource],
+    modalities: Sequence[str],
+    room: Room,
+    progress: Progress[str] = silent,
+) -> Dataset:
     """Read every trial once: to the device, to memory or, where it is too much for both, only to look at it.
 
     Rows that are not finite become zeros that are not valid, with a note. Raises ValueError where there is no
@@ -71,7 +78,8 @@ def load(store: FeatureStore, sources: Mapping[str, TrialSource], modalities: Se
     valid = [np.zeros(total + 1, np.bool_) for _ in widths]
     moments: dict[str, tuple[Moments, ...]] = {}
     notes: list[str] = []
-    for name, source in sources.items():
+    for name in progress(list(sources), "reading features"):
+        source = sources[name]
         first, count = spans[name]
         rows = slice(first, first + count)
         trial = store[source.stored]
@@ -131,11 +139,11 @@ def _check_rows(trial: Trial, array: str, rows: int) -> None:
 def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
-    if len(out) == trial.rows and trial[modality].dtype == out.dtype:
-        trial.read_into(modality, out)
+    if len(out) >= trial.rows and trial[modality].dtype == out.dtype:
+        trial.read_into(modality, out[:stored])
     else:
         with np.errstate(over="ignore"):  # float64 numbers beyond float32 are not finite here
-            out[:stored] = trial.window(modality, 0, stored)
+            out[:stored] = trial.read(modality)[:stored]
     out[stored:] = out[stored - 1] if stored else 0
     real = trial.valid(modality)
     _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))

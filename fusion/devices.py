@@ -26,9 +26,9 @@ class Room:
 
     def place(self, size: int) -> str:
         """Where `size` bytes of features go: the device, `cpu`, or `store` where they stay on disk."""
-        if size <= self.device_bytes:
-            return str(self.device)
-        return "cpu" if size <= self.host_bytes else "store"
+        if size > self.host_bytes:  # they come through memory on the way to the device
+            return "store"
+        return str(self.device) if size <= self.device_bytes else "cpu"
 
 
 def room_of(run: RunConfig) -> Room:
@@ -60,6 +60,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Number format of the network's products; nothing changes under fp32."""
     dtype = _AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+@contextmanager
+def out_of_memory() -> Iterator[None]:
+    """Raise ValueError, with what to do, where memory is not enough; torch says so by RuntimeError."""
+    try:
+        yield
+    except (RuntimeError, MemoryError) as error:
+        if isinstance(error, RuntimeError) and "allocate" not in str(error):
+            raise
+        told = "the network and its batches do not fit the memory: try a smaller batch_size or --memory-gb"
+        raise ValueError(f"{told} ({str(error).splitlines()[0]})") from error
 
 
 @contextmanager

@@ -23,6 +23,7 @@ from .data import Dataset, load
 from .devices import Room
 from .experiment import fingerprints_of
 from .models.build import build
+from .progress import shown
 from .report import COLUMNS
 from .smoothing import Smoothing, smooth
 from .sources import TrialSource
@@ -55,8 +56,8 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
         runs = [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.rglob("config.json"))
         if not runs:
             raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
-        found += [run for run in runs if run not in found]
-    return found
+        found += runs
+    return list({run.resolve(): run for run in found}.values())
 
 
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
@@ -109,7 +110,7 @@ def predict_with(
         by_modalities[run.described.config.modalities].append(run)
     for modalities, alike in by_modalities.items():
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
-        data = load(store, {name: sources[name] for name in names}, modalities, room)
+        data = load(store, {name: sources[name] for name in names}, modalities, room, shown)
         for run in alike:
             _check_widths(run, data)
             config, trials = run.described.config, wanted[run.folder]
@@ -119,6 +120,7 @@ def predict_with(
             for name, values in by_trial(data, trials, rows).items():
                 for column, task in enumerate(config.outputs):
                     sums[name][task].append(values[:, column])
+        del data, batches  # before the next modalities ask how much room there is
     columns = tuple(task for task in COLUMNS if any(task in of for of in sums.values()))
     lacking = [name for name, of in sums.items() if set(of) != set(columns)]
     if lacking:

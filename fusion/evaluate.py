@@ -12,6 +12,7 @@ from pathlib import Path
 from ..features_store.corpus import open_corpus
 from ..features_store.status import untrained_line
 from ..features_store.store import FeatureStore
+from .checkpoint import is_finished
 from .config import RunConfig
 from .devices import Room, room_of
 from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with, smoothed
@@ -48,7 +49,7 @@ def evaluate_runs(
     their features have other settings or weights than the runs have seen, unless `allow_other`.
     """
     smoothing, room = parse_smoothing(smooth), room_of(run_config)
-    runs = _open(folders, room)
+    runs = _open(folders, room, tell)
     opened = FeatureStore(store or _common({run.described.features.store for run in runs}, "--store"))
     corpus = open_corpus(annotations or Path(_common({run.described.annotations for run in runs}, "--annotations")))
     _say_untrained(opened, tell)
@@ -71,7 +72,7 @@ def predict_store(
 ) -> Predictions:
     """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
     smoothing, room = parse_smoothing(smooth), room_of(run_config)
-    runs = _open(folders, room)
+    runs = _open(folders, room, tell)
     opened = FeatureStore(store)
     _say_untrained(opened, tell)
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
@@ -82,8 +83,15 @@ def predict_store(
     return smoothed(_predict(runs, opened, sources, everything, room, run_config, allow_other), smoothing)
 
 
-def _open(folders: Sequence[Path], room: Room) -> list[TrainedRun]:
-    return [open_run(folder, room.device) for folder in find_runs(folders)]
+def _open(folders: Sequence[Path], room: Room, tell: Tell) -> list[TrainedRun]:
+    runs = [open_run(folder, room.device) for folder in find_runs(folders)]
+    if len(runs) > 1:
+        tell(f"{len(runs)} runs")
+    if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
+        tell(f"note: not finished, used as they are after their last epoch: {some(early)}")
+    if untrained := sorted({name for run in runs for name in run.described.features.untrained}):
+        tell(f"UNTRAINED WEIGHTS: the runs have learned from {', '.join(untrained)}: for tests and demos only")
+    return runs
 
 
 def _predict(

@@ -5,6 +5,7 @@ Tested by tests/fusion/test_crossval.py and tests/faults/test_train_input.py.
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,7 +20,8 @@ from .config import RunConfig, TrainConfig
 from .data import Dataset, load
 from .devices import room_of
 from .manifest import Fold, Manifest, some
-from .sources import Matched, match_trials
+from .progress import Progress, silent
+from .sources import Matched, TrialSource, match_trials
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,10 @@ class Experiment:
 
     def describe(self, config: TrainConfig, fold: int) -> Description:
         """What the run of these settings on one fold is."""
-        statistics = self.data.statistics(self.folds[fold].train, config)
-        return Description(config, self.folds[fold], statistics, self.features, self.annotations)
+        trials = self.folds[fold]
+        statistics = self.data.statistics(trials.train, config)
+        labels = labels_digest(self.data.sources[name] for name in (*trials.train, *trials.validation))
+        return Description(config, trials, statistics, self.features, self.annotations, labels)
 
 
 def open_experiment(
@@ -46,6 +50,7 @@ def open_experiment(
     config: TrainConfig,
     run: RunConfig,
     allow_mixed: bool,
+    progress: Progress[str] = silent,
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
@@ -65,7 +70,7 @@ def open_experiment(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"
         )
-    data = load(store, matched.trials, config.modalities, room_of(run))
+    data = load(store, matched.trials, config.modalities, room_of(run), progress)
     features = Features(
         _place(store),
         fingerprints,
@@ -73,6 +78,14 @@ def open_experiment(
         dict(zip(data.modalities, data.widths, strict=True)),
     )
     return Experiment(data, kept, features, os.path.abspath(corpus.root), (*_notes(matched), *data.notes))
+
+
+def labels_digest(sources: Iterable[TrialSource]) -> str:
+    """Sha256 of the labels and masks of these trials, in their order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.labels.tobytes() + source.labelled.tobytes())
+    return digest.hexdigest()
 
 
 def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int]:

@@ -76,6 +76,8 @@ class Learner:
 def make_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], device: torch.device) -> Learner:
     """A new network and its optimiser, drawn from the run's seed."""
     seed_epoch(config.seed, 0)
+    if run.compile:
+        torch.compiler.reset()  # after eight networks it would compile no more
     model = build(config.model, widths, len(config.outputs)).to(device)
     optimizer = make_optimizer(config, model.parameters())
     return Learner(

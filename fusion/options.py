@@ -38,11 +38,11 @@ class FoldChoice(click.ParamType[int | None]):
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
         """A number from 0, or None for `all`."""
-        if isinstance(value, int) or value is None:
+        if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         if value == "all":
             return None
-        if not value.isdecimal():
+        if not str(value).isdecimal():
             self.fail(f"{value!r} is neither a fold's number nor all", param, ctx)
         return int(value)
 

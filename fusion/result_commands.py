@@ -66,7 +66,7 @@ def evaluate(**options: Any) -> None:
         )
         _write_report(options["out"], found.report)
     if options["as_json"]:
-        click.echo(json.dumps({**found.report.as_json(), "by_trial": [asdict(t) for t in found.report.trials]}))
+        click.echo(json.dumps(_as_json(found.report)))
     else:
         click.echo("\n".join(report_lines(found.report, _SCREEN_LINES)))
 
@@ -74,8 +74,11 @@ def evaluate(**options: Any) -> None:
 def _write_report(folder: Path, report: Report) -> None:
     from ..features_store.disk import replace_file
 
-    content = {**report.as_json(), "by_trial": [asdict(trial) for trial in report.trials]}
-    replace_file(folder / "report.json", (json.dumps(content, indent=1) + "\n").encode())
+    replace_file(folder / "report.json", (json.dumps(_as_json(report), indent=1) + "\n").encode())
+
+
+def _as_json(report: Report) -> dict[str, Any]:
+    return {**report.as_json(), "by_trial": [asdict(trial) for trial in report.trials]}
 
 
 @click.command()

@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 from ..features_store.types import JsonValue
 from .config import PRESETS, ModelSettings, TrainConfig
 
-Words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def preset(name: str) -> TrainConfig:
@@ -80,7 +80,7 @@ def _reader(kind: Any) -> Callable[[str], Any]:
     if get_origin(kind) is Literal:
         return lambda text: {word: word for word in get_args(kind)}[text]
     if kind is bool:
-        return lambda text: Words[text.lower()]
+        return lambda text: _SWITCHES[text.lower()]
     readers: dict[Any, Callable[[str], Any]] = {int: int, float: _finite}
     return readers.get(kind, str)
 

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..features_store.corpus import Corpus, is_timed, labels_of
+from ..features_store.schema import TIME
 from ..features_store.store import FeatureStore
 from ..features_store.trial import Trial
 
@@ -59,7 +60,7 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
     missing: list[str] = []
     for name in names:
         trial = store[stored[name]] if name in stored else None
-        lacking = sorted(set(modalities) - set(trial or ()))
+        lacking = sorted({TIME, *modalities} - set(trial or ())) if trial is None or trial.rows else ["row"]
         if trial is None or lacking:
             missing.append(name)
             notes += [f"{name}: the store has no {', '.join(lacking)}; it is left out"] if trial is not None else []

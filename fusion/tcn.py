@@ -4,7 +4,7 @@
     t-2·2^i   t-2^i   t                                             1 + 2 (k - 1) (2^L - 1) frames
        └────────┴─────┴──► row t, from rows ≤ t only                k = 3, 5, 7 and L = 4: 61, 121, 181
 
-Source: references 1.3 (ABAW3's TemporalConvNet: same keys `network.{i}.conv1.weight_g` …, same numbers).
+Source: references 1.3 (ABAW3's TemporalConvNet: the same numbers; its keys `network.{i}.conv1.weight_g` … load).
 Tested by tests/fusion/test_tcn.py and tests/parity/test_tcn.py.
 """
 
@@ -91,8 +91,3 @@ class MultiScaleTCN(nn.Module):
         """`x` [B, T, D], `inside` bool [B, T] → [B, T, width]."""
         rows, mask = x.transpose(1, 2), inside.unsqueeze(1).to(x.dtype)
         return torch.cat([tcn(rows, mask) for tcn in self.scales], dim=1).transpose(1, 2)
-
-
-def receptive_field(kernel: int, levels: int) -> int:
-    """Frames that one output row sees. Source: references 1.3."""
-    return 1 + 2 * (kernel - 1) * ((1 << levels) - 1)

@@ -37,6 +37,9 @@ class Watcher(Protocol):
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """After each epoch: its line of the history, and the best one's."""
 
+    def close(self) -> None:
+        """At the end, whatever it was."""
+
 
 @dataclass(frozen=True)
 class Outcome:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
+from .progress import LINE_EVERY_S
 from .tables import number
 
 if TYPE_CHECKING:
@@ -18,7 +19,6 @@ if TYPE_CHECKING:
 
     from .train import Watcher
 
-LINE_EVERY_S = 30.0
 LOSS_EVERY_S = 0.5
 _SCALARS = ("loss", "lr", "P", "ccc_valence", "ccc_arousal")
 
@@ -49,7 +49,7 @@ class Watchers:
     def close(self) -> None:
         """End the bar and flush the files."""
         for watcher in self._watchers:
-            watcher.close()  # type: ignore[attr-defined]
+            watcher.close()
 
 
 class Bar:

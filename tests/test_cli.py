@@ -45,6 +45,15 @@ def test_the_table_tells_what_each_command_does():
     assert {name for (name, *rest) in ALL if not rest} == set(COMMANDS)
 
 
+def test_the_demo_leaves_a_folder_of_others_alone(tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "config.json").write_text("{}")
+    result = CliRunner().invoke(main, ["demo", "--out", str(tmp_path)])
+    assert result.exit_code == 1
+    assert "holds other files; name a new folder by --out" in result.stderr
+    assert (tmp_path / "run" / "config.json").is_file()
+
+
 def test_unknown_commands_are_wrong_usage():
     assert CliRunner().invoke(main, ["etxract"]).exit_code == 2
 

@@ -318,6 +318,19 @@ class TestBrokenRun:
         assert result.exit_code == 1
         assert "is not the network of its config.json" in reason(result.stderr)
 
+    def test_a_network_that_fits_no_memory(self, whole, tmp_path, avfuse, train_words, reason):
+        result = avfuse(*train_words(whole[0], tmp_path / "huge", "--set", "hidden=1000000000000"))
+        assert result.exit_code == 1
+        assert "do not fit the memory: try a smaller batch_size" in reason(result.stderr)
+
+    def test_labels_that_have_changed(self, corpus, fit, train_words, avfuse, reason, tmp_path):
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        path = corpus.labels("clip0")
+        path.write_text(path.read_text().replace("\n", "\n-5,-5\n", 1).rsplit("\n", 2)[0] + "\n")
+        result = avfuse(*train_words(corpus, tmp_path / "run", "--epochs", 2, "--resume"))
+        assert result.exit_code == 1
+        assert "was trained on other labels" in reason(result.stderr)
+
     def test_a_finished_run_whose_scores_are_gone(self, whole, tmp_path, avfuse, train_words, reason):
         run = shutil.copytree(whole[1], tmp_path / "done")
         (run / "metrics.json").write_text(json.dumps({"P": 1}))

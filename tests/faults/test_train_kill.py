@@ -167,6 +167,18 @@ def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tm
     whole_again(tmp_path / "run", EPOCHS)
 
 
+def test_a_run_killed_while_it_gets_more_epochs_has_not_finished(
+    corpus, alone, fit, train_words, whole_again, tmp_path
+):
+    fit(corpus, tmp_path / "run", "--epochs", 2)
+    with alone.start(*map(str, train_words(corpus, tmp_path / "run", "--epochs", EPOCHS, "--resume"))) as process:
+        wait_for_epoch(tmp_path / "run", 3, process)
+        process.kill()
+        process.communicate(timeout=10)
+    assert not (tmp_path / "run" / "finished.json").exists()
+    whole_again(tmp_path / "run", EPOCHS)
+
+
 def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path):
     """A bar while it runs, one line at the end, exit code 1."""
     terminal, end = pty.openpty()

@@ -110,6 +110,12 @@ class TestOnlyWhatIsLeft:
         for seed in SEEDS:
             same_run(tmp_path / f"runs/fold1/seed{seed}", grid / f"fold1/seed{seed}")
 
+    def test_a_call_of_fewer_runs_keeps_the_whole_table(self, small, grid, runs, fit):
+        shutil.rmtree(runs / "fold3/seed1")
+        before = table_of(runs)
+        fit(small, runs, "--fold", 3, "--seeds", 2, "--epochs", 2)
+        assert table_of(runs) == before == table_of(grid)
+
     def test_more_seeds(self, small, runs, fit, same_run):
         shutil.rmtree(runs / "fold3/seed1")
         before = contents(runs)

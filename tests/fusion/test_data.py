@@ -9,6 +9,7 @@ import zarr
 
 from avfuse.features_store.arrays import create_array
 from avfuse.features_store.store import FeatureStore
+from avfuse.features_store.types import StoreMismatch
 from avfuse.fusion.batches import Batches
 from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data import load
@@ -267,7 +268,7 @@ def test_a_trial_without_a_row_of_features(make_data, rows, streamed):
 
 @pytest.mark.parametrize(
     ("device_bytes", "host_bytes", "place"),
-    [(75 * 8 * 4, 0, "cpu"), (0, 75 * 8 * 4, "cpu"), (0, 0, "store"), (0, 74 * 8 * 4 - 1, "store")],
+    [(75 * 8 * 4, 75 * 8 * 4, "cpu"), (0, 75 * 8 * 4, "cpu"), (75 * 8 * 4, 0, "store"), (0, 74 * 8 * 4 - 1, "store")],
 )
 def test_features_lie_where_there_is_room(make_store, rows, device_bytes, host_bytes, place):
     store = make_store(rows)
@@ -286,6 +287,18 @@ def test_damage_in_a_chunk_is_an_error_not_numbers(make_store, rows):
         warnings.simplefilter("error")
         with pytest.raises((ValueError, RuntimeError)):
             load(store, source("a", 50), ["face"], ROOM)
+
+
+@pytest.mark.parametrize("labels", [49, 50, 52])
+@pytest.mark.parametrize("array", ["face", "face_valid"])
+def test_a_missing_file_is_an_error_not_zeros(make_store, rows, array, labels):
+    """Whether features are as long as the labels, longer or shorter."""
+    store = make_store(rows)
+    for path in Path(store.path, "a", array, "c").rglob("*"):
+        if path.is_file():
+            path.unlink()
+    with pytest.raises(StoreMismatch, match=rf"a/{array} are broken"):
+        load(store, source("a", labels), ["face"], ROOM)
 
 
 def test_the_store_is_read_as_it_is(make_data, make_store, rows):

@@ -54,6 +54,18 @@ class TestEvaluate:
             assert report[name] == pytest.approx(metrics[name], abs=1e-6)
         assert report["frames"] == metrics["frames"]
 
+    def test_a_run_by_two_names_counts_once(self, trained, avfuse):
+        result = avfuse("evaluate", "--run", trained, "--run", trained / ".." / trained.name, "--json")
+        assert result.exit_code == 0
+        assert "2 runs" not in result.stderr
+
+    def test_a_run_that_has_not_finished_says_so(self, trained, avfuse, tmp_path):
+        run = shutil.copytree(trained, tmp_path / "run")
+        (run / "finished.json").unlink()
+        result = avfuse("evaluate", "--run", run)
+        assert result.exit_code == 0
+        assert f"note: not finished, used as they are after their last epoch: {run}" in result.stderr
+
     def test_trial_by_trial(self, trained, small, evaluate, plain_ccc):
         for trial in evaluate(trained)["by_trial"]:
             labels, told = (
