@@ -62,7 +62,7 @@ LAWS = {"context": context_law, "lag": lag_law}
 
 
 def plant(
-    folder: Path, law="context", trials=40, rows=(600, 900), widths=(64, 32, 32), seed=0, shuffled=False
+    folder: Path, law="context", trials=40, rows=(900, 1200), widths=(128, 64, 64), seed=0, shuffled=False
 ) -> Planted:
     """A store of features: latents mixed into `widths` numbers a modality, a subject's own offset, correlated noise.
 

@@ -18,7 +18,7 @@ from avfuse.fusion.train import train
 SMALL = CrossAttentionSettings(
     lead_channels=(32, 32, 32, 32), other_channels=(16, 16, 16, 16), attention_width=64, hidden=64
 )
-CONFIG = replace(PRESETS["crossattn"], lr=3e-3, warmup_epochs=1, max_epochs=9, model=SMALL)
+CONFIG = replace(PRESETS["crossattn"], lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
 
 
 class Silent:
@@ -76,5 +76,5 @@ def test_labels_of_other_trials_teach_nothing(make_planted, tmp_path):
 def test_a_voice_that_leads_the_face_is_found_within_reach(make_planted, tmp_path):
     """Attention over the whole window cannot tell when; over half a second to either side it can."""
     planted = make_planted(law="lag")
-    within_reach = replace(CONFIG, max_epochs=5, model=replace(SMALL, attention_reach=12))
+    within_reach = replace(CONFIG, max_epochs=8, model=replace(SMALL, attention_reach=12))
     assert scores(planted, tmp_path, within_reach)[0] >= 0.90
