@@ -87,6 +87,6 @@ def epoch(learner: Learner, windows: Windows, batch_size: int) -> int:
         loss.backward()
         learner.optimizer.step()
         loss.item()
-        stitcher.add(prediction.detach().cpu().numpy(), trials, index.numpy(), length.tolist())
+        stitcher.add(prediction.detach().float().cpu().numpy(), trials, index.numpy(), length.tolist())
     stitcher.mean()
     return len(windows)
