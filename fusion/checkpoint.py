@@ -1,7 +1,6 @@
-"""A run's folder: what the run is, its best network, and the state from which it can go on.
+"""Where a run stands: the state from which it can go on, and what is made from it.
 
-    config.json  fold.json  features.json  statistics.json  environment.json     written once, at the start
-    training.pt                              the state after the last epoch: replaced at once, the only one that counts
+    training.pt                                                the state after the last epoch: the only one that counts
     model.safetensors  history.csv  metrics.json               for people and programs: made from that state
     finished.json                                              the run has ended by itself
 
@@ -12,9 +11,7 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import pickle
-import re
 import zipfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -27,40 +24,10 @@ import torch
 from torch import Tensor
 
 from ..features_store.disk import replace_file
-from .config import TrainConfig
-from .manifest import Fold
-from .settings import as_json, from_json
-from .statistics import Statistics
-from .statistics import as_json as statistics_json
-from .statistics import from_json as statistics_from_json
+from .json_files import read_json, write_json
 
-FORMAT = 1
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
 _RUNNING = ("lr", "loss", "seconds")  # of the history only
-_EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json")
-_TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
-
-
-@dataclass(frozen=True)
-class Features:
-    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality."""
-
-    store: str
-    fingerprints: Mapping[str, int]
-    untrained: tuple[str, ...]
-    widths: Mapping[str, int]
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256."""
-
-    config: TrainConfig
-    fold: Fold
-    statistics: Mapping[str, Statistics]
-    features: Features
-    annotations: str
-    labels_sha256: str
 
 
 @dataclass
@@ -73,54 +40,6 @@ class State:
     optimizer: dict[str, Any]
     plateau: dict[str, Any]
     scaler: dict[str, Any]
-
-
-def is_empty(folder: Path) -> bool:
-    """Whether a run may begin here: there is nothing, or what one has left that ended before config.json."""
-    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
-    return "config.json" not in found and all(name in _EARLY or _TEMPORARY.fullmatch(name) for name in found)
-
-
-def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
-    """Make the folder and write what does not change during the run; leftovers of a killed one go."""
-    folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink()
-    _write_json(folder / "fold.json", {**asdict(described.fold), **_labels(described)})
-    _write_json(folder / "features.json", asdict(described.features))
-    _write_json(folder / "statistics.json", statistics_json(described.statistics))
-    _write_json(folder / "environment.json", environment)
-    _write_json(folder / "config.json", {"avfuse_run": FORMAT, **as_json(described.config)})
-
-
-def read_description(folder: Path) -> Description:
-    """What the run in a folder is. Raises ValueError where the folder holds none that this avfuse can read."""
-    config = _read_json(folder, "config.json")
-    found = config.pop("avfuse_run", None)
-    if found != FORMAT:
-        raise ValueError(f"{folder / 'config.json'}: format {found}, this avfuse reads {FORMAT}")
-    fold = _read_json(folder, "fold.json")
-    features = _read_json(folder, "features.json")
-    try:
-        described = Description(
-            config=from_json(config),
-            fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
-            statistics=statistics_from_json(_read_json(folder, "statistics.json")),
-            features=Features(**{**features, "untrained": tuple(features["untrained"])}),
-            annotations=fold["annotations"],
-            labels_sha256=fold["labels_sha256"],
-        )
-        widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
-        if widths != described.features.widths:
-            raise ValueError(f"statistics of widths {widths} for features of widths {described.features.widths}")
-        return described
-    except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
-
-
-def _labels(described: Description) -> dict[str, str]:
-    return {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
 
 
 def save_state(folder: Path, state: State) -> None:
@@ -164,10 +83,10 @@ def write_results(
     """What people and programs read: history.csv, and the best network with its scores where it is another one."""
     replace_file(folder / "history.csv", _history_csv(history))
     metrics = folder / "metrics.json"
-    if not metrics.is_file() or _read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
+    if not metrics.is_file() or read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
         replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
-        _write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
+        write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
@@ -183,7 +102,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 def read_metrics(folder: Path) -> dict[str, Any]:
     """metrics.json of a run. Raises ValueError where it is missing or broken."""
-    found = _read_json(folder, "metrics.json")
+    found = read_json(folder, "metrics.json")
     if lacking := {"epoch", "P", "ccc_valence", "ccc_arousal"} - set(found):
         raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(lacking))}")
     return found
@@ -196,12 +115,12 @@ def is_finished(folder: Path) -> bool:
 
 def write_finished(folder: Path, reason: str, epochs: int) -> None:
     """Mark a run as ended."""
-    _write_json(folder / "finished.json", {"reason": reason, "epochs": epochs})
+    write_json(folder / "finished.json", {"reason": reason, "epochs": epochs})
 
 
 def epochs_done(folder: Path) -> int:
     """Epochs of a finished run."""
-    return int(_read_json(folder, "finished.json")["epochs"])
+    return int(read_json(folder, "finished.json")["epochs"])
 
 
 def unmark_finished(folder: Path) -> None:
@@ -215,22 +134,3 @@ def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:
     writer.writeheader()
     writer.writerows(history)
     return text.getvalue().encode()
-
-
-def _write_json(path: Path, content: Mapping[str, Any]) -> None:
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
-
-
-def _read_json(folder: Path, name: str) -> dict[str, Any]:
-    path = folder / name
-    try:
-        found = json.loads(path.read_bytes())
-    except FileNotFoundError as error:
-        raise ValueError(
-            f"{folder} holds no run: there is no {name}; name a folder that `avfuse train` made"
-        ) from error
-    except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path} holds no JSON object")
-    return found

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from ..features_store.disk import replace_file
 from . import checkpoint
-from .checkpoint import Description, read_description, write_description
 from .config import RunConfig, TrainConfig
+from .description import Description, is_empty, read_description, write_description
 from .devices import out_of_memory
 from .environment import environment
 from .experiment import Experiment
@@ -58,7 +58,7 @@ def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
     """Runs that are not finished. Raises ValueError where a folder holds another run, or one that may not go on."""
     left = []
     for run in runs:
-        if checkpoint.is_empty(run.folder):
+        if is_empty(run.folder):
             left.append(run)
             continue
         found = _found(run)

@@ -17,9 +17,10 @@ from torch import nn
 
 from ..features_store.store import FeatureStore
 from .batches import Batches
-from .checkpoint import Description, read_description, read_weights
+from .checkpoint import read_weights
 from .config import RunConfig
 from .data import Dataset, load
+from .description import Description, read_description
 from .devices import Room
 from .experiment import fingerprints_of
 from .models.build import build

@@ -15,9 +15,9 @@ from ..features_store.corpus import Corpus
 from ..features_store.files import LocalFiles
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
-from .checkpoint import Description, Features
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
+from .description import Description, Features
 from .devices import room_of
 from .manifest import Fold, Manifest, some
 from .progress import Progress, silent

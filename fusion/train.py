@@ -17,9 +17,9 @@ from numpy.typing import NDArray
 
 from . import checkpoint
 from .batches import Batches
-from .checkpoint import Description
 from .config import RunConfig, TrainConfig
 from .data import Dataset
+from .description import Description
 from .devices import deterministic
 from .learner import learn, make_learner, restore, state_of
 from .report import Report, report

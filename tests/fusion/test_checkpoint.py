@@ -13,16 +13,15 @@ from safetensors.torch import load_file
 
 from avfuse.fusion.checkpoint import (
     State,
-    is_empty,
     is_finished,
     load_state,
-    read_description,
     read_metrics,
     read_weights,
     save_state,
     write_results,
 )
 from avfuse.fusion.config import PRESETS
+from avfuse.fusion.description import is_empty, read_description
 from avfuse.fusion.models.build import build
 from avfuse.fusion.settings import with_settings
 

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.checkpoint import read_description, read_metrics
+from avfuse.fusion.checkpoint import read_metrics
 from avfuse.fusion.config import TrainConfig
+from avfuse.fusion.description import read_description
 
 
 @pytest.fixture

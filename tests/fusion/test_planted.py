@@ -8,8 +8,8 @@ import pytest
 from avfuse.features_store.corpus import open_corpus
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.ccc import ccc
-from avfuse.fusion.checkpoint import write_description
 from avfuse.fusion.config import PRESETS, CrossAttentionSettings, RunConfig
+from avfuse.fusion.description import write_description
 from avfuse.fusion.experiment import open_experiment
 from avfuse.fusion.folds import make_folds
 from avfuse.fusion.train import train
