@@ -28,6 +28,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         self.name = name
         self.attributes = dict(attributes)
         self._files = files
+        self._opened: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
         return f"<Trial {self.name!r}: {self.rows} rows of {', '.join(self)}>"
@@ -35,7 +36,9 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     def __getitem__(self, array: str) -> zarr.Array[Any]:
         if array not in self._names():
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
-        return open_array(self._files.location(f"{self.name}/{array}"))
+        if array not in self._opened:
+            self._opened[array] = open_array(self._files.location(f"{self.name}/{array}"))
+        return self._opened[array]
 
     def __contains__(self, array: object) -> bool:
         return array in self._names()

@@ -8,7 +8,9 @@ Tested by tests/fusion/test_data.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +28,8 @@ from .rows import ResidentRows, RowTable, Span, StreamedRows
 from .sources import TrialSource
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
 from .windows import Windows, plan_windows
+
+_READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go of the interpreter
 
 
 @dataclass(frozen=True)
@@ -71,26 +75,29 @@ def load(
     if not sources:
         raise ValueError("no trial has both labels and features")
     spans = _spans(sources)
-    widths = tuple(_width(store, sources, modality) for modality in modalities)
+    trials = {name: store[source.stored] for name, source in sources.items()}
+    widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
     total = sum(source.rows for source in sources.values())
     place = room.place(total * sum(widths) * 4)
     tables = [np.empty((total + 1, width), np.float32) for width in widths] if place != "store" else None
     valid = [np.zeros(total + 1, np.bool_) for _ in widths]
-    moments: dict[str, tuple[Moments, ...]] = {}
     notes: list[str] = []
-    for name in progress(list(sources), "reading features"):
-        source = sources[name]
+
+    def read(name: str) -> tuple[Moments, ...]:
         first, count = spans[name]
         rows = slice(first, first + count)
-        trial = store[source.stored]
         found = []
         for at, modality in enumerate(modalities):
             out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
-            valid[at][rows], told = _read(trial, modality, out)
+            valid[at][rows], told = _read(trials[name], modality, out)
             real = valid[at][rows]
             found.append(moments_of(out if real.all() else out[real]))
-            notes += [f"{name}: {told}"] if told else []
-        moments[name] = tuple(found)
+            notes.extend([f"{name}: {told}"] if told else [])
+        return tuple(found)
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True)
+        moments = dict(found)
     labels, labelled = _label_tables(sources, total)
     return Dataset(
         modalities=tuple(modalities),
@@ -103,7 +110,7 @@ def load(
         labelled=torch.from_numpy(labelled).to(room.device),
         moments=moments,
         place=place,
-        notes=tuple(notes),
+        notes=tuple(sorted(notes)),
     )
 
 
@@ -112,18 +119,17 @@ def _spans(sources: Mapping[str, TrialSource]) -> dict[str, Span]:
     return {name: (end - source.rows, source.rows) for (name, source), end in zip(sources.items(), ends, strict=True)}
 
 
-def _width(store: FeatureStore, sources: Mapping[str, TrialSource], modality: str) -> int:
+def _width(trials: Sequence[Trial], modality: str) -> int:
     """D of a modality: the same in every trial. Raises ValueError naming the trial where it is not."""
     widths: dict[int, str] = {}
-    for source in sources.values():
-        trial = store[source.stored]
+    for trial in trials:
         shape = trial[modality].shape
         if len(shape) != 2:
             raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer takes features [T, D]")
         if f"{modality}{VALID_SUFFIX}" not in trial:
-            raise ValueError(f"{modality} is no feature: trial {source.stored!r} does not say which rows are real")
+            raise ValueError(f"{modality} is no feature: trial {trial.name!r} does not say which rows are real")
         _check_rows(trial, modality, shape[0])
-        widths.setdefault(shape[1], source.stored)
+        widths.setdefault(shape[1], trial.name)
     if len(widths) > 1:
         told = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
         raise ValueError(f"{modality} is not equally wide in all trials: {told}; extract them with the same settings")
