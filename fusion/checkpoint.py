@@ -13,8 +13,9 @@ import csv
 import io
 import pickle
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -45,7 +46,7 @@ class State:
 def save_state(folder: Path, state: State) -> None:
     """Replace the state at once: whatever happens, the last one or this one is there. Raises OSError."""
     content = io.BytesIO()
-    torch.save(asdict(state), content)
+    torch.save(vars(state), content)  # asdict would copy every tensor
     replace_file(folder / "training.pt", content.getvalue())
 
 
@@ -71,7 +72,7 @@ def _check_sums(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             broken = archive.testzip()
-    except zipfile.BadZipFile as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
         raise ValueError(f"it is not whole, or no file of torch.save: {error}") from error
     if broken is not None:
         raise ValueError(f"the checksum of {broken} is wrong")
