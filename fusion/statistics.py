@@ -38,7 +38,7 @@ class Statistics:
 
 
 def moments_of(rows: NDArray[np.float32]) -> Moments:
-    """Moments of rows [N, D], by blocks that stay in the processor's cache (5.7 GB/s; torch.var_mean: 0.6)."""
+    """Moments of rows [N, D], by blocks that stay in the processor's cache (three times as fast as var_mean)."""
     blocks = [_block_moments(rows[start : start + _BLOCK_ROWS]) for start in range(0, len(rows), _BLOCK_ROWS)]
     return together(blocks) if blocks else Moments(0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))
 
