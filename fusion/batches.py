@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from .config import RowsInLoss, TrainConfig
+from .config import COLUMNS, RowsInLoss, TrainConfig
 from .data import Dataset
 from .statistics import Statistics
 from .windows import Windows, row_index
@@ -42,7 +42,7 @@ class Batches:
         self._window = config.window_frames
         self._batch_size = config.batch_size
         self._device = data.labels.device
-        columns = [("valence", "arousal").index(name) for name in config.outputs]
+        columns = [COLUMNS.index(name) for name in config.outputs]
         self._labels = data.labels[:, columns]
         self._counted = counted_rows(data, config.rows_in_loss)
         self._mean = [_on(self._device, statistics[name].mean) for name in data.modalities]

@@ -45,11 +45,7 @@ def ccc_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
     contract's section 7.
     """
     weight = valid.to(torch.float64).unsqueeze(1)  # [B, 1, T]
-    shape = (len(valid), prediction.shape[-1], valid.shape[1])
-    x, y = (
-        torch.where(valid.unsqueeze(-1), values.double(), 0.0).transpose(1, 2).reshape(shape)
-        for values in (prediction, target)
-    )
+    x, y = (torch.where(valid.unsqueeze(-1), values.double(), 0.0).transpose(1, 2) for values in (prediction, target))
     count = weight.sum(-1)  # [B, 1]
     loss = (1 - _concordance(x, y, weight, count.clamp(min=1))).sum(-1)  # [B]
     used = (count.squeeze(-1) >= 2).to(loss.dtype)

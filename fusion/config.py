@@ -14,8 +14,10 @@ RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+# The columns of labels and predictions, in the order of the annotation files.
+COLUMNS = ("valence", "arousal")
 TASKS: dict[Task, tuple[str, ...]] = {
-    "va": ("valence", "arousal"),
+    "va": COLUMNS,
     "valence": ("valence",),
     "arousal": ("arousal",),
 }

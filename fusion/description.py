@@ -60,7 +60,8 @@ def write_description(folder: Path, described: Description, environment: Mapping
     for path in folder.rglob(".*"):
         if _TEMPORARY.fullmatch(path.name):
             path.unlink()
-    write_json(folder / "fold.json", {**asdict(described.fold), **_labels(described)})
+    labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels})
     write_json(folder / "features.json", asdict(described.features))
     write_json(folder / "statistics.json", statistics_json(described.statistics))
     write_json(folder / "environment.json", environment)
@@ -90,7 +91,3 @@ def read_description(folder: Path) -> Description:
         return described
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
-
-
-def _labels(described: Description) -> dict[str, str]:
-    return {"annotations": described.annotations, "labels_sha256": described.labels_sha256}

@@ -18,14 +18,13 @@ from torch import nn
 from ..features_store.store import FeatureStore
 from .batches import Batches
 from .checkpoint import read_weights
-from .config import RunConfig
+from .config import COLUMNS, RunConfig
 from .data import Dataset, load
 from .description import Description, read_description
 from .devices import Room
 from .experiment import fingerprints_of
 from .models.build import build
 from .progress import shown
-from .report import COLUMNS
 from .smoothing import Smoothing, smooth
 from .sources import TrialSource
 from .stitch import by_trial, predict

@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import get_args
 
 import click
 
 from ..features_store.corpus import Corpus, open_corpus
-from ..features_store.settings_file import load_settings
+from ..features_store.options import FOLDER, Command, with_options
 from .folds import make_folds
 from .manifest import Manifest, read_manifest, some
 from .subjects import GroupChoice, read_groups
 
-Command = TypeVar("Command", bound=Callable[..., Any])
 _FILE = click.Path(path_type=Path, dir_okay=False)
 
 _OPTIONS = (
     click.option(
         "--annotations",
-        type=click.Path(path_type=Path, file_okay=False),
+        type=FOLDER,
         required=True,
         help="Folder of labels: Aff-Wild2's VA_Estimation_Challenge anywhere below, or a CSV file a trial.",
     ),
@@ -53,19 +50,10 @@ manifest_option = click.option(
     help="Fold manifest to use in place of the folds of --annotations. [default: none]",
 )
 
-config_option = click.option(
-    "--config",
-    type=_FILE,
-    callback=load_settings,
-    is_eager=True,
-    expose_value=False,
-    help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
-)
-
 
 def fold_options(command: Command) -> Command:
     """Give a command `--annotations`, `--folds`, `--group` and `--groups`, in this order."""
-    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
+    return with_options(command, _OPTIONS)
 
 
 def manifest_of(

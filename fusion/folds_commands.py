@@ -9,7 +9,8 @@ from typing import Any
 import click
 
 from ..features_store.errors import clean_errors
-from .fold_options import config_option, fold_options, manifest_of
+from ..features_store.options import config_option
+from .fold_options import fold_options, manifest_of
 from .manifest import Fold, Manifest, manifest_json, write_manifest
 
 

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import reduce
-from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
+from ..features_store.options import FOLDER, Command, config_option, with_options
 from .config import PRESETS, Precision, RunConfig, Task
-from .fold_options import config_option, fold_options, manifest_option
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-_FOLDER = click.Path(path_type=Path, file_okay=False)
+from .fold_options import fold_options, manifest_option
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -77,7 +72,7 @@ _TRAIN_OPTIONS = (
         "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
     ),
     click.option("--store", required=True, help=_STORE_HELP),
-    click.option("--out", type=_FOLDER, required=True, help="Folder of the run; with several runs, of all of them."),
+    click.option("--out", type=FOLDER, required=True, help="Folder of the run; with several runs, of all of them."),
     manifest_option,
     click.option(
         "--preset",
@@ -123,7 +118,7 @@ _RESULT_OPTIONS = (
     click.option(
         "--run",
         "runs",
-        type=_FOLDER,
+        type=FOLDER,
         multiple=True,
         required=True,
         help="Folder of a run, or of several; repeatable: their predictions are averaged.",
@@ -138,18 +133,14 @@ _RESULT_OPTIONS = (
 )
 
 
-def _with(command: Command, options: tuple[Callable[[Any], Any], ...]) -> Command:
-    return reduce(lambda wrapped, option: option(wrapped), reversed(options), command)
-
-
 def train_options(command: Command) -> Command:
     """Give a command the options of `train`."""
-    return fold_options(_with(_with(command, _RUN_OPTIONS), _TRAIN_OPTIONS))
+    return fold_options(with_options(with_options(command, _RUN_OPTIONS), _TRAIN_OPTIONS))
 
 
 def result_options(command: Command) -> Command:
     """Give a command the options of `evaluate` and `predict`."""
-    return _with(_with(command, _RUN_OPTIONS), _RESULT_OPTIONS)
+    return with_options(with_options(command, _RUN_OPTIONS), _RESULT_OPTIONS)
 
 
 def run_config(options: dict[str, Any]) -> RunConfig:

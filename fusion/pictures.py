@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from ..features_store.clock import fit_time
 from ..features_store.store import FeatureStore
+from .config import COLUMNS
 from .plots import learning_curves, overview, prediction_plot
 from .prediction_files import trial_path
-from .report import COLUMNS, Report
+from .report import Report
 from .sources import TrialSource
 
 _DRAWN = ("epoch", "loss", "P", "ccc_valence", "ccc_arousal", "lr")

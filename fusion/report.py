@@ -13,10 +13,9 @@ from numpy.typing import NDArray
 
 from ..features_store.types import JsonValue
 from .ccc import ccc
+from .config import COLUMNS
 from .sources import TrialSource
 from .tables import TrialScore, number, screen, text_table, trial_cells
-
-COLUMNS = ("valence", "arousal")
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..features_store.errors import clean_errors
+from ..features_store.options import FOLDER
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -23,12 +24,12 @@ _SCREEN_LINES = 30
 @click.option("--store", help="Feature store. [default: the one the run was trained on]")
 @click.option(
     "--annotations",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder of labels. [default: those the run was trained on]",
 )
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
 @clean_errors()
@@ -86,7 +87,7 @@ def _as_json(report: Report) -> dict[str, Any]:
 @click.option("--store", required=True, help="Feature store of the trials to predict.")
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     help="Folder for one file a trial (valence,arousal; a row a frame). [default: none]",
 )
 @click.option(

@@ -54,7 +54,8 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
 
     Raises ValueError on bad labels, and where two label files mean one trial of the store.
     """
-    stored, several = _by_name(store)
+    everything = store.trials()
+    stored, several = _by_name(everything)
     trials: dict[str, TrialSource] = {}
     notes: list[str] = []
     missing: list[str] = []
@@ -71,18 +72,20 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
         trials[name] = _labelled(corpus, name, trial)
         notes += _length_notes(trials[name], trial.rows)
     _check_different(trials)
-    unlabelled = set(store) - {stored[name] for name in corpus.files if name in stored}
+    unlabelled = set(everything) - {stored[name] for name in corpus.files if name in stored}
     return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
 
 
 def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
     """Every trial of the store with these modalities, without labels; and the names of the others."""
-    whole = [name for name in store if set(modalities) <= set(store[name])]
-    trials = {}
-    for name in whole:
-        rows = store[name].rows
-        trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
-    return trials, sorted(set(store) - set(whole))
+    trials, others = {}, []
+    for name, trial in store.items():
+        if set(modalities) <= set(trial):
+            rows = trial.rows
+            trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
+        else:
+            others.append(name)
+    return trials, others
 
 
 def _labelled(corpus: Corpus, name: str, trial: Trial) -> TrialSource:
@@ -107,13 +110,12 @@ def _check_different(trials: Mapping[str, TrialSource]) -> None:
             raise ValueError(f"{told}; remove one")
 
 
-def _by_name(store: FeatureStore) -> tuple[dict[str, str], dict[str, list[str]]]:
+def _by_name(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """{name a label file may have: name in the store}: whole, and the last part where only one has it.
 
     Also {last part: the names that share it}.
     """
     short: dict[str, list[str]] = defaultdict(list)
-    names = store.trials()
     for name in names:
         short[name.rpartition("/")[2]].append(name)
     alone = {last: found[0] for last, found in short.items() if len(found) == 1}

@@ -10,9 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..features_store.errors import clean_errors
+from ..features_store.options import FOLDER
 from .config import ExtractConfig, RunConfig
 from .media import MediaError
-from .options import FOLDER, extract_options
+from .options import extract_options
 from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:

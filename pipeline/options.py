@@ -3,19 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
-from functools import reduce
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, get_args
 
 import click
 
 from ..features_store.clock import AudioAlign, MissingFace
-from ..features_store.settings_file import load_settings
+from ..features_store.options import FOLDER, Command, config_option, with_options
 from .config import DEFAULT_FEATURES, FEATURES, FacePolicy, Precision, VggishOutput
-
-Command = TypeVar("Command", bound=Callable[..., Any])
-FOLDER = click.Path(path_type=Path, file_okay=False)
 
 
 class FeatureList(click.ParamType[tuple[str, ...]]):
@@ -171,17 +166,10 @@ _OPTIONS = (
     click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]"),
     click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout. [default: off]"),
     click.option("--verbose", is_flag=True, help="A line for every video. [default: off]"),
-    click.option(
-        "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
-        callback=load_settings,
-        is_eager=True,
-        expose_value=False,
-        help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
-    ),
+    config_option,
 )
 
 
 def extract_options(command: Command) -> Command:
     """Give a command the options of `extract`, in the table's order."""
-    return reduce(lambda wrapped, option: option(wrapped), reversed(_OPTIONS), command)
+    return with_options(command, _OPTIONS)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import select
 import shutil
 import subprocess
 import sys
@@ -177,3 +178,21 @@ def snapshot() -> Callable[[Path], dict[str, tuple[int, bytes]]]:
         }
 
     return take
+
+
+@pytest.fixture(scope="session")
+def read_terminal() -> Callable[[int], str]:
+    """Read all that comes from a terminal until its other end is closed."""
+
+    def read(terminal: int) -> str:
+        said, until_s = b"", time.monotonic() + 20
+        while time.monotonic() < until_s:
+            if not select.select([terminal], [], [], 0.2)[0]:
+                continue
+            try:
+                said += os.read(terminal, 1 << 16)
+            except OSError:  # nobody has it open any more
+                return said.decode(errors="replace")
+        raise AssertionError(f"still running: {said!r}")
+
+    return read

@@ -6,12 +6,10 @@ import json
 import os
 import pty
 import resource
-import select
 import signal
 import struct
 import subprocess
 import termios
-import time
 
 import numpy as np
 import pytest
@@ -306,7 +304,7 @@ class TestInTheMiddle:
         assert os.listdir(tmp_path / "s.zarr" / ".tmp")
         self.finish(invoke, words, tmp_path)
 
-    def test_ctrl_c_on_a_terminal(self, cli, invoke, words, stuck, tmp_path, failures):
+    def test_ctrl_c_on_a_terminal(self, cli, invoke, words, stuck, tmp_path, failures, read_terminal):
         terminal, end = pty.openpty()
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
         streams = {"stdin": end, "stdout": end, "stderr": end}
@@ -333,19 +331,6 @@ class TestInTheMiddle:
         assert failures(tmp_path / "s.zarr") == []
         finished(tmp_path / "s.zarr", ["a"])
         self.finish(invoke, words, tmp_path)
-
-
-def read_terminal(terminal):
-    """All that comes until the other end is closed."""
-    said, until_s = b"", time.monotonic() + 20
-    while time.monotonic() < until_s:
-        if not select.select([terminal], [], [], 0.2)[0]:
-            continue
-        try:
-            said += os.read(terminal, 1 << 16)
-        except OSError:  # nobody has it open any more
-            return said.decode(errors="replace")
-    raise AssertionError(f"still running: {said!r}")
 
 
 # Nobody goes on before two runs have called ffmpeg.

@@ -5,7 +5,6 @@ import json
 import os
 import pty
 import re
-import select
 import signal
 import struct
 import subprocess
@@ -179,7 +178,7 @@ def test_a_run_killed_while_it_gets_more_epochs_has_not_finished(
     whole_again(tmp_path / "run", EPOCHS)
 
 
-def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path):
+def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path, read_terminal):
     """A bar while it runs, one line at the end, exit code 1."""
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
@@ -208,16 +207,3 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path)
     assert said.replace("\r\n", "\n").count("\r") > 2
     assert 2 <= len(load_state(tmp_path / "run").history) < EPOCHS
     whole_again(tmp_path / "run", EPOCHS)
-
-
-def read_terminal(terminal):
-    """All that comes until the other end is closed."""
-    said, until_s = b"", time.monotonic() + 20
-    while time.monotonic() < until_s:
-        if not select.select([terminal], [], [], 0.2)[0]:
-            continue
-        try:
-            said += os.read(terminal, 1 << 16)
-        except OSError:  # nobody has it open any more
-            return said.decode(errors="replace")
-    raise AssertionError(f"still running: {said!r}")

@@ -7,7 +7,8 @@ import pytest
 from click.testing import CliRunner
 
 from avfuse.cli import main
-from avfuse.fusion.fold_options import config_option, fold_options, manifest_of, manifest_option
+from avfuse.features_store.options import config_option
+from avfuse.fusion.fold_options import fold_options, manifest_of, manifest_option
 from avfuse.fusion.manifest import read_manifest
 
 
