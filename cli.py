@@ -48,6 +48,7 @@ COMMANDS = {
         "A corpus with planted valence and arousal, in the Aff-Wild2 layout.",
     ),
     "doctor": ("pipeline.commands", "doctor", "What works on this machine, and the mend for what does not."),
+    "bench": ("pipeline.bench_commands", "bench", "How fast each stage of extraction is here, and which one limits."),
     "folds": ("fusion.folds_commands", "folds", "Which trials train and which validate in each fold."),
     "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
 }

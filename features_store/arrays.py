@@ -6,6 +6,7 @@ Tested by tests/features_store/test_store.py.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -14,10 +15,25 @@ import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 
-from .schema import ZSTD_LEVEL, layout, spec_of
+from .schema import NODE_FILE, ZSTD_LEVEL, is_array_name, layout, spec_of
 from .types import RowSource, StoreMismatch
 
 _KINDS = "biuf"
+# Sixteen times the largest that is ever written: more is no shard, but a number that somebody made up.
+_MOST_SHARD_BYTES = 1 << 30
+_MOST_CHUNKS = 1 << 12
+# What zarr 3.1 raises on metadata with a wrong word or number: JSON, checks, absent keys, other types.
+_METADATA_ERRORS = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    AssertionError,
+    MemoryError,
+    NotImplementedError,
+    RecursionError,
+)
 # What zarr 3.1 raises on a broken chunk: crc32c ValueError, zstd RuntimeError (MemoryError: absurd length).
 CHUNK_ERRORS = (ValueError, RuntimeError, MemoryError)
 
@@ -69,12 +85,31 @@ def create_array(location: str, name: str, shape: tuple[int, ...], dtype: np.dty
 
 
 def open_array(location: str) -> zarr.Array[Any]:
-    """An array for reading; slices read the chunks they need."""
-    return zarr.open_array(store=location, mode="r", zarr_format=3)
+    """An array for reading; slices read the chunks they need. Raises StoreMismatch where its zarr.json is broken."""
+    try:
+        array = zarr.open_array(store=location, mode="r", zarr_format=3)
+        fault = _fault_of(array)
+    except _METADATA_ERRORS as error:
+        fault = f"{type(error).__name__}: {error}"
+    if fault:
+        raise StoreMismatch(f"{location}/{NODE_FILE} is broken ({fault}): remove it, and extract again")
+    return array
 
 
-def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
-    """Rows [start, stop) in memory. Raises StoreMismatch where a chunk is broken."""
+def _fault_of(array: zarr.Array[Any]) -> str:
+    """Why such an array cannot be one of a trial's; empty where it can."""
+    shard = array.shards or array.chunks
+    if not array.ndim or array.dtype.kind not in _KINDS:
+        return f"an array of {array.ndim} axes of {array.dtype}"
+    if min(shard) < 1 or math.prod(shard) * array.dtype.itemsize > _MOST_SHARD_BYTES:
+        return f"shards of {shard} {array.dtype}"
+    if math.prod(shard) > _MOST_CHUNKS * math.prod(array.chunks):
+        return f"shards of {shard} in chunks of {array.chunks}"
+    return ""
+
+
+def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
+    """Rows [start, stop) in memory, as zarr reads them. Raises StoreMismatch where a chunk is broken."""
     try:
         return np.asarray(array[rows])
     except CHUNK_ERRORS as error:
@@ -107,7 +142,7 @@ def little_endian(block: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[A
 
 
 def _check(name: str, source: RowSource) -> None:
-    if not name or "/" in name or name.startswith("."):
+    if not is_array_name(name):
         raise ValueError(f"{name!r} cannot name an array")
     wanted = spec_of(name, len(source.shape)).dtype
     if source.dtype.kind not in _KINDS or (wanted and source.dtype != np.dtype(wanted)):

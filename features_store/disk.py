@@ -1,6 +1,6 @@
 """Files that are whole or not there, whatever happens: the local file system's half of the store.
 
-Tested by tests/features_store/test_faults.py.
+Tested by tests/features_store/test_faults.py and tests/faults/kills.
 """
 
 from __future__ import annotations
@@ -17,24 +17,46 @@ _NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVA
 
 def replace_file(path: Path, content: bytes) -> None:
     """Write beside, flush to the disk, rename over: never half a file. Raises OSError naming the file."""
-    try:
+    with naming(path):
         with _beside(path) as temporary:
-            _write(temporary, content)
+            write_new(temporary, content)
             temporary.replace(path)
         fsync_path(path.parent)
-    except OSError as error:  # a full disk names no file, and the temporary one's name tells nobody anything
-        raise OSError(error.errno, error.strerror, str(path)) from error
 
 
 def create_file(path: Path, content: bytes) -> None:
     """The same where there is no file yet; one that is there, or comes meanwhile, is left alone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    if path.exists():
+    with naming(path):
+        with _beside(path) as temporary:
+            write_new(temporary, content)
+            link_file(temporary, path)
+        fsync_path(path.parent)
+
+
+def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:
+    """Write a file that is not there yet, and flush it to the disk."""
+    with path.open("xb") as file:
+        file.write(content)
+        if flush:
+            file.flush()
+            os.fsync(file.fileno())
+
+
+def link_file(temporary: Path, path: Path) -> None:
+    """Give a file its name unless there is one; without hard links two writers at once both write it."""
+    try:
+        os.link(temporary, path)
+    except FileExistsError:
         return
-    with _beside(path) as temporary:
-        _write(temporary, content)
-        _link(temporary, path)
-    fsync_path(path.parent)
+    except OSError as error:
+        if not has_no_links(error):
+            raise
+        temporary.replace(path)
+
+
+def has_no_links(error: OSError) -> bool:
+    """Whether `link` says that this file system cannot do it at all."""
+    return error.errno in _NO_LINKS
 
 
 def fsync_tree(folder: Path) -> None:
@@ -58,27 +80,18 @@ def fsync_path(path: Path) -> None:
 
 
 @contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """An OSError names this file: a full disk names none, and a temporary one's name tells nobody anything."""
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}")
     try:
         yield temporary
     finally:
         temporary.unlink(missing_ok=True)
-
-
-def _write(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _link(temporary: Path, path: Path) -> None:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    except OSError as error:
-        if error.errno not in _NO_LINKS:
-            raise
-        temporary.replace(path)

@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import dims_of, read_rows, row_slices
+from .arrays import dims_of, row_slices
+from .reading import read_rows
 from .schema import FORMAT, FORMAT_KEY
 from .store import FeatureStore
 from .trial import Trial

@@ -6,12 +6,12 @@ Tested by tests/features_store/test_failures.py.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path, PurePosixPath
+from pathlib import PurePosixPath
 from typing import Any
 
 from .files import LocalFiles
+from .lines import append_line
 from .schema import FAILURES_FILE
 from .store import FeatureStore
 
@@ -30,13 +30,13 @@ class FailureRecord:
 
 
 def append_failure(store: FeatureStore, record: FailureRecord) -> None:
-    """Append one line to `<store>/failures.jsonl` in one write: lines of several processes do not mix.
+    """Append one line to `<store>/failures.jsonl`, whole or not at all: lines of several processes do not mix.
 
     Behind a URL the file is written anew instead. Raises OSError where it cannot be written.
     """
     line = json.dumps(asdict(record)).encode() + b"\n"
     if isinstance(store.files, LocalFiles):
-        _append(store.files.root / FAILURES_FILE, line)
+        append_line(store.files.root / FAILURES_FILE, line)
     else:
         before = store.files.read(FAILURES_FILE) or b""
         store.files.write(FAILURES_FILE, before + _line_break(before) + line)
@@ -62,17 +62,6 @@ def _is_mended(store: FeatureStore, record: FailureRecord) -> bool:
     attributes = store.attributes(file.with_suffix("").as_posix()) if record.trial == record.video else None
     source = (attributes or {}).get("source")
     return isinstance(source, dict) and source.get("name") == file.name
-
-
-def _append(path: Path, line: bytes) -> None:
-    handle = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o666)
-    try:
-        size = os.fstat(handle).st_size
-        # A half line from a kill must not swallow this one.
-        end = os.pread(handle, 1, size - 1) if size else b""
-        os.write(handle, _line_break(end) + line)
-    finally:
-        os.close(handle)
 
 
 def _line_break(before: bytes) -> bytes:

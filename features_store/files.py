@@ -5,13 +5,15 @@ Tested by tests/features_store/test_store.py and test_url.py.
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from .disk import create_file, replace_file
-from .scratch import scratch_directory
+from .disk import create_file, fsync_path, link_file, naming, replace_file
+from .scratch import scratch_directory, scratch_file
 
 
 class Files(Protocol):
@@ -58,11 +60,31 @@ class LocalFiles:
 
     def write(self, key: str, content: bytes) -> None:
         """Replace a file at once and safely: the old content or the new one, whatever happens."""
-        replace_file(self.root / key, content)
+        path = self.root / key
+        with naming(path), scratch_file(self.root, content) as temporary:
+            try:
+                temporary.replace(path)
+            except OSError as error:
+                _check_other_disk(error)
+                replace_file(path, content)
+            fsync_path(path.parent)
 
     def create(self, key: str, content: bytes) -> None:
         """Write a file whole unless there is one; another process may try the same at the same time."""
-        create_file(self.root / key, content)
+        path = self.root / key
+        if path.exists():
+            return
+        with naming(path):
+            if "/" not in key:  # the root's own; below it a root that is gone does not come back
+                self.root.mkdir(parents=True, exist_ok=True)
+            with scratch_file(self.root, content) as temporary:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                try:
+                    link_file(temporary, path)
+                except OSError as error:
+                    _check_other_disk(error)
+                    create_file(path, content)
+                fsync_path(path.parent)
 
     def folders(self, key: str) -> list[str]:
         """Names of the visible folders directly below a key, sorted."""
@@ -79,11 +101,15 @@ class LocalFiles:
     def remove(self, key: str) -> None:
         """Remove a file or a folder with all that is in it; a folder vanishes at once."""
         path = self.root / key
-        if path.is_dir():
-            with scratch_directory(self.root) as scratch:
-                path.rename(scratch / "removed")
-        else:
+        if not path.is_dir():
             path.unlink(missing_ok=True)
+            return
+        with scratch_directory(self.root) as scratch:
+            try:
+                path.rename(scratch / "removed")
+            except OSError as error:
+                _check_other_disk(error)
+                shutil.rmtree(path)
 
 
 class UrlFiles:
@@ -160,3 +186,9 @@ def open_files(path: str | os.PathLike[str]) -> LocalFiles | UrlFiles:
     if not text.startswith("file:///"):
         raise ValueError(f"{text}: a file:// URL names an absolute path, file:///…; give a plain path instead")
     return LocalFiles(Path(unquote(text.removeprefix("file://"))))
+
+
+def _check_other_disk(error: OSError) -> None:
+    """Raises the error again unless it says that a folder of the store lies on another disk than the rest."""
+    if error.errno != errno.EXDEV:
+        raise error

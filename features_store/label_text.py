@@ -6,6 +6,7 @@ Tested by tests/features_store/test_labels.py and test_timed_labels.py.
 from __future__ import annotations
 
 import re
+import stat
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,8 @@ _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _PLAIN = b"0123456789.+-eE \t\r"
 _BOM = b"\xef\xbb\xbf"
 _HEADER_BYTES = 256
+# 2^24 rows, as many frames as a video may have, of 32 bytes.
+_MOST_BYTES = 512 << 20
 
 
 @dataclass(frozen=True)
@@ -39,15 +42,26 @@ class LabelText:
 
 
 def read_text(path: Path, accepted: tuple[str, ...] = HEADERS) -> LabelText:
-    """The whole file. Raises ValueError with `file:1` on a header that is not `accepted`."""
+    """The whole file. Raises ValueError with `file:1` on a header that is not `accepted`, and on what is no file."""
+    if check_file(path) > _MOST_BYTES:
+        raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no labels of one trial are that long")
     first, _, body = path.read_bytes().removeprefix(_BOM).rstrip().partition(b"\n")
     return LabelText(path, _accepted_header(path, first, accepted), body)
 
 
 def read_header(path: Path, accepted: tuple[str, ...] = HEADERS) -> str:
     """The first line alone. Raises ValueError with `file:1` on a header that is not `accepted`."""
+    check_file(path)
     with path.open("rb") as file:
         return _accepted_header(path, file.readline(_HEADER_BYTES).removeprefix(_BOM), accepted)
+
+
+def check_file(path: Path) -> int:
+    """Size in bytes. Raises ValueError for a pipe or a device, which would be waited for, or read, for ever."""
+    status = path.stat()
+    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
+        raise ValueError(f"{path} is no file: a pipe, a socket or a device")
+    return status.st_size
 
 
 def plain_numbers(body: bytes, columns: int) -> NDArray[np.float64] | None:

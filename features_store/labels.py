@@ -106,9 +106,9 @@ def folder_levels(root: Path) -> Iterator[list[Path]]:
     A folder that links lead to again is given once.
     """
     level = [root]
-    visited = {root.resolve()}
+    visited = {os.path.realpath(root)}
     while level:
-        below = {child.resolve(): child for folder in level for child in reversed(_folders(folder))}
+        below = {os.path.realpath(child): child for folder in level for child in reversed(_folders(folder))}
         level = [child for target, child in below.items() if target not in visited]
         visited.update(below)
         yield level

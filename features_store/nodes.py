@@ -13,6 +13,9 @@ from .files import Files
 from .schema import NODE_FILE
 from .types import JsonValue, StoreMismatch
 
+# Ours have some 20 KB. Brackets within brackets take forty times their size in memory.
+_MOST_BYTES = 4 << 20
+
 
 def read_node(files: Files, key: str) -> dict[str, Any] | None:
     """The zarr.json of a group or array, None where there is none. Raises StoreMismatch if it is broken."""
@@ -20,9 +23,11 @@ def read_node(files: Files, key: str) -> dict[str, Any] | None:
     content = files.read(name)
     if content is None:
         return None
+    if len(content) > _MOST_BYTES:
+        raise StoreMismatch(f"{files.location(name)} is no zarr metadata ({len(content)} bytes): remove it")
     try:
         node = json.loads(content)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise StoreMismatch(f"{files.location(name)} is broken ({error}): remove it, and extract again") from error
     if not isinstance(node, dict) or not isinstance(node.get("attributes", {}), dict):
         raise StoreMismatch(f"{files.location(name)} is no zarr metadata: remove it, and extract again")
@@ -64,7 +69,8 @@ def _walk(files: Files, key: str) -> Iterator[tuple[str, dict[str, Any] | None]]
             return
         attributes = node.get("attributes", {})
     yield key, attributes
-    arrays = (attributes or {}).get("checksums") or ()
+    checksums = (attributes or {}).get("checksums")
+    arrays = checksums if isinstance(checksums, dict) else {}
     for name in files.folders(key):
         if name not in arrays:
             yield from _walk(files, f"{key}/{name}")

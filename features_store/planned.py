@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 
+from .files import LocalFiles
+from .lines import locked_folder
 from .store import FeatureStore
 
 PLANNED_FILE = ".planned.json"
@@ -15,9 +18,11 @@ PLANNED_FILE = ".planned.json"
 
 def note_planned(store: FeatureStore, trials: Iterable[str]) -> None:
     """Add trials to those planned; nothing is written where all are known. Raises OSError."""
-    known = read_planned(store)
-    planned = known | set(trials)
-    if planned != known:
+    wanted = set(trials)
+    if wanted <= read_planned(store):
+        return
+    with _alone(store):
+        planned = read_planned(store) | wanted
         store.files.write(PLANNED_FILE, json.dumps(sorted(planned), indent=0).encode())
 
 
@@ -33,3 +38,8 @@ def read_planned(store: FeatureStore) -> set[str]:
 def missing(store: FeatureStore) -> list[str]:
     """Planned trials that the store does not have, sorted; those that failed are among them."""
     return sorted(name for name in read_planned(store) if store.attributes(name) is None)
+
+
+def _alone(store: FeatureStore) -> AbstractContextManager[None]:
+    """No other run reads and writes meanwhile: it would lose what this one adds. Behind a URL it may."""
+    return locked_folder(store.files.root) if isinstance(store.files, LocalFiles) else nullcontext()

@@ -21,7 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from .arrays import CHUNK_ERRORS, broken_rows, read_rows, row_slices
+from .arrays import CHUNK_ERRORS, broken_rows, row_slices, rows_by_zarr
+from .types import StoreMismatch
 
 if TYPE_CHECKING:
     import zarr
@@ -46,7 +47,38 @@ def read_into(array: zarr.Array[Any], out: NDArray[Any]) -> None:
         if ours:
             _read_shard(array, rows, out[rows])
         else:
-            out[rows] = read_rows(array, rows)
+            out[rows] = rows_by_zarr(array, rows)
+
+
+def read_all(array: zarr.Array[Any]) -> NDArray[Any]:
+    """All rows in new memory. Raises StoreMismatch where they are broken, or no memory can hold so many."""
+    try:
+        out = np.empty(array.shape, array.dtype)
+    except (MemoryError, ValueError) as error:
+        raise StoreMismatch(f"{array.store_path} has the shape {array.shape}: {error}") from error
+    read_into(array, out)
+    return out
+
+
+def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
+    """Rows [start, stop) in new memory; beyond it, two chunks. Raises StoreMismatch where they are broken or missing.
+
+    A chunk of our own layout is never larger than the metadata says, whatever is packed into it.
+    """
+    if not 0 <= rows.start <= rows.stop <= array.shape[0]:
+        raise StoreMismatch(f"{array.store_path} has {array.shape[0]} rows, not the rows {rows.start}–{rows.stop}")
+    if not _is_ours(array):
+        return rows_by_zarr(array, rows)
+    out = np.empty((rows.stop - rows.start, *array.shape[1:]), array.dtype)
+    shard_rows = (array.shards or array.chunks)[0]
+    begin = rows.start
+    while begin < rows.stop:
+        first = begin - begin % shard_rows
+        shard = slice(first, min(first + shard_rows, array.shape[0]))
+        part = slice(begin, min(shard.stop, rows.stop))
+        _read_shard(array, shard, out[part.start - rows.start : part.stop - rows.start], part)
+        begin = part.stop
+    return out
 
 
 def _is_ours(array: zarr.Array[Any]) -> bool:
@@ -73,22 +105,42 @@ def _names(codecs: Any) -> list[str]:
     return [codec["name"] for codec in codecs]
 
 
-def _read_shard(array: zarr.Array[Any], rows: slice, out: NDArray[Any]) -> None:
-    """Decode one file into `out`, its rows of the whole."""
-    store: Any = array.store
-    shard_rows, chunk_rows = (array.shards or array.chunks)[0], array.chunks[0]
-    number = (rows.start // shard_rows, *(0 for _ in array.shape[1:]))
-    parts = list(row_slices(len(out), chunk_rows))
-    broken = rows  # what is lost with the index; from then on the rows of the chunk at hand
+def _read_shard(array: zarr.Array[Any], rows: slice, out: NDArray[Any], wanted: slice | None = None) -> None:
+    """Decode one file, of the whole's `rows`, into `out`: all of them, or the `wanted` ones."""
+    wanted = wanted or rows
+    chunk_rows = array.chunks[0]
+    parts = [
+        slice(rows.start + part.start, rows.start + part.stop)
+        for part in row_slices(rows.stop - rows.start, chunk_rows)
+    ]
+    broken = wanted  # what is lost with the index; from then on the rows of the chunk at hand
     try:
-        with FileIO(Path(store.root, array.path, array.metadata.encode_chunk_key(number))) as file:
-            index = _index(file, shard_rows // chunk_rows, len(parts))
+        with FileIO(_shard_path(array, rows)) as file:
+            index = _index(file, (array.shards or array.chunks)[0] // chunk_rows, len(parts))
             room = np.empty(max(length for _, length in index), np.uint8)
-            for part, (offset, length) in zip(parts, index, strict=True):
-                broken = slice(rows.start + part.start, rows.start + part.stop)
-                _decode(_filled(room[:length], file, offset), out[part.start :], chunk_rows)
+            for broken, (offset, length) in zip(parts, index, strict=True):
+                if broken.start < wanted.stop and broken.stop > wanted.start:
+                    _put(_filled(room[:length], file, offset), broken, out, wanted, chunk_rows)
     except (FileNotFoundError, *CHUNK_ERRORS) as error:
         raise broken_rows(array, broken, error) from error
+
+
+def _shard_path(array: zarr.Array[Any], rows: slice) -> Path:
+    store: Any = array.store
+    shard_rows = (array.shards or array.chunks)[0]
+    number = (rows.start // shard_rows, *(0 for _ in array.shape[1:]))
+    return Path(store.root, array.path, array.metadata.encode_chunk_key(number))
+
+
+def _put(stored: Bytes, part: slice, out: NDArray[Any], wanted: slice, chunk_rows: int) -> None:
+    """Decode a chunk, the rows `part` of the whole, into `out`, which are the `wanted` ones."""
+    if part.start >= wanted.start and part.stop <= wanted.stop:
+        _decode(stored, out[part.start - wanted.start :], chunk_rows)
+        return
+    chunk = np.empty((part.stop - part.start, *out.shape[1:]), out.dtype)
+    _decode(stored, chunk, chunk_rows)
+    both = slice(max(part.start, wanted.start), min(part.stop, wanted.stop))
+    out[both.start - wanted.start : both.stop - wanted.start] = chunk[both.start - part.start : both.stop - part.start]
 
 
 def _decode(stored: Bytes, out: NDArray[Any], rows: int) -> None:

@@ -92,6 +92,11 @@ def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
     return Layout(("frame", *axes), (chunk_rows, *shape[1:]), (shard_rows, *shape[1:]))
 
 
+def is_array_name(name: str) -> bool:
+    """Whether an array may be called so: one folder's name, not hidden."""
+    return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
 def check_trial_name(name: str) -> None:
     """Refuse a name that cannot be a group: `name` is relative, its segments parted by `/`.
 

@@ -1,6 +1,6 @@
-"""Scratch folders inside a store, named after the process that made them, so that dead ones can be swept.
+"""Scratch folders and files inside a store, named after the process that made them: dead ones can be swept.
 
-Tested by tests/features_store/test_faults.py.
+Tested by tests/features_store/test_faults.py and tests/faults/kills.
 """
 
 from __future__ import annotations
@@ -11,11 +11,13 @@ import shutil
 import tempfile
 import time
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from .disk import write_new
 from .owner import Owner
+from .trouble import gone
 
 SCRATCH = ".tmp"
 FOREIGN_AGE_S = 24 * 3600
@@ -26,12 +28,15 @@ _TRIES = 100
 @contextmanager
 def scratch_directory(root: Path) -> Iterator[Path]:
     """An empty folder in `<root>/.tmp`, removed at exit; `.tmp` goes with the last one."""
-    folder = _make(root / SCRATCH)
-    try:
+    with _scratch(root, Path.mkdir) as folder:
         yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
-        remove_if_empty(root / SCRATCH)
+
+
+@contextmanager
+def scratch_file(root: Path, content: bytes, *, flush: bool = True) -> Iterator[Path]:
+    """A file with this content in `<root>/.tmp`, flushed to the disk, to be renamed or linked; gone at exit."""
+    with _scratch(root, lambda path: write_new(path, content, flush=flush)) as file:
+        yield file
 
 
 @contextmanager
@@ -41,22 +46,28 @@ def system_scratch() -> Iterator[Path]:
         yield Path(folder)
 
 
-def sweep(root: Path) -> list[str]:
-    """Remove the scratch folders of dead runs: owner gone on this host, or 24 h untouched. Returns names."""
+def sweep_scratch(root: Path) -> list[str]:
+    """Remove the scratch of dead runs: owner gone on this host, or 24 h untouched. Returns names."""
     folder = root / SCRATCH
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     dead = [name for name in names if _is_left_over(folder / name)]
     for name in dead:
-        shutil.rmtree(folder / name, ignore_errors=True)
+        _remove(folder / name)
     remove_if_empty(folder)
     return dead
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder that other processes make and remove meanwhile; the caller tries until it stays."""
-    # `exist_ok` still raises where the folder was there and is gone a moment later.
-    with suppress(FileExistsError):
-        folder.mkdir(parents=True, exist_ok=True)
+    """Make a folder of the store that other processes make and remove meanwhile; the caller tries until it stays.
+
+    Raises StoreUnwritable where the store itself is gone: it must not come back as an empty shell.
+    """
+    try:
+        folder.mkdir()
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        raise gone(folder.parent) from None
 
 
 def remove_if_empty(folder: Path) -> None:
@@ -67,34 +78,58 @@ def remove_if_empty(folder: Path) -> None:
         return
 
 
-def _make(parent: Path) -> Path:
-    owner = Owner.current()
-    folder = parent / f"{owner.host}.{owner.pid}.{owner.started}.{uuid.uuid4().hex}"
+@contextmanager
+def _scratch(root: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    path = _make(root, make)
+    try:
+        yield path
+    finally:
+        _remove(path)
+        remove_if_empty(path.parent)
+
+
+def _make(root: Path, make: Callable[[Path], None]) -> Path:
     for _ in range(_TRIES):
-        make_folder(parent)
+        path = _new_path(root)
+        make_folder(path.parent)
         try:
-            folder.mkdir()
-        except FileNotFoundError:
-            continue  # another process found `.tmp` empty and removed it in between
-        return folder
-    raise OSError(f"{parent} vanishes as soon as it is made; is another program cleaning the store?")
+            make(path)
+        except (FileNotFoundError, FileExistsError):
+            continue  # another process found `.tmp` empty and removed it in between, or has that very name
+        except OSError:
+            _remove(path)
+            remove_if_empty(path.parent)
+            raise
+        return path
+    raise OSError(f"{path.parent} vanishes as soon as it is made; is another program cleaning the store?")
 
 
-def _is_left_over(folder: Path) -> bool:
-    match = _NAME.fullmatch(folder.name)
+def _new_path(root: Path) -> Path:
+    owner = Owner.current()
+    return root / SCRATCH / f"{owner.host}.{owner.pid}.{owner.started}.{uuid.uuid4().hex}"
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):  # as with a folder: the next run sweeps what cannot be removed now
+            path.unlink()
+
+
+def _is_left_over(path: Path) -> bool:
+    match = _NAME.fullmatch(path.name)
     owner = match and Owner(match["host"], int(match["pid"]), int(match["started"]))
     if owner and owner.host == Owner.current().host:
         return owner.is_dead()
-    return time.time() - _last_touched(folder) > FOREIGN_AGE_S
+    return time.time() - _last_touched(path) > FOREIGN_AGE_S
 
 
-def _last_touched(folder: Path) -> float:
-    """Latest modification of a folder or of anything below it, s since the epoch."""
-    latest = 0.0
-    for here, _, files in os.walk(folder):
-        for path in (here, *(os.path.join(here, file) for file in files)):
-            try:
-                latest = max(latest, os.stat(path).st_mtime)
-            except FileNotFoundError:
-                continue  # its owner lives and is removing it
-    return latest
+def _last_touched(path: Path) -> float:
+    """Latest modification of a file, or of a folder and anything below it, s since the epoch."""
+    below = [Path(here, name) for here, folders, files in os.walk(path) for name in folders + files]
+    times_s = [0.0]
+    for each in (path, *below):
+        with suppress(FileNotFoundError):  # its owner lives and is removing it
+            times_s.append(os.stat(each).st_mtime)
+    return max(times_s)

@@ -16,12 +16,15 @@ from pathlib import Path
 from typing import Literal
 
 from .arrays import common_rows
+from .claims import sweep_claims
 from .files import Files, LocalFiles, open_files
-from .nodes import array_folders, group_json, is_left, node_type, read_node, walk_groups
-from .publish import publish_in_store, publish_local
+from .lines import mend_lines
+from .nodes import group_json, is_left, node_type, read_node, walk_groups
+from .publish import publish_in_store, publish_local, remove_arrays
 from .schema import FAILURES_FILE, FORMAT, FORMAT_KEY, NODE_FILE, TIME, check_trial_name
-from .scratch import scratch_directory, sweep, system_scratch
+from .scratch import scratch_directory, sweep_scratch, system_scratch
 from .trial import Trial
+from .trouble import blaming_store
 from .types import JsonValue, RowSource, StoreMismatch
 
 Mode = Literal["r", "a"]
@@ -95,7 +98,7 @@ class FeatureStore(Mapping[str, Trial]):
         """Whether every face that a container tells of is there and of the same making; true of other trials."""
         attributes = self.attributes(trial) or {}
         faces = attributes.get("faces")
-        made = [self.attributes(f"{trial}/face{face}") for face in range(faces if isinstance(faces, int) else 0)]
+        made = (self.attributes(f"{trial}/face{face}") for face in range(faces if isinstance(faces, int) else 0))
         return all(each is not None and each.get("fingerprint") == attributes.get("fingerprint") for each in made)
 
     def write(
@@ -110,7 +113,8 @@ class FeatureStore(Mapping[str, Trial]):
 
         `rows`, `checksums` and `complete` are added. Without arrays the group is a container (of `faces`).
         With `checksums` ({array: sha256}) nothing is published unless the arrays have them.
-        Raises ValueError on a name, type, length or attribute that does not fit, StoreMismatch on a clash.
+        Raises ValueError on a name, type, length or attribute that does not fit, StoreMismatch on a clash,
+        StoreUnwritable (an OSError) where the disk is full, gone or locked.
         """
         self._check_writable()
         check_trial_name(trial)
@@ -123,10 +127,11 @@ class FeatureStore(Mapping[str, Trial]):
                 raise StoreMismatch(f"trial {trial!r} is not what its checksums say: {', '.join(wrong)}")
             return group_json(_described(attributes, rows, found))
 
-        if isinstance(self.files, LocalFiles):
-            publish_local(self.files, trial, arrays, describe)
-        else:
-            publish_in_store(self.files, trial, arrays, describe)
+        with blaming_store(self.files.location(trial)):
+            if isinstance(self.files, LocalFiles):
+                publish_local(self.files, trial, arrays, describe)
+            else:
+                publish_in_store(self.files, trial, arrays, describe)
 
     def remove(self, trial: str) -> None:
         """Remove a trial with its faces (`<trial>/face0` …); other trials below its name stay."""
@@ -134,22 +139,26 @@ class FeatureStore(Mapping[str, Trial]):
         check_trial_name(trial)
         if node_type(self.files, trial) in (None, "array"):
             return
-        known = (self.attributes(trial) or {}).get("checksums")
-        self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
-        arrays = array_folders(self.files, trial, known if isinstance(known, dict) else ())
-        faces = filter(_FACE.fullmatch, self.files.folders(trial))
-        for name in dict.fromkeys([*arrays, *faces]):
-            self.files.remove(f"{trial}/{name}")
-        if not self.files.folders(trial):
-            self.files.remove(trial)
+        with blaming_store(self.files.location(trial)):
+            remove_arrays(self.files, trial, (), {})
+            for name in filter(_FACE.fullmatch, self.files.folders(trial)):
+                self.remove(f"{trial}/{name}")
+            if self.files.folders(trial):
+                self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
+            else:
+                self.files.remove(trial)
 
     def temporary_directory(self) -> AbstractContextManager[Path]:
         """A scratch folder on the store's own disk (the system's for a URL), removed at exit."""
         return scratch_directory(self.files.root) if isinstance(self.files, LocalFiles) else system_scratch()
 
     def sweep(self) -> list[str]:
-        """Remove scratch folders that dead runs have left; returns their names."""
-        return sweep(self.files.root) if isinstance(self.files, LocalFiles) else []
+        """Remove what dead runs have left: scratch, claims, half a line; returns the names of the scratch."""
+        if not isinstance(self.files, LocalFiles):
+            return []
+        sweep_claims(self.files.root)
+        mend_lines(self.files.root / FAILURES_FILE)
+        return sweep_scratch(self.files.root)
 
     def _check_writable(self) -> None:
         if self.mode != "a":

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from .arrays import open_array
 from .files import Files
-from .reading import read_into
-from .schema import TIME, VALID_SUFFIX
+from .nodes import read_node
+from .reading import read_all, read_into, read_rows
+from .schema import TIME, VALID_SUFFIX, is_array_name
 from .types import JsonValue
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         if array not in self._names():
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
         if array not in self._opened:
+            read_node(self._files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
             self._opened[array] = open_array(self._files.location(f"{self.name}/{array}"))
         return self._opened[array]
 
@@ -51,7 +53,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
 
     def _names(self) -> dict[str, JsonValue]:
         names = self.attributes.get("checksums")
-        return names if isinstance(names, dict) else {}
+        return {name: told for name, told in names.items() if is_array_name(name)} if isinstance(names, dict) else {}
 
     @property
     def rows(self) -> int:
@@ -75,10 +77,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
 
     def read(self, array: str) -> NDArray[Any]:
         """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing."""
-        stored = self[array]
-        out = np.empty(stored.shape, stored.dtype)
-        read_into(stored, out)
-        return out
+        return read_all(self[array])
 
     def read_into(self, feature: str, out: NDArray[Any]) -> None:
         """All rows of an array into `out` [T, ...], as fast as NumPy reads a file; several threads may do so at once.
@@ -88,7 +87,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         read_into(self[feature], out)
 
     def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial."""
+        """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial, or are broken."""
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {self.rows} rows")
-        return np.asarray(self[feature][start:stop])
+        return read_rows(self[feature], slice(start, stop))

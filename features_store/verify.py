@@ -10,18 +10,20 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from .arrays import CHUNK_ERRORS, dims_of, open_array, read_rows, row_slices
+from .arrays import CHUNK_ERRORS, dims_of, open_array, row_slices
 from .errors import flat
 from .nodes import is_left, node_type, walk_groups
-from .schema import NODE_FILE, spec_of
+from .reading import read_rows
+from .schema import NODE_FILE, is_array_name, spec_of
 from .store import FeatureStore
 from .trial import Trial
+from .types import StoreMismatch
 
 if TYPE_CHECKING:
     import zarr
 
-# What zarr 3.1 raises on metadata with a flipped byte: JSON, checks (ValueError), absent keys, unknown words.
-_METADATA_ERRORS = (OSError, ValueError, KeyError, TypeError)
+# A made-up length would name missing files for ever.
+_MOST_PROBLEMS = 1000
 _CHUNK_ERRORS = (OSError, *CHUNK_ERRORS)
 
 
@@ -64,17 +66,22 @@ def _verify_trial(store: FeatureStore, trial: Trial) -> Iterator[Problem]:
         yield Problem(trial.name, None, None, None, "`checksums` is no table of arrays")
         return
     for array, checksum in sorted(checksums.items()):
-        yield from _verify_array(store, trial, array, checksum)
+        if is_array_name(array):
+            yield from _verify_array(store, trial, array, checksum)
+        else:
+            yield Problem(trial.name, array, None, None, "no array can be called so")
 
 
 def _verify_array(store: FeatureStore, trial: Trial, array: str, checksum: object) -> Iterator[Problem]:
     place = store.files.location(f"{trial.name}/{array}")
-    if node_type(store.files, f"{trial.name}/{array}") is None:
-        yield Problem(trial.name, array, None, place, "the array is missing")
+    kind = node_type(store.files, f"{trial.name}/{array}")
+    if kind != "array":
+        what = "the array is missing" if kind is None else "broken metadata: no zarr array"
+        yield Problem(trial.name, array, None, f"{place}/{NODE_FILE}" if kind else place, what)
         return
     try:
         values = open_array(place)
-    except _METADATA_ERRORS as error:
+    except (OSError, StoreMismatch) as error:
         yield Problem(trial.name, array, None, f"{place}/{NODE_FILE}", f"broken metadata: {_short(error)}")
         return
     fault = _fault_of_metadata(values, trial, array)
@@ -101,6 +108,10 @@ def _verify_values(
     digest, found = hashlib.sha256(), 0
     for rows in row_slices(values.shape[0], (values.shards or values.chunks)[0]):
         file = _shard_file(store, trial, array, values, rows)
+        if found >= _MOST_PROBLEMS:
+            rest = (rows.start, values.shape[0])
+            yield Problem(trial.name, array, rest, None, f"not looked at after {found} problems of this array")
+            return
         if not store.files.is_file(file):
             found += 1
             yield Problem(trial.name, array, _pair(rows), store.files.location(file), "the file is missing")
@@ -121,9 +132,9 @@ def _broken_chunks(values: zarr.Array[Any], rows: slice) -> list[tuple[tuple[int
     for part in row_slices(rows.stop - rows.start, values.chunks[0]):
         chunk = slice(rows.start + part.start, rows.start + part.stop)
         try:
-            values[chunk]
+            read_rows(values, chunk)
         except _CHUNK_ERRORS as error:
-            why = f"broken chunk: {_short(error)}"
+            why = f"broken chunk: {_short(error.__cause__ or error)}"
             if broken and broken[-1][0][1] == chunk.start and broken[-1][1] == why:
                 broken[-1] = ((broken[-1][0][0], chunk.stop), why)
             else:

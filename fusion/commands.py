@@ -4,65 +4,65 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.stopping import Stop, listening
+from ..batch.where import Where, where_of
+from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from .options import run_config, train_options
 
 if TYPE_CHECKING:
-    from ..features_store.store import FeatureStore
+    from ..features_store.corpus import Corpus
     from .config import TrainConfig
     from .crossval import Planned
-    from .experiment import Experiment
-    from .train import Outcome
+    from .hearing import Hearing
+    from .manifest import Manifest
+    from .runs import TrainWork
+
+_say = partial(click.echo, err=True)
 
 
 @click.command()
 @train_options
-@clean_errors()
+@clean_errors(WorkerUnfit)
 def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
     RUN then holds the best network, its settings, scores (metrics.json), history.csv, predictions and plots. A
-    second call leaves finished runs alone. Exit codes: 0 all done; 1 could not start, stopped, or a run failed
-    while the others went on; 2 wrong usage.
+    second call leaves finished runs alone. Exit codes: 0 all done, or left to another call that has it in hand; 1
+    could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
+    SIGTERM.
     """
-    from ..features_store.status import untrained_line
-    from ..features_store.store import FeatureStore
-    from .crossval import plan_runs, still_to_do, stops_short
-    from .experiment import open_experiment
-    from .fold_options import manifest_of
-    from .progress import shown
+    with listening("runs") as stop:
+        _train(options, stop)
 
-    config, run = _config(options), run_config(options)
+
+def _train(options: dict[str, Any], stop: Stop) -> None:
+    from .crossval import plan_runs, shard_of, still_to_do
+    from .fold_options import manifest_of
+
+    where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
+    config = _config(options)
     fold_words = ("annotations", "folds", "group", "groups", "manifest")
     corpus, manifest = manifest_of(**{name: options[name] for name in fold_words})
     numbers = [fold.number for fold in manifest.folds] if options["fold"] is None else [options["fold"]]
     seeds = range(config.seed, config.seed + options["seeds"])
-    runs = plan_runs(options["out"], numbers, seeds, config)
-    todo = still_to_do(runs, resume=options["resume"] or len(runs) > 1)
-    done_before = len(runs) - len(todo)
-    short = [planned for planned in runs if planned not in todo and stops_short(planned)]
-    if short:
-        click.echo(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on", err=True)
-    click.echo(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {done_before} done before", err=True)
-    failed: dict[Planned, str] = {}
-    if todo:
-        store = FeatureStore(options["store"])
-        if line := untrained_line(store):
-            click.echo(line, err=True)
-        folds = sorted({planned.fold for planned in todo})
-        allowed = options["allow_other_features"]
-        experiment = open_experiment(store, corpus, manifest, folds, config, run, allowed, shown)
-        _tell_experiment(experiment)
-        failed = _do_all(todo, experiment, store, options)
-    if done := [planned for planned in runs if planned not in failed]:
-        _tell_results(done, options, several=len(runs) > 1)
-    if failed:
-        told = "; ".join(f"{planned.folder}: {why}" for planned, why in failed.items())
-        raise click.ClickException(f"{len(failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
+    whole = plan_runs(options["out"], numbers, seeds, config)
+    runs = shard_of(whole, *options["shard"])
+    todo = still_to_do(runs, resume=options["resume"] or len(whole) > 1)
+    _tell_plan(runs, todo)
+    heard = _do_all(todo, corpus, manifest, config, where, stop, options)
+    left = [*heard.failed, *still_to_do(heard.elsewhere, resume=True)]
+    done = [planned for planned in runs if planned not in left]
+    if done or heard.elsewhere or not heard.failed:
+        _tell_results(done, config, options, several=len(whole) > 1)
+    if heard.failed:
+        told = "; ".join(f"{planned.folder}: {why}" for planned, why in heard.failed.items())
+        raise click.ClickException(f"{len(heard.failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
 
 
 def _config(options: dict[str, Any]) -> TrainConfig:
@@ -82,88 +82,75 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         raise click.UsageError(str(error)) from error
 
 
+def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned]) -> None:
+    from .crossval import stops_short
+
+    short = [planned for planned in runs if planned not in todo and stops_short(planned)]
+    if short:
+        _say(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on")
+    _say(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {len(runs) - len(todo)} done before")
+
+
 def _do_all(
-    todo: Sequence[Planned], experiment: Experiment, store: FeatureStore, options: dict[str, Any]
-) -> dict[Planned, str]:
-    """Each run in its turn; one of several that fails does not hold up the others. Returns {run: why it failed}."""
-    from ..features_store.errors import one_line
+    todo: Sequence[Planned],
+    corpus: Corpus,
+    manifest: Manifest,
+    config: TrainConfig,
+    where: Where,
+    stop: Stop,
+    options: dict[str, Any],
+) -> Hearing:
+    """Each run, here or on a cluster; one of several that fails does not hold up the others."""
+    from .hearing import Hearing
+    from .runs import do_runs
 
-    failed: dict[Planned, str] = {}
-    for planned in todo:
-        try:
-            _do(planned, experiment, store, options)
-        except ValueError as error:
-            failed[planned] = one_line(error)
-            if len(todo) > 1:
-                click.echo(f"{planned.folder} failed: {failed[planned]}", err=True)
-    return failed
-
-
-def _do(planned: Planned, experiment: Experiment, store: FeatureStore, options: dict[str, Any]) -> None:
-    """One run with its bar, pictures and summary."""
-    from .crossval import begin_run, do_run
-    from .watch import make_watcher, wants_tensorboard
-
-    name, run = f"fold {planned.fold} seed {planned.config.seed}", run_config(options)
-    described = begin_run(planned, experiment, run, options["allow_other_features"])
-    tensorboard = wants_tensorboard(options["tensorboard"])
-    watcher = make_watcher(name, planned.config.max_epochs, planned.folder, tensorboard)
-    try:
-        outcome = do_run(
-            described,
-            planned.folder,
-            experiment,
-            run,
-            watcher,
-            lambda outcome: _keep(planned, experiment, store, outcome, options["plots"]),
-        )
-    except KeyboardInterrupt:
-        told = f"interrupted; --resume goes on from the last epoch that is saved in {planned.folder}"
-        raise click.ClickException(told) from None
-    finally:
-        watcher.close()
-    _tell_outcome(name, planned, outcome)
+    work = _work(todo, corpus, manifest, config, options)
+    heard = Hearing(len(todo), _say, _tell_features(work, where) if todo else ())
+    if todo:
+        do_runs(todo, work, where, options["retries"], stop, heard)
+    return heard
 
 
-def _keep(planned: Planned, experiment: Experiment, store: FeatureStore, outcome: Outcome, plots: bool) -> None:
-    """Predictions of the validation trials, and pictures."""
-    from .pictures import draw_history, draw_predictions
-    from .prediction_files import write_prediction
+def _work(
+    todo: Sequence[Planned], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
+) -> TrainWork:
+    from .runs import TrainWork
+    from .watch import wants_tensorboard
 
-    outputs = planned.config.outputs
-    for name, rows in outcome.predictions.items():
-        write_prediction(planned.folder / "predictions", name, outputs, rows)
-    if plots:
-        sources = [experiment.data.sources[name] for name in outcome.predictions]
-        draw_history(planned.folder, outcome.history)
-        draw_predictions(planned.folder / "plots", store, sources, outcome.predictions, outputs, outcome.report)
-
-
-def _tell_experiment(experiment: Experiment) -> None:
-    for note in experiment.notes:
-        click.echo(f"note: {note}", err=True)
-    data = experiment.data
-    where = "streamed from the store" if data.place == "store" else f"on {data.place}"
-    widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
-    click.echo(f"{len(data.sources)} trials, {len(data.labels) - 1} rows of {widths}, {where}", err=True)
+    return TrainWork(
+        store=options["store"],
+        corpus=corpus,
+        manifest=manifest,
+        folds=tuple(sorted({planned.fold for planned in todo})),
+        config=config,
+        run=run_config(options),
+        allow_other=options["allow_other_features"],
+        plots=options["plots"],
+        tensorboard=wants_tensorboard(options["tensorboard"]),
+        alone=any(planned.folder == options["out"] for planned in todo),
+    )
 
 
-def _tell_outcome(name: str, planned: Planned, outcome: Outcome) -> None:
-    from .report import report_lines
-    from .train import best_row
+def _tell_features(work: TrainWork, where: Where) -> list[str]:
+    """What a user should know before anything is read, or is sent to a cluster; the lines that were said."""
+    from ..features_store.status import untrained_line
+    from ..features_store.store import FeatureStore
+    from .experiment import check_experiment
 
-    epochs = len(outcome.history)
-    best = best_row(outcome.history)["epoch"]
-    click.echo(f"{name}: best epoch {best} of {epochs} ({outcome.reason}): {planned.folder}", err=True)
-    for line in report_lines(outcome.report, 0):
-        click.echo(f"  {line}", err=True)
+    store = FeatureStore(work.store)
+    lines = [line] if (line := untrained_line(store)) else []
+    if not where.is_here:
+        checked = check_experiment(store, work.corpus, work.manifest, work.folds, work.config, work.allow_other)
+        lines += [f"note: {note}" for note in checked.notes]
+    for line in lines:
+        _say(line)
+    return lines
 
 
-def _tell_results(done: Sequence[Planned], options: dict[str, Any], several: bool) -> None:
+def _tell_results(done: Sequence[Planned], config: TrainConfig, options: dict[str, Any], several: bool) -> None:
     from .crossval import sum_up, table_lines
 
-    if several:
-        result = sum_up(options["out"], done)
+    if several and (result := sum_up(options["out"], config, done)) is not None:
         click.echo("\n".join(table_lines(result)), err=options["as_json"])
     if options["as_json"]:
         click.echo(json.dumps(_results(done)))

@@ -134,12 +134,17 @@ class TrainConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run. Numbers change by rounding alone; compiled, dropout also draws others. Kept in environment.json."""
+    """How to run. Numbers change by rounding alone; compiled, dropout also draws others. Kept in environment.json.
+
+    `threads`: for the arithmetic of one process; 0: as torch has it. `processes`: that share this machine's memory.
+    """
 
     device: str = "auto"
     precision: Precision = "fp32"
     compile: bool = False
     memory_gb: float | None = None
+    threads: int = 0
+    processes: int = 1
 
 
 PRESETS: dict[str, TrainConfig] = {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from ..batch.shards import balanced
 from ..features_store.disk import replace_file
 from . import checkpoint
 from .config import RunConfig, TrainConfig
@@ -28,6 +29,7 @@ from .fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
+from .in_hand import is_in_hand
 from .settings import differences
 from .tables import markdown_table, text_table
 from .train import Outcome, Watcher, train
@@ -40,6 +42,11 @@ class Planned:
     fold: int
     config: TrainConfig
     folder: Path
+
+    @property
+    def name(self) -> str:
+        """What it is called on the screen."""
+        return f"fold {self.fold} seed {self.config.seed}"
 
 
 def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[Planned]:
@@ -54,8 +61,17 @@ def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: Tra
     ]
 
 
+def shard_of(runs: Sequence[Planned], index: int, count: int) -> list[Planned]:
+    """Part `index` of `count` of these runs, in their order: the same on every machine, whatever is done already."""
+    part = set(balanced({run.name: 1 for run in runs}, count)[index])
+    return [run for run in runs if run.name in part]
+
+
 def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
-    """Runs that are not finished. Raises ValueError where a folder holds another run, or one that may not go on."""
+    """Runs that are not finished; those that another call has in hand are among them.
+
+    Raises ValueError where a folder holds another run, or one that may not go on.
+    """
     left = []
     for run in runs:
         if is_empty(run.folder):
@@ -63,7 +79,7 @@ def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
             continue
         found = _found(run)
         done = checkpoint.is_finished(run.folder)
-        if not done and not resume:
+        if not done and not resume and not is_in_hand(run.folder):
             raise ValueError(f"{run.folder} holds a run that has not ended: --resume goes on, or name another --out")
         if not done or (found.config.max_epochs < run.config.max_epochs and resume):
             left.append(run)
@@ -114,16 +130,22 @@ def score_of(planned: Planned) -> RunScore:
     return RunScore(planned.fold, planned.config.seed, found["ccc_valence"], found["ccc_arousal"], found["epoch"])
 
 
-def sum_up(out: Path, runs: Sequence[Planned]) -> CrossValidation:
+def sum_up(out: Path, config: TrainConfig, runs: Sequence[Planned]) -> CrossValidation | None:
     """The table over these runs and all finished ones of the same settings below `out`, written there.
 
-    As text, Markdown, CSV and JSON.
+    As text, Markdown, CSV and JSON; None where there is no such run. Several calls may do so at once: each looks
+    again after it has written, so that the last one to write has seen all runs.
     """
-    there = {(run.fold, run.config.seed): run for run in [*_others(out, runs[0].config), *runs]}
-    result = cross_validation(score_of(run) for run in there.values())
-    for name, content in _files(result):
-        replace_file(out / name, content.encode())
-    return result
+    written: dict[str, str] = {}
+    while runs := _all_there(out, config, runs):
+        result = cross_validation(score_of(run) for run in runs)
+        files = dict(_files(result))
+        if files == written:
+            return result
+        for name, content in files.items():
+            replace_file(out / name, content.encode())
+        written = files
+    return None
 
 
 def table_lines(result: CrossValidation) -> list[str]:
@@ -136,6 +158,10 @@ def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
     yield "crossval.md", f"{result.title}\n\n{markdown_table(cross_validation_cells(result))}"
     yield "crossval.csv", cross_validation_csv(result)
     yield "crossval.json", json.dumps(cross_validation_json(result), indent=1) + "\n"
+
+
+def _all_there(out: Path, config: TrainConfig, runs: Iterable[Planned]) -> list[Planned]:
+    return list({(run.fold, run.config.seed): run for run in [*_others(out, config), *runs]}.values())
 
 
 def _others(out: Path, config: TrainConfig) -> Iterator[Planned]:

@@ -7,6 +7,7 @@ Tested by tests/fusion/test_checkpoint.py.
 
 from __future__ import annotations
 
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -22,7 +23,7 @@ from .statistics import as_json as statistics_json
 from .statistics import from_json as statistics_from_json
 
 FORMAT = 1
-_EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json")
+_EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json", ".claims", ".tmp")
 _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 
@@ -57,9 +58,9 @@ def is_empty(folder: Path) -> bool:
 def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
     """Make the folder and write what does not change during the run; leftovers of a killed one go."""
     folder.mkdir(parents=True, exist_ok=True)
-    for path in folder.rglob(".*"):
-        if _TEMPORARY.fullmatch(path.name):
-            path.unlink()
+    for here, _, names in os.walk(folder):  # does not mind a folder that goes away meanwhile, as claims' do
+        for name in filter(_TEMPORARY.fullmatch, names):
+            Path(here, name).unlink()
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
     write_json(folder / "fold.json", {**asdict(described.fold), **labels})
     write_json(folder / "features.json", asdict(described.features))

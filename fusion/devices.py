@@ -35,7 +35,7 @@ def room_of(run: RunConfig) -> Room:
     """The device of a run and the room there is. Raises ValueError where the device is not there."""
     device = find_device(run.device)
     told = None if run.memory_gb is None else int(run.memory_gb * 1e9)
-    host = int(psutil.virtual_memory().available * _SHARE) if told is None else told
+    host = int(psutil.virtual_memory().available * _SHARE / run.processes) if told is None else told
     if device.type != "cuda":
         return Room(device, host, host)
     free, _ = torch.cuda.mem_get_info(device)

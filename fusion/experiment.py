@@ -41,21 +41,41 @@ class Experiment:
         labels = labels_digest(self.data.sources[name] for name in (*trials.train, *trials.validation))
         return Description(config, trials, statistics, self.features, self.annotations, labels)
 
+    def lines(self) -> list[str]:
+        """What a user should know about it, on the screen."""
+        data = self.data
+        where = "streamed from the store" if data.place == "store" else f"on {data.place}"
+        widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
+        notes = [f"note: {note}" for note in self.notes]
+        return [*notes, f"{len(data.sources)} trials, {len(data.labels) - 1} rows of {widths}, {where}"]
 
-def open_experiment(
+
+@dataclass(frozen=True)
+class Checked:
+    """Trials with labels and features that fit each other, before any feature is read."""
+
+    matched: Matched
+    folds: Mapping[int, Fold]
+    fingerprints: Mapping[str, int]
+
+    @property
+    def notes(self) -> list[str]:
+        """What a user should know about them, a line each."""
+        return _notes(self.matched)
+
+
+def check_experiment(
     store: FeatureStore,
     corpus: Corpus,
     manifest: Manifest,
     folds: Sequence[int],
     config: TrainConfig,
-    run: RunConfig,
     allow_mixed: bool,
-    progress: Progress[str] = silent,
-) -> Experiment:
-    """Match labels with features, check them and read the features.
+) -> Checked:
+    """Match labels with features.
 
-    Raises ValueError where nothing matches, a side of a fold is left without a trial, features do not fit each
-    other or, unless `allow_mixed`, come from different settings or weights.
+    Raises ValueError where nothing matches, a side of a fold is left without a trial or, unless `allow_mixed`,
+    features come from different settings or weights.
     """
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
@@ -70,14 +90,32 @@ def open_experiment(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"
         )
-    data = load(store, matched.trials, config.modalities, room_of(run), progress)
+    return Checked(matched, kept, fingerprints)
+
+
+def open_experiment(
+    store: FeatureStore,
+    corpus: Corpus,
+    manifest: Manifest,
+    folds: Sequence[int],
+    config: TrainConfig,
+    run: RunConfig,
+    allow_mixed: bool,
+    progress: Progress[str] = silent,
+) -> Experiment:
+    """Match labels with features, check them and read the features.
+
+    Raises ValueError as `check_experiment` does, and where features do not fit each other.
+    """
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed)
+    data = load(store, checked.matched.trials, config.modalities, room_of(run), progress)
     features = Features(
         _place(store),
-        fingerprints,
+        checked.fingerprints,
         tuple(name for name in untrained_features(store) if name in config.modalities),
         dict(zip(data.modalities, data.widths, strict=True)),
     )
-    return Experiment(data, kept, features, os.path.abspath(corpus.root), (*_notes(matched), *data.notes))
+    return Experiment(data, checked.folds, features, os.path.abspath(corpus.root), (*checked.notes, *data.notes))
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:

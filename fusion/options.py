@@ -6,6 +6,7 @@ from typing import Any, get_args
 
 import click
 
+from ..batch.options import batch_options
 from ..features_store.options import FOLDER, Command, config_option, with_options
 from .config import PRESETS, Precision, RunConfig, Task
 from .fold_options import fold_options, manifest_option
@@ -113,6 +114,7 @@ _TRAIN_OPTIONS = (
         help="Write TensorBoard events into the run's folder. [default: where tensorboard is installed]",
     ),
     click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
+    *batch_options("runs"),
 )
 _RESULT_OPTIONS = (
     click.option(

@@ -17,17 +17,25 @@ from .tables import number
 if TYPE_CHECKING:
     from torch.utils.tensorboard.writer import SummaryWriter
 
+    from ..batch.work import Pulse
     from .train import Watcher
 
 LOSS_EVERY_S = 0.5
 _SCALARS = ("loss", "lr", "P", "ccc_valence", "ccc_arousal")
 
 
-def make_watcher(name: str, epochs: int, folder: Path, tensorboard: bool, stream: TextIO | None = None) -> Watchers:
-    """Who watches the run `name` of at most `epochs`: the screen (stderr) and, where asked for, TensorBoard."""
-    stream = stream or sys.stderr
-    screen = Bar(name, epochs, stream) if stream.isatty() else Lines(name, epochs, stream)
-    return Watchers([screen, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])])
+def make_watcher(
+    name: str, epochs: int, folder: Path, tensorboard: bool, stream: TextIO | None = None, pulse: Pulse | None = None
+) -> Watchers:
+    """Who watches the run `name` of at most `epochs`: the screen (stderr) and, where asked for, TensorBoard.
+
+    `pulse`: that of the run as a job, which can be stopped; done elsewhere, it has no screen but that.
+    """
+    watchers: list[Watcher] = [Pulsed(epochs, pulse)] if pulse is not None else []
+    if pulse is None or pulse.where is None:
+        stream = stream or sys.stderr
+        watchers.append(Bar(name, epochs, stream) if stream.isatty() else Lines(name, epochs, stream))
+    return Watchers([*watchers, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])])
 
 
 class Watchers:
@@ -108,6 +116,26 @@ class Lines:
     def _tell(self, line: str) -> None:
         self._told_s = time.monotonic()
         print(line, file=self._stream, flush=True)
+
+
+class Pulsed:
+    """Stops the run between two batches when that is asked for, and tells who waits for it how far it is."""
+
+    def __init__(self, epochs: int, pulse: Pulse) -> None:
+        self._epochs, self._pulse = epochs, pulse
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """Raises batch.work.Stopped."""
+        self._pulse.check()
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """Tell the epoch and the best P so far. Raises batch.work.Stopped."""
+        self._pulse.check()
+        if self._pulse.where is not None:
+            self._pulse.tell(row["epoch"], self._epochs, best["P"], best["epoch"])
+
+    def close(self) -> None:
+        """Nothing is open."""
 
 
 class TensorBoard:

@@ -10,10 +10,11 @@ import pickle
 import re
 import struct
 import warnings
+import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 import torch
@@ -40,7 +41,9 @@ _UNREADABLE = (
     AttributeError,
     AssertionError,
     OverflowError,
+    MemoryError,
     struct.error,
+    zipfile.BadZipFile,
 )
 _FOREIGN = re.compile(r"GLOBAL (\S+)")
 # The rest of torch's own message advises to switch the protection off.
@@ -138,12 +141,23 @@ def _read_torch(path: Path) -> dict[str, object]:
     ):
         warnings.simplefilter("ignore")  # torch warns of old pickle protocols; the reader can do nothing about them
         try:
+            _refuse_bomb(file, path.stat().st_size)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
             raise ValueError(_why(error, path.stat().st_size)) from error
     if not isinstance(loaded, dict):
         raise ValueError(f"no state dict in it, but a {type(loaded).__name__}")
     return loaded
+
+
+def _refuse_bomb(file: IO[bytes], size_bytes: int) -> None:
+    """Torch packs nothing: an archive of more bytes than the file has would fill the memory."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            held = sum(info.file_size for info in archive.infolist())
+        if held > size_bytes:
+            raise ValueError(f"an archive of {held} bytes in a file of {size_bytes}")
+    file.seek(0)
 
 
 def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.stopping import Stop, listening
+from ..batch.where import Where, where_of
+from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER
 from .config import ExtractConfig, RunConfig
@@ -24,48 +27,63 @@ if TYPE_CHECKING:
 
 @click.command()
 @extract_options
-@clean_errors(MediaError, WeightsMissing)
+@clean_errors(MediaError, WeightsMissing, WorkerUnfit)
 def extract(**options: Any) -> None:
     """Every video below a folder, to features in a store: one row a video frame, with masks for what is not real.
 
     Run again it goes on where it stopped: what is done with the same settings and weights is left alone. Exit
-    codes: 0 all done; 1 could not start or stopped; 2 wrong usage; 3 finished, but some videos failed.
+    codes: 0 all done; 1 could not start or stopped; 2 wrong usage; 3 finished, but some videos failed; 130 and 143
+    stopped by SIGINT and SIGTERM.
     """
+    with listening("videos") as stop:
+        sys.exit(_extract(options, stop))
+
+
+def _extract(options: dict[str, Any], stop: Stop) -> int:
+    """The command, and its exit code."""
     from . import plan as planning
     from .discover import find_sources
     from .provenance import identity
     from .weights import resolve, weight_names
 
+    where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config, run = _configs(options)
     sources = find_sources(options["videos"], options["annotations"], options["aligned"])
     weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
-    where = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
+    place = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
     selection = planning.Selection(options["shard"], options["overwrite"], options["retry_failed"], options["limit"])
     if options["dry_run"]:
-        plan = planning.make_plan(sources, config, _look_into(where), identity(config, weights), selection)
+        plan = planning.make_plan(sources, config, _look_into(place), identity(config, weights), selection)
         _tell_plan(plan, weights)
         _tell_dry_run(plan, options["as_json"])
-        return
-    store = _open_store(where)
+        return 0
+    store = _open_store(place)
     plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
     _tell_plan(plan, weights)
-    summary = _run(plan, store, config, run, weights, options["verbose"])
+    summary = _run(plan, store, config, run, weights, where, stop, options)
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
-    sys.exit(_tell_end(summary, store))
+    return _tell_end(summary, store)
 
 
 def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
     config = ExtractConfig(
         features=options["features"],
         face=options["face"],
+        detect_every=options["detect_every"],
         missing_face=options["missing_face"],
         audio_align=options["audio_align"],
         vggish_output=options["vggish_output"],
         precision=options["precision"],
         aligned=options["aligned"] is not None,
     )
-    return config, RunConfig(options["device"], options["batch_size"], options["stall_timeout"])
+    return config, RunConfig(
+        device=options["device"],
+        batch_size=options["batch_size"],
+        stall_timeout_s=options["stall_timeout"],
+        videos_at_once=options["videos_at_once"] or 0,
+        timeout_factor=options["timeout_factor"],
+    )
 
 
 def _open_store(where: str) -> FeatureStore:
@@ -122,22 +140,21 @@ def _run(
     config: ExtractConfig,
     run: RunConfig,
     weights: dict[str, WeightSource],
-    verbose: bool,
+    where: Where,
+    stop: Stop,
+    options: dict[str, Any],
 ) -> Summary:
+    """Do the plan. Raises StoppedBySignal when that was asked for."""
     from .summary import begin_summary
 
     summary = begin_summary(plan, store)
     if plan.jobs:
         from .progress import make_reporter
-        from .run import run_plan
-        from .toolbox import make_toolbox
+        from .run import ExtractWork, run_plan
 
-        try:
-            run_plan(plan, store, make_toolbox(config, run, weights), make_reporter(verbose), summary)
-        except KeyboardInterrupt:
-            left = len(plan.jobs) - len(summary.receipts) - len(summary.failures)
-            told = f"interrupted with {left} videos to do; what is done is safe, run again to go on"
-            raise click.ClickException(told) from None
+        work = ExtractWork(store.path, config, run, weights, plan.overwrite, plan.failures_known)
+        run_plan(plan, work, where, options["retries"], stop, make_reporter(options["verbose"]), summary)
+        stop.raise_if_set()
     return summary
 
 

@@ -25,15 +25,19 @@ DEFAULT_FEATURES = NETWORK_FEATURES
 CROP_PX = 112
 
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
-ALGORITHM = 1
+ALGORITHM = 2
 
 
 @dataclass(frozen=True)
 class ExtractConfig:
-    """Everything that changes the numbers in a trial, weight files aside."""
+    """Everything that changes the numbers in a trial, weight files aside.
+
+    `detect_every`: frames from one that is searched whole for faces to the next; 1: all of them.
+    """
 
     features: tuple[str, ...] = DEFAULT_FEATURES
     face: FacePolicy = "largest"
+    detect_every: int = 30
     missing_face: MissingFace = "repeat"
     audio_align: AudioAlign = "start"
     vggish_output: VggishOutput = "raw"
@@ -53,6 +57,8 @@ class ExtractConfig:
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+        if self.detect_every < 1:
+            raise ValueError(f"frames are searched whole every 1 or more, got {self.detect_every}")
 
     @property
     def visual(self) -> tuple[str, ...]:
@@ -67,11 +73,19 @@ class ExtractConfig:
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run: nothing here changes a number beyond rounding."""
+    """How to run: nothing here changes a number beyond rounding.
+
+    `threads`: for the arithmetic of one process; 0: as many as it may use cores. `videos_at_once`: in one process;
+    0: one, on a GPU several. A video may take `timeout_floor_s` and `timeout_factor` times its duration.
+    """
 
     device: str = "auto"
     batch_size: int = 32
     stall_timeout_s: float = 60.0
+    threads: int = 0
+    videos_at_once: int = 0
+    timeout_factor: float = 100.0
+    timeout_floor_s: float = 120.0
 
 
 def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
@@ -82,6 +96,7 @@ def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
     settings = {**asdict(config), "features": sorted(config.features)}
     unused = {
         "face": not config.visual,
+        "detect_every": not config.visual or config.aligned,
         "missing_face": not config.visual,
         "aligned": not config.visual,
         "audio_align": set(config.features) == set(config.visual),

@@ -63,10 +63,14 @@ class Decoding:
         killed = (f"ffmpeg ended with {code}",) if code else ()
         return code != 0 or self._log.ended_in_damage(), (*killed, *self._log.damage())
 
-    def close(self) -> None:
-        """End ffmpeg, its thread and its pipes, whatever state they are in."""
+    def kill(self) -> None:
+        """Stop ffmpeg; its pipes then come to their end."""
         if self._process.poll() is None:
             self._process.kill()
+
+    def close(self) -> None:
+        """End ffmpeg, its thread and its pipes, whatever state they are in."""
+        self.kill()
         self._process.wait(_KILL_WAIT_S)
         self._thread.join(_KILL_WAIT_S)
         self._out.close()
@@ -75,4 +79,4 @@ class Decoding:
     def _stalled(self) -> MediaError:
         self._process.kill()
         words = f"ffmpeg gave nothing for {self._timeout_s:g} s and was stopped: is the disk or the network slow?"
-        return MediaError(self._path, self._stage, "; ".join(filter(None, [words, self._log.words()])))
+        return MediaError(self._path, self._stage, "; ".join(filter(None, [words, self._log.words()])), may_pass=True)

@@ -9,22 +9,21 @@ cases (frames smaller than a face, no candidate, degenerate boxes, very many can
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from facenet_pytorch.models import mtcnn
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
-MIN_FACE_PX = 20
-PYRAMID_FACTOR = 0.709
+from .averages import Averages
+from .pyramid import CELL_PX, STRIDE_PX, Area, level_of, pyramid, size_px
+
 THRESHOLDS = (0.6, 0.7, 0.7)
-_CELL_PX = 12  # P-Net's field of view
-_STRIDE_PX = 2
 _PIXELS_AT_ONCE = 1 << 21  # frames share a pass up to this many pixels: larger passes fall out of the caches
 _CROPS_AT_ONCE = 512
 
@@ -68,57 +67,51 @@ class FaceDetector:
         self.device = torch.device(device)
         self._pnet, self._rnet, self._onet = (_shipped(name).to(self.device) for name in ("PNet", "RNet", "ONet"))
 
-    @torch.inference_mode()
     def __call__(self, frames: NDArray[np.uint8]) -> list[Faces]:
         """Faces of `frames` uint8 RGB [N, H, W, 3], one `Faces` a frame."""
-        step = max(1, _PIXELS_AT_ONCE // max(1, frames.shape[1] * frames.shape[2]))
+        size = size_px(frames)
+        return self.within(frames, Area(0, 0, *size, pyramid(min(size))))
+
+    @torch.inference_mode()
+    def within(self, frames: NDArray[np.uint8], area: Area) -> list[Faces]:
+        """The same, of faces that the cascade finds without leaving the area; where it does not, they are equal."""
+        pixels = (area.right - area.left) * (area.bottom - area.top)
+        step = max(1, _PIXELS_AT_ONCE // max(1, pixels))
         parts = (frames[start : start + step] for start in range(0, len(frames), step))
-        return [faces for part in parts for faces in self._detect(part)]
+        return [faces for part in parts for faces in self._detect(part, area)]
 
-    def _detect(self, frames: NDArray[np.uint8]) -> list[Faces]:
-        pixels = torch.tensor(frames, device=self.device).permute(0, 3, 1, 2).float()
-        found = self._propose(pixels)
-        if found is not None:
-            found = self._refine(pixels, found)
-        if found is None or not len(found.scores):
+    def _detect(self, frames: NDArray[np.uint8], area: Area) -> list[Faces]:
+        size = size_px(frames)
+        seen = Averages(frames[:, area.top : area.bottom, area.left : area.right], self.device, area.left, area.top)
+        levels = [level for scale in area.scales if (level := self._propose_at(seen, size, area, scale))]
+        if not levels:
             return [NO_FACES] * len(frames)
-        return self._finish(pixels, found)
+        found = self._refine(seen, size, _merged(levels))
+        return self._finish(seen, size, found)
 
-    def _propose(self, pixels: Tensor) -> _Candidates | None:
-        """P-Net over the pyramid: candidates and their regression, squared."""
-        scales = _scales(min(pixels.shape[2:]))
-        if not scales:
+    def _propose_at(
+        self, seen: Averages, size: tuple[int, int], area: Area, scale: float
+    ) -> tuple[_Candidates, Tensor] | None:
+        """P-Net on one level of the pyramid: candidates and their regression; None where it has no room."""
+        columns = level_of(size[0], area.left, area.right, scale, self.device)
+        rows = level_of(size[1], area.top, area.bottom, scale, self.device)
+        if columns is None or rows is None:
             return None
-        levels = [self._propose_at(pixels, scale) for scale in scales]
-        found = _Candidates(
-            torch.cat([level.boxes for level, _ in levels]),
-            torch.cat([level.scores for level, _ in levels]),
-            torch.cat([level.frames for level, _ in levels]),
-        )
-        moves = torch.cat([moves for _, moves in levels])
-        kept = found.suppress(0.7)
-        found, moves = found.pick(kept), moves[kept]
-        size = found.boxes[:, 2:] - found.boxes[:, :2]
-        moved = found.boxes + moves * size.repeat(1, 2)
-        return _Candidates(_squared(moved), found.scores, found.frames)
-
-    def _propose_at(self, pixels: Tensor, scale: float) -> tuple[_Candidates, Tensor]:
-        height, width = (int(side * scale + 1) for side in pixels.shape[2:])
-        level = F.interpolate(pixels, size=(height, width), mode="area")
-        moves, probabilities = self._pnet(_normalised(level))
+        moves, probabilities = self._pnet(_normalised(seen.grid(rows.bins, columns.bins)))
         face = probabilities[:, 1]
         hit = face >= THRESHOLDS[0]
         where = hit.nonzero()
-        corner = where[:, 1:].to(pixels.dtype).flip(1)
-        low = ((_STRIDE_PX * corner + 1) / scale).floor()
-        high = ((_STRIDE_PX * corner + _CELL_PX) / scale).floor()
+        first = torch.tensor([columns.first_cell, rows.first_cell], device=self.device)
+        corner = (where[:, 1:].flip(1) + first).float()
+        low = ((STRIDE_PX * corner + 1) / scale).floor()
+        high = ((STRIDE_PX * corner + CELL_PX) / scale).floor()
         found = _Candidates(torch.cat([low, high], dim=1), face[hit], where[:, 0])
         kept = found.suppress(0.5)
         return found.pick(kept), moves.permute(0, 2, 3, 1)[hit][kept]
 
-    def _refine(self, pixels: Tensor, found: _Candidates) -> _Candidates:
+    def _refine(self, seen: Averages, size: tuple[int, int], found: _Candidates) -> _Candidates:
         """R-Net: candidates that look like a face at 24², moved and squared."""
-        crops, inside = _crops(pixels, found, 24)
+        crops, inside = _crops(seen, size, found, 24)
         found = found.pick(inside)
         moves, probabilities = _in_parts(self._rnet, crops, (4, 2))
         passed = probabilities[:, 1] > THRESHOLDS[1]
@@ -127,22 +120,36 @@ class FaceDetector:
         found, moves = found.pick(kept), moves[passed][kept]
         return _Candidates(_squared(_moved(found.boxes, moves)), found.scores, found.frames)
 
-    def _finish(self, pixels: Tensor, found: _Candidates) -> list[Faces]:
+    def _finish(self, seen: Averages, size: tuple[int, int], found: _Candidates) -> list[Faces]:
         """O-Net: final boxes and landmarks, one `Faces` a frame."""
-        crops, inside = _crops(pixels, found, 48)
+        crops, inside = _crops(seen, size, found, 48)
         found = found.pick(inside)
         moves, points, probabilities = _in_parts(self._onet, crops, (4, 10, 2))
         passed = probabilities[:, 1] > THRESHOLDS[2]
         boxes, frames = found.boxes[passed], found.frames[passed]
-        size = boxes[:, 2:] - boxes[:, :2] + 1
+        side = boxes[:, 2:] - boxes[:, :2] + 1
         relative = points[passed].view(-1, 2, 5).transpose(1, 2)
-        landmarks = relative * size[:, None] + boxes[:, None, :2] - 1
+        landmarks = relative * side[:, None] + boxes[:, None, :2] - 1
         rows = (_moved(boxes, moves[passed]), landmarks, probabilities[passed, 1], frames)
         boxes_a, landmarks_a, scores_a, frames_a = (tensor.cpu().numpy() for tensor in rows)
         return [
             _without_nested(boxes_a[mine], landmarks_a[mine], scores_a[mine])
-            for mine in (frames_a == frame for frame in range(len(pixels)))
+            for mine in (frames_a == frame for frame in range(len(seen)))
         ]
+
+
+def _merged(levels: list[tuple[_Candidates, Tensor]]) -> _Candidates:
+    """The candidates of all levels without doubles, moved as P-Net says and squared."""
+    found = _Candidates(
+        torch.cat([level.boxes for level, _ in levels]),
+        torch.cat([level.scores for level, _ in levels]),
+        torch.cat([level.frames for level, _ in levels]),
+    )
+    moves = torch.cat([moves for _, moves in levels])
+    kept = found.suppress(0.7)
+    found, moves = found.pick(kept), moves[kept]
+    sides = found.boxes[:, 2:] - found.boxes[:, :2]
+    return _Candidates(_squared(found.boxes + moves * sides.repeat(1, 2)), found.scores, found.frames)
 
 
 def _shipped(name: str) -> nn.Module:
@@ -151,18 +158,6 @@ def _shipped(name: str) -> nn.Module:
     path = Path(mtcnn.__file__).parents[1] / "data" / f"{name.lower()}.pt"
     network.load_state_dict(torch.load(path, map_location="cpu", weights_only=True))
     return network.eval()
-
-
-def _scales(short_side_px: int) -> list[float]:
-    """Scales of the pyramid, from the smallest face wanted to the whole frame; none for a tiny frame."""
-    scale = _CELL_PX / MIN_FACE_PX
-    side = short_side_px * scale
-    scales = []
-    while side >= _CELL_PX:
-        scales.append(scale)
-        scale *= PYRAMID_FACTOR
-        side *= PYRAMID_FACTOR
-    return scales
 
 
 def _normalised(pixels: Tensor) -> Tensor:
@@ -182,20 +177,14 @@ def _moved(boxes: Tensor, moves: Tensor) -> Tensor:
     return boxes + moves * size.repeat(1, 2)
 
 
-def _crops(pixels: Tensor, found: _Candidates, side_px: int) -> tuple[Tensor, Tensor]:
-    """Area-averaged crops [K, 3, side, side] of the boxes that lie inside their frame, and which those are."""
-    height, width = pixels.shape[2:]
+def _crops(seen: Averages, size: tuple[int, int], found: _Candidates, side_px: int) -> tuple[Tensor, Tensor]:
+    """Area-averaged crops [K, 3, side, side] of the boxes that lie inside what is seen, and which those are."""
     corners = found.boxes.trunc().long()
     low = corners[:, :2].clamp(min=1) - 1
-    high = torch.minimum(corners[:, 2:], torch.tensor([width, height], device=corners.device))
-    inside = (high > low).all(dim=1)
-    rows = torch.cat([found.frames[:, None], low, high], dim=1)[inside].tolist()
-    crops = [
-        F.adaptive_avg_pool2d(pixels[frame, :, top:bottom, left:right], side_px)
-        for frame, left, top, right, bottom in rows
-    ]
-    stacked = torch.stack(crops) if crops else pixels.new_zeros(0, 3, side_px, side_px)
-    return _normalised(stacked), inside
+    high = torch.minimum(corners[:, 2:], torch.tensor(size, device=corners.device))
+    corners = torch.cat([low, high], dim=1)
+    inside = seen.inside(corners)
+    return _normalised(seen.crops(found.frames[inside], corners[inside], side_px)), inside
 
 
 def _in_parts(network: nn.Module, crops: Tensor, widths: tuple[int, ...]) -> tuple[Tensor, ...]:
@@ -204,6 +193,14 @@ def _in_parts(network: nn.Module, crops: Tensor, widths: tuple[int, ...]) -> tup
         return tuple(crops.new_zeros(0, width) for width in widths)
     parts = [network(part) for part in torch.split(crops, _CROPS_AT_ONCE)]
     return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+
+
+def joined(parts: Sequence[Faces]) -> Faces:
+    """The faces of one frame that several looks at it have found, each once."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = ([getattr(part, name) for part in parts] for name in ("boxes", "landmarks", "scores"))
+    return _without_nested(*(np.concatenate(each) for each in rows))
 
 
 def _without_nested(boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]) -> Faces:

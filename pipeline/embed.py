@@ -20,13 +20,14 @@ from torch import Tensor
 
 from .checkpoint import Network, Pca
 from .config import CROP_PX, ExtractConfig, Precision, VggishOutput
+from .models.folding import fold
 from .models.ir50 import SUZHANG_PX
 from .models.vgg import PATCH_BANDS, PATCH_FRAMES
 from .registry import PCA
 from .weights import WeightSource, load_network, load_pca
 
 _SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them (references 1.1)
-_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PCA_CLIP = 2.0
 _PCA_LEVELS = 255
 
@@ -51,13 +52,13 @@ class Embedder:
             raise ValueError(f"the batch size is 1 or more, got {batch_size}")
         if output == "pca" and pca is None:
             raise ValueError("the output `pca` needs the weights vggish-pca")
-        self.dim = network.dim
-        self._device, self._precision, self._batch_size = torch.device(device), precision, batch_size
+        self.dim, self.batch_size = network.dim, batch_size
+        self._device, self._precision = torch.device(device), precision
         refuse_precision(self._device, precision)
         self._input_px, self._output = network.input_px, output
         self._pca = _to_device(pca, self._device) if output == "pca" and pca else None
-        self._format = _memory_format(network, self._device, precision)
-        self._module = network.module.to(self._device, memory_format=self._format)  # type: ignore[call-overload]
+        self._kind, self._format = _KINDS[precision], _memory_format(network, self._device, precision)
+        self._module = fold(network.module).to(self._device, self._kind).to(memory_format=self._format)  # type: ignore[call-overload]
 
     def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings float32 [N, dim] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].
@@ -65,19 +66,14 @@ class Embedder:
         Raises ValueError for anything else.
         """
         self._refuse(batch)
-        parts = [batch[start : start + self._batch_size] for start in range(0, len(batch), self._batch_size)]
+        parts = [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
         with torch.inference_mode(), _exact_convolutions(self._precision):
-            # Copied: torch takes neither read-only arrays nor negative strides.
-            done = [self._embed(torch.from_numpy(np.array(part)).to(self._device)) for part in parts]
+            done = [self._embed(_moved(part, self._device)) for part in parts]
             return torch.cat(done).cpu().numpy() if done else np.zeros((0, self.dim), np.float32)
 
     def _embed(self, part: Tensor) -> Tensor:
         inputs = part[:, None] if self._input_px is None else faces_to_input(part, self._input_px)
-        inputs = inputs.contiguous(memory_format=self._format)
-        kind = _AUTOCAST.get(self._precision)
-        with torch.autocast(self._device.type, dtype=kind, enabled=kind is not None):
-            rows = self._module(inputs)
-        return self._postprocess(rows.float())
+        return self._postprocess(self._module(inputs.to(self._kind).contiguous(memory_format=self._format)).float())
 
     def _postprocess(self, rows: Tensor) -> Tensor:
         if self._output == "raw":
@@ -157,6 +153,12 @@ def _present(device: torch.device) -> torch.device:
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
         raise ValueError(f"there is no {device}: torch {torch.__version__} sees {num_gpus} GPUs; try --device cpu")
     return device
+
+
+def _moved(part: NDArray[np.uint8] | NDArray[np.float32], device: torch.device) -> Tensor:
+    # Copied: torch takes neither read-only arrays nor negative strides. From pinned memory a GPU takes it by itself.
+    tensor = torch.from_numpy(np.array(part))
+    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
 
 
 def _to_device(pca: Pca, device: torch.device) -> tuple[Tensor, Tensor]:

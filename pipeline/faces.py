@@ -11,14 +11,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .config import CROP_PX
-from .detect import FaceDetector, Faces
-from .follow import CutFinder, Followers
+from .cuts import CutFinder
+from .detect import Faces
 from .media import FrameBatch
+from .search import FaceSearch
 
 # Eyes, nose, corners of the mouth in the 112-px crop: insightface arcface_torch (references 4.1).
 TEMPLATE_PX = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
+
+_CROP_GRID = np.arange(CROP_PX) + 1j * np.arange(CROP_PX)[:, None]
 
 
 @dataclass(frozen=True)
@@ -54,17 +57,12 @@ class FaceCrops:
             raise ValueError(f"{len(self.pixels)} crops for {int(self.seen.found.sum())} frames with a face")
 
 
-def follow_faces(
-    batches: Iterable[FrameBatch], detector: FaceDetector, followers: Followers
-) -> Iterator[list[FaceCrops]]:
+def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[list[FaceCrops]]:
     """Crops of each followed person, batch by batch (one person, or under `all` as many as have appeared)."""
     find_cuts = CutFinder()
     for batch in batches:
-        faces = detector(batch.pixels)
-        cuts = find_cuts(batch.pixels)
-        chosen = [
-            followers(here, float(time_s), cut) for here, time_s, cut in zip(faces, batch.time_s, cuts, strict=True)
-        ]
+        seen = list(search(batch, find_cuts(batch.pixels)))
+        faces, chosen = [each for each, _ in seen], [row for _, row in seen]
         slots = max(len(row) for row in chosen)
         yield [
             _crops_of(batch.pixels, faces, [row[slot] if slot < len(row) else None for row in chosen])
@@ -118,24 +116,39 @@ def align(frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[
     a, b = similarity(landmarks.astype(np.float64), TEMPLATE_PX)
     if abs(a) < 1e-6 or not np.isfinite(abs(a)):
         return None
-    y, x = np.mgrid[0:CROP_PX, 0:CROP_PX]
-    where = (x + 1j * y - b) / a
+    where = (_CROP_GRID - b) / a
     return _bilinear(frame, where.real, where.imag)
 
 
 def _bilinear(frame: NDArray[np.uint8], x: NDArray[np.float64], y: NDArray[np.float64]) -> NDArray[np.uint8]:
     """`frame` at real-valued positions (pixel centres at whole numbers), black outside."""
     left, top = np.floor(x).astype(np.int64), np.floor(y).astype(np.int64)
-    right_share, bottom_share = (x - left)[..., None], (y - top)[..., None]
-    rows = _at(frame, top, left) * (1 - right_share) + _at(frame, top, left + 1) * right_share
-    below = _at(frame, top + 1, left) * (1 - right_share) + _at(frame, top + 1, left + 1) * right_share
-    return np.rint(rows * (1 - bottom_share) + below * bottom_share).astype(np.uint8)
+    across, down = ((at - whole).astype(np.float32)[..., None] for at, whole in ((x, left), (y, top)))
+    corners = _inside(frame, top, left) if _all_inside(frame, top, left) else _anywhere(frame, top, left)
+    above, below = (first + (second - first) * across for first, second in (corners[:2], corners[2:]))
+    return np.rint(above + (below - above) * down).astype(np.uint8)
 
 
-def _at(frame: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float64]:
+def _all_inside(frame: NDArray[np.uint8], top: NDArray[np.int64], left: NDArray[np.int64]) -> bool:
+    height, width = frame.shape[:2]
+    return bool(top.min() >= 0 and left.min() >= 0 and top.max() < height - 1 and left.max() < width - 1)
+
+
+def _inside(frame: NDArray[np.uint8], top: NDArray[np.int64], left: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    """The four pixels about each position: above left, above right, below left, below right."""
+    width = frame.shape[1]
+    pixels, first = np.ascontiguousarray(frame).reshape(-1, 3), top * width + left
+    return [pixels.take(first + step, axis=0).astype(np.float32) for step in (0, 1, width, width + 1)]
+
+
+def _anywhere(frame: NDArray[np.uint8], top: NDArray[np.int64], left: NDArray[np.int64]) -> list[NDArray[np.float32]]:
+    return [_at(frame, top + down, left + right) for down in (0, 1) for right in (0, 1)]
+
+
+def _at(frame: NDArray[np.uint8], row: NDArray[np.int64], column: NDArray[np.int64]) -> NDArray[np.float32]:
     height, width = frame.shape[:2]
     inside = (row >= 0) & (row < height) & (column >= 0) & (column < width)
-    values = frame[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(np.float64)
+    values = frame[np.clip(row, 0, height - 1), np.clip(column, 0, width - 1)].astype(np.float32)
     return np.asarray(values * inside[..., None])
 
 

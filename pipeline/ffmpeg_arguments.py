@@ -1,7 +1,8 @@
 """The words ffmpeg and ffprobe are started with. Starts nothing.
 
-Local media containers only, over `file` and `pipe` only: a playlist or a network address inside a file that
-strangers made is never followed.
+Local media containers only, over `file` only: a playlist or a network address inside a file that strangers made is
+never followed. What a file claims costs no more than a large film: no picture above 2^26 px is decoded, no block above
+512 MiB allocated, no more than 128 streams are opened.
 """
 
 from __future__ import annotations
@@ -12,22 +13,35 @@ from typing import Any
 import ffmpeg
 
 from .timeline import SAMPLE_RATE_HZ
-from .video_info import VideoInfo
+from .video_info import MAX_PIXELS, MAX_STREAMS, VideoInfo
 
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h261,h263,h264,hevc,obu,av1,ivf,flv,asf,ogg,mxf,gxf,"
     "dv,rm,nut,wtv,yuv4mpegpipe,mjpeg"
 )
-_SAFE = {"protocol_whitelist": "file,pipe", "format_whitelist": _CONTAINERS}
+_SAFE: dict[str, str | int] = {
+    "protocol_whitelist": "file",
+    "format_whitelist": _CONTAINERS,
+    "max_alloc": 1 << 29,
+    "max_streams": MAX_STREAMS,
+    "max_pixels": MAX_PIXELS,
+}
+_ASKED = (
+    "stream=index,codec_type,width,height,avg_frame_rate,time_base,start_pts,nb_frames,duration"
+    ":stream_disposition=attached_pic,timed_thumbnails:stream_side_data=rotation:format=format_name,duration"
+)
+# A decoder works on as many pictures at once as it has threads, of which it takes 16 at most by itself.
+_OWN_THREADS = 16
+_PIXELS_AT_ONCE = 1 << 27
 _PLACE = "file:"
-_SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info"}
+_SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info", "filter_threads": 4}
 
 
 def to_probe(path: str) -> list[str]:
     """Streams and format as JSON on stdout."""
-    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", value)]
-    asked = ["-of", "json", "-show_streams", "-show_format", f"file:{path}"]
-    return ["ffprobe", "-hide_banner", "-loglevel", "error", *safe, *asked]
+    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", str(value))]
+    asked = ["-of", "json=compact=1", "-show_entries", _ASKED, f"file:{path}"]
+    return ["ffprobe", "-hide_banner", "-loglevel", "repeat+error", *safe, *asked]
 
 
 def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
@@ -37,9 +51,11 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     size against changes in mid-stream: else it changes nothing.
     """
     size = f"{info.width_px}:{info.height_px}" if pixels else "1:1:flags=neighbor"
+    threads = max(1, _PIXELS_AT_ONCE // (info.width_px * info.height_px))
     return _compile(
         info,
         info.video_stream,
+        {"threads": threads} if threads < _OWN_THREADS else {},
         vf=f"showinfo=checksum=0,scale={size}",
         pix_fmt="rgb24" if pixels else "gray",
         f="rawvideo",
@@ -51,12 +67,22 @@ def to_samples(info: VideoInfo, stream: int) -> list[str]:
     """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr."""
     # rematrix_maxval: (L + R) / 2 for every codec, as in 16-bit files; ffmpeg's float is 3 dB louder.
     chain = f"asettb=expr=1/sr,ashowinfo,aresample={SAMPLE_RATE_HZ}:rematrix_maxval=1.0"
-    return _compile(info, stream, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
+    return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
 
 
-def _compile(info: VideoInfo, stream: int, **options: Any) -> list[str]:
-    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE)[str(stream)]
-    compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, **options).compile()
+def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
+    """The first seconds of a video's picture and sound into a file, packets as they are."""
+    streams = [f"0:{each}" for each in (info.video_stream, info.audio_stream) if each is not None]
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE)
+    cut = ffmpeg.output(*(source[each[2:]] for each in streams), f"file:{out}", t=seconds, c="copy")
+    compiled: list[str] = cut.compile()
+    return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
+
+
+def _compile(info: VideoInfo, stream: int, decoding: dict[str, int], **options: Any) -> list[str]:
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **decoding)[str(stream)]
+    # One thread to write what is decoded: each more would hold a frame.
+    compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, threads=1, **options).compile()
     # ffmpeg-python hashes its words as UTF-8, which a file name need not be
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 

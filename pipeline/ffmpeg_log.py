@@ -17,6 +17,8 @@ from collections import deque
 from dataclasses import dataclass
 from typing import IO
 
+from .video_info import LATEST_S
+
 # Decoders work ahead of what is shown: up to 16 threads and 16 reordered frames.
 END_FRAMES = 32
 _KEPT_LINES = 40
@@ -43,8 +45,9 @@ class Stamp:
 
     @property
     def time_s(self) -> float | None:
-        """Presentation time in s on the container's clock."""
-        return None if self.pts is None else self.pts * self.num / self.den
+        """Presentation time in s on the container's clock; None too where it is beyond all clocks."""
+        time_s = None if self.pts is None else self.pts * self.num / self.den
+        return time_s if time_s is not None and abs(time_s) <= LATEST_S else None
 
     @property
     def tick_s(self) -> float:

@@ -13,7 +13,7 @@ Tested by tests/pipeline/test_follow.py.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,7 +26,6 @@ PRESENCE_S = 1.0  # time constant: a face not seen for 0.7 s falls from 1 to ½
 STEADY = 0.5
 START_SCORE = 0.9  # to be chosen; a face already followed is kept at the detector's own threshold
 MAX_SLOTS = 8  # people of one video under `all`
-CUT_LEVELS = 25.0  # mean change of grey level between neighbouring frames; talking heads stay below 10
 _FORGOTTEN_S = 3.0  # a track not seen for this long ends
 _MIN_OVERLAP = 0.3
 _NEAR_SIDES = 0.75  # a fast face may leave its own box: as near as this, in sides, and of like size, it is the same
@@ -36,11 +35,15 @@ _SIDE_MIN_AREA = 0.25  # a face this much smaller than the largest is background
 
 @dataclass(eq=False)
 class Track:
-    """One face over time: last box, presence in [0, 1], when last seen, and its index in this frame if it is seen."""
+    """One face over time: last box, presence in [0, 1], when last seen, and its index in this frame if it is seen.
+
+    `looked_s`: when it was last looked for; what is not looked for does not fade.
+    """
 
     box: NDArray[np.float32]
     presence: float
     seen_s: float
+    looked_s: float
     face: int | None
 
 
@@ -51,20 +54,28 @@ class Tracks:
         self.tracks: list[Track] = []
         self._time_s: float | None = None
 
-    def advance(self, faces: Faces, time_s: float, cut: bool) -> None:
-        """Give each face of the frame to the track it continues, or to a new one."""
+    def advance(self, faces: Faces, time_s: float, cut: bool, watched: Collection[Track] | None = None) -> None:
+        """Give each face of the frame to the track it continues, or to a new one.
+
+        `watched`: the tracks that were looked for in this frame; None: all of it was searched.
+        """
         start = cut or self._time_s is None
-        fade = 0.0 if self._time_s is None else math.exp(-(time_s - self._time_s) / PRESENCE_S)
+        step = 0.0 if self._time_s is None else _fade(time_s - self._time_s)
         self._time_s = time_s
         self.tracks = [] if start else [each for each in self.tracks if time_s - each.seen_s < _FORGOTTEN_S]
         for track in self.tracks:
-            track.presence, track.face = track.presence * fade, None
+            track.face = None
+        left = self._continued(faces, time_s)
+        for track in self.tracks:
+            if watched is None or track in watched or track.face is not None:
+                fade = _fade(time_s - track.looked_s)
+                track.presence = track.presence * fade + (0.0 if track.face is None else 1 - fade)
+                track.looked_s = time_s
         # Whoever is there from the start of a shot need not prove first that they stay.
-        presence = STEADY if start else 1 - fade
-        for face in self._continued(faces, 1 - fade, time_s):
-            self.tracks.append(Track(faces.boxes[face], presence, time_s, face))
+        presence = STEADY if start else 1 - step
+        self.tracks += [Track(faces.boxes[face], presence, time_s, time_s, face) for face in left]
 
-    def _continued(self, faces: Faces, gain: float, time_s: float) -> list[int]:
+    def _continued(self, faces: Faces, time_s: float) -> list[int]:
         """Continue tracks, the best fitting pair first; returns the faces that are left over."""
         fits = np.zeros((len(self.tracks), len(faces)))
         for row, track in enumerate(self.tracks):
@@ -74,10 +85,13 @@ class Tracks:
             row, face = (int(index) for index in np.unravel_index(int(fits.argmax()), fits.shape))
             track = self.tracks[row]
             track.box, track.seen_s, track.face = faces.boxes[face], time_s, face
-            track.presence += gain
             left.remove(face)
             fits[row], fits[:, face] = 0, 0
         return left
+
+
+def _fade(seconds: float) -> float:
+    return math.exp(-seconds / PRESENCE_S)
 
 
 class Followers:
@@ -88,9 +102,23 @@ class Followers:
         self._tracks = Tracks()
         self._slots: list[Track | None] = [None]
 
-    def __call__(self, faces: Faces, time_s: float, cut: bool) -> list[int | None]:
-        """Index of each slot's face in this frame; under `all` the list grows when another person appears."""
-        self._tracks.advance(faces, time_s, cut)
+    @property
+    def watched(self) -> list[Track]:
+        """The followed faces that the last frame had."""
+        return [slot for slot in self._slots if slot is not None and slot.face is not None]
+
+    @property
+    def missing(self) -> bool:
+        """Whether nobody was seen in the last frame, or somebody who was there a moment ago was not."""
+        gone = [slot for slot in self._slots if slot is not None and slot.face is None]
+        return not self.watched or any(slot.presence >= STEADY for slot in gone)
+
+    def __call__(self, faces: Faces, time_s: float, cut: bool, *, whole: bool = True) -> list[int | None]:
+        """Index of each slot's face in this frame; under `all` the list grows when another person appears.
+
+        `whole`: the whole frame was searched, not only where the watched faces were.
+        """
+        self._tracks.advance(faces, time_s, cut, None if whole else self.watched)
         alive = set(map(id, self._tracks.tracks))
         self._slots = [slot if slot is not None and id(slot) in alive else None for slot in self._slots]
         for number, slot in enumerate(self._slots):
@@ -173,21 +201,3 @@ def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np
     area = np.prod(box[2:] - box[:2], dtype=np.float64)
     areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64)
     return np.asarray(shared / np.maximum(area + areas - shared, 1e-9))
-
-
-class CutFinder:
-    """Finds cuts from one batch to the next by the change of a coarse grey picture."""
-
-    def __init__(self) -> None:
-        self._last: NDArray[np.float32] | None = None
-
-    def __call__(self, pixels: NDArray[np.uint8]) -> Sequence[bool]:
-        """True for each frame of `pixels` uint8 [N, H, W, 3] that begins a new shot."""
-        coarse = pixels[:, :: _step(pixels.shape[1]), :: _step(pixels.shape[2])].mean(axis=3, dtype=np.float32)
-        before = np.concatenate([coarse[:1] if self._last is None else self._last[None], coarse[:-1]])
-        self._last = coarse[-1]
-        return [bool(change > CUT_LEVELS) for change in np.abs(coarse - before).mean(axis=(1, 2))]
-
-
-def _step(side_px: int) -> int:
-    return max(1, side_px // 48)

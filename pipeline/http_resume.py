@@ -92,7 +92,7 @@ def _pull_once(url: str, part: Path, size_bytes: int | None, progress: Progress)
         _refuse_other_size(url, total, size_bytes)
         with part.open("r+b" if start else "wb") as out:
             out.seek(start)
-            return _copy(response, out, total, progress)
+            return _copy(response, out, total, size_bytes or _MOST_BYTES, progress)
 
 
 def _open(url: str, offset: int) -> http.client.HTTPResponse:
@@ -128,15 +128,15 @@ def _place(status: int, headers: Message) -> tuple[int, int | None]:
     return 0, int(length) if length else None
 
 
-def _copy(response: http.client.HTTPResponse, out: IO[bytes], total: int | None, progress: Progress) -> bool:
+def _copy(response: http.client.HTTPResponse, out: IO[bytes], total: int | None, most: int, progress: Progress) -> bool:
     done = out.tell()
     progress(done, total)
     while block := response.read(_BLOCK_BYTES):
-        out.write(block)
         done += len(block)
+        if done > (total or most):
+            raise DownloadError(f"{response.url} sends more than {total or most} bytes")
+        out.write(block)
         progress(done, total)
-        if done > (total or _MOST_BYTES):
-            raise DownloadError(f"{response.url} sends more than {total or _MOST_BYTES} bytes")
     # A connection that is cut looks like the end of the file; only the announced size tells them apart.
     return total is None or done == total
 

@@ -55,13 +55,14 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one video gave nothing."""
+    """Why one video gave nothing. `may_pass`: whether trying again may help."""
 
     video: str
     trial: str
     stage: str
     reason: str
     path: Path | None = None
+    may_pass: bool = False
 
     def as_json(self) -> dict[str, JsonValue]:
         """The failure for `--json`."""

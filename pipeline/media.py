@@ -1,16 +1,15 @@
-"""Video files to frames and samples on one clock; the only file that starts ffmpeg.
+"""Video files to frames and samples on one clock; with `child` the only file that starts ffmpeg.
 
 Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
 n/16000 s.
-Playlists and network addresses are never followed: local media containers only, over `file` and `pipe` only.
+Playlists and network addresses are never followed: local media containers only, over `file` only.
 """
 
 from __future__ import annotations
 
-import functools
 import json
+import math
 import os
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from types import TracebackType
@@ -19,12 +18,14 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from . import ffmpeg_arguments
+from . import child, ffmpeg_arguments
+from .child import decoders, ffmpeg_version
 from .decoding import Decoding
 from .timeline import BLOCK_SAMPLES, SAMPLE_RATE_HZ, FrameClock, Placement
-from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, video_info, why_refused
+from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, video_info
 
 __all__ = [
+    "MAX_FRAMES",
     "AudioReader",
     "Ending",
     "FrameBatch",
@@ -38,21 +39,9 @@ __all__ = [
 
 _BATCH_BYTES = 64 << 20
 _DEFAULT_STEP_S = 1 / 30
-_PROBE_TIMEOUT_S = 60.0
-
-
-@functools.cache
-def ffmpeg_version() -> str:
-    """Version of the ffmpeg in use, such as `5.1.9-0+deb12u1`. Raises MediaError without one."""
-    said = _ask(["ffmpeg", "-version"], "ffmpeg")
-    return said.split(maxsplit=3)[2] if said.startswith("ffmpeg version ") else "unknown"
-
-
-@functools.cache
-def decoders() -> frozenset[str]:
-    """Names of what this ffmpeg can decode, such as `h264`. Raises MediaError without ffmpeg."""
-    said = _ask(["ffmpeg", "-hide_banner", "-decoders"], "ffmpeg").partition("------")[2]
-    return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
+_LONGEST_STEP_S = 3600.0
+# 186 h at 25 frames/s: a file can name one frame again and again, for four bytes a time.
+MAX_FRAMES = 1 << 24
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
@@ -63,7 +52,7 @@ def probe(path: str | os.PathLike[str]) -> VideoInfo:
     """
     path = Path(os.path.abspath(path))  # `resolve` would follow links
     check_file(path)
-    return video_info(path, json.loads(_ask(ffmpeg_arguments.to_probe(str(path)), str(path))))
+    return video_info(path, json.loads(child.ask(ffmpeg_arguments.to_probe(str(path)), str(path))))
 
 
 class _Reader:
@@ -76,12 +65,16 @@ class _Reader:
         self._ending: Ending | None = None
 
     def __enter__(self) -> Self:
-        process = _popen(self._arguments, str(self._info.path))
+        process = child.start(self._arguments, str(self._info.path))
         self._decoding = Decoding(process, str(self._info.path), self._stage, self._stall_timeout_s)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._ffmpeg.close()
+
+    def kill(self) -> None:
+        """Make ffmpeg stop: who is reading comes to the end. From any thread."""
+        self._ffmpeg.kill()
 
     @property
     def ending(self) -> Ending:
@@ -102,7 +95,8 @@ class FrameReader(_Reader):
 
     Frames as ffmpeg shows them (edit lists and rotation applied), none dropped or repeated; `time_s` rises
     strictly. `pixels=False` delivers times only. Memory: one batch. After it `ending` says how it went.
-    Raises MediaError when no frame can be decoded, or no byte comes for `stall_timeout_s`.
+    Raises MediaError when no frame can be decoded, more than `MAX_FRAMES` are, or no byte comes for
+    `stall_timeout_s`.
     """
 
     def __init__(
@@ -113,7 +107,7 @@ class FrameReader(_Reader):
         self._pixels = pixels
         self._shape = (info.height_px, info.width_px, 3) if pixels else (1, 1, 1)
         self._batch = max(1, min(batch_frames, _BATCH_BYTES // int(np.prod(self._shape))))
-        step_s = 1 / float(info.fps) if info.fps else _DEFAULT_STEP_S
+        step_s = min(1 / float(info.fps), _LONGEST_STEP_S) if info.fps else _DEFAULT_STEP_S
         self._clock = FrameClock(info.origin_s, info.video_start_s, step_s)
 
     def __iter__(self) -> Iterator[FrameBatch]:
@@ -121,6 +115,8 @@ class FrameReader(_Reader):
         while len(pictures := self._pictures()):
             time_s = np.array([self._clock.next(self._ffmpeg.take_stamp()) for _ in pictures])
             num_frames += len(pictures)
+            if num_frames > MAX_FRAMES:
+                raise MediaError(str(self._info.path), "video", f"gives more than {MAX_FRAMES} frames: damaged")
             yield FrameBatch(pictures if self._pixels else pictures[:, :0, :0].repeat(3, axis=3), time_s)
         self._ending = self._end(num_frames, float(time_s[-1]))
 
@@ -145,24 +141,30 @@ class AudioReader(_Reader):
     """Iterates over a file's sound, mono 16 kHz float32 blocks without gaps from the origin on; read once.
 
     Sample n of the whole lies at n/16000 s: zeros stand before the sound's start and in its gaps. Memory:
-    10 s. After the last block `ending` says how it went and `real_spans()` where real sound is. Raises
-    MediaError when nothing can be decoded, or no byte comes for `stall_timeout_s`; ValueError without sound.
+    10 s. After the last block `ending` says how it went and `real_spans()` where real sound is. What lies later
+    than `until_s` (from the origin) is not decoded. Raises MediaError when nothing can be decoded, when the times
+    are absurd, or no byte comes for `stall_timeout_s`; ValueError without sound.
     """
 
-    def __init__(self, info: VideoInfo, *, stall_timeout_s: float = 60.0) -> None:
+    def __init__(self, info: VideoInfo, *, until_s: float = math.inf, stall_timeout_s: float = 60.0) -> None:
         if info.audio_stream is None or info.audio_start_s is None:
             raise ValueError(f"{info.path} has no audio stream")
         arguments = ffmpeg_arguments.to_samples(info, info.audio_stream)
         super().__init__(info, "audio", arguments, stall_timeout_s)
         self._placement = Placement(info.origin_s, info.audio_start_s)
         self._num_broken = 0
+        self._until = until_s * SAMPLE_RATE_HZ
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         num_samples = 0
         while len(samples := self._samples()):
             num_samples += len(samples)
             self._hear_until(num_samples)
-            yield from self._placement.place(samples)
+            for block in self._placed(samples):
+                yield block
+                if self._placement.position >= self._until:
+                    self._ending = Ending(False, self._warnings(()))
+                    return
         self._ending = self._end(num_samples)
 
     def real_spans(self) -> list[tuple[float, float]]:
@@ -178,6 +180,12 @@ class AudioReader(_Reader):
         samples[broken] = 0
         return samples
 
+    def _placed(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
+        try:
+            yield from self._placement.place(samples)
+        except ValueError as error:
+            raise MediaError(str(self._info.path), "audio", str(error)) from error
+
     def _hear_until(self, num_samples: int) -> None:
         # A frame is announced before its samples come out; one sample of slack for the resampler's rounding.
         placement = self._placement
@@ -189,30 +197,12 @@ class AudioReader(_Reader):
 
     def _end(self, num_samples: int) -> Ending:
         truncated, damage = self._ffmpeg.finish(num_samples)
+        return Ending(truncated, self._warnings(damage))
+
+    def _warnings(self, damage: tuple[str, ...]) -> tuple[str, ...]:
         warnings = list(damage)
         if self._placement.num_moves:
             warnings.append(f"sound moved to its times at {self._placement.num_moves} places")
         if self._num_broken:
             warnings.append(f"{self._num_broken} samples were no numbers: taken as zero")
-        return Ending(truncated, tuple(warnings))
-
-
-def _popen(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
-    pipe = subprocess.PIPE
-    try:
-        return subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
-    except FileNotFoundError:
-        raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
-
-
-def _ask(arguments: list[str], path: str) -> str:
-    """Run a short command to its end and return what it prints."""
-    with _popen(arguments, path) as process:
-        try:
-            out, words = process.communicate(timeout=_PROBE_TIMEOUT_S)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            raise MediaError(path, "probe", f"{arguments[0]} took more than {_PROBE_TIMEOUT_S:g} s") from None
-    if process.returncode:
-        raise MediaError(path, "probe", why_refused(words.decode(errors="replace")))
-    return out.decode(errors="replace")
+        return tuple(warnings)

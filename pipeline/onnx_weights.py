@@ -21,12 +21,15 @@ import onnx
 import torch
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
 from numpy.typing import NDArray
+from onnx.external_data_helper import uses_external_data
 from onnx.helper import get_attribute_value
 from onnx.numpy_helper import to_array
 
 from .models.iresnet import STAGES
 
 _EPS = 1e-5  # of torch's BatchNorm, which the network uses
+# What nodes and tensors with the wrong number, type or kind of things in them raise.
+_NO_GRAPH = (TypeError, LookupError, AttributeError, ArithmeticError)
 _PASSED_ON = ("Identity", "Dropout", "Flatten", "Reshape", "Cast")
 
 
@@ -39,8 +42,11 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
         graph = onnx.load(path, load_external_data=False).graph
     except DecodeError as error:
         raise ValueError(f"not an ONNX file, or cut short ({error})") from error
-    state = _Walk(graph).state()
-    return {key: torch.from_numpy(np.array(value, _dtype(key))) for key, value in state.items()}
+    try:
+        state = _Walk(graph).state()
+        return {key: torch.from_numpy(np.array(value, _dtype(key))) for key, value in state.items()}
+    except _NO_GRAPH as error:
+        raise ValueError(f"no graph of an IResNet-50 ({type(error).__name__}: {error})") from error
 
 
 def _dtype(key: str) -> type[np.int64] | type[np.float32]:
@@ -51,7 +57,7 @@ class _Walk:
     """Follows a graph from its input and collects tensors under the network's names."""
 
     def __init__(self, graph: Any) -> None:
-        self._values = {tensor.name: to_array(tensor) for tensor in graph.initializer}
+        self._values = {tensor.name: _array(tensor) for tensor in graph.initializer}
         self._inputs = [value.name for value in graph.input if value.name not in self._values]
         self._alias: dict[str, str] = {}
         self._consumers: dict[str, list[Any]] = defaultdict(list)
@@ -137,7 +143,7 @@ class _Walk:
 
     def _note(self, node: Any) -> None:
         if node.op_type == "Constant":
-            self._values[node.output[0]] = to_array(_attribute(node, "value", None))
+            self._values[node.output[0]] = _array(_attribute(node, "value", None))
         elif node.op_type == "Identity" and node.input[0] in self._values:
             self._values[node.output[0]] = self._values[node.input[0]]
         elif node.op_type in _PASSED_ON:
@@ -148,6 +154,14 @@ class _Walk:
 
     def _source(self, name: str) -> str:
         return self._alias.get(name, name)
+
+
+def _array(tensor: Any) -> NDArray[Any]:
+    # onnx would look for the numbers in any file that the tensor names.
+    if uses_external_data(tensor):
+        raise ValueError(f"the numbers of {tensor.name!r} are in another file; save the model as one file")
+    values: NDArray[Any] = to_array(tensor)
+    return values
 
 
 def _attribute(node: Any, name: str, default: Any) -> Any:

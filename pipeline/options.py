@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any, get_args
 
 import click
 
+from ..batch.options import batch_options
 from ..features_store.clock import AudioAlign, MissingFace
 from ..features_store.options import FOLDER, Command, config_option, with_options
-from .config import DEFAULT_FEATURES, FEATURES, FacePolicy, Precision, VggishOutput
+from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, VggishOutput
 
 
 class FeatureList(click.ParamType[tuple[str, ...]]):
@@ -40,30 +40,6 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
         if not sign or not name or not file:
             self.fail(f"{value!r} is not NAME=FILE", param, ctx)
         return name, Path(file)
-
-
-class Shard(click.ParamType[tuple[int, int]]):
-    """I/N, or `auto` for the place of this job in its SLURM array."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Two numbers with 0 ≤ I < N."""
-        if value == "auto":
-            value = _place_in_array()
-        index, _, count = value.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            self.fail(f"{value!r} is not I/N with 0 ≤ I < N", param, ctx)
-        return int(index), int(count)
-
-
-def _place_in_array() -> str:
-    """I/N of this job in its SLURM array; arrays that begin at 1 count from 0 here. 0/1 outside of one."""
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
-    index, count, first = (os.environ.get(name, "") for name in names)
-    if not (index.isdecimal() and count.isdecimal()):
-        return "0/1"
-    return f"{int(index) - int(first or 0)}/{count}"
 
 
 _OPTIONS = (
@@ -125,6 +101,15 @@ _OPTIONS = (
         help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….",
     ),
     click.option(
+        "--detect-every",
+        type=click.IntRange(min=1),
+        default=ExtractConfig.detect_every,
+        show_default=True,
+        metavar="N",
+        help="Search the whole picture for faces every N frames at least, every second, and when a face is lost; "
+        "between, only about the followed faces. 1: every frame.",
+    ),
+    click.option(
         "--missing-face",
         type=click.Choice(get_args(MissingFace)),
         default="repeat",
@@ -145,13 +130,19 @@ _OPTIONS = (
         show_default=True,
         help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
     ),
+    *batch_options("videos"),
     click.option(
-        "--shard",
-        type=Shard(),
-        default="0/1",
-        metavar="I/N",
+        "--videos-at-once",
+        type=click.IntRange(min=1),
+        metavar="N",
+        help="Videos in hand at once, in each process. [default: 1, on a GPU 4]",
+    ),
+    click.option(
+        "--timeout-factor",
+        type=click.FloatRange(min=0, min_open=True),
+        default=100.0,
         show_default=True,
-        help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.",
+        help="Give a video up that takes more than 120 s and this many times its duration.",
     ),
     click.option(
         "--stall-timeout",

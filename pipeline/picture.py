@@ -5,16 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from . import media
+from .ahead import ahead
 from .config import CROP_PX
 from .faces import FaceCrops, aligned_crops, follow_faces, unseen
 from .follow import Followers
 from .jobs import Job, Progress
-from .spool import Spool
+from .search import FaceSearch
+from .spool import Arrivals, Spool
 from .toolbox import Toolbox
 from .tracks import PersonRows
 
@@ -40,22 +44,57 @@ def read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path,
     """Frame times, and the followed face of each person in each frame. Raises MediaError where nothing decodes."""
     times: list[NDArray[np.float64]] = []
     problems: list[str] = []
-    people: list[PersonRows] = []
     detecting = bool(tools.config.visual) and job.crops is None
-    with media.FrameReader(info, pixels=detecting, stall_timeout_s=tools.stall_timeout_s) as reader:
-        batches = _noting_times(reader, times, lambda frames, at_s: progress("picture", frames, at_s, info.duration_s))
-        groups = _detected_faces(batches, info, job, tools) if detecting else _given_faces(batches, job, problems)
-        decoded = 0
-        for group in groups:
-            while len(people) < len(group):
-                people.append(_new_person(scratch, len(people), decoded, tools))
-            _embed(people, group, tools)
-            decoded += len(group[0].seen)
+    with (
+        media.FrameReader(info, pixels=detecting, stall_timeout_s=tools.stall_timeout_s) as reader,
+        _People(tools, scratch) as people,
+        ahead(reader, reader.kill) as batches,
+    ):
+        noted = _noting_times(batches, times, lambda frames, at_s: progress("picture", frames, at_s, info.duration_s))
+        for group in _detected_faces(noted, info, job, tools) if detecting else _given_faces(noted, job, problems):
+            people.take(group)
     ending = reader.ending
     more = len(problems) - _PROBLEMS_NAMED
     named = [*problems[:_PROBLEMS_NAMED], *([f"and {more} more crops"] if more > 0 else [])]
     warnings = (*ending.warnings, *named)
-    return Picture(np.concatenate(times), people, media.Ending(ending.truncated, warnings))
+    return Picture(np.concatenate(times), people.rows, media.Ending(ending.truncated, warnings))
+
+
+class _People:
+    """The people of a video: where they were seen, and their embeddings on the way to the spools."""
+
+    def __init__(self, tools: Toolbox, scratch: Path) -> None:
+        self.rows: list[PersonRows] = []
+        self._tools, self._scratch = tools, scratch
+        self._arrivals: list[dict[str, Arrivals]] = []
+        self._frames = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for arrivals in (each for person in self._arrivals for each in person.values()):
+            if error is None:
+                arrivals.settle()
+            else:
+                arrivals.drop()
+
+    def take(self, group: list[FaceCrops]) -> None:
+        """The next frames of everybody there is so far."""
+        while len(self.rows) < len(group):
+            self._add()
+        for person, arrivals, crops in zip(self.rows, self._arrivals, group, strict=True):
+            person.parts.append(crops.seen)
+            for name, each in arrivals.items():
+                each.expect(self._tools.engine.submit(name, crops.pixels))
+        self._frames += len(group[0].seen)
+
+    def _add(self) -> None:
+        number = len(self.rows)
+        dims = {name: self._tools.embedders[name].dim for name in self._tools.config.visual}
+        spools = {name: Spool(self._scratch / f"{name}-{number}.f32", (dim,)) for name, dim in dims.items()}
+        self.rows.append(PersonRows(spools, [unseen(self._frames)]))
+        self._arrivals.append({name: Arrivals(spool) for name, spool in spools.items()})
 
 
 def _detected_faces(
@@ -64,7 +103,7 @@ def _detected_faces(
     if tools.detector is None:
         raise ValueError("visual features without aligned crops need a face detector")
     followers = Followers(job.face, (info.width_px, info.height_px))
-    return follow_faces(batches, tools.detector, followers)
+    return follow_faces(batches, FaceSearch(tools.detector, followers, tools.config.detect_every))
 
 
 def _noting_times(
@@ -92,18 +131,3 @@ def _given_faces(batches: Iterable[media.FrameBatch], job: Job, problems: list[s
             problems.extend(wrong)
             yield [crops]
         first += frames
-
-
-def _new_person(scratch: Path, number: int, frames_before: int, tools: Toolbox) -> PersonRows:
-    spools = {
-        name: Spool(scratch / f"{name}-{number}.f32", (tools.embedders[name].dim,)) for name in tools.config.visual
-    }
-    return PersonRows(spools, [unseen(frames_before)])
-
-
-def _embed(people: list[PersonRows], group: list[FaceCrops], tools: Toolbox) -> None:
-    for person, crops in zip(people, group, strict=True):
-        person.parts.append(crops.seen)
-        if len(crops.pixels):
-            for name, spool in person.spools.items():
-                spool.append(tools.embedders[name].rows(crops.pixels))

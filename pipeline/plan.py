@@ -9,11 +9,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..batch.shards import balanced
 from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
 from .config import ExtractConfig
 from .discover import Sources, file_identity, find_jobs
+from .durations import weights_ms
 from .jobs import Failure, Job
 from .provenance import crops_digest
 from .registry import sha256_of
@@ -38,17 +40,17 @@ class Plan:
 
 
 def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
-    """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by file size."""
+    """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by duration.
+
+    What is done already does not count, since the other parts may be under way. Raises MediaError where a video
+    does not answer.
+    """
     if not 0 <= index < count:
         raise ValueError(f"shard I/N needs 0 ≤ I < N, got {index}/{count}")
-    loads = [0] * count
-    mine = []
-    for job in sorted(jobs, key=lambda job: (-job.size_bytes, job.trial)):
-        lightest = loads.index(min(loads))
-        loads[lightest] += max(job.size_bytes, 1)
-        if lightest == index:
-            mine.append(job)
-    return sorted(mine, key=lambda job: job.trial)
+    if count == 1:
+        return sorted(jobs, key=lambda job: job.trial)
+    mine = set(balanced(weights_ms(jobs), count)[index])
+    return sorted((job for job in jobs if job.trial in mine), key=lambda job: job.trial)
 
 
 @dataclass(frozen=True)

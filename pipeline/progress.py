@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
@@ -12,6 +13,7 @@ from ..features_store.errors import flat
 from .jobs import Failure, Job, Receipt, Stage
 
 LINE_EVERY_S = 30.0
+_NAMED = 4
 
 
 def make_reporter(verbose: bool, stream: TextIO | None = None) -> BarReporter | LineReporter:
@@ -38,14 +40,35 @@ def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]
     return lines
 
 
+def _again_line(job: Job, reason: str) -> str:
+    return flat(f"trying again: {job.name}: {reason}")
+
+
+@dataclass
+class _InHand:
+    """How far a video is: its frames, the stage and its rows, and the share of the duration."""
+
+    frames: int = 0
+    stage: Stage = "picture"
+    rows: int = 0
+    share: float | None = None
+
+    def move(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        self.stage, self.rows = stage, rows
+        self.share = min(time_s / duration_s, 1) if duration_s else None
+        if stage == "picture":
+            self.frames = rows
+
+
 class BarReporter:
-    """A bar for the run and one for the current video."""
+    """A bar for the run, and one for the current video, or for the frames of all that are in hand."""
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
-        self._stage: Stage = "picture"
+        self._in_hand: dict[str, _InHand] = {}
+        self._frames_before = 0
         self._run: tqdm[NoReturn] | None = None
-        self._video: tqdm[NoReturn] | None = None
+        self._now: tqdm[NoReturn] | None = None
 
     def begin(self, jobs: int) -> None:
         """Show the run's bar."""
@@ -53,35 +76,73 @@ class BarReporter:
 
     def start(self, job: Job) -> None:
         """Show the video's bar."""
-        self._stage = "picture"
-        self._video = tqdm(desc=job.trial[-32:], unit="frame", file=self._stream, position=1, leave=False)
+        self._in_hand[job.trial] = _InHand()
+        if self._now is None or len(self._in_hand) == 1:
+            self._close_now()
+            self._now = tqdm(unit="frame", file=self._stream, position=1, leave=False)
+        self._draw()
 
-    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
-        """Move the video's bar; its length is a guess from the share of the duration that is done."""
-        if self._video is None:
-            return
-        if stage != self._stage:
-            self._stage = stage
-            self._video.unit = f" {stage} row"
-        if duration_s and time_s > 0:
-            self._video.total = max(rows, round(rows * duration_s / time_s))
-        self._video.n = rows
-        self._video.refresh()
+    def progress(self, job: Job, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Move the bar."""
+        if job.trial in self._in_hand:
+            self._in_hand[job.trial].move(stage, rows, time_s, duration_s)
+            self._draw()
 
-    def finish(self, result: Receipt | Failure | None) -> None:
-        """Close the video's bar and move the run's."""
-        if self._video is not None:
-            self._video.close()
+    def finish(self, job: Job, result: Receipt | Failure | None) -> None:
+        """Move the run's bar, say what is worth it."""
+        self._end(job, result.frames if isinstance(result, Receipt) else 0)
         for line in _worth_telling(result, self._verbose):
             tqdm.write(line, file=self._stream)
         if self._run is not None:
             self._run.update()
 
+    def again(self, job: Job, reason: str) -> None:
+        """Say why."""
+        self._end(job, 0)
+        tqdm.write(_again_line(job, reason), file=self._stream)
+
+    def drop(self, job: Job) -> None:
+        """Forget it."""
+        self._end(job, 0)
+
+    def tick(self) -> None:
+        """The bars move by themselves."""
+
     def end(self) -> None:
         """Close both bars."""
-        for bar in (self._video, self._run):
-            if bar is not None:
-                bar.close()
+        self._close_now()
+        if self._run is not None:
+            self._run.close()
+
+    def _end(self, job: Job, frames: int) -> None:
+        self._in_hand.pop(job.trial, None)
+        self._frames_before += frames
+        if self._in_hand:
+            self._draw()
+        else:
+            self._close_now()
+
+    def _close_now(self) -> None:
+        if self._now is not None:
+            self._now.close()
+            self._now = None
+
+    def _draw(self) -> None:
+        if self._now is None:
+            return
+        if len(self._in_hand) == 1:
+            ((trial, video),) = self._in_hand.items()
+            self._now.n, self._now.unit = video.rows, "frame" if video.stage == "picture" else " sound row"
+            # The length is a guess from the share of the duration that is done.
+            self._now.total = max(video.rows, round(video.rows / video.share)) if video.share else None
+            self._now.set_description(trial[-32:], refresh=False)
+        else:
+            self._now.n, self._now.total, self._now.unit = self._all_frames(), None, "frame"
+            self._now.set_description(f"{len(self._in_hand)} videos in hand", refresh=False)
+        self._now.refresh()
+
+    def _all_frames(self) -> int:
+        return self._frames_before + sum(video.frames for video in self._in_hand.values())
 
 
 class LineReporter:
@@ -89,8 +150,8 @@ class LineReporter:
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
-        self._jobs = self._ended = self._frames = self._frames_before = 0
-        self._trial = ""
+        self._jobs = self._ended = self._frames_before = 0
+        self._in_hand: dict[str, _InHand] = {}
         self._began_s = self._told_s = time.monotonic()
 
     def begin(self, jobs: int) -> None:
@@ -98,30 +159,56 @@ class LineReporter:
         self._jobs = jobs
 
     def start(self, job: Job) -> None:
-        """Note which video is the current one."""
-        self._trial, self._frames = job.trial, 0
+        """Note a video that is in hand."""
+        self._in_hand[job.trial] = _InHand()
 
-    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+    def progress(self, job: Job, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Note how far a video is."""
+        if job.trial in self._in_hand:
+            self._in_hand[job.trial].move(stage, rows, time_s, duration_s)
+            self.tick()
+
+    def finish(self, job: Job, result: Receipt | Failure | None) -> None:
+        """Tell what went wrong, if anything did."""
+        video = self._in_hand.pop(job.trial, _InHand())
+        self._ended += 1
+        self._frames_before += result.frames if isinstance(result, Receipt) else video.frames
+        for line in _worth_telling(result, self._verbose):
+            self._tell(line)
+
+    def again(self, job: Job, reason: str) -> None:
+        """Say why."""
+        self._in_hand.pop(job.trial, None)
+        self._tell(_again_line(job, reason))
+
+    def drop(self, job: Job) -> None:
+        """Forget it."""
+        self._in_hand.pop(job.trial, None)
+
+    def tick(self) -> None:
         """Tell where the run is, when 30 s have passed since it was told last."""
-        if stage == "picture":
-            self._frames = rows
         now_s = time.monotonic()
         if now_s - self._told_s >= LINE_EVERY_S:
             self._told_s = now_s
-            rate = (self._frames_before + self._frames) / (now_s - self._began_s)
-            share = f" ({min(time_s / duration_s, 1):.0%})" if duration_s else ""
-            where = f"{self._ended}/{self._jobs} videos, {flat(self._trial)}"
-            self._tell(f"{where}: {stage} row {rows}{share}, {rate:.1f} frames/s")
-
-    def finish(self, result: Receipt | Failure | None) -> None:
-        """Tell what went wrong, if anything did."""
-        self._ended += 1
-        self._frames_before += self._frames
-        for line in _worth_telling(result, self._verbose):
-            self._tell(line)
+            frames = self._frames_before + sum(video.frames for video in self._in_hand.values())
+            rate = frames / (now_s - self._began_s)
+            where = ", ".join([f"{self._ended}/{self._jobs} videos", *self._where()])
+            self._tell(f"{where}, {rate:.1f} frames/s")
 
     def end(self) -> None:
         """Nothing is open."""
 
+    def _where(self) -> list[str]:
+        if len(self._in_hand) == 1:
+            ((trial, video),) = self._in_hand.items()
+            return [f"{flat(trial)}: {video.stage} row {video.rows}{_percent(video, ' ({})')}"]
+        named = [f"{flat(trial)}{_percent(video, ' {}')}" for trial, video in self._in_hand.items()]
+        more = [f"and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
+        return [*named[:_NAMED], *more]
+
     def _tell(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
+
+
+def _percent(video: _InHand, form: str) -> str:
+    return form.format(f"{video.share:.0%}") if video.share is not None else ""

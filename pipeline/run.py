@@ -1,32 +1,41 @@
-"""Doing a plan: one video after the other; a bad one becomes a failure and never ends the run."""
+"""Doing a plan: every video, here or on a cluster; a bad one becomes a failure and never ends the run."""
 
 from __future__ import annotations
 
-import errno
+import os
 import time
-from typing import Protocol
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
-import torch
-
+from ..batch.loop import run_jobs
+from ..batch.machine import jobs_at_once
+from ..batch.stopping import Stop
+from ..batch.where import Where, open_place
+from ..batch.work import Lost, Pulse
 from ..features_store.claims import claim
-from ..features_store.errors import flat, one_line
 from ..features_store.failures import read_failures
+from ..features_store.leaving import leave
+from ..features_store.owner import Owner
 from ..features_store.store import FeatureStore
-from .extract import extract_video
-from .jobs import Failure, Job, Progress, Receipt, Stage
-from .media import MediaError
+from .attempt import attempt
+from .config import ExtractConfig, RunConfig
+from .embed import choose_device
+from .jobs import Failure, Job, Receipt, Stage
 from .plan import Plan, is_done, same_file
+from .registry import sha256_of
 from .summary import Summary, stopping
-from .toolbox import Toolbox
+from .toolbox import Toolbox, make_toolbox
+from .weights import WeightsInvalid, WeightSource
 
-# What an odd file can provoke in ffprobe's answer, in NumPy or in a network: it costs that video only.
-_VIDEO_ERRORS = (ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError)
-# With these every further video would fail the same way: the run stops instead, and loses nothing.
-_STORE_IS_GONE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG, errno.ENOMEM}
+Result = Receipt | Failure | None
 
 
 class Reporter(Protocol):
-    """Where a run tells what it does."""
+    """Where a run tells what it does; several videos may be in hand at once."""
 
     def begin(self, jobs: int) -> None:
         """The run has this many videos to do."""
@@ -34,61 +43,146 @@ class Reporter(Protocol):
     def start(self, job: Job) -> None:
         """A video is begun."""
 
-    def progress(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
-        """Rows of the current video done so far, of its picture or of its sound."""
+    def progress(self, job: Job, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Rows of a video done so far, of its picture or of its sound."""
 
-    def finish(self, result: Receipt | Failure | None) -> None:
+    def finish(self, job: Job, result: Result) -> None:
         """A video is done, has failed, or was left to another run (None)."""
+
+    def again(self, job: Job, reason: str) -> None:
+        """A video has failed for a reason that may pass, and will be tried again."""
+
+    def drop(self, job: Job) -> None:
+        """A video was given up in the middle, and nobody is to blame."""
+
+    def tick(self) -> None:
+        """About a second has passed."""
 
     def end(self) -> None:
         """The run is over, one way or the other."""
 
 
-def run_plan(plan: Plan, store: FeatureStore, tools: Toolbox, reporter: Reporter, summary: Summary) -> None:
-    """Do every job of the plan in order, into `summary`.
+@dataclass(frozen=True)
+class ExtractWork:
+    """What is done for each video, in whatever process: it travels to every worker.
 
-    Raises RunStopped when the store cannot be written any more.
+    `failures_known`: lines of `failures.jsonl` when the plan was made; `foreign`: the workers may have other files.
+    """
+
+    store: str
+    config: ExtractConfig
+    run: RunConfig
+    weights: Mapping[str, WeightSource]
+    overwrite: bool
+    failures_known: int
+    foreign: bool = False
+
+    def name(self, job: Job) -> str:
+        """The trial."""
+        return job.trial
+
+    def may_pass(self, result: Result) -> bool:
+        """Whether trying again may help."""
+        return isinstance(result, Failure) and result.may_pass
+
+    @contextmanager
+    def prepare(self) -> Iterator[Callable[[Job, Pulse], Result]]:
+        """Load the networks. Raises what `make_toolbox` does, OSError or WeightsInvalid for another machine's files."""
+        if self.foreign:
+            _check_weights(self.weights)
+        with make_toolbox(self.config, self.run, dict(self.weights)) as tools:
+            yield partial(self._do, FeatureStore(self.store, mode="a"), tools)
+
+    def _do(self, store: FeatureStore, tools: Toolbox, job: Job, pulse: Pulse) -> Result:
+        """One video, unless another run has it in hand or has dealt with it. Raises RunStopped."""
+        with stopping(store), claim(store.path, job.trial) as mine:
+            if not mine or not (self.overwrite or not self._settled(job, store, tools.fingerprint)):
+                return None
+            return attempt(job, store, tools, self.run, pulse)
+
+    def _settled(self, job: Job, store: FeatureStore, fingerprint: str) -> bool:
+        """Whether another run has done the trial, or found its video bad, since the plan was made."""
+        newer = read_failures(store)[self.failures_known :]
+        found_bad = any(record.trial == job.trial and same_file(job.video, record) for record in newer)
+        return found_bad or is_done(store, job, fingerprint)
+
+
+def run_plan(
+    plan: Plan, work: ExtractWork, where: Where, retries: int, stop: Stop, reporter: Reporter, summary: Summary
+) -> None:
+    """Do every job of the plan, into `summary`, until all are done or `stop` is set.
+
+    Raises RunStopped when the store cannot be written any more, WorkerUnfit where a cluster cannot do the jobs.
     """
     started_s = time.monotonic()
-    reporter.begin(len(plan.jobs))
+    store = FeatureStore(work.store, mode="a")
+    jobs = list(plan.jobs)
+    if not where.is_here:
+        work, jobs = _to_travel(work, where), _by_size(jobs)
+    stop.on_abandon = partial(leave, store, Owner.current())
+    reporter.begin(len(jobs))
     try:
-        for job in plan.jobs:
-            reporter.start(job)
-            with stopping(store), claim(store.path, job.trial) as mine:
-                wanted = mine and (plan.overwrite or not _settled(job, plan, store, tools.fingerprint))
-                result = attempt(job, store, tools, reporter.progress) if wanted else None
-                summary.add(result, job, store)
-            reporter.finish(result)
+        with open_place(where, work, _at_once(work.run, where), work.run.device != "cpu", stop) as place:
+            run_jobs(work, jobs, place, stop, _Hearing(store, reporter, summary), retries)
     finally:
         reporter.end()
         summary.seconds = time.monotonic() - started_s
 
 
-def _settled(job: Job, plan: Plan, store: FeatureStore, fingerprint: str) -> bool:
-    """Whether another run has done the trial, or found its video bad, since the plan was made."""
-    newer = read_failures(store)[plan.failures_known :]
-    found_bad = any(record.trial == job.trial and same_file(job.video, record) for record in newer)
-    return found_bad or is_done(store, job, fingerprint)
+class _Hearing:
+    """What becomes of the jobs goes into the summary, and to the screen."""
+
+    def __init__(self, store: FeatureStore, reporter: Reporter, summary: Summary) -> None:
+        self._store, self._reporter, self._summary = store, reporter, summary
+        self.started, self.interrupted, self.tick = reporter.start, reporter.drop, reporter.tick
+
+    def told(self, job: Job, words: tuple[Any, ...]) -> None:
+        self._reporter.progress(job, *words)
+
+    def ended(self, job: Job, result: Result | Lost) -> None:
+        found = self._bury(job, result) if isinstance(result, Lost) else result
+        with stopping(self._store):
+            self._summary.add(found, job, self._store)
+        self._reporter.finish(job, found)
+
+    def again(self, job: Job, result: Result | Lost) -> None:
+        failure = self._bury(job, result) if isinstance(result, Lost) else result
+        self._reporter.again(job, failure.reason if isinstance(failure, Failure) else "")
+
+    def _bury(self, job: Job, lost: Lost) -> Failure:
+        """What the dead worker has left must not keep others off its videos."""
+        leave(self._store, lost.owner)
+        reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
+        return Failure(job.name, job.trial, "worker", reason, job.video)
 
 
-def attempt(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -> Receipt | Failure:
-    """Extract one video; its errors become a Failure with the stage and the reason.
-
-    Raises OSError when it is the store that cannot be written.
-    """
-    try:
-        return extract_video(job, store, tools, progress)
-    except MediaError as error:
-        return _failure(job, error.stage, error.words)
-    except torch.OutOfMemoryError as error:
-        return _failure(job, "embed", f"out of GPU memory; try a smaller --batch-size ({error})")
-    except _VIDEO_ERRORS as error:
-        return _failure(job, "extract", f"{type(error).__name__}: {one_line(error)}")
-    except OSError as error:
-        if error.errno in _STORE_IS_GONE:
-            raise
-        return _failure(job, "read", one_line(error))
+def _at_once(run: RunConfig, where: Where) -> int:
+    if run.videos_at_once or not where.is_here:
+        return run.videos_at_once or int(run.device == "cpu")
+    return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
 
 
-def _failure(job: Job, stage: str, reason: str) -> Failure:
-    return Failure(job.name, job.trial, stage, flat(reason), job.video)
+def _to_travel(work: ExtractWork, where: Where) -> ExtractWork:
+    """The same for processes that work in another folder."""
+    weights = {
+        name: replace(source, path=source.path.absolute()) if source.path else source
+        for name, source in work.weights.items()
+    }
+    store = work.store if "://" in work.store else os.path.abspath(work.store)
+    run = replace(work.run, threads=work.run.threads or where.threads())
+    return replace(work, store=store, weights=weights, run=run, foreign=where.workers == 1)
+
+
+def _by_size(jobs: list[Job]) -> list[Job]:
+    """The largest first, so that the workers end at about the same time; paths that hold in any folder."""
+    found = [
+        replace(job, video=job.video.absolute(), crops=job.crops.absolute() if job.crops else None) for job in jobs
+    ]
+    return sorted(found, key=lambda job: (-job.size_bytes, job.trial))
+
+
+def _check_weights(weights: Mapping[str, WeightSource]) -> None:
+    """The same path may be another file on this machine. Raises OSError, WeightsInvalid."""
+    for path, sha256 in {(source.path, source.sha256) for source in weights.values() if source.path}:
+        if sha256_of(Path(path)) != sha256:
+            raise WeightsInvalid(f"{path} is another file than on the machine that started the run")

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import TracebackType
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +15,10 @@ from numpy.typing import NDArray
 from ..features_store.types import FeatureTrack
 from . import media
 from .config import AUDIO_FEATURES, PATCH_FEATURES
-from .embed import Embedder
 from .jobs import Progress
 from .mfcc import mfcc_valid, mfccs
 from .patches import patch_valid, patches
-from .spool import Spool
+from .spool import Arrivals, Spool
 from .toolbox import Toolbox
 from .tracks import audio_track
 
@@ -76,9 +77,9 @@ def _fill(
     ending = media.Ending(False, ())
     from_patches = {name: spool for name, spool in spools.items() if name != "mfcc"}
     if from_patches:
-        with open_audio() as audio:
+        with open_audio() as audio, _Rows(from_patches, tools) as rows:
             for batch in patches(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
-                tell(_append_patches(from_patches, batch.logmel, tools.embedders))
+                tell(rows.take(batch.logmel))
         real = patch_valid(time_s, tools.config.audio_align, audio.real_spans())
         valid.update(dict.fromkeys(from_patches, real))
         ending = audio.ending
@@ -92,15 +93,36 @@ def _fill(
     return valid, ending
 
 
-def _append_patches(spools: Mapping[str, Spool], logmel: NDArray[np.float32], embedders: Mapping[str, Embedder]) -> int:
-    """Embed a batch once a network: two features with the same weights share their rows. Returns the rows so far."""
-    rows: dict[int, NDArray[np.float32]] = {}
-    for name, spool in spools.items():
-        if name in PATCH_FEATURES:
-            embedder = embedders[name]
-            if id(embedder) not in rows:
-                rows[id(embedder)] = embedder.rows(logmel)
-            spool.append(rows[id(embedder)])
-        else:
+class _Rows:
+    """What becomes of patches, on the way to the spools: two features with the same weights share their rows."""
+
+    def __init__(self, spools: Mapping[str, Spool], tools: Toolbox) -> None:
+        self._tools = tools
+        self._rows = 0
+        self._raw = [spool for name, spool in spools.items() if name not in PATCH_FEATURES]
+        self._arrivals: dict[int, tuple[str, list[Arrivals]]] = {}
+        for name, spool in spools.items():
+            if name in PATCH_FEATURES:
+                _, sharing = self._arrivals.setdefault(id(tools.embedders[name]), (name, []))
+                sharing.append(Arrivals(spool))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
+        for arrivals in (each for _, sharing in self._arrivals.values() for each in sharing):
+            if error is None:
+                arrivals.settle()
+            else:
+                arrivals.drop()
+
+    def take(self, logmel: NDArray[np.float32]) -> int:
+        """The next patches [N, 96, 64]; returns how many there were so far."""
+        for spool in self._raw:
             spool.append(logmel)
-    return len(next(iter(spools.values())))
+        for name, sharing in self._arrivals.values():
+            futures = self._tools.engine.submit(name, logmel)
+            for arrivals in sharing:
+                arrivals.expect(futures)
+        self._rows += len(logmel)
+        return self._rows

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +42,33 @@ class Spool:
             file.seek(start * self._row_bytes)
             data = file.read((stop - start) * self._row_bytes)
         return np.frombuffer(data, np.float32).reshape(-1, *self.row_shape)
+
+
+class Arrivals:
+    """Rows on their way to a spool: they are appended in the order in which they were asked for."""
+
+    def __init__(self, spool: Spool, at_most: int = 16) -> None:
+        self._spool, self._at_most = spool, at_most
+        self._waiting: deque[Future[NDArray[np.float32]]] = deque()
+
+    def expect(self, futures: Iterable[Future[NDArray[np.float32]]]) -> None:
+        """Take more; waits while more than `at_most` are on their way. Raises what has gone wrong with them."""
+        self._waiting.extend(futures)
+        self._settle(self._at_most)
+
+    def settle(self) -> None:
+        """Wait for all of them."""
+        self._settle(0)
+
+    def drop(self) -> None:
+        """Nobody wants them any more."""
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+
+    def _settle(self, left: int) -> None:
+        while len(self._waiting) > left or (self._waiting and self._waiting[0].done()):
+            self._spool.append(self._waiting.popleft().result())
 
 
 @dataclass(frozen=True)

@@ -21,6 +21,9 @@ BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _OUT_OF_PLACE_S = 0.005
 # Two recordings in one file: the clock starts anew. Less than this is jitter.
 _NEW_CLOCK_S = 1.0
+# Forwards too: a time this far ahead of the one before is damaged, and waiting for it would take for ever.
+_LONGEST_PAUSE_S = 12 * 3600.0
+_MOST_SILENCE_SAMPLES = 24 * 3600 * SAMPLE_RATE_HZ
 _LONG_FRAME_S = 0.5
 
 
@@ -37,7 +40,7 @@ class Timed(Protocol):
 
 
 class FrameClock:
-    """Frame times from the origin, strictly rising: missing and falling times are repaired, minimally."""
+    """Frame times from the origin, strictly rising: missing, falling and absurd times are repaired, minimally."""
 
     def __init__(self, origin_s: float, start_s: float, step_s: float) -> None:
         self.num_repaired = 0
@@ -54,11 +57,14 @@ class FrameClock:
             self._last_s = expected_s
             return expected_s
         time_s = stamp.time_s + self._offset_s
-        if self._last_s is not None and time_s <= self._last_s:
+        before_s = self._first_s if self._last_s is None else self._last_s
+        if not before_s - _NEW_CLOCK_S <= time_s <= before_s + _LONGEST_PAUSE_S:
             self.num_repaired += 1
-            new_clock = time_s < self._last_s - _NEW_CLOCK_S
-            self._offset_s += expected_s - time_s if new_clock else 0.0
-            time_s = expected_s if new_clock else max(self._last_s + stamp.tick_s, np.nextafter(self._last_s, np.inf))
+            self._offset_s += expected_s - time_s
+            time_s = expected_s
+        elif self._last_s is not None and time_s <= self._last_s:
+            self.num_repaired += 1
+            time_s = max(self._last_s + stamp.tick_s, np.nextafter(self._last_s, np.inf))
         self._last_s = float(time_s)
         return self._last_s
 
@@ -79,6 +85,7 @@ class Placement:
         self._shift_s = start_s - origin_s
         self._offset_s = -origin_s
         self._taken = 0
+        self._silence = 0
         self._segments: deque[tuple[int, int]] = deque()
         self._asked: tuple[float, float] | None = None
 
@@ -104,7 +111,10 @@ class Placement:
         self.joined_s += duration_s
 
     def place(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        """Yield the next samples of the clock, zeros included, for the next joined `samples` float32 [S]."""
+        """Yield the next samples of the clock, zeros included, for the next joined `samples` float32 [S].
+
+        Raises ValueError where the times ask for more silence than a day has.
+        """
         while len(samples):
             while len(self._segments) > 1 and self._segments[1][0] <= self._taken:
                 self._segments.popleft()
@@ -123,10 +133,11 @@ class Placement:
     def _move(self, at_s: float, by_s: float) -> float:
         """Place what is joined from `at_s` on later by `by_s`: what later frames are off less."""
         self.num_moves += bool(self._segments)
-        if self._segments and by_s < -_NEW_CLOCK_S:
-            self._offset_s -= by_s  # a new clock goes on where the old one ended
-        else:
+        earliest_s = -_NEW_CLOCK_S if self._segments else -_LONGEST_PAUSE_S
+        if earliest_s <= by_s <= _LONGEST_PAUSE_S:
             self._shift_s += by_s
+        else:
+            self._offset_s -= by_s  # a new clock goes on where the old one ended
         self._segments.append((round(at_s * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)))
         return by_s
 
@@ -135,6 +146,9 @@ class Placement:
         if not len(samples):
             return
         start = max(start, self.position)
+        self._silence += start - self.position
+        if self._silence > _MOST_SILENCE_SAMPLES:
+            raise ValueError("more than 24 h of silence between its parts: its times are damaged")
         while self.position < start:
             zeros = np.zeros(min(BLOCK_SAMPLES, start - self.position), np.float32)
             self.position += len(zeros)

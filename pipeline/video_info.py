@@ -14,18 +14,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 MAX_PIXELS = 1 << 26
+MAX_STREAMS = 128
+# Times on a wall clock (since 1970) are in use; what is later comes of damage, and float64 would blur it.
+LATEST_S = 1e10
 _PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest")
 _SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64", "amr", "ape", "wv")
 _REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
+_TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
 class MediaError(RuntimeError):
-    """A file that cannot be read: `path`, the `stage` that failed, what is wrong in ffmpeg's own words."""
+    """A file that cannot be read: `path`, the `stage` that failed, what is wrong in ffmpeg's own words.
 
-    def __init__(self, path: str, stage: str, words: str) -> None:
-        super().__init__(path, stage, words)
-        self.path, self.stage, self.words = path, stage, words
+    `may_pass`: nothing is wrong with the file as far as is known, it took too long.
+    """
+
+    def __init__(self, path: str, stage: str, words: str, may_pass: bool = False) -> None:
+        super().__init__(path, stage, words, may_pass)
+        self.path, self.stage, self.words, self.may_pass = path, stage, words, may_pass
 
     def __str__(self) -> str:
         return f"{self.path}: {self.words} ({self.stage})"
@@ -112,6 +119,10 @@ def video_info(path: Path, found: Mapping[str, Any]) -> VideoInfo:
 
 def why_refused(said: str) -> str:
     """ffprobe's complaints as one line: what is wrong with the file and what to give instead."""
+    if "exceeds max_streams" in said:
+        return f"has more than {MAX_STREAMS} streams: damaged, or made to do harm"
+    if size := _TOO_LARGE.search(said):
+        return f"has frames of {size[1]} × {size[2]} px: more than 2^26 px, or damaged"
     refused = _REFUSED.search(said)
     names = refused[1].split(",") if refused else []
     if any(name in _PLAYLISTS for name in names):
@@ -120,7 +131,7 @@ def why_refused(said: str) -> str:
         return f"has no video stream (sound alone: {names[0]}): give a file with a picture track"
     if names:
         return f"is not a video container that is read here (ffmpeg takes it for {names[0]})"
-    lines = [_ADDRESS.sub("]", line.strip()) for line in said.splitlines() if line.strip()]
+    lines = list(dict.fromkeys(_ADDRESS.sub("]", line.strip()) for line in said.splitlines() if line.strip()))
     return f"cannot be read as a video: {'; '.join(lines[-3:]) or 'ffmpeg gave no reason'}"
 
 
@@ -149,7 +160,8 @@ def _ratio(text: str | None) -> Fraction | None:
 def _start_s(stream: Mapping[str, Any]) -> float:
     # `start_time` is rounded to µs; raw streams have no times at all
     time_base = _ratio(stream.get("time_base"))
-    return float(stream["start_pts"] * time_base) if time_base and "start_pts" in stream else 0.0
+    start_s = float(stream["start_pts"] * time_base) if time_base and "start_pts" in stream else 0.0
+    return start_s if abs(start_s) <= LATEST_S else 0.0
 
 
 def _duration_s(container: str, video: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:

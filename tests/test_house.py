@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("features_store", "fusion", "pipeline")
+ROOMS = ("batch", "features_store", "fusion", "pipeline")
 
 
 def packages_on_disk() -> set[str]:

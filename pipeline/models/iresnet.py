@@ -18,6 +18,8 @@ _FINAL_PX = INPUT_PX // 2 ** len(STAGES)
 class Block(nn.Module):
     """BN, conv, BN, PReLU, strided conv, BN, plus the shortcut; nothing follows the sum."""
 
+    FOLDS = (("conv1", "bn2"), ("conv2", "bn3"))
+
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
         self.bn1 = nn.BatchNorm2d(in_channels)
@@ -48,6 +50,8 @@ def _stage(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
 
 class IResNet50(nn.Module):
     """The face embedding network; its output is not L2-normalised."""
+
+    FOLDS = (("conv1", "bn1"), ("fc", "features"))
 
     def __init__(self, dim: int = 512) -> None:
         super().__init__()

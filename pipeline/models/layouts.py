@@ -18,6 +18,7 @@ from .iresnet import INPUT_PX, IResNet50
 from .vgg import DIM, VGG
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_backbone")
+_MOST_WRAPPERS = 4
 _PREFIXES = ("module.", "backbone.")
 _SUZHANG_FLAT = 12800
 _NUM_NAMED = 3
@@ -73,7 +74,9 @@ def unwrap(loaded: object) -> dict[str, Tensor]:
 
     Raises ValueError when there is none.
     """
-    while isinstance(loaded, Mapping):
+    for _ in range(_MOST_WRAPPERS):  # a pickle may hold itself
+        if not isinstance(loaded, Mapping):
+            break
         inner = next((loaded[name] for name in _WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
         if inner is None:
             break

@@ -10,21 +10,23 @@ import signal
 import struct
 import subprocess
 import termios
+import time
 
 import numpy as np
 import pytest
 import torch
 
+from avfuse.batch.stopping import Stop
+from avfuse.batch.where import Where
 from avfuse.features_store.store import FeatureStore
-from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.config import ExtractConfig, RunConfig
 from avfuse.pipeline.discover import find_sources
 from avfuse.pipeline.media import ffmpeg_version
 from avfuse.pipeline.plan import Selection, make_plan
 from avfuse.pipeline.progress import LineReporter
 from avfuse.pipeline.provenance import identity
-from avfuse.pipeline.run import run_plan
+from avfuse.pipeline.run import ExtractWork, run_plan
 from avfuse.pipeline.summary import begin_summary
-from avfuse.pipeline.toolbox import Toolbox
 
 MB = 1 << 20
 
@@ -304,6 +306,27 @@ class TestInTheMiddle:
         assert os.listdir(tmp_path / "s.zarr" / ".tmp")
         self.finish(invoke, words, tmp_path)
 
+    @pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["here", "workers"])
+    def test_sigterm(self, cli, invoke, three, stuck, tmp_path, failures, more):
+        """One video is being decoded, by an ffmpeg that gives nothing, when the system asks for the end."""
+        store = tmp_path / "s.zarr"
+        words = ("extract", "--videos", three, "--store", store, "--features", "mfcc,logmel")
+        assert invoke(*words, "--limit", "1").exit_code == 0
+        with cli.start(*words, *more, path=stuck.folder) as process:
+            stuck.wait_for_call(process, "slow.mp4")
+            since_s = time.monotonic()
+            process.terminate()
+            err = process.communicate(timeout=30)[1].decode()
+        assert time.monotonic() - since_s < 10
+        assert process.returncode == 143
+        line = err.strip().splitlines()[-1]
+        assert "stopped by SIGTERM with " in line
+        assert "b slow/slow" in line
+        assert "Traceback" not in err
+        assert failures(store) == []
+        assert invoke(*words).exit_code == 0
+        finished(store, self.TRIALS)
+
     def test_ctrl_c_on_a_terminal(self, cli, invoke, words, stuck, tmp_path, failures, read_terminal):
         terminal, end = pty.openpty()
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
@@ -322,9 +345,10 @@ class TestInTheMiddle:
                 said = read_terminal(terminal)
         finally:
             os.close(terminal)
-        assert process.returncode == 1
+        assert process.returncode == 130
         assert "Traceback" not in said
         assert "1/3 [" in said
+        assert "stopped by SIGINT with 2 videos to do: b slow/slow, c; what is done is safe" in said
         assert "b slow/slow: " in said
         assert "\r" in said.replace("\r\n", "")
         assert said.rstrip().splitlines()[-1].strip()
@@ -365,11 +389,11 @@ def test_what_the_other_run_found_bad_is_not_tried_again(videos, tmp_path, failu
     folder, store = videos("a.mp4"), FeatureStore(tmp_path / "s.zarr", mode="a")
     (folder / "bad.mp4").write_text("no film")
     config = ExtractConfig(features=("mfcc",))
-    tools = Toolbox(config, identity(config, {}), {}, {}, None, 60)
-    plans = [
-        make_plan(find_sources(folder, None, None), config, store, tools.fingerprint, Selection()) for _ in range(2)
-    ]
+    sources, fingerprint = find_sources(folder, None, None), identity(config, {})
+    plans = [make_plan(sources, config, store, fingerprint, Selection()) for _ in range(2)]
     for plan in plans:
-        run_plan(plan, store, tools, LineReporter(io.StringIO(), verbose=False), begin_summary(plan, store))
+        work = ExtractWork(store.path, config, RunConfig(device="cpu"), {}, False, plan.failures_known)
+        reporter = LineReporter(io.StringIO(), verbose=False)
+        run_plan(plan, work, Where(), 1, Stop("videos"), reporter, begin_summary(plan, store))
     finished(tmp_path / "s.zarr", ["a"])
     assert [record["video"] for record in failures(tmp_path / "s.zarr")] == ["bad.mp4"]

@@ -179,7 +179,7 @@ def test_a_run_killed_while_it_gets_more_epochs_has_not_finished(
 
 
 def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path, read_terminal):
-    """A bar while it runs, one line at the end, exit code 1."""
+    """A bar while it runs, one line at the end, exit code 130."""
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 120, 0, 0))
     streams = {"stdin": end, "stdout": end, "stderr": end}
@@ -198,11 +198,11 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
             said = read_terminal(terminal)
     finally:
         os.close(terminal)
-    assert process.returncode == 1
+    assert process.returncode == 130
     assert "Traceback" not in said
     last = said.rstrip().splitlines()[-1]
-    told = f"Error: interrupted; --resume goes on from the last epoch that is saved in {tmp_path / 'run'}"
-    assert last == told
+    told = f"1 runs to do: fold 0 seed 0 (--resume goes on in {tmp_path / 'run'})"
+    assert last == f"Error: stopped by SIGINT with {told}; what is done is safe, run again to go on"
     assert f"fold 0 seed 0 epoch 2/{EPOCHS}:" in said
     assert said.replace("\r\n", "\n").count("\r") > 2
     assert 2 <= len(load_state(tmp_path / "run").history) < EPOCHS

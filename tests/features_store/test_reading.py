@@ -31,7 +31,7 @@ def no_zarr(monkeypatch):
     def refuse(array, rows):
         raise AssertionError(f"zarr read {rows}")
 
-    monkeypatch.setattr(reading, "read_rows", refuse)
+    monkeypatch.setattr(reading, "rows_by_zarr", refuse)
 
 
 def features(rows, width=8, seed=0):

@@ -6,6 +6,7 @@ import torch
 from facenet_pytorch import MTCNN
 
 from avfuse.pipeline import media as avmedia
+from avfuse.pipeline.averages import Averages
 from avfuse.pipeline.detect import NO_FACES, FaceDetector, _Candidates, _crops, _without_nested
 
 CLIPS = {  # clip → every how-many-th frame: one person, two people, low resolution; faces in a part only
@@ -79,7 +80,8 @@ def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
     """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped (peers 4.2 I)."""
     boxes = torch.tensor([[700.0, 10, 720, 30], [10, 10, 40, 40], [-50, -50, -20, -20]])
     found = _Candidates(boxes, torch.ones(3), torch.zeros(3, dtype=torch.long))
-    crops, inside = _crops(torch.zeros(1, 3, 100, 100), found, 24)
+    seen = Averages(np.zeros((1, 100, 100, 3), np.uint8), torch.device("cpu"))
+    crops, inside = _crops(seen, (100, 100), found, 24)
     assert inside.tolist() == [False, True, False]
     assert crops.shape == (1, 3, 24, 24)
 

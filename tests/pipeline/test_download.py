@@ -336,3 +336,53 @@ def test_the_mirror_replaces_the_host(server, file, cache, base, monkeypatch):
     server.files = {"/mirror/w.pth": CONTENT}
     monkeypatch.setenv("AVFUSE_WEIGHTS_MIRROR", f"{base}/mirror/")
     assert fetch(replace(file, url="https://example.invalid/releases/w.pth"), cache).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize(
+    "target", ["file:///etc/hostname", "ftp://localhost/w.pth", "http://localhost/w.pth", "data:,x"]
+)
+def test_a_redirect_leads_to_https_or_nowhere(server, file, cache, target):
+    server.redirect = target
+    with pytest.raises(DownloadError):
+        fetch(file, cache)
+    assert held(cache) == []
+
+
+def test_redirects_in_a_circle_end(server, file, cache):
+    server.redirect = file.url
+    with pytest.raises(DownloadError, match="the server says 302"):
+        fetch(file, cache)
+    assert len(server.asked) < 20
+
+
+def test_more_than_announced_is_not_written(server, file, cache):
+    """A server that tells no length and goes on: what is written ends near the size that is known."""
+    server.length = False
+    server.files["/w.pth"] = CONTENT + bytes(32 << 20)
+    with pytest.raises(DownloadError, match=rf"sends more than {len(CONTENT)} bytes"):
+        fetch(file, cache)
+    assert sum(path.stat().st_size for path in cache.iterdir()) <= len(CONTENT)
+
+
+def test_a_replaced_byte_keeps_nothing(server, file, cache):
+    changed = bytearray(CONTENT)
+    changed[len(changed) // 2] ^= 1
+    server.files["/w.pth"] = bytes(changed)
+    with pytest.raises(DownloadError, match="sha256"):
+        fetch(file, cache)
+    assert held(cache) == []
+
+
+@pytest.mark.parametrize("name", ["../w.bin", "/tmp/w.bin", "w.bin"])
+def test_a_member_never_leaves_the_cache(server, base, cache, name):
+    """The member is written under the registry's name, wherever the archive says that it lies."""
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr(name, CONTENT)
+    server.files["/a.zip"] = packed.getvalue()
+    zipped = Archive(name, len(packed.getvalue()), hashlib.sha256(packed.getvalue()).hexdigest())
+    digest = hashlib.sha256(CONTENT).hexdigest()
+    wanted = WeightFile("w", "vggish", "a network", "w.bin", f"{base}/a.zip", len(CONTENT), digest, "", "", zipped)
+    assert fetch(wanted, cache) == cache / "w.bin"
+    assert held(cache) == ["w.bin"]
+    assert not (cache.parent / "w.bin").exists()

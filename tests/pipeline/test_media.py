@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avfuse.pipeline.child import MOST_MEMORY_BYTES
 from avfuse.pipeline.media import (
     AudioReader,
     FrameReader,
@@ -473,3 +474,48 @@ def test_samples_that_are_no_numbers_are_zero(make_clip, tmp_path):
 def test_the_program_in_use():
     assert ffmpeg_version()[0].isalnum()
     assert "h264" in decoders()
+
+
+def test_sound_is_read_as_far_as_it_is_wanted(make_clip, nothing_left):
+    samples = np.sin(np.arange(60 * 16_000) * 0.3)
+    options = ("-c:v", "mpeg4", "-c:a", "pcm_s16le")
+    info = probe(make_clip("a.mkv", noise(5, 16, 16), samples=samples, rate_hz=16_000, options=options))
+    whole, _, _ = read_audio(info)
+    with AudioReader(info, until_s=5.0) as audio:
+        heard = np.concatenate(list(audio))
+    assert 5 * 16_000 <= len(heard) < 20 * 16_000
+    np.testing.assert_array_equal(heard, whole[: len(heard)])
+    assert audio.real_spans() == [(0.0, len(heard) / 16_000)]
+    assert not audio.ending.truncated
+
+
+def test_what_a_child_may_take_is_bounded(plain):
+    resource = pytest.importorskip("resource")
+    if not hasattr(resource, "prlimit"):
+        pytest.skip("only Linux limits a process from outside")
+    with FrameReader(probe(plain)) as frames:
+        (pid,) = children()
+        assert resource.prlimit(pid, resource.RLIMIT_DATA) == (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES)
+        assert sum(len(batch.time_s) for batch in frames) == 50
+
+
+def test_an_endless_answer_is_cut(monkeypatch, tmp_path):
+    """A program that never stops talking, on both pipes."""
+    script = tmp_path / "ffprobe"
+    script.write_text("#!/bin/sh\nwhile :; do echo $PATH$PATH$PATH$PATH; echo complaint >&2; done\n")
+    script.chmod(0o755)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(MediaError, match="told more than 16 MiB"):
+        probe(tmp_path / "a.mp4")
+
+
+def test_a_probe_that_hangs_is_ended(monkeypatch, tmp_path):
+    script = tmp_path / "ffprobe"
+    script.write_text("#!/bin/sh\nexec sleep 60\n")
+    script.chmod(0o755)
+    (tmp_path / "a.mp4").write_bytes(b"x")
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("avfuse.pipeline.child._TIMEOUT_S", 0.5)
+    with pytest.raises(MediaError, match=r"ffprobe took more than 0.5 s"):
+        probe(tmp_path / "a.mp4")

@@ -3,7 +3,11 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from avfuse.pipeline.models.folding import fold
+from avfuse.pipeline.models.ir50 import IR50, SuZhangIR50
+from avfuse.pipeline.models.iresnet import IResNet50
 from avfuse.pipeline.models.layouts import (
     EVOLVE,
     INSIGHTFACE,
@@ -123,3 +127,24 @@ def test_untrained_weights_depend_on_seed_feature_and_key_alone():
     before = torch.get_rng_state()
     draw()
     assert torch.equal(before, torch.get_rng_state())
+
+
+def lively(module, seed=0):
+    """A network in eval mode whose norms are no identities."""
+    generator = torch.Generator().manual_seed(seed)
+    for layer in module.modules():
+        if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                tensor.data = torch.rand(tensor.shape, generator=generator) * 0.5 + 0.5
+    return module.eval().requires_grad_(requires_grad=False)
+
+
+@pytest.mark.parametrize(("make", "px", "left"), [(IResNet50, 112, 25), (IR50, 112, 25), (SuZhangIR50, 40, 25)])
+def test_folding_changes_no_number(make, px, left):
+    """Only the norms before padded convolutions (24) and the one before the last layer stay."""
+    network = lively(make())
+    faces = torch.rand(2, 3, px, px, generator=torch.Generator().manual_seed(1)) * 2 - 1
+    before = network(faces)
+    folded = fold(network)
+    assert sum(isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)) for layer in folded.modules()) == left
+    torch.testing.assert_close(folded(faces), before, rtol=1e-4, atol=1e-4 * float(before.abs().max()))

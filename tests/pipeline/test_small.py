@@ -12,12 +12,12 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
+from avfuse.batch.options import Shard
 from avfuse.cli import main
 from avfuse.pipeline import demo, progress
 from avfuse.pipeline.config import ExtractConfig, fingerprint
 from avfuse.pipeline.doctor import examine
 from avfuse.pipeline.jobs import Failure, Job, Receipt
-from avfuse.pipeline.options import Shard
 from avfuse.pipeline.provenance import is_vfr
 
 RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, ("a warning",))
@@ -144,22 +144,48 @@ def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
     stream = io.StringIO()
     reporter = progress.make_reporter(verbose=False, stream=stream)
     reporter.begin(2)
-    reporter.start(Job(None, "a.mp4", "a", "largest", 1))
+    job = Job(None, "a.mp4", "a", "largest", 1)
+    reporter.start(job)
     for frames in range(1, 101):
         now[0] += 1
-        reporter.progress("picture", frames, frames / 25, 8.0)
+        reporter.progress(job, "picture", frames, frames / 25, 8.0)
     for rows in (50, 100):
         now[0] += 15
-        reporter.progress("sound", rows, rows / 25, 4.0)
-    reporter.finish(RECEIPT)
-    reporter.finish(FAILURE)
-    reporter.finish(None)
+        reporter.progress(job, "sound", rows, rows / 25, 4.0)
+    for result in (RECEIPT, FAILURE, None):
+        reporter.finish(job, result)
     reporter.end()
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
     told = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 frames/s" for frames in (30, 60, 90)]
     assert lines[:4] == [*told, "0/2 videos, a: sound row 100 (100%), 0.8 frames/s"]
     assert lines[4:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
+
+
+def test_a_line_names_all_videos_in_hand(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    reporter = progress.make_reporter(verbose=False, stream=stream)
+    reporter.begin(9)
+    jobs = [Job(None, f"{name}.mp4", name, "largest", 1) for name in "abcdef"]
+    for job in jobs:
+        reporter.start(job)
+    reporter.progress(jobs[1], "picture", 60, 2.4, 8.0)
+    reporter.again(jobs[5], "the disk slept")
+    now[0] += 30
+    reporter.tick()
+    reporter.finish(jobs[0], RECEIPT)
+    for job in jobs[1:]:
+        reporter.drop(job)
+    now[0] += 30
+    reporter.tick()
+    assert stream.getvalue().splitlines() == [
+        "trying again: f.mp4: the disk slept",
+        "0/9 videos, a, b 30%, c, d, and 1 more, 2.0 frames/s",
+        "warning: a: a warning",
+        "1/9 videos, 1.2 frames/s",
+    ]
 
 
 class Terminal(io.StringIO):
@@ -171,13 +197,29 @@ def test_bars_on_a_terminal():
     stream = Terminal()
     reporter = progress.make_reporter(verbose=True, stream=stream)
     reporter.begin(1)
-    reporter.start(Job(None, "a.mp4", "a", "largest", 1))
-    reporter.progress("picture", 36, 1.2, 2.4)
-    reporter.progress("sound", 36, 1.2, 2.4)
-    reporter.finish(RECEIPT)
+    job = Job(None, "a.mp4", "a", "largest", 1)
+    reporter.start(job)
+    reporter.progress(job, "picture", 36, 1.2, 2.4)
+    reporter.progress(job, "sound", 36, 1.2, 2.4)
+    reporter.finish(job, RECEIPT)
     reporter.end()
     assert "done: a: 72 rows in 8.0 s (9.0 frames/s)" in stream.getvalue()
     assert "1/1" in stream.getvalue()
+
+
+def test_two_bars_for_many_videos():
+    stream = Terminal()
+    reporter = progress.make_reporter(verbose=False, stream=stream)
+    reporter.begin(2)
+    jobs = [Job(None, f"{name}.mp4", name, "largest", 1) for name in "ab"]
+    for number, job in enumerate(jobs):
+        reporter.start(job)
+        reporter.progress(job, "picture", 20 + number, 1.2, 2.4)
+    assert "2 videos in hand: 41frame" in stream.getvalue()
+    reporter.finish(jobs[0], RECEIPT)
+    reporter.drop(jobs[1])
+    reporter.end()
+    assert "b:  50%" in stream.getvalue()
 
 
 def test_doctor_says_what_works(tmp_path):

@@ -1,5 +1,7 @@
 """Rows on disk and the arithmetic that fits them to a trial."""
 
+from concurrent.futures import Future
+
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 
 from avfuse.features_store.clock import fill_missing, fit_rows
 from avfuse.pipeline.faces import SeenFaces, unseen
-from avfuse.pipeline.spool import GatheredRows, Spool
+from avfuse.pipeline.spool import Arrivals, GatheredRows, Spool
 from avfuse.pipeline.tracks import PersonRows, audio_track, face_arrays, person_tracks
 
 
@@ -93,3 +95,23 @@ def test_no_audio_is_zero_rows_all_invalid(tmp_path):
     assert track.rows[0:3].shape == (3, 128)
     assert not track.rows[0:3].any()
     assert not track.valid.any()
+
+
+def test_arrivals_are_appended_in_the_order_in_which_they_were_asked_for(tmp_path):
+    spool = Spool(tmp_path / "rows.f32", (2,))
+    arrivals, futures = Arrivals(spool, at_most=3), [Future() for _ in range(3)]
+    arrivals.expect(futures)
+    futures[2].set_result(numbers(1) + 200)
+    futures[0].set_result(numbers(2))
+    arrivals.expect([])
+    assert len(spool) == 2
+    futures[1].set_result(numbers(1) + 100)
+    arrivals.settle()
+    np.testing.assert_array_equal(spool.read(0, 4), [[1, 2], [3, 4], [101, 102], [201, 202]])
+
+
+def test_dropped_arrivals_are_cancelled(tmp_path):
+    arrivals, future = Arrivals(Spool(tmp_path / "rows.f32", (2,))), Future()
+    arrivals.expect([future])
+    arrivals.drop()
+    assert future.cancelled()

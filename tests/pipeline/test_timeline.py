@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avfuse.pipeline.ffmpeg_log import Stamp
 from avfuse.pipeline.timeline import FrameClock, Placement
 
 
@@ -140,3 +141,46 @@ def test_frames_of_true_times_stand_at_them(gaps, block):
         (where,) = np.flatnonzero(placed == joined + 1)
         assert abs(where / 16_000 - time_s) <= 0.005 + 0.6 / 16_000
         joined += count
+
+
+def test_a_time_years_ahead_is_repaired_and_left_behind():
+    """One damaged time of many: the frames after it keep theirs."""
+    year_s = 365 * 86_400.0
+    clock = FrameClock(0.0, 0.0, step_s=0.04)
+    found = [clock.next(At(time_s)) for time_s in (0.0, 0.04, 0.08 + year_s, 0.12, 0.16)]
+    np.testing.assert_allclose(found, np.arange(5) / 25, atol=1e-6)
+    assert clock.num_repaired == 2
+
+
+@pytest.mark.parametrize("first_s", [-1e9, -1e6, 1e6, 1e9])
+def test_a_first_time_far_from_the_stated_start_is_the_start(first_s):
+    clock = FrameClock(2.0, 3.0, step_s=0.04)
+    found = [clock.next(At(first_s + frame / 25)) for frame in range(3)]
+    np.testing.assert_allclose(found, 1.0 + np.arange(3) / 25, atol=1e-6)
+
+
+def test_times_beyond_all_clocks_are_no_times():
+    assert Stamp(1 << 62, 1 << 30, 1).time_s is None
+    assert Stamp(1_700_000_000, 1, 1).time_s == 1.7e9  # a wall clock
+
+
+@pytest.mark.parametrize("years", [-100, -1, 1, 100])
+def test_sound_that_jumps_by_years_goes_on(years):
+    """Neither is it dropped, nor do zeros for years come before it."""
+    jump_s = years * 365 * 86_400.0
+    placement = Placement(0.0, 0.0)
+    for frame in range(6):
+        placement.add(frame * 0.1 + (jump_s if frame > 2 else 0.0), 0.1)
+    samples = np.ones(9600, np.float32)
+    placed = np.concatenate(list(placement.place(samples)))
+    assert len(placed) == 9600
+    assert placed.all()
+
+
+def test_more_silence_than_a_day_is_refused():
+    placement = Placement(0.0, 0.0)
+    for frame in range(40):
+        placement.add(frame * 3600.0 * 11, 0.6)
+    with pytest.raises(ValueError, match="more than 24 h of silence"):
+        for _ in placement.place(np.ones(160_000, np.float32)):
+            pass

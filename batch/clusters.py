@@ -1,0 +1,103 @@
+"""A dask cluster to send jobs to: workers of this machine, an existing scheduler, or jobs of a queueing system.
+
+Tested by tests/batch/test_spread.py, test_jobqueue.py and tests/test_cluster_guide.py.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import dask
+from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed.versions import VersionMismatchWarning
+
+from ..features_store.errors import one_line
+from .jobqueue import JobQueue, make_cluster
+from .machine import VISIBLE, cores, jobs_at_once, visible_gpus
+from .work import WorkerUnfit
+
+_CONNECT_S = 15.0
+_CLOSE_S = 2.0
+_WAIT_LINE_S = 30.0
+_THREAD_WORDS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
+Note = Callable[[str], None]
+
+
+@contextmanager
+def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
+    """Workers of this machine, one a process; each with its share of the cores, and with one GPU if there are any.
+
+    `at_once`: jobs a process does at once (0: one, on a GPU several).
+    """
+    gpus = visible_gpus() if on_gpus else []
+    specs = {}
+    for number in range(workers):
+        visible = {VISIBLE: gpus[number % len(gpus)]} if gpus else {}
+        env = {**dict.fromkeys(_THREAD_WORDS, str(max(1, cores() // workers))), **visible}
+        options = {
+            "nthreads": jobs_at_once(at_once, len(gpus)),
+            "env": env,
+            "memory_limit": 0,
+            "dashboard": False,
+            "host": "127.0.0.1",
+        }
+        specs[number] = {"cls": Nanny, "options": {**options, "silence_logs": logging.CRITICAL}}
+    scheduler = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": 0}
+    # Not before the process starts, as dask does: that would set them in this process too.
+    with (
+        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
+        SpecCluster(
+            workers=specs, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+        ) as cluster,
+        _client(cluster) as client,
+    ):
+        yield client
+
+
+@contextmanager
+def remote_client(address: str, note: Note) -> Iterator[Client]:
+    """A scheduler that is there, when it has a worker. Raises WorkerUnfit where it does not answer."""
+    with _client(address) as client:
+        _wait_for_a_worker(client, address, note)
+        yield client
+
+
+@contextmanager
+def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
+    """A scheduler here, whose workers are jobs that are put into a queue; when the first of them runs."""
+    with make_cluster(queue) as cluster:
+        try:
+            cluster.scale(jobs=queue.jobs)
+            with _client(cluster) as client:
+                _wait_for_a_worker(client, f"the {queue.kind} queue", note)
+                yield client
+        except RuntimeError as error:  # the queueing system's own words, such as that there is no `sbatch`
+            raise WorkerUnfit(f"{queue.kind}: {one_line(error)}") from error
+
+
+@contextmanager
+def _client(where: Any) -> Iterator[Client]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # `spread` says it, and stops
+        try:
+            client = Client(where, timeout=_CONNECT_S, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise WorkerUnfit(f"no dask scheduler answers at {where}: {one_line(error)}") from error
+    try:
+        yield client
+    finally:
+        with suppress(TimeoutError):  # a scheduler that is gone, or a machine that is busy: nothing is lost
+            client.close(timeout=_CLOSE_S)
+
+
+def _wait_for_a_worker(client: Client, place: str, note: Note) -> None:
+    while not client.nthreads():
+        note(f"waiting for a worker of {place}")
+        try:
+            client.wait_for_workers(1, timeout=_WAIT_LINE_S)
+        except TimeoutError:
+            continue

@@ -1,0 +1,73 @@
+"""The options that say where and how jobs are done, the same for every command that has many."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+
+class Shard(click.ParamType[tuple[int, int]]):
+    """I/N, or `auto` for the place of this job in its SLURM array."""
+
+    name = "I/N"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
+        """Two numbers with 0 ≤ I < N."""
+        if isinstance(value, tuple):
+            return value
+        told = _place_in_array() if value == "auto" else value
+        index, _, count = told.partition("/")
+        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
+            why = "; a part of an array? Then say --shard I/N of the whole one" if value == "auto" else ""
+            self.fail(f"{told!r} is not I/N with 0 ≤ I < N{why}", param, ctx)
+        return int(index), int(count)
+
+
+def _place_in_array() -> str:
+    """I/N of this job in its SLURM array; arrays that begin at 1 count from 0 here. 0/1 outside of one."""
+    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
+    index, count, first = (os.environ.get(name, "") for name in names)
+    if not (index.isdecimal() and count.isdecimal()):
+        return "0/1"
+    return f"{int(index) - int(first or 0)}/{count}"
+
+
+def batch_options(noun: str) -> tuple[Any, ...]:
+    """--workers, --scheduler, --jobqueue, --shard and --retries, for jobs called `noun` (`videos`)."""
+    return (
+        click.option(
+            "--workers",
+            type=click.IntRange(min=1),
+            default=1,
+            show_default=True,
+            metavar="N",
+            help="Processes of this machine, one a GPU; 1 is this process itself.",
+        ),
+        click.option(
+            "--scheduler", metavar="ADDRESS", help="Use the workers of this dask scheduler, tcp://… [default: none]"
+        ),
+        click.option(
+            "--jobqueue",
+            multiple=True,
+            metavar="KEY=VALUE",
+            help="Workers as jobs of SLURM, PBS or SGE: kind, jobs, cores, memory, walltime, queue … (repeatable; in a "
+            "--config file a section). Needs avfuse[jobqueue]. [default: none]",
+        ),
+        click.option(
+            "--shard",
+            type=Shard(),
+            default="0/1",
+            metavar="I/N",
+            show_default=True,
+            help="Do part I of N; `auto` takes both from SLURM_ARRAY_TASK_ID and SLURM_ARRAY_TASK_COUNT.",
+        ),
+        click.option(
+            "--retries",
+            type=click.IntRange(min=0),
+            default=1,
+            show_default=True,
+            help=f"How often {noun} are tried again that failed for a reason that may pass.",
+        ),
+    )

@@ -1,0 +1,90 @@
+"""Where a run's jobs are done, as its options say. dask is imported only for a cluster.
+
+Tested by tests/batch/test_spread.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .here import open_here
+from .jobqueue import JobQueue, read_jobqueue
+from .machine import cores
+from .stopping import Stop
+from .work import Place, Work
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+
+@dataclass(frozen=True)
+class Where:
+    """In this process (`workers` is 1), or on a cluster: workers of this machine, a scheduler, a queue's jobs."""
+
+    workers: int = 1
+    scheduler: str | None = None
+    jobqueue: JobQueue | None = None
+
+    @property
+    def is_here(self) -> bool:
+        """Whether jobs are done in this process."""
+        return self.workers == 1 and self.scheduler is None and self.jobqueue is None
+
+    def threads(self) -> int:
+        """Threads for the arithmetic of one process; 0: as many as it may use cores."""
+        if self.jobqueue is not None:
+            return self.jobqueue.threads
+        if self.scheduler is not None or self.workers == 1:
+            return 0
+        return max(1, cores() // self.workers)
+
+
+def where_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) -> Where:
+    """The options --workers, --scheduler and --jobqueue. Raises click.UsageError where they contradict each other."""
+    try:
+        queue = read_jobqueue(jobqueue)
+    except ValueError as error:
+        raise click.UsageError(f"jobqueue: {error}") from error
+    if (workers > 1) + (scheduler is not None) + (queue is not None) > 1:
+        raise click.UsageError("--workers, --scheduler and --jobqueue are three ways: name one of them")
+    return Where(workers, scheduler, queue)
+
+
+@contextmanager
+def open_place(where: Where, work: Work[Any, Any], at_once: int, on_gpus: bool, stop: Stop) -> Iterator[Place]:
+    """The place, ready for jobs, until the end.
+
+    `at_once`: jobs a process does at once (0: one, on a cluster's GPU several); `on_gpus`: whether the jobs use GPUs.
+    Raises WorkerUnfit where the cluster cannot be reached, or its workers cannot do the jobs.
+    """
+    if where.is_here:
+        with open_here(work, max(1, at_once), stop) as here:
+            yield here
+        return
+    from .spread import open_spread  # noqa: PLC0415 - dask only where it is used
+
+    with _client(where, at_once, on_gpus) as client, open_spread(client, work, at_once, stop, _note) as spread:
+        yield spread
+
+
+@contextmanager
+def _client(where: Where, at_once: int, on_gpus: bool) -> Iterator[Client]:
+    from . import clusters  # noqa: PLC0415
+
+    if where.jobqueue is not None:
+        opened = clusters.queue_client(where.jobqueue, _note)
+    elif where.scheduler is not None:
+        opened = clusters.remote_client(where.scheduler, _note)
+    else:
+        opened = clusters.local_client(where.workers, at_once, on_gpus)
+    with opened as client:
+        yield client
+
+
+def _note(line: str) -> None:
+    click.echo(f"note: {line}", err=True)

@@ -1,0 +1,190 @@
+"""Runs as jobs: one fold and one seed each, here or on a cluster; one that fails does not hold up the others.
+
+What travels is small: which run, its settings, names of trials and folders; back come the lines that tell of it.
+Features are read by each process, once; networks, predictions and pictures go into the run's folder.
+Tested by tests/fusion/test_grid.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+import click
+
+from ..batch.loop import Listener, run_jobs
+from ..batch.stopping import Stop
+from ..batch.where import Where, open_place
+from ..batch.work import Pulse
+from ..features_store.corpus import Corpus
+from ..features_store.errors import one_line
+from ..features_store.leaving import leave_folder
+from ..features_store.owner import Owner
+from ..features_store.store import FeatureStore
+from .config import RunConfig, TrainConfig
+from .crossval import Planned, begin_run, do_run, still_to_do
+from .experiment import Experiment, open_experiment
+from .in_hand import in_hand
+from .manifest import Manifest
+from .one_process import alone_in_process, threads
+from .pictures import draw_history, draw_predictions
+from .prediction_files import write_prediction
+from .progress import shown, silent
+from .report import report_lines
+from .train import Outcome, best_row
+from .watch import make_watcher
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What a run came to: best epoch, epochs, why it ended, its report as lines; what to know of the features."""
+
+    best: int
+    epochs: int
+    reason: str
+    report: tuple[str, ...]
+    features: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Failed:
+    """Why a run came to nothing, and whether trying again may help: it goes on from its last saved epoch."""
+
+    reason: str
+    may_pass: bool = False
+
+
+# None: another call has it in hand, or has done it.
+Result = Trained | Failed | None
+
+
+@dataclass(frozen=True)
+class TrainWork:
+    """What is done for each run, in whatever process: it travels to every worker.
+
+    `at`: the folder that paths are relative to, for the processes of a cluster; None in the call's own process.
+    """
+
+    store: str
+    corpus: Corpus
+    manifest: Manifest
+    folds: tuple[int, ...]
+    config: TrainConfig
+    run: RunConfig
+    allow_other: bool
+    plots: bool
+    tensorboard: bool
+    alone: bool
+    at: Path | None = None
+
+    def name(self, job: Planned) -> str:
+        """Fold and seed; of a lone run also how to go on with it, which a second call does not do by itself."""
+        return f"{job.name} (--resume goes on in {job.folder})" if self.alone else job.name
+
+    def may_pass(self, result: Result) -> bool:
+        """Whether trying again may help."""
+        return isinstance(result, Failed) and result.may_pass
+
+    @contextmanager
+    def prepare(self) -> Iterator[Callable[[Planned, Pulse], Result]]:
+        """Read the features. Raises what `open_experiment` does."""
+        with threads(self.run.threads):
+            store = FeatureStore(self.store)
+            experiment = open_experiment(
+                store,
+                self.corpus,
+                self.manifest,
+                self.folds,
+                self.config,
+                self.run,
+                self.allow_other,
+                shown if self.at is None else silent,
+            )
+            if self.at is None:
+                for line in experiment.lines():
+                    click.echo(line, err=True)
+            yield partial(self._do, store, experiment)
+
+    def _do(self, store: FeatureStore, experiment: Experiment, job: Planned, pulse: Pulse) -> Result:
+        """One run, unless another call has it in hand or has done it since. Raises Stopped, OSError."""
+        planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
+        with alone_in_process(pulse), in_hand(planned.folder) as mine:
+            try:
+                if not mine or not still_to_do([planned], resume=True):
+                    return None
+                outcome = self._train(store, experiment, planned, pulse)
+            except ValueError as error:
+                return Failed(one_line(error), _wants_memory(error))
+        lines = () if self.at is None else tuple(experiment.lines())
+        best = best_row(outcome.history)["epoch"]
+        report = tuple(report_lines(outcome.report, 0))
+        return Trained(best, len(outcome.history), outcome.reason, report, lines)
+
+    def _train(self, store: FeatureStore, experiment: Experiment, planned: Planned, pulse: Pulse) -> Outcome:
+        """One run with its bar, pictures and predictions."""
+        described = begin_run(planned, experiment, self.run, self.allow_other)
+        watcher = make_watcher(planned.name, planned.config.max_epochs, planned.folder, self.tensorboard, pulse=pulse)
+        try:
+            keep = partial(self._keep, store, experiment, planned)
+            return do_run(described, planned.folder, experiment, self.run, watcher, keep)
+        finally:
+            watcher.close()
+
+    def _keep(self, store: FeatureStore, experiment: Experiment, planned: Planned, outcome: Outcome) -> None:
+        """Predictions of the validation trials, and pictures."""
+        outputs = planned.config.outputs
+        for name, rows in outcome.predictions.items():
+            write_prediction(planned.folder / "predictions", name, outputs, rows)
+        if self.plots:
+            sources = [experiment.data.sources[name] for name in outcome.predictions]
+            draw_history(planned.folder, outcome.history)
+            draw_predictions(planned.folder / "plots", store, sources, outcome.predictions, outputs, outcome.report)
+
+
+def do_runs(
+    runs: Sequence[Planned],
+    work: TrainWork,
+    where: Where,
+    retries: int,
+    stop: Stop,
+    listener: Listener[Planned, Result],
+) -> None:
+    """Do every run, until all have ended or `stop` is set.
+
+    Raises what `open_experiment` does, OSError where a folder cannot be written, WorkerUnfit where a cluster
+    cannot do the runs, StoppedBySignal.
+    """
+    if not where.is_here:
+        work = _to_travel(work, where)
+    stop.on_abandon = partial(_leave, runs)
+    with open_place(where, work, 1, work.run.device != "cpu", stop) as place:
+        run_jobs(work, runs, place, stop, listener, retries)
+    stop.raise_if_set()
+
+
+def _leave(runs: Iterable[Planned]) -> None:
+    """This process is about to end, and must not keep others off its runs."""
+    for run in runs:
+        leave_folder(run.folder, Owner.current())
+
+
+def _to_travel(work: TrainWork, where: Where) -> TrainWork:
+    """The same for processes that work in another folder."""
+    at = Path.cwd()
+    files = {name: at / path for name, path in work.corpus.files.items()}
+    return replace(
+        work,
+        store=work.store if "://" in work.store else str(at / work.store),
+        corpus=replace(work.corpus, root=at / work.corpus.root, files=files),
+        run=replace(work.run, threads=work.run.threads or where.threads(), processes=where.workers),
+        at=at,
+    )
+
+
+def _wants_memory(error: ValueError) -> bool:
+    """Whether it was for want of memory, which others may give back."""
+    cause = error.__cause__
+    return isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and "allocate" in str(cause))

@@ -1,0 +1,69 @@
+"""`avfuse bench`: how fast this machine is on a video of yours."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from dataclasses import asdict
+from pathlib import Path
+from typing import get_args
+
+import click
+
+from ..features_store.errors import clean_errors
+from .config import ExtractConfig, Precision, RunConfig
+from .video_info import MediaError
+
+
+@click.command()
+@click.argument("video", type=click.Path(path_type=Path, dir_okay=False))
+@click.option("--seconds", default=30.0, show_default=True, help="Measure on the first so many s of the video.")
+@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="Number format of the networks.",
+)
+@click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    default=RunConfig.batch_size,
+    show_default=True,
+    help="Faces or patches a network sees at once.",
+)
+@click.option(
+    "--detect-every",
+    type=click.IntRange(min=1),
+    default=ExtractConfig.detect_every,
+    show_default=True,
+    metavar="N",
+    help="Search whole pictures every N frames at least.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Machine-readable figures on stdout. [default: off]")
+@clean_errors(MediaError)
+def bench(
+    video: Path, seconds: float, device: str, precision: Precision, batch_size: int, detect_every: int, as_json: bool
+) -> None:
+    """Frames/s of decode, detect, sound, embed and write alone and end to end on VIDEO, and which stage limits.
+
+    With random networks of the real size: nothing needs to be downloaded, nothing is kept.
+    """
+    from ..features_store.store import FeatureStore
+    from .bench import beginning_of, measure, speed_lines
+    from .toolbox import make_toolbox
+    from .weights import resolve, weight_names
+
+    config = ExtractConfig(precision=precision, detect_every=detect_every)
+    weights = resolve(weight_names(config), {}, untrained_seed=0)
+    run = RunConfig(device=device, batch_size=batch_size)
+    with tempfile.TemporaryDirectory() as folder, make_toolbox(config, run, weights) as tools:
+        part = beginning_of(video, seconds, Path(folder))
+        speeds = measure(part, tools, FeatureStore(Path(folder) / "bench.zarr", mode="a"))
+    if as_json:
+        click.echo(json.dumps({**asdict(speeds), "bound": speeds.bound, "limited_by": speeds.limit.stage}))
+        return
+    click.echo(f"{video}: {speeds.frames} frames, {precision}")
+    for line in speed_lines(speeds):
+        click.echo(line)

@@ -1,0 +1,102 @@
+"""One ffmpeg or ffprobe as a child of ours: started, kept within a bound of memory, asked and answered.
+
+    memory of a child      3 GiB (Linux: RLIMIT_DATA; elsewhere -max_alloc and -max_pixels alone hold it back)
+    its answer             16 MiB, and the last 40 lines of its complaints
+
+Tested by tests/faults/zoo.
+"""
+
+from __future__ import annotations
+
+import functools
+import resource
+import subprocess
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from typing import IO
+
+from .video_info import MediaError, why_refused
+
+# An 8K film takes 0.7 GB with four threads; a file that asks for more than this is made to do harm.
+MOST_MEMORY_BYTES = 3 << 30
+_MOST_ANSWER_BYTES = 16 << 20
+_KEPT_LINES = 40
+_LINE_BYTES = 1 << 12
+_TIMEOUT_S = 60.0
+
+
+def start(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
+    """Start ffmpeg or ffprobe with pipes for what it says. Raises MediaError where there is none."""
+    pipe = subprocess.PIPE
+    try:
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+    except FileNotFoundError:
+        raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
+    _bound(process.pid)
+    return process
+
+
+def ask(arguments: list[str], path: str) -> str:
+    """Run a short command to its end and return what it prints. Raises MediaError with its own words."""
+    began_s = time.monotonic()
+    with start(arguments, path) as process:
+        timer = threading.Timer(_TIMEOUT_S, process.kill)
+        timer.start()
+        try:
+            out, words = _heard(process)
+        finally:
+            timer.cancel()
+            process.kill()  # it has ended by now, or is not wanted any more
+    if process.returncode < 0 and time.monotonic() - began_s >= _TIMEOUT_S:
+        raise MediaError(path, "probe", f"{arguments[0]} took more than {_TIMEOUT_S:g} s", may_pass=True)
+    if len(out) > _MOST_ANSWER_BYTES:
+        raise MediaError(path, "probe", f"{arguments[0]} told more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
+    if process.returncode:
+        raise MediaError(path, "probe", why_refused(words))
+    return out.decode(errors="replace")
+
+
+@functools.cache
+def ffmpeg_version() -> str:
+    """Version of the ffmpeg in use, such as `5.1.9-0+deb12u1`. Raises MediaError without one."""
+    said = ask(["ffmpeg", "-version"], "ffmpeg")
+    return said.split(maxsplit=3)[2] if said.startswith("ffmpeg version ") else "unknown"
+
+
+@functools.cache
+def decoders() -> frozenset[str]:
+    """Names of what this ffmpeg can decode, such as `h264`. Raises MediaError without ffmpeg."""
+    said = ask(["ffmpeg", "-hide_banner", "-decoders"], "ffmpeg").partition("------")[2]
+    return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
+
+
+def _heard(process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
+    """All that it prints, as far as it is wanted, and the last of its complaints."""
+    if process.stdout is None or process.stderr is None:
+        raise ValueError("what ffmpeg says is read from pipes")
+    said: deque[bytes] = deque(maxlen=_KEPT_LINES)
+    listener = threading.Thread(target=_listen, args=(process.stderr, said), daemon=True)
+    listener.start()
+    out = process.stdout.read(_MOST_ANSWER_BYTES + 1)
+    if len(out) > _MOST_ANSWER_BYTES:
+        process.kill()
+    process.wait()
+    listener.join(_TIMEOUT_S)
+    return out, b"".join(said).decode(errors="replace")
+
+
+def _listen(stderr: IO[bytes], said: deque[bytes]) -> None:
+    while line := stderr.readline(_LINE_BYTES):
+        said.append(line)
+
+
+def _bound(pid: int) -> None:
+    """Limit the memory of a child from outside: nothing is run between fork and exec, which threads forbid."""
+    if not hasattr(resource, "prlimit"):
+        return
+    with suppress(ProcessLookupError, PermissionError):  # it has ended, or the system allows nobody to
+        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
+        wanted = MOST_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MOST_MEMORY_BYTES, most)
+        resource.prlimit(pid, resource.RLIMIT_DATA, (wanted, wanted))

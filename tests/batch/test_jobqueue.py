@@ -1,0 +1,68 @@
+"""Workers as jobs of a queueing system: settings, the job script, errors. There is no queue here."""
+
+import click
+import pytest
+
+from avfuse.batch.clusters import queue_client
+from avfuse.batch.jobqueue import make_cluster, read_jobqueue
+from avfuse.batch.where import where_of
+from avfuse.batch.work import WorkerUnfit
+
+PAIRS = ("cores=4", "memory=16GB", "walltime=12:00:00", "queue=gpu", "jobs=8")
+
+
+@pytest.mark.parametrize(
+    ("kind", "lines"),
+    [
+        ("slurm", ["#SBATCH -p gpu", "#SBATCH --cpus-per-task=4", "#SBATCH -t 12:00:00", "#SBATCH --gres=gpu:1"]),
+        ("pbs", ["#PBS -q gpu", "#PBS -l walltime=12:00:00", "#PBS --gres=gpu:1"]),
+        ("sge", ["#$ -q gpu", "#$ -l h_rt=12:00:00", "#$ --gres=gpu:1"]),
+    ],
+)
+def test_the_job_script(kind, lines):
+    queue = read_jobqueue((f"kind={kind}", *PAIRS, "job_extra_directives=['--gres=gpu:1']"))
+    assert (queue.jobs, queue.threads) == (8, 4)
+    with make_cluster(queue) as cluster:
+        script = cluster.job_script()
+    for line in lines:
+        assert line in script
+    assert "distributed.cli.dask_worker tcp://" in script
+    assert "--nthreads 4" in script
+
+
+def test_none():
+    assert read_jobqueue(()) is None
+
+
+@pytest.mark.parametrize(
+    ("pairs", "told"),
+    [
+        (("kind=slurm", "jobs=1"), "it must say cores and memory of a worker"),
+        (("kind=slurm", *PAIRS[:-1]), "jobs is how many workers to ask for, got 0"),
+        (PAIRS, "kind is one of slurm, pbs, sge, got ''"),
+        (("slurm",), "'slurm' is not KEY=VALUE"),
+    ],
+)
+def test_settings_that_will_not_do(pairs, told):
+    with pytest.raises(ValueError, match=told):
+        read_jobqueue(pairs)
+    with pytest.raises(click.UsageError, match=told):
+        where_of(1, None, pairs)
+
+
+def test_a_setting_that_dask_jobqueue_does_not_know():
+    with pytest.raises(ValueError, match="colour"):
+        make_cluster(read_jobqueue(("kind=slurm", *PAIRS, "colour=red")))
+
+
+def test_without_the_extra(monkeypatch):
+    monkeypatch.setattr("avfuse.batch.jobqueue.importlib.util.find_spec", lambda name: None)
+    with pytest.raises(WorkerUnfit, match=r"pip install 'avfuse\[jobqueue\]'"):
+        make_cluster(read_jobqueue(("kind=slurm", *PAIRS)))
+
+
+def test_a_machine_without_the_queue(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    queue = read_jobqueue(("kind=slurm", *PAIRS))
+    with pytest.raises(WorkerUnfit, match="slurm: .*sbatch"), queue_client(queue, print):
+        pass

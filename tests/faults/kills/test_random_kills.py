@@ -1,0 +1,173 @@
+"""Kills at moments drawn by a seed, of every kind of run; what goes on afterwards gives the same bits.
+
+20 kills in the suite; `AVFUSE_KILLS=300 AVFUSE_SEED=1000 pytest tests/faults/kills` makes more, and others.
+The number of a kill is its seed: `AVFUSE_KILLS=1 AVFUSE_SEED=1234` makes that one again.
+"""
+
+import os
+import random
+import shutil
+import signal
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+# Of 20 kills so many of each kind; with workers three processes load torch, which takes longest.
+KINDS = ["serial", "shards", "workers", "serial", "networks", "shards", *["serial", "shards", "serial"] * 4]
+KINDS += ["networks", "serial"]
+PATIENCE_S = 300
+SOUND = ("--features", "mfcc,logmel", "--device", "cpu")
+NETWORKS = ("--features", "iresnet50,mfcc", "--untrained", "0", "--device", "cpu")
+SHARDS = (("--shard", "0/2"), ("--shard", "1/2"))
+
+
+@dataclass
+class Whole:
+    """An uninterrupted run: what it leaves, how long it takes, how many steps it makes on the disk."""
+
+    contents: dict[str, bytes]
+    seconds: float
+    steps: int
+
+
+@dataclass
+class Draw:
+    """What one kill is: drawn by its number alone."""
+
+    number: int
+    kind: str = ""
+    alone: bool = False
+    aimed: bool = False
+    times: int = 1
+    rng: random.Random = field(default_factory=random.Random)
+
+    def __post_init__(self) -> None:
+        self.rng = random.Random(self.number)
+        self.kind = KINDS[self.number % len(KINDS)]
+        self.alone, self.aimed = self.rng.random() < 0.5, self.rng.random() < 0.6
+        self.times = self.rng.choice([1, 1, 1, 2])
+
+    def death(self, root: Path, steps: int) -> dict:
+        """A step on the disk at which the run ends itself; for the others a moment is drawn."""
+        how = "alone" if self.alone else "session"
+        return {"root": str(root), "at": self.rng.randint(1, steps), "how": how} if self.aimed else {}
+
+
+@pytest.fixture(scope="module")
+def clips(tmp_path_factory, tiny) -> Path:
+    """Four clips of different lengths and sizes; one without sound, one in a folder."""
+    folder = tmp_path_factory.mktemp("clips")
+    (folder / "batch1").mkdir()
+    for name, clip in (
+        ("a.mp4", tiny()),
+        ("b.mp4", tiny(seconds=2, size="32x48")),
+        ("batch1/c.mp4", tiny(seconds=1.5)),
+        ("d.mp4", tiny(sound=False)),
+    ):
+        shutil.copy(clip, folder / name)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(clips):
+    def make(root, kind):
+        return ("--videos", clips, "--store", root, *(NETWORKS if kind == "networks" else SOUND), "--json")
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(runs, words, contents, tmp_path_factory):
+    """The uninterrupted run of the same settings, in one process."""
+    made = {}
+
+    def run(kind):
+        key = kind == "networks"
+        if key not in made:
+            folder = tmp_path_factory.mktemp("whole")
+            root, note = folder / "s.zarr", folder / "note"
+            begun_s = time.monotonic()
+            done = runs.extract(*words(root, kind), death={"root": str(root), "note": str(note)})
+            assert done.wait() == 0, done.said("err")
+            seconds = time.monotonic() - begun_s
+            made[key] = Whole(contents(root), seconds, len(note.read_text().splitlines()))
+        return made[key]
+
+    return run
+
+
+class Processes:
+    """A run of `--workers`: real processes, since each worker loads everything itself."""
+
+    def __init__(self, cli, words, log: Path) -> None:
+        self.log = log
+        with log.open("wb") as file:
+            told = {"stdout": file, "stderr": file, "start_new_session": True}
+            self.process = cli.start("extract", *words, "--workers", "2", **told)
+        self.pid, self.code = self.process.pid, None
+
+    def wait(self) -> int:
+        self.code = self.process.wait()
+        return self.code
+
+    def wait_for_work(self, root: Path) -> None:
+        """Until the first trial is begun: loading torch in three processes is long, and leaves nothing to kill."""
+        until_s = time.monotonic() + PATIENCE_S
+        while not (root / ".claims").exists():
+            assert self.process.poll() is None, self.log.read_text()
+            assert time.monotonic() < until_s, self.log.read_text()
+            time.sleep(0.005)
+
+
+@pytest.fixture
+def begun():
+    """Runs that are under way; none of them outlives its test."""
+    runs = []
+    yield runs
+    for run in runs:
+        if run.code is None:  # not waited for, so that its number is still its own
+            os.killpg(run.pid, signal.SIGKILL)
+            run.wait()
+
+
+def begin(draw, whole, root, words, runs, cli):
+    """The runs of one kill, one of them with a death drawn for it."""
+    if draw.kind == "workers":
+        return [Processes(cli, words, root.with_name("said"))]
+    shards = SHARDS if draw.kind == "shards" else ((),)
+    dying = draw.rng.randrange(len(shards))
+    deaths = [draw.death(root, whole.steps // len(shards)) if each == dying else {} for each in range(len(shards))]
+    return [runs.extract(*words, *shard, death=death) for shard, death in zip(shards, deaths, strict=True)]
+
+
+def kill(draw, started, seconds, root):
+    """At a moment drawn; a run that is aimed at a step ends by itself, or is done before it comes to it."""
+    if draw.kind == "workers":
+        started[0].wait_for_work(root)
+    elif draw.aimed:
+        return
+    time.sleep(draw.rng.uniform(0, seconds))
+    for run in started:
+        (os.kill if draw.alone else os.killpg)(run.pid, signal.SIGKILL)
+
+
+def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, nobody_left, begun, tmp_path):
+    draw, root = Draw(kill_number), tmp_path / "s.zarr"
+    wanted, told = whole(draw.kind), words(root, draw.kind)
+    for _ in range(draw.times):
+        started = begin(draw, wanted, root, told, runs, cli)
+        begun += started
+        kill(draw, started, wanted.seconds, root)
+        codes = [run.wait() for run in started]
+        assert set(codes) <= {0, -signal.SIGKILL}, draw
+        nothing_half(root)
+        for run in started:
+            nobody_left(run.pid)
+    again = [runs.extract(*told, *shard) for shard in (SHARDS if draw.kind == "shards" else ((),))]
+    begun += again
+    assert [run.wait() for run in again] == [0] * len(again), (draw, [run.said("err") for run in again])
+    found = contents(root)
+    assert sorted(found) == sorted(wanted.contents), draw
+    assert [name for name in found if found[name] != wanted.contents[name]] == [], draw

@@ -1,0 +1,158 @@
+"""Hundreds of broken files and bombs: each is done or is one named failure, within a bound of memory and time.
+
+The harness runs as a process of its own, so that its memory and that of its children can be told. More of it:
+`python tests/faults/zoo/soak.py --help`, or AVFUSE_ZOO_FILES=5000 and AVFUSE_ZOO_SEED=7 for these tests.
+"""
+
+import json
+import os
+import re
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline import media as reading
+from avfuse.pipeline.child import MOST_MEMORY_BYTES
+from avfuse.pipeline.media import FrameReader, MediaError, probe
+
+SOAK = Path(__file__).parent / "zoo" / "soak.py"
+FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "320"))
+SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
+# Two batches of the largest picture (2^26 px), NumPy and the library.
+MOST_OWN_MIB = 640
+MOST_SECONDS_A_FILE = 60
+COMMAND_FILES = 20
+
+REASONS = {
+    "size_raw.y4m": "30000 × 30000 px: more than",
+    "size_tall.y4m": "1 × 60000000 px",
+    "size_bitmap.avi": "without a frame size",
+    "size_vp8.webm": "not one frame",
+    "frames_table.mp4": "not one frame",
+    "streams_1000.mp4": "more than 128 streams",
+    "rate_zero.avi": "Invalid sample rate",
+    "starts_negative.mp4": "not one frame",
+}
+ROWS = {
+    "size_header.avi": 8,
+    "frames_header.avi": 8,
+    "frames_again.mp4": 3000,
+    "edits.mp4": 16_000,
+    "years_picture.nut": 8,
+    "years_once.mkv": 8,
+    "steps_zero.mp4": 8,
+    "length_zero.mp4": 8,
+    "turned_huge.mp4": 8,
+    "hours_sound.avi": 5,
+    "hours_picture.mkv": 600,
+    "one_px.mkv": 2,
+}
+
+
+def soak(*words) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(SOAK), *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 + 2 * FILES)
+
+
+@pytest.fixture(scope="module")
+def told(media, tmp_path_factory) -> dict:
+    """What came of all files."""
+    kept = tmp_path_factory.mktemp("zoo")
+    done = soak("--files", FILES, "--seed", SEED, "--media", media, "--keep", kept)
+    assert done.stdout, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.media
+def test_each_file_is_done_or_one_named_failure(told):
+    assert told["crashes"] == []
+    assert told["files"] >= FILES
+    assert told["done"] + sum(told["failed"].values()) == told["files"]
+    assert set(told["failed"]) <= {"probe", "video"}
+    assert told["done"] > told["files"] // 4, "mutations so wild that nothing of the readers is tried"
+
+
+@pytest.mark.media
+def test_no_file_takes_for_ever(told):
+    assert all(seconds < MOST_SECONDS_A_FILE for seconds in told["slowest"].values()), told["slowest"]
+
+
+@pytest.mark.media
+def test_memory_is_bounded(told):
+    assert told["peak_mib"]["self"] < MOST_OWN_MIB
+    assert told["peak_mib"]["child"] * 2**20 < MOST_MEMORY_BYTES
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", REASONS)
+def test_a_bomb_is_refused_in_words(told, name):
+    assert re.search(REASONS[name], told["bombs"][f"bomb_{name}"])
+
+
+@pytest.mark.media
+@pytest.mark.parametrize("name", ROWS)
+def test_a_bomb_that_decodes_has_its_rows(told, name):
+    assert told["bombs"][f"bomb_{name}"] == f"{ROWS[name]} rows"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    """Broken files, and the one good one that shows the run went on."""
+    folder = tmp_path_factory.mktemp("videos")
+    done = soak("--files", COMMAND_FILES, "--seed", SEED + 1, "--only-mutants", "--write", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+def test_the_command_line_names_every_failure(folder, cli, tiny, tmp_path, failures):
+    (folder / "~good.mp4").write_bytes(tiny().read_bytes())
+    store = tmp_path / "s.zarr"
+    with cli.start("extract", "--videos", folder, "--store", store, "--features", "mfcc,logmel") as process:
+        said = process.communicate(timeout=MOST_SECONDS_A_FILE * COMMAND_FILES)[1].decode()
+    assert process.returncode == 3, said
+    assert "Traceback" not in said
+    records = failures(store)
+    bad, good = {record["video"] for record in records}, set(FeatureStore(store).trials())
+    assert len(bad) == len(records)
+    assert all(record["stage"] and len(record["reason"].splitlines()) == 1 for record in records)
+    failed = {Path(video).stem for video in bad}
+    assert failed | good == {path.stem for path in folder.iterdir()}
+    assert failed.isdisjoint(good)
+    assert "~good" in good
+    assert not [path for path in store.iterdir() if path.name in (".tmp", ".claims")]
+    assert cli.run("verify", "--store", store).returncode == 0
+
+
+def test_a_decoder_that_never_ends_is_ended(make_endless, monkeypatch):
+    """A file that grows faster than it is read, as an endless stream."""
+    monkeypatch.setattr(reading, "MAX_FRAMES", 400)
+    info = probe(make_endless)
+    began_s = time.monotonic()
+    with FrameReader(info, stall_timeout_s=10) as frames, pytest.raises(MediaError, match="more than 400 frames"):
+        list(frames)
+    assert time.monotonic() - began_s < 50
+
+
+@pytest.fixture
+def make_endless(tiny, tmp_path):
+    """A recording that another process is still writing, a clip of ten frames again and again."""
+    clip = tiny(".ts", "-c:v", "mpeg2video", "-r", "25").read_bytes()
+    path, stop = tmp_path / "live.ts", threading.Event()
+    path.write_bytes(clip)
+
+    def grow() -> None:
+        with path.open("ab") as file:
+            while not stop.wait(0.005) and file.tell() < 1 << 27:
+                file.write(clip)
+                file.flush()
+
+    writer = threading.Thread(target=grow)
+    writer.start()
+    yield path
+    stop.set()
+    writer.join()

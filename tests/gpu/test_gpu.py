@@ -1,0 +1,82 @@
+"""The same rows on a GPU as on the CPU. Skipped where there is none, unless AVFUSE_REQUIRE=gpu asks for one."""
+
+import os
+
+import numpy as np
+import pytest
+import torch
+
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.checkpoint import untrained_network
+from avfuse.pipeline.detect import FaceDetector
+from avfuse.pipeline.embed import Embedder
+from avfuse.pipeline.engine import FillingEngine
+
+pytestmark = pytest.mark.gpu
+
+
+@pytest.fixture(scope="module")
+def gpu() -> torch.device:
+    """The first GPU."""
+    if not torch.cuda.is_available():
+        reason = "torch sees no GPU"
+        if "gpu" in os.environ.get("AVFUSE_REQUIRE", "").split(","):
+            pytest.fail(f"{reason}, and AVFUSE_REQUIRE asks for one")
+        pytest.skip(reason)
+    return torch.device("cuda:0")
+
+
+def inputs_of(name: str, count: int) -> np.ndarray:
+    rng = np.random.default_rng(0)
+    if name == "iresnet50":
+        return rng.integers(0, 255, (count, 112, 112, 3), dtype=np.uint8)
+    return rng.standard_normal((count, 96, 64)).astype(np.float32)
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    return (one * other).sum(axis=1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+@pytest.mark.parametrize("name", ["iresnet50", "vggish"])
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.99999), ("bf16", 0.999), ("fp16", 0.999)])
+def test_rows_of_a_gpu_are_those_of_the_cpu(gpu, name, precision, least):
+    inputs = inputs_of(name, 48)
+    reference = Embedder(untrained_network(name, 0), "cpu").rows(inputs)
+    rows = Embedder(untrained_network(name, 0), gpu, precision).rows(inputs)
+    assert cosines(reference, rows).min() >= least
+
+
+def test_a_row_does_not_depend_on_what_fills_its_batch(gpu):
+    network = Embedder(untrained_network("iresnet50", 0), gpu, batch_size=32)
+    engine = FillingEngine({"iresnet50": network}, gpu)
+    faces = inputs_of("iresnet50", 40)
+    together = [engine.submit("iresnet50", faces[start : start + 5]) for start in range(0, 40, 5)]
+    rows = np.concatenate([future.result() for asked in together for future in asked])
+    alone = np.concatenate([engine.submit("iresnet50", face[None])[0].result() for face in faces])
+    np.testing.assert_array_equal(rows, alone)
+    engine.close()
+
+
+def test_faces_are_found_where_the_cpu_finds_them(gpu, media):
+    from avfuse.pipeline import media as avmedia
+
+    with avmedia.FrameReader(avmedia.probe(media / "real" / "pyfeat_single_face.mp4")) as reader:
+        frames = next(iter(reader)).pixels
+    for ours, reference in zip(FaceDetector(gpu)(frames), FaceDetector("cpu")(frames), strict=True):
+        assert len(ours) == len(reference)
+        assert np.abs(ours.boxes - reference.boxes).max() <= 0.5
+
+
+def test_extract_gives_the_same_store(gpu, media, tmp_path, avfuse):
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    for name in ("grid_brbk7n.mpg", "grid_bbaf2n.mpg", "pyfeat_single_face.mp4"):
+        (videos / name).symlink_to(media / "real" / name)
+    for device in ("cpu", "cuda"):
+        avfuse("extract", "--videos", videos, "--store", tmp_path / device, "--untrained", 0, "--device", device)
+    on_cpu, on_gpu = FeatureStore(tmp_path / "cpu"), FeatureStore(tmp_path / "cuda")
+    assert list(on_cpu) == list(on_gpu)
+    for trial in on_cpu:
+        for feature in on_cpu[trial].features:
+            one, other = (store[trial].read(feature) for store in (on_cpu, on_gpu))
+            assert np.median(cosines(one, other)) >= 0.9999
