@@ -6,13 +6,18 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test check setup ffmpeg clean
+.PHONY: demo test soak check setup ffmpeg clean
 
 demo: setup
 	$(BIN)/avfuse demo --out demo
 
 test: setup
 	$(BIN)/python -m pytest
+
+# Hours: 300 kills, and thousands of damaged files.
+soak: setup
+	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
+	$(BIN)/python tests/faults/zoo/soak.py --files 3000 --seed 1
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -68,10 +68,7 @@ def shard_of(runs: Sequence[Planned], index: int, count: int) -> list[Planned]:
 
 
 def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
-    """Runs that are not finished; those that another call has in hand are among them.
-
-    Raises ValueError where a folder holds another run, or one that may not go on.
-    """
+    """Runs that are not finished, also those in hand. Raises ValueError on another run, or one that may not go on."""
     left = []
     for run in runs:
         if is_empty(run.folder):

@@ -12,9 +12,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
+from hypothesis import settings
 
 from avfuse.cli import main
 from avfuse.features_store.store import FeatureStore
+
+settings.register_profile("avfuse", deadline=None)  # how fast a machine is decides no test
+settings.load_profile("avfuse")
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
 

@@ -97,15 +97,17 @@ def test_the_queue(tmp_path):
     assert result.exit_code == 0, result.output  # without videos no worker is asked for
 
 
-def test_an_object_store(environment, tmp_path):
+def test_an_object_store(avfuse, tmp_path, videos, monkeypatch):
     """Two shards over one URL, where nothing is renamed and nobody has claims."""
     (line,) = [line for block in snippets("console") for line in block.splitlines() if "s3://" in line]
     url = f"local://{tmp_path}/bucket.zarr"
-    words = line.removeprefix("$ ").replace("s3://bucket/features.zarr", url).replace("videos videos", 'videos "$VIDEOS"')
+    there = {"s3://bucket/features.zarr": url, "videos": videos}
+    words = [there.get(word, word) for word in line.split()[2:]]
+    monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
     for index in range(2):
-        place = {"SLURM_ARRAY_TASK_ID": str(index), "SLURM_ARRAY_TASK_COUNT": "2"}
-        ended = run(f"{words} {OPTIONS}", {**environment, **place}, tmp_path)
-        assert ended.returncode == 0, ended.stderr
+        monkeypatch.setenv("SLURM_ARRAY_TASK_ID", str(index))
+        result = avfuse(*words, *OPTIONS.split())
+        assert result.exit_code == 0, result.stderr
     assert FeatureStore(url).trials() == ["c1", "c2", "c3"]
 
 

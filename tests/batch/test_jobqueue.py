@@ -64,5 +64,5 @@ def test_without_the_extra(monkeypatch):
 def test_a_machine_without_the_queue(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     queue = read_jobqueue(("kind=slurm", *PAIRS))
-    with pytest.raises(WorkerUnfit, match="slurm: .*sbatch"), queue_client(queue, print):
+    with pytest.raises(WorkerUnfit, match=r"slurm: .*sbatch"), queue_client(queue, print):
         pass

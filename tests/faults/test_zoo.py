@@ -21,7 +21,7 @@ from avfuse.pipeline.child import MOST_MEMORY_BYTES
 from avfuse.pipeline.media import FrameReader, MediaError, probe
 
 SOAK = Path(__file__).parent / "zoo" / "soak.py"
-FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "320"))
+FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "360"))
 SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
 # Two batches of the largest picture (2^26 px), NumPy and the library.
 MOST_OWN_MIB = 640

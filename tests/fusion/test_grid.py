@@ -70,7 +70,7 @@ def runs(serial, tmp_path):
 
 def seeds_in(folder):
     with (folder / "crossval.csv").open() as file:
-        return [row["seeds"] for row in csv.DictReader(file)][0]
+        return next(row["seeds"] for row in csv.DictReader(file))
 
 
 class TestOnWorkers:

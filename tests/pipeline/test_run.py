@@ -234,7 +234,7 @@ def test_shards_are_balanced_by_duration_and_do_not_depend_on_what_is_done(clips
     parts = [avfuse(*words, f"{index}/2").stdout.split() for index in range(2)]
     assert sorted(parts[0] + parts[1]) == ["bad", "c0", "c1", "c2", "c3"]
     assert [name for name in parts[0] if name != "bad"] == ["c0", "c3"]  # 4 s + 1 s, and 3 s + 2 s
-    assert avfuse(*words[:-2], "--limit", 2).exit_code == 0
+    assert avfuse(*words[:-2], "--limit", 3).exit_code == 3
     left = [avfuse(*words, f"{index}/2").stdout.split() for index in range(2)]
     assert all(set(after) <= set(before) for after, before in zip(left, parts, strict=True))
 
