@@ -47,15 +47,22 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
         }
         specs[number] = {"cls": Nanny, "options": {**options, "silence_logs": logging.CRITICAL}}
     scheduler = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": 0}
-    # Not before the process starts, as dask does: that would set them in this process too.
-    with (
-        dask.config.set({"distributed.nanny.pre-spawn-environ": {}}),
-        SpecCluster(
-            workers=specs, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
-        ) as cluster,
-        _client(cluster) as client,
-    ):
+    with _local_cluster(specs, scheduler) as cluster, _client(cluster) as client:
         yield client
+
+
+@contextmanager
+def _local_cluster(workers: dict[int, Any], scheduler: dict[str, Any]) -> Iterator[SpecCluster]:
+    # Not before the process starts, as dask does: that would set them in this process too.
+    with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
+        try:
+            cluster = SpecCluster(
+                workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+            )
+        except RuntimeError as error:
+            raise WorkerUnfit(f"no workers can be started on this machine: {one_line(error)}") from error
+        with cluster:
+            yield cluster
 
 
 @contextmanager

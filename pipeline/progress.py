@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 import time
-from dataclasses import dataclass
 from typing import NoReturn, TextIO
 
 from tqdm import tqdm
 
 from ..features_store.errors import flat
 from .jobs import Failure, Job, Receipt, Stage
+from .telling import InHand, again_line, worth_telling
 
 LINE_EVERY_S = 30.0
 _NAMED = 4
@@ -22,50 +22,12 @@ def make_reporter(verbose: bool, stream: TextIO | None = None) -> BarReporter | 
     return BarReporter(stream, verbose) if stream.isatty() else LineReporter(stream, verbose)
 
 
-def result_line(result: Receipt | Failure) -> str:
-    """One line for one video's end."""
-    if isinstance(result, Failure):
-        return flat(f"failed: {result.video}: {result.reason}")
-    rate = result.frames / max(result.seconds, 1e-9)
-    return f"done: {flat(result.trial)}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} frames/s)"
-
-
-def _worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]:
-    """Failures and warnings always, a plain success only when asked for."""
-    if result is None:
-        return []
-    lines = [result_line(result)] if verbose or isinstance(result, Failure) else []
-    if isinstance(result, Receipt):
-        lines += [flat(f"warning: {result.trial}: {warning}") for warning in result.warnings]
-    return lines
-
-
-def _again_line(job: Job, reason: str) -> str:
-    return flat(f"trying again: {job.name}: {reason}")
-
-
-@dataclass
-class _InHand:
-    """How far a video is: its frames, the stage and its rows, and the share of the duration."""
-
-    frames: int = 0
-    stage: Stage = "picture"
-    rows: int = 0
-    share: float | None = None
-
-    def move(self, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
-        self.stage, self.rows = stage, rows
-        self.share = min(time_s / duration_s, 1) if duration_s else None
-        if stage == "picture":
-            self.frames = rows
-
-
 class BarReporter:
     """A bar for the run, and one for the current video, or for the frames of all that are in hand."""
 
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[str, InHand] = {}
         self._frames_before = 0
         self._run: tqdm[NoReturn] | None = None
         self._now: tqdm[NoReturn] | None = None
@@ -76,7 +38,7 @@ class BarReporter:
 
     def start(self, job: Job) -> None:
         """Show the video's bar."""
-        self._in_hand[job.trial] = _InHand()
+        self._in_hand[job.trial] = InHand()
         if self._now is None or len(self._in_hand) == 1:
             self._close_now()
             self._now = tqdm(unit="frame", file=self._stream, position=1, leave=False)
@@ -91,7 +53,7 @@ class BarReporter:
     def finish(self, job: Job, result: Receipt | Failure | None) -> None:
         """Move the run's bar, say what is worth it."""
         self._end(job, result.frames if isinstance(result, Receipt) else 0)
-        for line in _worth_telling(result, self._verbose):
+        for line in worth_telling(result, self._verbose):
             tqdm.write(line, file=self._stream)
         if self._run is not None:
             self._run.update()
@@ -99,7 +61,7 @@ class BarReporter:
     def again(self, job: Job, reason: str) -> None:
         """Say why."""
         self._end(job, 0)
-        tqdm.write(_again_line(job, reason), file=self._stream)
+        tqdm.write(again_line(job, reason), file=self._stream)
 
     def drop(self, job: Job) -> None:
         """Forget it."""
@@ -151,7 +113,7 @@ class LineReporter:
     def __init__(self, stream: TextIO, verbose: bool) -> None:
         self._stream, self._verbose = stream, verbose
         self._jobs = self._ended = self._frames_before = 0
-        self._in_hand: dict[str, _InHand] = {}
+        self._in_hand: dict[str, InHand] = {}
         self._began_s = self._told_s = time.monotonic()
 
     def begin(self, jobs: int) -> None:
@@ -160,7 +122,7 @@ class LineReporter:
 
     def start(self, job: Job) -> None:
         """Note a video that is in hand."""
-        self._in_hand[job.trial] = _InHand()
+        self._in_hand[job.trial] = InHand()
 
     def progress(self, job: Job, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
         """Note how far a video is."""
@@ -170,16 +132,16 @@ class LineReporter:
 
     def finish(self, job: Job, result: Receipt | Failure | None) -> None:
         """Tell what went wrong, if anything did."""
-        video = self._in_hand.pop(job.trial, _InHand())
+        video = self._in_hand.pop(job.trial, InHand())
         self._ended += 1
         self._frames_before += result.frames if isinstance(result, Receipt) else video.frames
-        for line in _worth_telling(result, self._verbose):
+        for line in worth_telling(result, self._verbose):
             self._tell(line)
 
     def again(self, job: Job, reason: str) -> None:
         """Say why."""
         self._in_hand.pop(job.trial, None)
-        self._tell(_again_line(job, reason))
+        self._tell(again_line(job, reason))
 
     def drop(self, job: Job) -> None:
         """Forget it."""
@@ -201,14 +163,10 @@ class LineReporter:
     def _where(self) -> list[str]:
         if len(self._in_hand) == 1:
             ((trial, video),) = self._in_hand.items()
-            return [f"{flat(trial)}: {video.stage} row {video.rows}{_percent(video, ' ({})')}"]
-        named = [f"{flat(trial)}{_percent(video, ' {}')}" for trial, video in self._in_hand.items()]
+            return [f"{flat(trial)}: {video.stage} row {video.rows}{video.percent(' ({})')}"]
+        named = [f"{flat(trial)}{video.percent(' {}')}" for trial, video in self._in_hand.items()]
         more = [f"and {len(named) - _NAMED} more"] if len(named) > _NAMED else []
         return [*named[:_NAMED], *more]
 
     def _tell(self, line: str) -> None:
         print(line, file=self._stream, flush=True)
-
-
-def _percent(video: _InHand, form: str) -> str:
-    return form.format(f"{video.share:.0%}") if video.share is not None else ""

@@ -122,7 +122,9 @@ def run_plan(
     stop.on_abandon = partial(leave, store, Owner.current())
     reporter.begin(len(jobs))
     try:
-        with open_place(where, work, _at_once(work.run, where), work.run.device != "cpu", stop) as place:
+        # A GPU that is named by its number is the one for all.
+        own_gpus = work.run.device in ("auto", "cuda")
+        with open_place(where, work, _at_once(work.run, where), own_gpus, stop) as place:
             run_jobs(work, jobs, place, stop, _Hearing(store, reporter, summary), retries)
     finally:
         reporter.end()

@@ -37,6 +37,7 @@ class FaceSearch:
     def __init__(self, detector: FaceDetector, followers: Followers, every: int) -> None:
         self._detector, self._followers, self._every = detector, followers, every
         self._frames_since, self._whole_s = every, -np.inf
+        self._blind = 0  # frames in a row without anybody to follow
 
     def __call__(self, batch: FrameBatch, cuts: Sequence[bool]) -> Iterator[tuple[Faces, list[int | None]]]:
         """The faces of each frame, and the index of each followed one."""
@@ -55,12 +56,17 @@ class FaceSearch:
     def _take(self, faces: Faces, time_s: float, cut: bool, *, whole: bool) -> list[int | None]:
         self._frames_since = 1 if whole else self._frames_since + 1
         self._whole_s = time_s if whole else self._whole_s
-        return self._followers(faces, time_s, cut, whole=whole)
+        chosen = self._followers(faces, time_s, cut, whole=whole)
+        self._blind = 0 if self._followers.watched else self._blind + 1
+        return chosen
 
     def _whole_from(self, batch: FrameBatch, cuts: Sequence[bool], row: int, lost: bool) -> int:
         """How many frames from `row` on are to be searched whole; 0: look near the followed faces."""
-        if self._every == 1 or not self._followers.watched:
-            return min(_FRAMES_AT_ONCE, len(cuts) - row)
+        left = len(cuts) - row
+        if self._every == 1:
+            return min(_FRAMES_AT_ONCE, left)
+        if not self._followers.watched:  # more and more at once: the first may be the last without a face
+            return min(_FRAMES_AT_ONCE, max(1, self._blind), left)
         due = self._frames_since >= self._every or batch.time_s[row] - self._whole_s >= WHOLE_EVERY_S
         return int(lost or due or cuts[row] or self._followers.missing)
 

@@ -95,11 +95,9 @@ def test_every_frame_is_searched_whole_when_asked():
 
 def test_whole_frames_come_at_least_so_often_and_every_second():
     detector, _ = looked([40] * 40, every=10)
-    assert [n for n in detector.whole if n >= 8] == [17, 27, 37]  # the first eight before anybody was known
+    assert detector.whole == [0, 10, 20, 30]
     detector, _ = looked([40] * 40, every=30, fps=10.0)
-    gaps = np.diff([n for n in detector.whole if n >= 7])
-    assert len(gaps) >= 2
-    assert (gaps <= 10).all()
+    assert detector.whole == [0, 10, 20, 30]
 
 
 def test_a_cut_and_a_lost_face_are_searched_whole_at_once():
@@ -111,10 +109,10 @@ def test_a_cut_and_a_lost_face_are_searched_whole_at_once():
 
 
 def test_a_moving_face_gets_new_windows():
-    places = list(range(0, 96, 3))
+    places = list(range(0, 60, 3))
     detector, found = looked(places, every=30)
     assert found == places
-    assert set(detector.whole) <= {*range(8), 30, 31}
+    assert detector.whole == [0]
 
 
 def test_without_a_face_every_frame_is_searched_whole():
