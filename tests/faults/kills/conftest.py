@@ -153,5 +153,5 @@ def living(session: int) -> dict[int, str]:
 
 @pytest.fixture(scope="session")
 def every_step() -> int:
-    """In the suite every seventh step is enough where all of them take long; the soak makes them all."""
+    """In the suite every seventh step (of kills every fourth) is enough; the soak makes them all."""
     return 1 if KILLS > 20 else 7

@@ -74,12 +74,12 @@ def ended(stores, prepared, uninterrupted, contents, nothing_half, tmp_path):
 
 
 @pytest.mark.parametrize("scenario", [*SCENARIOS, *IN_A_BUCKET])
-def test_killed_at_every_step(uninterrupted, ended, scenario):
+def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
     steps, _ = uninterrupted(scenario)
     assert len(steps) > 20
-    deaths = [{"at": at, "how": "alone"} for at in range(1, len(steps) + 1)]
+    deaths = [{"at": at, "how": "alone"} for at in range(1, len(steps) + 1, (every_step + 1) // 2)]
     # Objects are put whole: in a bucket no half a file can be left.
-    opened = [at for at, step in enumerate(steps, 1) if step == "open" and scenario in SCENARIOS]
+    opened = [at for at, step in enumerate(steps, 1) if step == "open" and scenario in SCENARIOS][::every_step]
     deaths += [{"at": at, "how": "cut", "keep": keep} for at in opened for keep in (0, HALF)]
     for death, run in ended(scenario, deaths):
         assert run.code in (-signal.SIGKILL, -signal.SIGXFSZ), (steps[death["at"] - 1], death, run.said("err"))
