@@ -111,7 +111,7 @@ class TrainWork:
     def _do(self, store: FeatureStore, experiment: Experiment, job: Planned, pulse: Pulse) -> Result:
         """One run, unless another call has it in hand or has done it since. Raises Stopped, OSError."""
         planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
-        with alone_in_process(pulse), in_hand(planned.folder) as mine:
+        with alone_in_process(pulse), threads(self.run.threads), in_hand(planned.folder) as mine:
             try:
                 if not mine or not still_to_do([planned], resume=True):
                     return None

@@ -58,7 +58,7 @@ class Embedder:
         self._input_px, self._output = network.input_px, output
         self._pca = _to_device(pca, self._device) if output == "pca" and pca else None
         self._kind, self._format = _KINDS[precision], _memory_format(network, self._device, precision)
-        self._module = fold(network.module).to(self._device, self._kind).to(memory_format=self._format)  # type: ignore[call-overload]
+        self._module = fold(network.module).to(self._device, self._kind).to(memory_format=self._format)
 
     def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings float32 [N, dim] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].

@@ -164,4 +164,6 @@ def parts(inputs: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
 
 
 def _stream(device: torch.device) -> AbstractContextManager[Any]:
-    return torch.cuda.stream(torch.cuda.Stream(device)) if device.type == "cuda" else nullcontext()
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

@@ -77,9 +77,9 @@ def _fill(
     ending = media.Ending(False, ())
     from_patches = {name: spool for name, spool in spools.items() if name != "mfcc"}
     if from_patches:
-        with open_audio() as audio, _Rows(from_patches, tools) as rows:
+        with open_audio() as audio, _Rows(from_patches, tools) as embedded:
             for batch in patches(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
-                tell(rows.take(batch.logmel))
+                tell(embedded.take(batch.logmel))
         real = patch_valid(time_s, tools.config.audio_align, audio.real_spans())
         valid.update(dict.fromkeys(from_patches, real))
         ending = audio.ending

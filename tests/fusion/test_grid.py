@@ -35,7 +35,7 @@ from avfuse.fusion.watch import make_watcher
 
 WHOLE = ("--fold", 1, "--seeds", 3, "--epochs", 2)
 NAMES = [f"fold1/seed{seed}" for seed in range(3)]
-PATIENCE_S = 120
+PATIENCE_S = 300
 JOB = Planned(1, PRESETS["concat"], Path("runs/fold1/seed0"))
 
 
@@ -131,12 +131,14 @@ def test_sigterm_on_workers(small, train_words, fit, tmp_path):
     words = train_words(small, folder, "--fold", 1, "--seeds", 2, "--epochs", 2000, "--set", "early_stop=2000")
     command = [sys.executable, "-m", "avfuse", *map(str, words), "--workers", "2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE) as process:
-        until_s = time.monotonic() + PATIENCE_S
-        while not all((folder / name / "metrics.json").exists() for name in NAMES[:2]):
-            assert process.poll() is None, process.stderr.read().decode()
-            assert time.monotonic() < until_s
-            time.sleep(0.01)
-        process.send_signal(signal.SIGTERM)
+        try:
+            until_s = time.monotonic() + PATIENCE_S
+            while not all((folder / name / "metrics.json").exists() for name in NAMES[:2]):
+                assert process.poll() is None, process.stderr.read().decode()
+                assert time.monotonic() < until_s
+                time.sleep(0.01)
+        finally:
+            process.send_signal(signal.SIGTERM)
         since_s = time.monotonic()
         _, said = process.communicate(timeout=60)
     assert time.monotonic() - since_s < 10

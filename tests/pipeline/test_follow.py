@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from avfuse.pipeline.detect import NO_FACES, Faces
 from avfuse.pipeline.cuts import CutFinder
+from avfuse.pipeline.detect import NO_FACES, Faces
 from avfuse.pipeline.follow import Followers, overlaps, select
 
 SIZE_PX = (640, 360)
