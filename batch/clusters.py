@@ -79,11 +79,17 @@ def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
     with make_cluster(queue) as cluster:
         try:
             cluster.scale(jobs=queue.jobs)
-            with _client(cluster) as client:
-                _wait_for_a_worker(client, f"the {queue.kind} queue", note)
-                yield client
-        except RuntimeError as error:  # the queueing system's own words, such as that there is no `sbatch`
-            raise WorkerUnfit(f"{queue.kind}: {one_line(error)}") from error
+            cluster.sync(_submitted, cluster)
+        except (RuntimeError, OSError) as error:  # the queueing system's own words, or that there is none
+            raise WorkerUnfit(f"the jobs cannot be put into the {queue.kind} queue: {one_line(error)}") from error
+        with _client(cluster) as client:
+            _wait_for_a_worker(client, f"the {queue.kind} queue", note)
+            yield client
+
+
+async def _submitted(cluster: Any) -> None:
+    """Hear what becomes of the jobs that are put into the queue."""
+    await cluster
 
 
 @contextmanager

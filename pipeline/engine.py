@@ -24,6 +24,8 @@ from numpy.typing import NDArray
 Rows = NDArray[np.float32]
 _LINGER_S = 0.003  # how long a batch that is not full waits for more
 _THREADS_A_GPU_NETWORK = 2
+# More is no faster on a core, and leaves the others without work at a video's end.
+_MOST_ON_A_CORE = 16
 
 
 class RowMaker(Protocol):
@@ -60,7 +62,8 @@ class CpuEngine:
     def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
         """Hand in inputs, a batch a task."""
         network = self._networks[name]
-        return [self._pool.submit(network.rows, part) for part in parts(inputs, network.batch_size)]
+        size = min(network.batch_size, _MOST_ON_A_CORE)
+        return [self._pool.submit(network.rows, part) for part in parts(inputs, size)]
 
     def close(self) -> None:
         """Wait for what has begun, drop the rest."""

@@ -119,6 +119,7 @@ def run_plan(
     jobs = list(plan.jobs)
     if not where.is_here:
         work, jobs = _to_travel(work, where), _by_size(jobs)
+    stop.left = [work.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(leave, store, Owner.current())
     reporter.begin(len(jobs))
     try:

@@ -100,7 +100,7 @@ def test_the_queue(tmp_path):
 def test_an_object_store(avfuse, tmp_path, videos, monkeypatch):
     """Two shards over one URL, where nothing is renamed and nobody has claims."""
     (line,) = [line for block in snippets("console") for line in block.splitlines() if "s3://" in line]
-    url = f"local://{tmp_path}/bucket.zarr"
+    url = f"memory://{tmp_path.name}/features.zarr"
     there = {"s3://bucket/features.zarr": url, "videos": videos}
     words = [there.get(word, word) for word in line.split()[2:]]
     monkeypatch.setenv("SLURM_ARRAY_TASK_COUNT", "2")
@@ -121,7 +121,7 @@ def test_preempted_and_requeued(environment, tmp_path, videos, ffmpeg_run):
     command = ["bash", str(tmp_path / "script.sh")]
     with subprocess.Popen(command, env=slow, stderr=subprocess.PIPE, text=True) as process:
         until_s = time.monotonic() + 60
-        while not list(Path(environment["STORE"]).glob(".tmp/*")):
+        while not list(Path(environment["STORE"]).glob(".claims/*.json")):
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < until_s
             time.sleep(0.02)

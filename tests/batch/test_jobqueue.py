@@ -1,11 +1,16 @@
 """Workers as jobs of a queueing system: settings, the job script, errors. There is no queue here."""
 
+import os
+from pathlib import Path
+
 import click
 import pytest
 
 from avfuse.batch.clusters import queue_client
 from avfuse.batch.jobqueue import make_cluster, read_jobqueue
-from avfuse.batch.where import where_of
+from avfuse.batch.loop import run_jobs
+from avfuse.batch.stopping import Stop
+from avfuse.batch.where import Where, open_place, where_of
 from avfuse.batch.work import WorkerUnfit
 
 PAIRS = ("cores=4", "memory=16GB", "walltime=12:00:00", "queue=gpu", "jobs=8")
@@ -64,5 +69,31 @@ def test_without_the_extra(monkeypatch):
 def test_a_machine_without_the_queue(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     queue = read_jobqueue(("kind=slurm", *PAIRS))
-    with pytest.raises(WorkerUnfit, match=r"slurm: .*sbatch"), queue_client(queue, print):
+    with pytest.raises(WorkerUnfit, match=r"cannot be put into the slurm queue: .*sbatch"), queue_client(queue, print):
         pass
+
+
+def test_a_queue_that_refuses(monkeypatch, tmp_path):
+    (tmp_path / "sbatch").write_text("#!/bin/bash\necho invalid partition >&2\nexit 1\n")
+    (tmp_path / "sbatch").chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    queue = read_jobqueue(("kind=slurm", *PAIRS))
+    with pytest.raises(WorkerUnfit, match="invalid partition"), queue_client(queue, print):
+        pass
+
+
+def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, heard):
+    """`sbatch` starts the script at once; `scancel` ends it."""
+    (tmp_path / "sbatch").write_text(
+        f"#!/bin/bash\nsetsid bash \"$1\" > {tmp_path}/log 2>&1 < /dev/null &\necho Submitted batch job $!\n"
+    )
+    (tmp_path / "scancel").write_text('#!/bin/bash\nkill -- "-$1"\n')
+    for name in ("sbatch", "scancel"):
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    queue = read_jobqueue(("kind=slurm", "jobs=1", "cores=1", "memory=1GB", "interface=lo"))
+    stop = Stop("toys")
+    with open_place(Where(jobqueue=queue), toys, 1, False, stop) as place:
+        run_jobs(toys, ["a", "b"], place, stop, heard)
+    assert set(heard.results) == {"a", "b"}
