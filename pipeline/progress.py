@@ -97,10 +97,10 @@ class BarReporter:
             self._now.n, self._now.unit = video.rows, "frame" if video.stage == "picture" else " sound row"
             # The length is a guess from the share of the duration that is done.
             self._now.total = max(video.rows, round(video.rows / video.share)) if video.share else None
-            self._now.set_description(trial[-32:], refresh=False)
+            self._now.set_description_str(trial[-32:], refresh=False)
         else:
             self._now.n, self._now.total, self._now.unit = self._all_frames(), None, "frame"
-            self._now.set_description(f"{len(self._in_hand)} videos in hand", refresh=False)
+            self._now.set_description_str(f"{len(self._in_hand)} videos in hand", refresh=False)
         self._now.refresh()
 
     def _all_frames(self) -> int:

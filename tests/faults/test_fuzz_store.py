@@ -276,7 +276,7 @@ def test_every_chunk_the_same(root):
 def test_any_broken_shard(root):
     rng = random.Random(0)
     shards = [path for path in root.rglob("*") if path.is_file() and path.name != "zarr.json"]
-    for _ in range(150):
+    for _ in range(60):
         shard = rng.choice(shards)
         whole = shard.read_bytes()
         data = bytearray(whole)
@@ -291,7 +291,7 @@ def test_any_broken_shard(root):
 
 
 @given(start=st.integers(0, ROWS), length=st.integers(0, ROWS))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_windows_are_the_rows(root, start, length):
     trial = FeatureStore(root)["b/a"]
     stop = min(ROWS, start + length)
