@@ -12,7 +12,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 import dask
-from distributed import Client, Nanny, Scheduler, SpecCluster
+from distributed import Client, Nanny, Scheduler, SpecCluster, Status
 from distributed.versions import VersionMismatchWarning
 
 from ..features_store.errors import one_line
@@ -77,19 +77,38 @@ def remote_client(address: str, note: Note) -> Iterator[Client]:
 def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
     """A scheduler here, whose workers are jobs that are put into a queue; when the first of them runs."""
     with make_cluster(queue) as cluster:
-        try:
-            cluster.scale(jobs=queue.jobs)
-            cluster.sync(_submitted, cluster)
-        except (RuntimeError, OSError) as error:  # the queueing system's own words, or that there is none
-            raise WorkerUnfit(f"the jobs cannot be put into the {queue.kind} queue: {one_line(error)}") from error
+        _submit(cluster, queue)
         with _client(cluster) as client:
             _wait_for_a_worker(client, f"the {queue.kind} queue", note)
             yield client
 
 
+def _submit(cluster: Any, queue: JobQueue) -> None:
+    """Put the jobs into the queue. Raises WorkerUnfit with the queueing system's own words."""
+    told = logging.getLogger("asyncio"), logging.getLogger("tornado.application")
+    before = [logger.level for logger in told]
+    for logger in told:  # what dask raises in its loop is said once, by us
+        logger.setLevel(logging.CRITICAL + 1)
+    try:
+        cluster.scale(jobs=queue.jobs)
+        cluster.sync(_submitted, cluster)
+    except (RuntimeError, ValueError, OSError) as error:
+        raise WorkerUnfit(f"the jobs cannot be put into the {queue.kind} queue: {one_line(error)}") from error
+    finally:
+        for logger, level in zip(told, before, strict=True):
+            logger.setLevel(level)
+
+
 async def _submitted(cluster: Any) -> None:
-    """Hear what becomes of the jobs that are put into the queue."""
-    await cluster
+    """Hear what became of the jobs: dask keeps those that could not be put into the queue, and their errors."""
+    with suppress(RuntimeError, ValueError, OSError):
+        await cluster
+    unborn = {name: job for name, job in cluster.workers.items() if job.job_id is None}
+    for name, job in unborn.items():
+        del cluster.workers[name], cluster.worker_spec[name]
+        job.status = Status.failed  # else closing the cluster stumbles over it
+    if unborn:
+        await next(iter(unborn.values())).start()
 
 
 @contextmanager

@@ -9,6 +9,7 @@ Tested by tests/batch/test_jobqueue.py.
 from __future__ import annotations
 
 import importlib.util
+import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -64,12 +65,13 @@ def make_cluster(queue: JobQueue) -> Any:
         raise WorkerUnfit("a cluster of jobs needs dask-jobqueue: pip install 'avfuse[jobqueue]'")
     import dask_jobqueue  # noqa: PLC0415 - an optional extra
 
-    try:
-        return getattr(dask_jobqueue, KINDS[queue.kind])(
-            **queue.settings, scheduler_options={"dashboard": False, "dashboard_address": ":0", "allowed_failures": 0}
-        )
-    except TypeError as error:
-        raise ValueError(f"dask-jobqueue does not take these settings: {error}") from error
+    kind = getattr(dask_jobqueue, KINDS[queue.kind])
+    makers = (kind, dask_jobqueue.JobQueueCluster, kind.job_cls, dask_jobqueue.core.Job)
+    known = {name for maker in makers for name in inspect.signature(maker.__init__).parameters}
+    if unknown := sorted(set(queue.settings) - known):
+        raise ValueError(f"jobqueue: dask-jobqueue knows no {', '.join(unknown)}")
+    scheduler = {"dashboard": False, "dashboard_address": ":0", "allowed_failures": 0}
+    return kind(**{"scheduler_options": scheduler, **queue.settings})
 
 
 def _clock(seconds: int) -> str:

@@ -13,6 +13,9 @@ from avfuse.batch.stopping import Stop
 from avfuse.batch.where import Where, open_place, where_of
 from avfuse.batch.work import WorkerUnfit
 
+# A cluster that fails in its making is warned of by dask when it is collected.
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
+
 PAIRS = ("cores=4", "memory=16GB", "walltime=12:00:00", "queue=gpu", "jobs=8")
 
 
@@ -85,7 +88,7 @@ def test_a_queue_that_refuses(monkeypatch, tmp_path):
 def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, heard):
     """`sbatch` starts the script at once; `scancel` ends it."""
     (tmp_path / "sbatch").write_text(
-        f"#!/bin/bash\nsetsid bash \"$1\" > {tmp_path}/log 2>&1 < /dev/null &\necho Submitted batch job $!\n"
+        f'#!/bin/bash\nsetsid bash "$1" > {tmp_path}/log 2>&1 < /dev/null &\necho Submitted batch job $!\n'
     )
     (tmp_path / "scancel").write_text('#!/bin/bash\nkill -- "-$1"\n')
     for name in ("sbatch", "scancel"):
