@@ -64,9 +64,10 @@ def make_cluster(queue: JobQueue) -> Any:
     if importlib.util.find_spec("dask_jobqueue") is None:
         raise WorkerUnfit("a cluster of jobs needs dask-jobqueue: pip install 'avfuse[jobqueue]'")
     import dask_jobqueue  # noqa: PLC0415 - an optional extra
+    from dask_jobqueue import core  # noqa: PLC0415
 
     kind = getattr(dask_jobqueue, KINDS[queue.kind])
-    makers = (kind, dask_jobqueue.JobQueueCluster, kind.job_cls, dask_jobqueue.core.Job)
+    makers = (kind, core.JobQueueCluster, kind.job_cls, core.Job)
     known = {name for maker in makers for name in inspect.signature(maker.__init__).parameters}
     if unknown := sorted(set(queue.settings) - known):
         raise ValueError(f"jobqueue: dask-jobqueue knows no {', '.join(unknown)}")
