@@ -257,8 +257,8 @@ def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, 
     assert done.returncode == 3, done.stderr
     assert log.read_text().split() == ["x"] * 3
     assert done.stderr.count("trying again: c3.mp4: ffmpeg gave nothing for 1 s") == 2
-    lines = [json.loads(line) for line in (store / "failures.jsonl").read_text().splitlines()]
-    assert sorted(line["video"] for line in lines) == ["bad.mp4", "c3.mp4"]
+    lines = [json.loads(line)["video"] for line in (store / "failures.jsonl").read_text().splitlines()]
+    assert lines.count("c3.mp4") == lines.count("bad.mp4") == 1
 
 
 @pytest.mark.parametrize(
