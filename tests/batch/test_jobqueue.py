@@ -87,9 +87,9 @@ def test_a_queue_that_refuses(monkeypatch, tmp_path):
 
 def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, heard):
     """`sbatch` starts the script at once; `scancel` ends it."""
-    (tmp_path / "sbatch").write_text(
-        f'#!/bin/bash\nsetsid bash "$1" > {tmp_path}/log 2>&1 < /dev/null &\necho Submitted batch job $!\n'
-    )
+    copied = f'cp "$1" {tmp_path}/job.sh'  # dask-jobqueue removes its script at once
+    started = f"setsid bash {tmp_path}/job.sh > {tmp_path}/log 2>&1 < /dev/null &"
+    (tmp_path / "sbatch").write_text(f"#!/bin/bash\n{copied}\n{started}\necho Submitted batch job $!\n")
     (tmp_path / "scancel").write_text('#!/bin/bash\nkill -- "-$1"\n')
     for name in ("sbatch", "scancel"):
         (tmp_path / name).chmod(0o755)
