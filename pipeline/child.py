@@ -2,14 +2,16 @@
 
     memory of a child      3 GiB (Linux: RLIMIT_DATA; elsewhere -max_alloc and -max_pixels alone hold it back)
     its answer             16 MiB, and the last 40 lines of its complaints
+    signals                Ctrl-C reaches us alone; who is ended from outside says nothing of its file
 
-Tested by tests/faults/zoo.
+Tested by tests/faults/zoo, tests/faults/test_stop.py and tests/pipeline/test_media.py.
 """
 
 from __future__ import annotations
 
 import functools
 import resource
+import signal
 import subprocess
 import threading
 import time
@@ -25,17 +27,27 @@ _MOST_ANSWER_BYTES = 16 << 20
 _KEPT_LINES = 40
 _LINE_BYTES = 1 << 12
 _TIMEOUT_S = 60.0
+# A user, a queue or a system short of memory sends these; a file can only bring others about.
+_FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
 
 
 def start(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
     """Start ffmpeg or ffprobe with pipes for what it says. Raises MediaError where there is none."""
     pipe = subprocess.PIPE
     try:
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe)
+        # A group of its own: a terminal's Ctrl-C is ours to answer, and is no fault of the file.
+        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0)
     except FileNotFoundError:
         raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
     _bound(process.pid)
     return process
+
+
+def ended_from_outside(code: int) -> str:
+    """Why a child that ended with `code` is to be run again; nothing where it ended by itself."""
+    if -code not in _FROM_OUTSIDE:
+        return ""
+    return f"was ended from outside by {signal.Signals(-code).name}: did the machine run out of memory?"
 
 
 def ask(arguments: list[str], path: str) -> str:
@@ -53,6 +65,8 @@ def ask(arguments: list[str], path: str) -> str:
         raise MediaError(path, "probe", f"{arguments[0]} took more than {_TIMEOUT_S:g} s", may_pass=True)
     if len(out) > _MOST_ANSWER_BYTES:
         raise MediaError(path, "probe", f"{arguments[0]} told more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
+    if why := ended_from_outside(process.returncode):
+        raise MediaError(path, "probe", f"{arguments[0]} {why}", may_pass=True)
     if process.returncode:
         raise MediaError(path, "probe", why_refused(words))
     return out.decode(errors="replace")

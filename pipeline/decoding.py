@@ -7,6 +7,7 @@ import select
 import subprocess
 import threading
 
+from . import child
 from .ffmpeg_log import Log, Stamp
 from .video_info import MediaError
 
@@ -50,13 +51,15 @@ class Decoding:
     def finish(self, num_delivered: int) -> tuple[bool, tuple[str, ...]]:
         """Wait for ffmpeg's end after its last byte: (ended in an error, signs of damage).
 
-        Raises MediaError where nothing was delivered.
+        Raises MediaError where nothing was delivered, or ffmpeg was ended by somebody else.
         """
         try:
             code = self._process.wait(self._timeout_s)
         except subprocess.TimeoutExpired:
             raise self._stalled() from None
         self._thread.join(self._timeout_s)
+        if why := child.ended_from_outside(-self._log.signal if self._log.signal else code):
+            raise MediaError(self._path, self._stage, f"ffmpeg {why}", may_pass=True)
         if not num_delivered:
             why = self._log.words() or f"ffmpeg ended with {code} and said nothing"
             raise MediaError(self._path, self._stage, f"not one frame could be decoded: {why}")

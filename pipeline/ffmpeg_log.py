@@ -4,6 +4,7 @@
     [Parsed_showinfo_0 @ 0x55] [info] n:   7 pts:   3584 pts_time:0.28 …      pts · time_base
     [Parsed_ashowinfo_1 @ 0x55] [info] n:7 pts:7168 … rate:44100 nb_samples:1024  time base 1/rate (by asettb)
     [h264 @ 0x55] [error] Invalid NAL unit size (1932 > 1860).
+    [info] Exiting normally, received signal 15.                             and the code is 255, as of other errors
 
 `pts_time` has six significant digits only: too few after 17 minutes, so it is never used.
 Tested by tests/pipeline/test_ffmpeg_log.py.
@@ -29,6 +30,7 @@ _TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
 _AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
 _SPOKEN = re.compile(r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)")
+_SIGNALLED = re.compile(rb"\[info\] Exiting normally, received signal (\d+)")
 _DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
 # Complaints about what we asked for, not about the file.
 _OURS = ("null", "rawvideo", "f32le", "swscaler", "out#", "Parsed_", "auto_")
@@ -70,12 +72,16 @@ class Complaint:
 
 
 class Log:
-    """Reads ffmpeg's stderr in a thread of its own, so that ffmpeg never waits; stamps queue up in order."""
+    """Reads ffmpeg's stderr in a thread of its own, so that ffmpeg never waits; stamps queue up in order.
+
+    `signal`: the one that ended ffmpeg before its time.
+    """
 
     def __init__(self) -> None:
         self.stamps: deque[Stamp] = deque()
         self.num_frames = 0
         self.ended = False
+        self.signal: int | None = None
         self.changed = threading.Condition()
         self._complaints: deque[Complaint] = deque(maxlen=_KEPT_LINES)
         self._time_base = (1, 1)
@@ -100,6 +106,8 @@ class Log:
         elif match := _TIME_BASE.match(line):
             self._time_base = int(match[1]), int(match[2])
             self._next_n = 0  # the filters were built anew (another size, another rate) and count from 0 again
+        elif match := _SIGNALLED.match(line):
+            self.signal = int(match[1])
         elif spoken := _SPOKEN.match(line.decode(errors="replace")):
             self._complain(spoken)
 

@@ -44,7 +44,10 @@ class Sound:
 def read_sound(
     info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbox, scratch: Path, progress: Progress
 ) -> Sound:
-    """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio."""
+    """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio.
+
+    Raises MediaError where another try may hear it: a disk that gave nothing for too long.
+    """
     spools = {
         name: Spool(scratch / f"{name}.f32", _ROW_SHAPES[name])
         for name in tools.config.features
@@ -60,6 +63,8 @@ def read_sound(
     try:
         valid, ending = _fill(spools, open_audio, time_s, tools, tell)
     except media.MediaError as error:
+        if error.may_pass:
+            raise
         empty = {name: Spool(scratch / f"{name}-none.f32", spool.row_shape) for name, spool in spools.items()}
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
     return Sound(True, spools, valid, ending.warnings)

@@ -1,6 +1,7 @@
 import os
 import pickle
 import shutil
+import signal
 import socket
 import subprocess
 import threading
@@ -222,18 +223,18 @@ def test_a_cut_file_is_truncated_and_a_whole_one_is_not(make_clip, tmp_path, nam
     np.testing.assert_allclose(time_s[:-2], whole_s[: len(time_s) - 2], atol=1e-6)
 
 
-def test_ffmpeg_killed_in_mid_frame_leaves_whole_frames(make_clip, nothing_left):
+def test_ffmpeg_that_crashes_in_mid_frame_leaves_whole_frames(make_clip, nothing_left):
     info = probe(make_clip("a.mkv", noise(400, 120, 160), options=("-c:v", "ffv1")))
     with FrameReader(info, batch_frames=8) as frames:
         batches = iter(frames)
         count = len(next(batches).time_s)
         for pid in children():
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGSEGV)
         rest = list(batches)
     count += sum(len(batch.time_s) for batch in rest)
     assert 8 <= count < 400
     assert frames.ending.truncated
-    assert "ffmpeg ended with -9" in frames.ending.warnings
+    assert "ffmpeg ended with -11" in frames.ending.warnings
 
 
 def test_early_close_leaves_nothing(plain, nothing_left):
@@ -295,6 +296,23 @@ def test_a_stalled_input_is_ended(make_clip, tmp_path, nothing_left):
         assert error.value.stage == stage
         done.set()
         feeder.join()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
+@pytest.mark.parametrize("reader", [FrameReader, AudioReader])
+def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_file(make_clip, nothing_left, reader, number):
+    """As a system short of memory does: the rows so far are no truncated video."""
+    samples = np.zeros(60 * 16_000)
+    info = probe(make_clip("a.mkv", noise(900, 48, 64), samples=samples, rate_hz=16_000, options=("-c:v", "ffv1")))
+    before = set(children())
+    with reader(info) as opened:
+        blocks = iter(opened)
+        next(blocks)
+        (ffmpeg,) = set(children()) - before
+        os.kill(ffmpeg, number)
+        with pytest.raises(MediaError, match=rf"from outside by {number.name}") as error:
+            list(blocks)
+    assert error.value.may_pass
 
 
 def feed_half(clip: Path, pipe: Path, done: threading.Event) -> None:
@@ -493,8 +511,9 @@ def test_what_a_child_may_take_is_bounded(plain):
     resource = pytest.importorskip("resource")
     if not hasattr(resource, "prlimit"):
         pytest.skip("only Linux limits a process from outside")
+    before = set(children())
     with FrameReader(probe(plain)) as frames:
-        (pid,) = children()
+        (pid,) = set(children()) - before
         assert resource.prlimit(pid, resource.RLIMIT_DATA) == (MOST_MEMORY_BYTES, MOST_MEMORY_BYTES)
         assert sum(len(batch.time_s) for batch in frames) == 50
 
