@@ -1,9 +1,10 @@
 """Two workers against one, and what dask costs, on copies of one clip.
 
-    python benchmarks/scaling.py CLIP [--few 2 --many 8] [--aligned DIR]
+    python benchmarks/scaling.py CLIP [--few 2 --many 8] [--rounds 3] [--aligned DIR]
 
 Every way is run with few and with many copies; the difference is the time of the copies alone, without starting
-processes and loading networks. One core: `taskset`; its networks run on one thread, as each of two workers' do.
+processes and loading networks. The ways take turns; medians and ranges of the ratios of each round. One core:
+`taskset`; its networks run on one thread, as each of two workers' do.
 DIR holds the crops of the trial CLIP's name (see `aligned_speed.py`): copies get links to them.
 """
 
@@ -20,6 +21,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from statistics import median
 
 from measure import avfuse, machine
 
@@ -72,6 +74,7 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--few", type=int, default=2)
     parser.add_argument("--many", type=int, default=8)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--aligned", type=Path)
     asked = parser.parse_args()
     core = str(min(os.sched_getaffinity(0)))
@@ -84,14 +87,20 @@ def main() -> None:
             "all cores, no dask": ([], []),
             "all cores, one dask worker": (["--scheduler", address], []),
         }
-        took = {}
-        for name, (words, prefix) in ways.items():
-            few, many = (seconds([*each, *words], prefix) for each in sets)
-            took[name] = (many - few) / (asked.many - asked.few)
-            print(f"{name:28} {took[name]:.2f} s a video", flush=True)
-    print(f"two workers: {took['one core'] / took['--workers 2']:.2f} × one")
-    overhead = took["all cores, one dask worker"] / took["all cores, no dask"] - 1
-    print(f"dask: {overhead:+.1%} on the serial run")
+        took: dict[str, list[float]] = {name: [] for name in ways}
+        for _ in range(asked.rounds):
+            for name, (words, prefix) in ways.items():
+                few, many = (seconds([*each, *words], prefix) for each in sets)
+                took[name].append((many - few) / (asked.many - asked.few))
+                print(f"{name:28} {took[name][-1]:.2f} s a video", flush=True)
+    tell("two workers", took["one core"], took["--workers 2"], "× one")
+    tell("dask", took["all cores, one dask worker"], took["all cores, no dask"], "× the serial run")
+
+
+def tell(what: str, upper: list[float], lower: list[float], of: str) -> None:
+    """The ratio of two ways."""
+    ratios = [one / other for one, other in zip(upper, lower, strict=True)]
+    print(f"{what}: {median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) {of}")
 
 
 if __name__ == "__main__":

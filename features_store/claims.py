@@ -21,6 +21,7 @@ from pathlib import Path
 
 from .claim_file import Seen, create, look
 from .files import LocalFiles, open_files
+from .owner import Owner
 from .scratch import remove_if_empty
 
 CLAIMS = ".claims"
@@ -67,6 +68,16 @@ def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:
         # A token never comes back: without its claim the right is to nothing, whoever holds it.
         if seen is None or seen.token != token:
             right.unlink(missing_ok=True)
+    remove_if_empty(folder)
+
+
+def remove_claims_of(owner: Owner, root: Path, ttl_s: float = TTL_S) -> None:
+    """Remove the claims of a process that is known to have ended, or is about to."""
+    folder = root / CLAIMS
+    for path in sorted(folder.glob("*.json")):
+        seen = look(path)
+        if seen is not None and seen.owner == owner:
+            _remove(path, seen.token, ttl_s, only_stale=False)
     remove_if_empty(folder)
 
 

@@ -57,6 +57,15 @@ def sweep_scratch(root: Path) -> list[str]:
     return dead
 
 
+def remove_scratch_of(owner: Owner, root: Path) -> None:
+    """Remove the scratch of a process that is known to have ended, or is about to."""
+    folder = root / SCRATCH
+    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+        if name.startswith(_prefix(owner)):
+            _remove(folder / name)
+    remove_if_empty(folder)
+
+
 def make_folder(folder: Path) -> None:
     """Make a folder of the store that other processes make and remove meanwhile; the caller tries until it stays.
 
@@ -105,8 +114,11 @@ def _make(root: Path, make: Callable[[Path], None]) -> Path:
 
 
 def _new_path(root: Path) -> Path:
-    owner = Owner.current()
-    return root / SCRATCH / f"{owner.host}.{owner.pid}.{owner.started}.{uuid.uuid4().hex}"
+    return root / SCRATCH / f"{_prefix(Owner.current())}{uuid.uuid4().hex}"
+
+
+def _prefix(owner: Owner) -> str:
+    return f"{owner.host}.{owner.pid}.{owner.started}."
 
 
 def _remove(path: Path) -> None:

@@ -5,9 +5,8 @@ Tested by tests/pipeline/test_run.py.
 
 from __future__ import annotations
 
+import sys
 import time
-
-import torch
 
 from ..batch.work import Pulse
 from ..features_store.errors import flat, one_line
@@ -62,9 +61,9 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, run: RunConfig, pulse
         return _failure(job, "timeout", str(error), may_pass=True)
     except MediaError as error:
         return _media_failure(job, error, pulse.where)
-    except torch.OutOfMemoryError as error:
-        return _failure(job, "embed", f"out of GPU memory; try a smaller --batch-size ({error})", may_pass=True)
     except _VIDEO_ERRORS as error:
+        if _is_gpu_full(error):
+            return _failure(job, "embed", f"out of GPU memory; try a smaller --batch-size ({error})", may_pass=True)
         may_pass = isinstance(error, MemoryError)
         return _failure(job, "extract", f"{type(error).__name__}: {one_line(error)}", may_pass)
     except OSError as error:
@@ -79,6 +78,11 @@ def _media_failure(job: Job, error: MediaError, where: str | None) -> Failure:
     words = f"{job.video} {error.words} (by the worker on {where})" if unread and where else error.words
     may_pass = error.may_pass or unread or any(word in error.words for word in _PASSING_WORDS)
     return _failure(job, error.stage, words, may_pass=may_pass)
+
+
+def _is_gpu_full(error: Exception) -> bool:
+    torch = sys.modules.get("torch")  # what was not loaded has raised nothing
+    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _failure(job: Job, stage: str, reason: str, may_pass: bool = False) -> Failure:

@@ -98,7 +98,7 @@ def measure(video: Path, tools: Toolbox, store: FeatureStore) -> Speeds:
         StageSpeed("write", len(times) / _writing_s(store)),
     ]
     _, whole_s = _timed(lambda: extract_video(job, store, tools, lambda *_: None))
-    return Speeds(len(times), tuple(stages), len(times) / whole_s, tools.on_gpu)
+    return Speeds(len(times), tuple(stages), len(times) / whole_s, tools.networks.on_gpu)
 
 
 def speed_lines(speeds: Speeds) -> Iterator[str]:
@@ -133,10 +133,10 @@ def _held(info: media.VideoInfo) -> list[media.FrameBatch]:
 
 
 def _crops(batches: Sequence[media.FrameBatch], info: media.VideoInfo, tools: Toolbox) -> list[NDArray[np.uint8]]:
-    if tools.detector is None:
+    if tools.networks.detector is None:
         raise ValueError("faces are not detected with these settings")
     followers = Followers(tools.config.face, (info.width_px, info.height_px))
-    search = FaceSearch(tools.detector, followers, tools.config.detect_every)
+    search = FaceSearch(tools.networks.detector, followers, tools.config.detect_every)
     return [group[0].pixels for group in follow_faces(batches, search)]
 
 
@@ -159,7 +159,7 @@ def _embedding_s(
 
 def _through(tools: Toolbox, name: str, batches: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> float:
     def embed() -> None:
-        futures = [future for batch in batches for future in tools.engine.submit(name, batch)]
+        futures = [future for batch in batches for future in tools.networks.engine.submit(name, batch)]
         for future in futures:
             future.result()
 

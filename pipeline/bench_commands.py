@@ -52,13 +52,13 @@ def bench(
     """
     from ..features_store.store import FeatureStore
     from .bench import beginning_of, measure, speed_lines
-    from .toolbox import make_toolbox
+    from .toolbox import open_toolbox
     from .weights import resolve, weight_names
 
     config = ExtractConfig(precision=precision, detect_every=detect_every)
     weights = resolve(weight_names(config), {}, untrained_seed=0)
     run = RunConfig(device=device, batch_size=batch_size)
-    with tempfile.TemporaryDirectory() as folder, make_toolbox(config, run, weights) as tools:
+    with tempfile.TemporaryDirectory() as folder, open_toolbox(config, run, weights) as tools:
         part = beginning_of(video, seconds, Path(folder))
         speeds = measure(part, tools, FeatureStore(Path(folder) / "bench.zarr", mode="a"))
     if as_json:

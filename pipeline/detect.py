@@ -9,7 +9,6 @@ cases (frames smaller than a face, no candidate, degenerate boxes, very many can
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,26 +20,12 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from .averages import Averages
+from .found import NO_FACES, Faces, without_nested
 from .pyramid import CELL_PX, STRIDE_PX, Area, level_of, pyramid, size_px
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 _PIXELS_AT_ONCE = 1 << 21  # frames share a pass up to this many pixels: larger passes fall out of the caches
 _CROPS_AT_ONCE = 512
-
-
-@dataclass(frozen=True)
-class Faces:
-    """The faces of one frame: `boxes` float32 [F, 4] x1, y1, x2, y2 px, `landmarks` [F, 5, 2] px, `scores` [F]."""
-
-    boxes: NDArray[np.float32]
-    landmarks: NDArray[np.float32]
-    scores: NDArray[np.float32]
-
-    def __len__(self) -> int:
-        return len(self.scores)
-
-
-NO_FACES = Faces(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
 
 
 @dataclass(frozen=True)
@@ -133,7 +118,7 @@ class FaceDetector:
         rows = (_moved(boxes, moves[passed]), landmarks, probabilities[passed, 1], frames)
         boxes_a, landmarks_a, scores_a, frames_a = (tensor.cpu().numpy() for tensor in rows)
         return [
-            _without_nested(boxes_a[mine], landmarks_a[mine], scores_a[mine])
+            without_nested(boxes_a[mine], landmarks_a[mine], scores_a[mine])
             for mine in (frames_a == frame for frame in range(len(seen)))
         ]
 
@@ -193,26 +178,3 @@ def _in_parts(network: nn.Module, crops: Tensor, widths: tuple[int, ...]) -> tup
         return tuple(crops.new_zeros(0, width) for width in widths)
     parts = [network(part) for part in torch.split(crops, _CROPS_AT_ONCE)]
     return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
-
-
-def joined(parts: Sequence[Faces]) -> Faces:
-    """The faces of one frame that several looks at it have found, each once."""
-    if len(parts) == 1:
-        return parts[0]
-    rows = ([getattr(part, name) for part in parts] for name in ("boxes", "landmarks", "scores"))
-    return _without_nested(*(np.concatenate(each) for each in rows))
-
-
-def _without_nested(boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]) -> Faces:
-    """The frame's faces without those that lie inside a better one (overlap over the smaller area > 0.7)."""
-    kept: list[int] = []
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
-    for face in np.argsort(scores)[::-1]:
-        low = np.maximum(boxes[face, :2], boxes[kept, :2])
-        high = np.minimum(boxes[face, 2:], boxes[kept, 2:])
-        shared = np.prod(np.maximum(0.0, high - low + 1), axis=1)
-        if (shared <= 0.7 * np.minimum(areas[face], areas[kept])).all():
-            kept.append(int(face))
-    sides = boxes[kept, 2:] - boxes[kept, :2]
-    order = np.array(kept, np.int64)[np.argsort(sides[:, 0] * sides[:, 1])[::-1]]
-    return Faces(boxes[order], landmarks[order], scores[order])

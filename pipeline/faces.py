@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,9 +13,11 @@ from PIL import Image
 
 from .config import CROP_PX
 from .cuts import CutFinder
-from .detect import Faces
+from .found import Faces
 from .media import FrameBatch
-from .search import FaceSearch
+
+if TYPE_CHECKING:
+    from .search import FaceSearch
 
 # Eyes, nose, corners of the mouth in the 112-px crop: insightface arcface_torch (references 4.1).
 TEMPLATE_PX = np.array(

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .config import FacePolicy
-from .detect import Faces
+from .found import Faces
 
 PRESENCE_S = 1.0  # time constant: a face not seen for 0.7 s falls from 1 to ½
 STEADY = 0.5

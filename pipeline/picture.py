@@ -17,7 +17,6 @@ from .config import CROP_PX
 from .faces import FaceCrops, aligned_crops, follow_faces, unseen
 from .follow import Followers
 from .jobs import Job, Progress
-from .search import FaceSearch
 from .spool import Arrivals, Spool
 from .toolbox import Toolbox
 from .tracks import PersonRows
@@ -86,12 +85,12 @@ class _People:
         for person, arrivals, crops in zip(self.rows, self._arrivals, group, strict=True):
             person.parts.append(crops.seen)
             for name, each in arrivals.items():
-                each.expect(self._tools.engine.submit(name, crops.pixels))
+                each.expect(self._tools.networks.engine.submit(name, crops.pixels))
         self._frames += len(group[0].seen)
 
     def _add(self) -> None:
         number = len(self.rows)
-        dims = {name: self._tools.embedders[name].dim for name in self._tools.config.visual}
+        dims = {name: self._tools.networks.embedders[name].dim for name in self._tools.config.visual}
         spools = {name: Spool(self._scratch / f"{name}-{number}.f32", (dim,)) for name, dim in dims.items()}
         self.rows.append(PersonRows(spools, [unseen(self._frames)]))
         self._arrivals.append({name: Arrivals(spool) for name, spool in spools.items()})
@@ -100,10 +99,12 @@ class _People:
 def _detected_faces(
     batches: Iterable[media.FrameBatch], info: media.VideoInfo, job: Job, tools: Toolbox
 ) -> Iterator[list[FaceCrops]]:
-    if tools.detector is None:
+    from .search import FaceSearch  # noqa: PLC0415 - torch only where it is used
+
+    if tools.networks.detector is None:
         raise ValueError("visual features without aligned crops need a face detector")
     followers = Followers(job.face, (info.width_px, info.height_px))
-    return follow_faces(batches, FaceSearch(tools.detector, followers, tools.config.detect_every))
+    return follow_faces(batches, FaceSearch(tools.networks.detector, followers, tools.config.detect_every))
 
 
 def _noting_times(

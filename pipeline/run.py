@@ -23,12 +23,11 @@ from ..features_store.owner import Owner
 from ..features_store.store import FeatureStore
 from .attempt import attempt
 from .config import ExtractConfig, RunConfig
-from .embed import choose_device
 from .jobs import Failure, Job, Receipt, Stage
 from .plan import Plan, is_done, same_file
 from .registry import sha256_of
 from .summary import Summary, stopping
-from .toolbox import Toolbox, make_toolbox
+from .toolbox import Toolbox, open_toolbox
 from .weights import WeightsInvalid, WeightSource
 
 Result = Receipt | Failure | None
@@ -87,10 +86,10 @@ class ExtractWork:
 
     @contextmanager
     def prepare(self) -> Iterator[Callable[[Job, Pulse], Result]]:
-        """Load the networks. Raises what `make_toolbox` does, OSError or WeightsInvalid for another machine's files."""
+        """Load the networks. Raises what `open_toolbox` does, OSError or WeightsInvalid for another machine's files."""
         if self.foreign:
             _check_weights(self.weights)
-        with make_toolbox(self.config, self.run, dict(self.weights)) as tools:
+        with open_toolbox(self.config, self.run, dict(self.weights)) as tools:
             yield partial(self._do, FeatureStore(self.store, mode="a"), tools)
 
     def _do(self, store: FeatureStore, tools: Toolbox, job: Job, pulse: Pulse) -> Result:
@@ -125,7 +124,7 @@ def run_plan(
     try:
         # A GPU that is named by its number is the one for all.
         own_gpus = work.run.device in ("auto", "cuda")
-        with open_place(where, work, _at_once(work.run, where), own_gpus, stop) as place:
+        with open_place(where, work, _at_once(work, where), own_gpus, stop) as place:
             run_jobs(work, jobs, place, stop, _Hearing(store, reporter, summary), retries)
     finally:
         reporter.end()
@@ -159,9 +158,14 @@ class _Hearing:
         return Failure(job.name, job.trial, "worker", reason, job.video)
 
 
-def _at_once(run: RunConfig, where: Where) -> int:
+def _at_once(work: ExtractWork, where: Where) -> int:
+    run = work.run
     if run.videos_at_once or not where.is_here:
         return run.videos_at_once or int(run.device == "cpu")
+    if not work.config.networks:
+        return 1
+    from .embed import choose_device  # noqa: PLC0415 - torch only where it is used
+
     return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
 
 

@@ -15,8 +15,9 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from .detect import FaceDetector, Faces, joined
+from .detect import FaceDetector
 from .follow import Followers, overlaps
+from .found import Faces, joined
 from .media import FrameBatch
 from .pyramid import Area, pyramid, size_px
 

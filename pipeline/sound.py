@@ -108,7 +108,7 @@ class _Rows:
         self._arrivals: dict[int, tuple[str, list[Arrivals]]] = {}
         for name, spool in spools.items():
             if name in PATCH_FEATURES:
-                _, sharing = self._arrivals.setdefault(id(tools.embedders[name]), (name, []))
+                _, sharing = self._arrivals.setdefault(id(tools.networks.embedders[name]), (name, []))
                 sharing.append(Arrivals(spool))
 
     def __enter__(self) -> Self:
@@ -126,7 +126,7 @@ class _Rows:
         for spool in self._raw:
             spool.append(logmel)
         for name, sharing in self._arrivals.values():
-            futures = self._tools.engine.submit(name, logmel)
+            futures = self._tools.networks.engine.submit(name, logmel)
             for arrivals in sharing:
                 arrivals.expect(futures)
         self._rows += len(logmel)

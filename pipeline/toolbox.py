@@ -2,71 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
+from typing import TYPE_CHECKING
 
-import torch
-
-from ..batch.machine import cores
 from .config import ExtractConfig, RunConfig
-from .detect import FaceDetector
-from .embed import Embedder, choose_device, load_embedders
-from .engine import CpuEngine, Engine, make_engine
 from .media import ffmpeg_version
 from .provenance import identity
 from .weights import WeightSource
 
+if TYPE_CHECKING:
+    from .networks import Networks
+
 
 @dataclass(frozen=True)
 class Toolbox:
-    """The networks by feature, the face detector (None: no faces wanted, or crops given), and their identity."""
+    """The settings, the weights and their identity, and the networks (None: the features need none)."""
 
     config: ExtractConfig
     fingerprint: str
     weights: Mapping[str, WeightSource]
-    embedders: Mapping[str, Embedder]
-    engine: Engine
-    detector: FaceDetector | None
     stall_timeout_s: float
-    threads_before: int
+    loaded: Networks | None
 
     @property
-    def on_gpu(self) -> bool:
-        """Whether the networks run on a GPU."""
-        return not isinstance(self.engine, CpuEngine)
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """End the threads, and give torch back those that it had."""
-        self.engine.close()
-        torch.set_num_threads(self.threads_before)
+    def networks(self) -> Networks:
+        """The networks. Raises ValueError where the features need none."""
+        if self.loaded is None:
+            raise ValueError(f"no networks are loaded for {', '.join(self.config.features)}")
+        return self.loaded
 
 
-def make_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Toolbox:
-    """Load the networks. Raises MediaError without ffmpeg: better now than once a video.
-
-    From here until it is closed torch has one thread wherever it is called: there are as many callers as cores.
-    """
+@contextmanager
+def open_toolbox(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Toolbox]:
+    """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video."""
     ffmpeg_version()
-    device = choose_device(run.device)
-    embedders = load_embedders(config, weights, device, run.batch_size)
-    detector = FaceDetector(device) if config.visual and not config.aligned else None
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    return Toolbox(
-        config,
-        identity(config, weights),
-        weights,
-        embedders,
-        make_engine(embedders, device, run.threads or cores()),
-        detector,
-        run.stall_timeout_s,
-        before,
-    )
+    fingerprint = identity(config, weights)
+    if not config.networks:
+        yield Toolbox(config, fingerprint, weights, run.stall_timeout_s, None)
+        return
+    from .networks import open_networks  # noqa: PLC0415 - torch only where it is used
+
+    with open_networks(config, run, weights) as networks:
+        yield Toolbox(config, fingerprint, weights, run.stall_timeout_s, networks)

@@ -23,8 +23,8 @@ from avfuse.pipeline.media import FrameReader, MediaError, probe
 SOAK = Path(__file__).parent / "zoo" / "soak.py"
 FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "360"))
 SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
-# Two readers at once, each with two batches of the largest picture (2^26 px are 192 MiB); Python and the clips 256.
-MOST_OWN_MIB = 2 * 2 * 192 + 256
+# Two batches of the largest picture (2^26 px), NumPy and the library.
+MOST_OWN_MIB = 640
 MOST_SECONDS_A_FILE = 60
 COMMAND_FILES = 20
 
@@ -143,7 +143,7 @@ def make_endless(tiny, tmp_path):
     """A recording that another process is still writing, a clip of ten frames again and again."""
     clip = tiny(".ts", "-c:v", "mpeg2video", "-r", "25").read_bytes()
     path, stop = tmp_path / "live.ts", threading.Event()
-    path.write_bytes(clip)
+    path.write_bytes(clip * 100)  # 1,000 frames are there however fast it is read
 
     def grow() -> None:
         with path.open("ab") as file:

@@ -7,7 +7,8 @@ from facenet_pytorch import MTCNN
 
 from avfuse.pipeline import media as avmedia
 from avfuse.pipeline.averages import Averages
-from avfuse.pipeline.detect import NO_FACES, FaceDetector, _Candidates, _crops, _without_nested
+from avfuse.pipeline.detect import FaceDetector, _Candidates, _crops
+from avfuse.pipeline.found import NO_FACES, without_nested
 
 CLIPS = {  # clip → every how-many-th frame: one person, two people, low resolution; faces in a part only
     "real/pyfeat_single_face.mp4": 1,
@@ -71,7 +72,7 @@ def test_more_candidates_than_int16_counts():
     corners = rng.integers(0, 100, (40_000, 1)) * 100 + rng.uniform(0, 2, (40_000, 2))
     boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
     scores = rng.permutation(np.linspace(0.7, 1, len(boxes))).astype(np.float32)
-    assert len(_without_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
+    assert len(without_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
     candidates = _Candidates(*map(torch.from_numpy, (boxes, scores, np.zeros(len(boxes), np.int64))))
     assert len(candidates.suppress(0.5)) == 100
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from avfuse.pipeline.cuts import CutFinder
-from avfuse.pipeline.detect import NO_FACES, Faces
 from avfuse.pipeline.follow import Followers, overlaps, select
+from avfuse.pipeline.found import NO_FACES, Faces
 
 SIZE_PX = (640, 360)
 

@@ -229,6 +229,15 @@ def test_the_same_bytes_as_one_after_the_other(clips, serial, tmp_path, avfuse, 
     assert [json.loads(line)["video"] for line in lines] == ["bad.mp4"]
 
 
+def test_without_networks_torch_is_not_loaded(clips, tmp_path):
+    words = ["extract", "--videos", str(clips), "--store", str(tmp_path / "s.zarr"), "--features", "mfcc,logmel"]
+    told = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))"
+    code = f"{told}; from avfuse.cli import main; main({words!r})"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
+    assert done.stdout == "False\n", done.stderr
+    assert FeatureStore(tmp_path / "s.zarr").trials() == ["c0", "c1", "c2", "c3"]
+
+
 def test_shards_are_balanced_by_duration_and_do_not_depend_on_what_is_done(clips, tmp_path, avfuse):
     words = ("extract", "--videos", clips, "--store", tmp_path / "s.zarr", *FEATURES, "--dry-run", "--shard")
     parts = [avfuse(*words, f"{index}/2").stdout.split() for index in range(2)]

@@ -5,8 +5,9 @@ import pytest
 
 from avfuse.pipeline import media as avmedia
 from avfuse.pipeline.cuts import CutFinder
-from avfuse.pipeline.detect import NO_FACES, FaceDetector, Faces
+from avfuse.pipeline.detect import FaceDetector
 from avfuse.pipeline.follow import Followers, overlaps
+from avfuse.pipeline.found import NO_FACES, Faces
 from avfuse.pipeline.media import FrameBatch
 from avfuse.pipeline.pyramid import pyramid
 from avfuse.pipeline.search import FaceSearch, window

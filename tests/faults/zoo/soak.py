@@ -12,8 +12,10 @@ import tempfile
 import time
 import traceback
 from collections import Counter
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,10 @@ from avfuse.pipeline.media import AudioReader, FrameReader, MediaError, VideoInf
 
 STALL_S = 20.0
 MARGIN_S = 3.0
+
+
+# A file's name and content, made when it is wanted: hundreds of them would fill the memory that is measured.
+Maker = Callable[[], tuple[str, bytes]]
 
 
 @dataclass(frozen=True)
@@ -84,14 +90,15 @@ def sound(info: VideoInfo, last_s: float) -> None:
     assert not spans or spans[-1][1] * 16_000 <= heard + 0.5
 
 
-def try_all(files: list[tuple[str, bytes]], folder: Path, keep: Path | None) -> tuple[list[Verdict], list[str]]:
+def try_all(makers: list[Maker], folder: Path, keep: Path | None) -> tuple[list[Verdict], list[str]]:
     """Verdicts, and the tracebacks of what should never have happened."""
     verdicts, crashes = [], []
     with ThreadPoolExecutor(2) as pool:
-        for (name, data), future in [(file, pool.submit(written, folder, *file)) for file in files]:
+        for make, future in [(make, pool.submit(written, folder, make)) for make in makers]:
             if (error := future.exception()) is None:
                 verdicts.append(future.result())
                 continue
+            name, data = make()
             crashes.append(f"{name}: {''.join(traceback.format_exception(error))}")
             if keep:
                 keep.mkdir(parents=True, exist_ok=True)
@@ -99,17 +106,24 @@ def try_all(files: list[tuple[str, bytes]], folder: Path, keep: Path | None) -> 
     return verdicts, crashes
 
 
-def written(folder: Path, name: str, data: bytes) -> Verdict:
+def written(folder: Path, make: Maker) -> Verdict:
+    name, data = make()
     path = folder / name
     path.write_bytes(data)
+    del data
     verdict = judge(path)
     path.unlink()
     return verdict
 
 
-def peak_mib(who: int) -> float:
-    """Largest memory so far, MiB."""
-    return resource.getrusage(who).ru_maxrss / 1024
+def peak_mib() -> dict[str, float]:
+    """Largest memory so far, MiB: of this process, and of the largest of its children.
+
+    Not `ru_maxrss` for this one: that begins with the memory of the process that started it.
+    """
+    status = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text().splitlines())
+    children = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+    return {"self": int(status["VmHWM"].split()[0]) / 1024, "child": children / 1024}
 
 
 def main() -> int:
@@ -133,17 +147,18 @@ def run(told: argparse.Namespace, folder: Path) -> int:
         hand_made["bomb_streams_4k.mp4"] = many_large_streams(folder / "bombs")
     if told.media:
         clips |= real(told.media, folder / "real", most=8)
-    files = [*hand_made.items(), *(mutant(clips, told.seed, n) for n in range(max(0, told.files - len(hand_made))))]
+    makers: list[Maker] = [partial(tuple, item) for item in hand_made.items()]
+    makers += [partial(mutant, clips, told.seed, number) for number in range(max(0, told.files - len(hand_made)))]
     if told.write:
         told.write.mkdir(parents=True, exist_ok=True)
-        for name, data in files:
+        for name, data in (make() for make in makers):
             (told.write / name).write_bytes(data)
         return 0
     began_s = time.monotonic()
-    verdicts, crashes = try_all(files, folder, told.keep)
+    verdicts, crashes = try_all(makers, folder, told.keep)
     while told.minutes and time.monotonic() - began_s < told.minutes * 60:
         told.seed += 1
-        more = [mutant(clips, told.seed, number) for number in range(told.files)]
+        more = [partial(mutant, clips, told.seed, number) for number in range(told.files)]
         for old, new in zip((verdicts, crashes), try_all(more, folder, told.keep), strict=True):
             old.extend(new)
         print(f"seed {told.seed}: {len(verdicts)} files, {len(crashes)} crashes", file=sys.stderr, flush=True)
@@ -160,7 +175,7 @@ def summary(verdicts: list[Verdict], crashes: list[str], seconds: float) -> dict
         "crashes": crashes,
         "seconds": round(seconds, 1),
         "slowest": {verdict.name: round(verdict.seconds, 1) for verdict in slow},
-        "peak_mib": {"self": peak_mib(resource.RUSAGE_SELF), "child": peak_mib(resource.RUSAGE_CHILDREN)},
+        "peak_mib": peak_mib(),
         "bombs": {v.name: v.reason or f"{v.rows} rows" for v in verdicts if v.name.startswith("bomb_")},
     }
 
