@@ -1,9 +1,9 @@
 """`avfuse extract --aligned` against its networks alone, in batches, on tensors that are in memory.
 
-    python benchmarks/aligned_speed.py CLIP [--rounds 3] [--precision fp32]
+    python benchmarks/aligned_speed.py CLIP [--rounds 3] [--precision fp32] [--device cpu] [--keep DIR]
 
 The crops are cut from the clip by `avfuse` itself first. Bare: the same folded networks, channels last, 32 at a time,
-torch with all cores, nothing else. Target: at least 0.9 × the bare networks.
+torch with all cores, nothing else. Target: at least 0.9 × the bare networks. DIR gets the crops.
 """
 
 from __future__ import annotations
@@ -42,13 +42,13 @@ def save_crops(clip: Path, folder: Path) -> int:
     return frame
 
 
-def bare(precision: str, frames: int) -> float:
+def bare(device: str, precision: str, frames: int) -> float:
     """Frames/s of the three networks in turn on batches of 32."""
     faces = np.random.default_rng(0).integers(0, 255, (32, 112, 112, 3), dtype=np.uint8)
     patches = np.random.default_rng(1).standard_normal((32, 96, 64)).astype(np.float32)
     seconds = 0.0
     for name, inputs in (("iresnet50", faces), ("vggish", patches), ("logmel_vgg", patches)):
-        network = Embedder(untrained_network(name, 0), "cpu", precision)
+        network = Embedder(untrained_network(name, 0), device, precision)
         network.rows(inputs)
         began_s = time.perf_counter()
         for _ in range(max(1, frames // 32)):
@@ -62,18 +62,21 @@ def main() -> None:
     parser.add_argument("clip", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--keep", type=Path)
     asked = parser.parse_args()
     print(machine(), f"torch threads {torch.get_num_threads()}")
     with tempfile.TemporaryDirectory() as scratch:
-        videos, crops = Path(scratch, "videos"), Path(scratch, "crops")
+        videos, crops = Path(scratch, "videos"), asked.keep or Path(scratch, "crops")
         videos.mkdir()
         clip = videos / asked.clip.name
         clip.symlink_to(asked.clip.resolve())
         frames = save_crops(clip, crops / clip.stem)
         ratios = []
         for _ in range(asked.rounds):
-            alone = bare(asked.precision, frames)
-            whole = ours(clip, Path(scratch, "s.zarr"), "--aligned", str(crops), "--precision", asked.precision)
+            alone = bare(asked.device, asked.precision, frames)
+            how = ("--precision", asked.precision, "--device", asked.device)
+            whole = ours(clip, Path(scratch, "s.zarr"), "--aligned", str(crops), *how)
             ratios.append(whole / alone)
             print(f"{asked.precision}: bare {alone:.2f}, --aligned {whole:.2f} frames/s, {ratios[-1]:.3f}", flush=True)
         print(f"{frames} frames: {statistics.median(ratios):.2f} ({min(ratios):.2f}–{max(ratios):.2f}) × bare")
