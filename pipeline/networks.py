@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 
 from ..batch.machine import cores
+from .allocator import keep_freed_memory
 from .config import ExtractConfig, RunConfig
 from .detect import FaceDetector
 from .embed import Embedder, choose_device, load_embedders
@@ -30,8 +31,10 @@ class Networks:
 def open_networks(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Networks]:
     """Load them, until the end. Raises WeightsInvalid, ValueError.
 
-    Until then torch has one thread wherever it is called: there are as many callers as cores.
+    Until then torch has one thread wherever it is called: there are as many callers as cores. The process keeps the
+    memory that it frees, for good.
     """
+    keep_freed_memory()
     device = choose_device(run.device)
     embedders = load_embedders(config, weights, device, run.batch_size)
     detector = FaceDetector(device) if config.visual and not config.aligned else None
