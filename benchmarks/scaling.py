@@ -1,10 +1,12 @@
 """Two workers against one, and what dask costs, on copies of one clip.
 
-    python benchmarks/scaling.py CLIP [--few 2 --many 8] [--rounds 3] [--aligned DIR]
+    python benchmarks/scaling.py CLIP [--few 2 --many 8] [--rounds 3] [--aligned DIR] [--precision bf16]
+    python benchmarks/scaling.py CLIP --few 10 --many 110 --features mfcc     # what dask costs a video, in ms
 
 Every way is run with few and with many copies; the difference is the time of the copies alone, without starting
 processes and loading networks. The ways take turns; medians and ranges of the ratios of each round. One core:
-`taskset`; its networks run on one thread, as each of two workers' do.
+`taskset`; its networks run on one thread, as each of two workers' do. A run on each core, with nothing in common, is
+what the machine itself allows.
 DIR holds the crops of the trial CLIP's name (see `aligned_speed.py`): copies get links to them.
 """
 
@@ -38,12 +40,16 @@ def copies(clip: Path, count: int, folder: Path, crops: Path | None) -> list[str
     return ["--videos", str(videos), *(["--aligned", str(aligned)] if crops else [])]
 
 
-def seconds(words: list[str], prefix: list[str]) -> float:
-    """Wall time of a run that does everything anew, as it tells itself."""
-    with tempfile.TemporaryDirectory() as store:
-        base = ["extract", *words, "--store", f"{store}/s.zarr", "--untrained", "0", "--json"]
-        done = subprocess.run([*prefix, *avfuse(*base)], capture_output=True, text=True, check=True)
-    return float(json.loads(done.stdout)["seconds"])
+def seconds(words: list[str], prefixes: list[list[str]]) -> float:
+    """Wall time of runs at once that do everything anew, as they tell themselves: the longest."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    with tempfile.TemporaryDirectory() as scratch:
+        runs = [
+            subprocess.Popen([*prefix, *avfuse("extract", *words, "--store", f"{scratch}/{number}.zarr")], **pipes)
+            for number, prefix in enumerate(prefixes)
+        ]
+        told = [run.communicate()[0] for run in runs]
+    return max(float(json.loads(each)["seconds"]) for each in told)
 
 
 @contextmanager
@@ -76,25 +82,32 @@ def main() -> None:
     parser.add_argument("--many", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--aligned", type=Path)
+    parser.add_argument("--precision", default="fp32")
+    parser.add_argument("--features", default="iresnet50,vggish,logmel_vgg")
     asked = parser.parse_args()
-    core = str(min(os.sched_getaffinity(0)))
+    one_core, other_core = (["taskset", "-c", str(core)] for core in sorted(os.sched_getaffinity(0))[:2])
     print(machine())
     with tempfile.TemporaryDirectory() as scratch, cluster() as address:
         sets = [copies(asked.clip, count, Path(scratch), asked.aligned) for count in (asked.few, asked.many)]
+        how = ["--precision", asked.precision, "--features", asked.features, "--untrained", "0", "--json"]
         ways = {
-            "one core": ([], ["taskset", "-c", core]),
-            "--workers 2": (["--workers", "2"], []),
-            "all cores, no dask": ([], []),
-            "all cores, one dask worker": (["--scheduler", address], []),
+            "one core": (how, [one_core]),
+            "a run on each core": (how, [one_core, other_core]),
+            "--workers 2": ([*how, "--workers", "2"], [[]]),
+            "all cores, no dask": (how, [[]]),
+            "all cores, one dask worker": ([*how, "--scheduler", address], [[]]),
         }
         took: dict[str, list[float]] = {name: [] for name in ways}
         for _ in range(asked.rounds):
-            for name, (words, prefix) in ways.items():
-                few, many = (seconds([*each, *words], prefix) for each in sets)
-                took[name].append((many - few) / (asked.many - asked.few))
-                print(f"{name:28} {took[name][-1]:.2f} s a video", flush=True)
+            for name, (words, prefixes) in ways.items():
+                few, many = (seconds([*each, *words], prefixes) for each in sets)
+                took[name].append((many - few) / (asked.many - asked.few) / len(prefixes))
+                print(f"{name:28} {took[name][-1]:.3f} s a video", flush=True)
+    tell("a run on each core", took["one core"], took["a run on each core"], "× one")
     tell("two workers", took["one core"], took["--workers 2"], "× one")
     tell("dask", took["all cores, one dask worker"], took["all cores, no dask"], "× the serial run")
+    costs = median(took["all cores, one dask worker"]) - median(took["all cores, no dask"])
+    print(f"dask: {costs * 1000:+.1f} ms a video (medians)")
 
 
 def tell(what: str, upper: list[float], lower: list[float], of: str) -> None:
