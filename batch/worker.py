@@ -21,6 +21,7 @@ from distributed import Worker, WorkerPlugin, get_worker
 
 from ..features_store.errors import one_line
 from ..features_store.owner import Owner
+from .allocator import keep_freed_memory
 from .machine import visible_gpus
 from .work import Pulse, Stopped, Work, WorkerUnfit
 
@@ -134,6 +135,7 @@ class _Shared:
     def _prepared(self) -> Callable[[Any, Pulse], Any]:
         with self._lock:
             if self._do is None:
+                keep_freed_memory()
                 try:
                     self._do = self._stack.enter_context(self._work.prepare())
                 except (OSError, ValueError, RuntimeError) as error:

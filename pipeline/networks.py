@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import torch
 
+from ..batch.allocator import keep_freed_memory
 from ..batch.machine import cores
-from .allocator import keep_freed_memory
 from .config import ExtractConfig, RunConfig
 from .detect import FaceDetector
 from .embed import Embedder, choose_device, load_embedders

@@ -112,13 +112,19 @@ class Processes:
         self.code = self.process.wait()
         return self.code
 
-    def wait_for_work(self, root: Path) -> None:
-        """Until the first trial is begun: loading torch in three processes is long, and leaves nothing to kill."""
+    def wait_for_work(self, root: Path) -> bool:
+        """Until the first trial is begun: loading torch in three processes is long, and leaves nothing to kill.
+
+        False where the run before, that was killed too late, has left nothing to do.
+        """
         until_s = time.monotonic() + PATIENCE_S
         while not (root / ".claims").exists():
-            assert self.process.poll() is None, self.log.read_text()
+            if self.process.poll() is not None:
+                assert "0 videos to do, 4 done before" in self.log.read_text(), self.log.read_text()
+                return False
             assert time.monotonic() < until_s, self.log.read_text()
             time.sleep(0.005)
+        return True
 
 
 @pytest.fixture
@@ -144,9 +150,9 @@ def begin(draw, whole, root, words, runs, cli):
 
 def kill(draw, started, seconds, root):
     """At a moment drawn; a run that is aimed at a step ends by itself, or is done before it comes to it."""
-    if draw.kind == "workers":
-        started[0].wait_for_work(root)
-    elif draw.aimed:
+    if draw.kind == "workers" and not started[0].wait_for_work(root):
+        return
+    if draw.kind != "workers" and draw.aimed:
         return
     time.sleep(draw.rng.uniform(0, seconds))
     for run in started:

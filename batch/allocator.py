@@ -3,7 +3,7 @@
 A network takes and frees the same megabytes for every batch. glibc learns to keep them, unless it is told how much to
 keep: dask starts its workers with MALLOC_TRIM_THRESHOLD_=65536, and then every batch costs thousands of page faults
 (a quarter of the time on two cores; benchmarks/README.md). Few arenas: what one thread frees serves the others.
-Tested by tests/pipeline/test_allocator.py.
+Tested by tests/batch/test_allocator.py.
 """
 
 from __future__ import annotations
