@@ -248,14 +248,15 @@ def test_shards_are_balanced_by_duration_and_do_not_depend_on_what_is_done(clips
     assert all(set(after) <= set(before) for after, before in zip(left, parts, strict=True))
 
 
-def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, avfuse):
-    """An ffmpeg that gives nothing: the disk may be slow, so it is asked once more."""
+@pytest.mark.parametrize("form", ["rawvideo", "f32le"], ids=["picture", "sound"])
+def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, form):
+    """An ffmpeg that gives nothing: the disk may be slow, so it is asked once more. No sound is no silence."""
     shim = tmp_path / "bin"
     shim.mkdir()
     real = subprocess.run(["bash", "-c", "command -v ffmpeg"], capture_output=True, text=True, check=True).stdout
     log = tmp_path / "log"
     (shim / "ffmpeg").write_text(
-        f'#!/bin/bash\ncase "$*" in *c3.mp4*) echo x >> {log}; exec sleep 30;; esac\nexec {real.strip()} "$@"\n'
+        f'#!/bin/bash\ncase "$*" in *c3.mp4*{form}*) echo x >> {log}; exec sleep 30;; esac\nexec {real.strip()} "$@"\n'
     )
     (shim / "ffmpeg").chmod(0o755)
     store = tmp_path / "s.zarr"
