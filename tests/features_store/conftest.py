@@ -1,3 +1,8 @@
+import json
+import os
+import subprocess
+import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -5,6 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avfuse.features_store.claims import claim
+from avfuse.features_store.owner import Owner
 from avfuse.features_store.store import FeatureStore
 
 Arrays = dict[str, np.ndarray[Any, Any]]
@@ -65,3 +72,35 @@ def flip() -> Callable[[Path, int], None]:
         path.write_bytes(content)
 
     return change
+
+
+@pytest.fixture
+def claim_file() -> Callable[..., Path]:
+    """The file of a claim, which is gone by then."""
+
+    def make(store: Path, trial: str = "a") -> Path:
+        with claim(store, trial) as mine:
+            assert mine
+            return next((store / ".claims").iterdir())
+
+    return make
+
+
+@pytest.fixture
+def plant() -> Callable[..., None]:
+    """A claim, or a right to remove one, of `owner` (host, process, start), last touched `age_s` ago."""
+
+    def make(path: Path, owner: tuple[str, int, int], token: str = "t", age_s: float = 0.0) -> None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(json.dumps({"host": owner[0], "pid": owner[1], "started": owner[2], "token": token}))
+        os.utime(path, (time.time() - age_s,) * 2)
+
+    return make
+
+
+@pytest.fixture
+def dead_owner() -> tuple[str, int, int]:
+    """Host, process and start of one that has ended."""
+    child = subprocess.Popen([sys.executable, "-c", ""])
+    child.wait()
+    return (Owner.current().host, child.pid, 0)

@@ -1,10 +1,7 @@
 """What clocks, network disks and full ones do to claims, and what is swept of them."""
 
-import json
 import os
 import resource
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,26 +11,7 @@ from avfuse.features_store.claims import claim
 from avfuse.features_store.owner import Owner
 
 
-def claim_file(store, trial="a"):
-    with claim(store, trial) as mine:
-        assert mine
-        return next((store / ".claims").iterdir())
-
-
-def plant(path, owner, token="t", age_s=0.0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"host": owner[0], "pid": owner[1], "started": owner[2], "token": token}))
-    os.utime(path, (time.time() - age_s,) * 2)
-
-
-@pytest.fixture
-def dead_owner():
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return (Owner.current().host, child.pid, 0)
-
-
-def test_what_the_dead_left_is_swept(tmp_path, dead_owner):
+def test_what_the_dead_left_is_swept(tmp_path, dead_owner, plant, claim_file):
     """A claim on a trial that is done, which nobody asks for again; a right to a claim that is gone."""
     here = Owner.current()
     alive = claim_file(tmp_path, "alive")
@@ -51,7 +29,7 @@ def test_what_the_dead_left_is_swept(tmp_path, dead_owner):
 
 
 @pytest.mark.parametrize("skew_s", [-7200, 7200])
-def test_the_clock_of_this_host_does_not_matter(tmp_path, monkeypatch, skew_s):
+def test_the_clock_of_this_host_does_not_matter(tmp_path, monkeypatch, skew_s, plant, claim_file):
     """A foreign claim is as old as the disk says, on which its owner touches it."""
     now = time.time
     for age_s, taken in ((300, False), (700, True)):
@@ -62,7 +40,7 @@ def test_the_clock_of_this_host_does_not_matter(tmp_path, monkeypatch, skew_s):
                 assert mine is taken
 
 
-def test_a_claim_from_the_future_is_brought_to_today(tmp_path):
+def test_a_claim_from_the_future_is_brought_to_today(tmp_path, plant, claim_file):
     """The clock went back: the claim would live on until the old time comes, though its owner may be dead."""
     path = claim_file(tmp_path)
     plant(path, ("elsewhere", 1, 0), age_s=-24 * 3600)
@@ -100,7 +78,7 @@ def test_a_claim_that_is_there_and_not_yet_to_be_seen(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_a_disk_without_hard_links(tmp_path, monkeypatch, dead_owner, dead):
+def test_a_disk_without_hard_links(tmp_path, monkeypatch, dead_owner, dead, plant, claim_file):
     def refuse(*_names):
         raise PermissionError(1, "Operation not permitted")
 

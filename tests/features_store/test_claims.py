@@ -29,25 +29,6 @@ for number in range(30):
 """
 
 
-def claim_file(store, trial="a"):
-    with claim(store, trial) as mine:
-        assert mine
-        return next((store / ".claims").iterdir())
-
-
-def plant(path, owner, token="t", age_s=0.0):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps({"host": owner[0], "pid": owner[1], "started": owner[2], "token": token}))
-    os.utime(path, (time.time() - age_s,) * 2)
-
-
-@pytest.fixture
-def dead_owner():
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return (Owner.current().host, child.pid, 0)
-
-
 def test_one_at_a_time(tmp_path):
     with claim(tmp_path, "a") as first, claim(tmp_path, "a") as second, claim(tmp_path, "b") as other:
         assert (first, second, other) == (True, False, True)
@@ -62,7 +43,7 @@ def test_released_after_an_error(tmp_path):
     assert not (tmp_path / ".claims").exists()
 
 
-def test_dead_owner_is_followed(tmp_path, dead_owner):
+def test_dead_owner_is_followed(tmp_path, dead_owner, plant, claim_file):
     path = claim_file(tmp_path)
     plant(path, dead_owner)
     with claim(tmp_path, "a") as mine:
@@ -70,7 +51,7 @@ def test_dead_owner_is_followed(tmp_path, dead_owner):
     assert not (tmp_path / ".claims").exists()
 
 
-def test_number_given_again_is_another_process(tmp_path):
+def test_number_given_again_is_another_process(tmp_path, plant, claim_file):
     here = Owner.current()
     path = claim_file(tmp_path)
     plant(path, (here.host, here.pid, here.started))
@@ -82,7 +63,7 @@ def test_number_given_again_is_another_process(tmp_path):
 
 
 @pytest.mark.parametrize(("age_s", "taken"), [(0, False), (599, False), (700, True)])
-def test_foreign_claim_lives_its_time(tmp_path, age_s, taken):
+def test_foreign_claim_lives_its_time(tmp_path, age_s, taken, plant, claim_file):
     path = claim_file(tmp_path)
     plant(path, ("elsewhere", 1, 0), age_s=age_s)
     with claim(tmp_path, "a", ttl_s=600) as mine:
@@ -90,7 +71,7 @@ def test_foreign_claim_lives_its_time(tmp_path, age_s, taken):
 
 
 @pytest.mark.parametrize(("age_s", "taken"), [(0, False), (8, False), (12, True)])
-def test_half_a_claim_is_left_by_a_kill(tmp_path, age_s, taken):
+def test_half_a_claim_is_left_by_a_kill(tmp_path, age_s, taken, claim_file):
     path = claim_file(tmp_path)
     path.parent.mkdir()
     path.write_text("")  # made, and not yet written
@@ -99,7 +80,7 @@ def test_half_a_claim_is_left_by_a_kill(tmp_path, age_s, taken):
         assert mine is taken
 
 
-def test_who_died_while_taking_over_is_followed(tmp_path, dead_owner):
+def test_who_died_while_taking_over_is_followed(tmp_path, dead_owner, plant, claim_file):
     path = claim_file(tmp_path)
     plant(path, dead_owner, token="old")
     plant(path.with_name(f"{path.name}.old.0"), dead_owner)
@@ -108,7 +89,7 @@ def test_who_died_while_taking_over_is_followed(tmp_path, dead_owner):
     assert not (tmp_path / ".claims").exists()
 
 
-def test_late_thief_does_not_take_a_fresh_claim(tmp_path, dead_owner):
+def test_late_thief_does_not_take_a_fresh_claim(tmp_path, dead_owner, plant, claim_file):
     """Two find the same dead claim; the first takes it over before the second acts."""
     path = claim_file(tmp_path)
     plant(path, dead_owner, token="old")
@@ -119,7 +100,7 @@ def test_late_thief_does_not_take_a_fresh_claim(tmp_path, dead_owner):
             assert not other
 
 
-def test_living_thief_has_the_right_alone(tmp_path, dead_owner):
+def test_living_thief_has_the_right_alone(tmp_path, dead_owner, plant, claim_file):
     here = Owner.current()
     path = claim_file(tmp_path)
     plant(path, dead_owner, token="old")
@@ -140,7 +121,7 @@ def test_heartbeat_keeps_it_fresh(tmp_path):
         assert path.stat().st_mtime > plant_s + 500
 
 
-def test_lost_claim_is_left_to_its_new_owner(tmp_path):
+def test_lost_claim_is_left_to_its_new_owner(tmp_path, plant):
     with claim(tmp_path, "a"):
         path = next((tmp_path / ".claims").iterdir())
         plant(path, ("elsewhere", 1, 0), token="theirs")
@@ -148,7 +129,7 @@ def test_lost_claim_is_left_to_its_new_owner(tmp_path):
 
 
 @pytest.mark.parametrize("dead", [False, True])
-def test_processes_do_each_trial_exactly_once(tmp_path, dead_owner, dead):
+def test_processes_do_each_trial_exactly_once(tmp_path, dead_owner, dead, plant, claim_file):
     if dead:
         for number in range(30):
             plant(claim_file(tmp_path, f"t{number}"), dead_owner)
