@@ -23,12 +23,10 @@ from . import media
 from .child import ask
 from .config import DEFAULT_FEATURES, PATCH_FEATURES
 from .extract import extract_video
-from .faces import follow_faces
 from .ffmpeg_arguments import to_cut
-from .follow import Followers
 from .jobs import Job
 from .patches import patches
-from .search import FaceSearch
+from .picture import detected_faces
 from .toolbox import Toolbox
 
 _FRAMES_IN_MEMORY_BYTES = 1 << 30
@@ -133,11 +131,7 @@ def _held(info: media.VideoInfo) -> list[media.FrameBatch]:
 
 
 def _crops(batches: Sequence[media.FrameBatch], info: media.VideoInfo, tools: Toolbox) -> list[NDArray[np.uint8]]:
-    if tools.networks.detector is None:
-        raise ValueError("faces are not detected with these settings")
-    followers = Followers(tools.config.face, (info.width_px, info.height_px))
-    search = FaceSearch(tools.networks.detector, followers, tools.config.detect_every)
-    return [group[0].pixels for group in follow_faces(batches, search)]
+    return [group[0].pixels for group in detected_faces(batches, info, tools.config.face, tools)]
 
 
 def _patches(info: media.VideoInfo, time_s: NDArray[np.float64], tools: Toolbox) -> list[NDArray[np.float32]]:

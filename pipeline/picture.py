@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from . import media
 from .ahead import ahead
-from .config import CROP_PX
+from .config import CROP_PX, FacePolicy
 from .faces import FaceCrops, aligned_crops, follow_faces, unseen
 from .follow import Followers
 from .jobs import Job, Progress
@@ -50,7 +50,7 @@ def read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path,
         ahead(reader, reader.kill) as batches,
     ):
         noted = _noting_times(batches, times, lambda frames, at_s: progress("picture", frames, at_s, info.duration_s))
-        for group in _detected_faces(noted, info, job, tools) if detecting else _given_faces(noted, job, problems):
+        for group in detected_faces(noted, info, job.face, tools) if detecting else _given_faces(noted, job, problems):
             people.take(group)
     ending = reader.ending
     more = len(problems) - _PROBLEMS_NAMED
@@ -96,14 +96,15 @@ class _People:
         self._arrivals.append({name: Arrivals(spool) for name, spool in spools.items()})
 
 
-def _detected_faces(
-    batches: Iterable[media.FrameBatch], info: media.VideoInfo, job: Job, tools: Toolbox
+def detected_faces(
+    batches: Iterable[media.FrameBatch], info: media.VideoInfo, face: FacePolicy, tools: Toolbox
 ) -> Iterator[list[FaceCrops]]:
+    """Crops of each followed person, batch by batch. Raises ValueError where no detector was wanted."""
     from .search import FaceSearch  # noqa: PLC0415 - torch only where it is used
 
     if tools.networks.detector is None:
         raise ValueError("visual features without aligned crops need a face detector")
-    followers = Followers(job.face, (info.width_px, info.height_px))
+    followers = Followers(face, (info.width_px, info.height_px))
     return follow_faces(batches, FaceSearch(tools.networks.detector, followers, tools.config.detect_every))
 
 

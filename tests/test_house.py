@@ -1,5 +1,6 @@
 """The rules that make the repository root the package `avfuse`."""
 
+import re
 import subprocess
 import sys
 import zipfile
@@ -34,6 +35,16 @@ def test_every_folder_with_modules_is_a_package():
 
 def test_no_other_module_at_the_root():
     assert {path.name for path in ROOT.glob("*.py")} == {"__init__.py", "__main__.py", "cli.py"}
+
+
+def test_what_a_module_says_it_is_tested_by_is_there():
+    tests = {path.name for path in (ROOT / "tests").rglob("*.py")}
+    wrong = []
+    for path in (path for room in ROOMS for path in (ROOT / room).rglob("*.py")):
+        _, said, rest = path.read_text().partition("Tested by ")
+        named = re.findall(r"tests/[\w/]*(?:\.py)?|test_\w+\.py", rest.partition('"""')[0]) if said else []
+        wrong += [(path.name, name) for name in named if name not in tests and not (ROOT / name).exists()]
+    assert wrong == []
 
 
 def test_tests_are_no_package():

@@ -79,9 +79,11 @@ def claim_file() -> Callable[..., Path]:
     """The file of a claim, which is gone by then."""
 
     def make(store: Path, trial: str = "a") -> Path:
+        before = set(store.glob(".claims/*"))
         with claim(store, trial) as mine:
             assert mine
-            return next((store / ".claims").iterdir())
+            (path,) = set(store.glob(".claims/*")) - before
+            return path
 
     return make
 

@@ -150,9 +150,7 @@ def begin(draw, whole, root, words, runs, cli):
 
 def kill(draw, started, seconds, root):
     """At a moment drawn; a run that is aimed at a step ends by itself, or is done before it comes to it."""
-    if draw.kind == "workers" and not started[0].wait_for_work(root):
-        return
-    if draw.kind != "workers" and draw.aimed:
+    if not (started[0].wait_for_work(root) if draw.kind == "workers" else not draw.aimed):
         return
     time.sleep(draw.rng.uniform(0, seconds))
     for run in started:
