@@ -57,6 +57,11 @@ COMMANDS = {
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
 
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words as they were typed: results name the command line they are of."""
+        ctx.meta["avfuse.words"] = tuple(args)
+        return super().parse_args(ctx, args)
+
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
         return list(COMMANDS)

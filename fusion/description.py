@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -29,17 +29,25 @@ _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Features:
-    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality."""
+    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality.
+
+    `trials`: of each its `fingerprint` and the `sha256` of its rows; `made`: {fingerprint: settings and weights}.
+    """
 
     store: str
     fingerprints: Mapping[str, int]
     untrained: tuple[str, ...]
     widths: Mapping[str, int]
+    trials: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256."""
+    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256.
+
+    `labels`: the sha256 of each trial's own.
+    """
 
     config: TrainConfig
     fold: Fold
@@ -47,6 +55,7 @@ class Description:
     features: Features
     annotations: str
     labels_sha256: str
+    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 def is_empty(folder: Path) -> bool:
@@ -62,7 +71,7 @@ def write_description(folder: Path, described: Description, environment: Mapping
         for name in filter(_TEMPORARY.fullmatch, names):
             Path(here, name).unlink()
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
-    write_json(folder / "fold.json", {**asdict(described.fold), **labels})
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
     write_json(folder / "features.json", asdict(described.features))
     write_json(folder / "statistics.json", statistics_json(described.statistics))
     write_json(folder / "environment.json", environment)
@@ -85,6 +94,7 @@ def read_description(folder: Path) -> Description:
             features=Features(**{**features, "untrained": tuple(features["untrained"])}),
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
+            labels=fold.get("labels", {}),
         )
         widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
         if widths != described.features.widths:

@@ -24,8 +24,10 @@ from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
 from ..features_store.store import FeatureStore
+from .checkpoint import clear_results
 from .config import RunConfig, TrainConfig
-from .crossval import Planned, begin_run, do_run, still_to_do
+from .crossval import Planned, begin_run, differing, do_run, refusal, still_to_do, without_features
+from .environment import environment
 from .experiment import Experiment, open_experiment
 from .in_hand import in_hand
 from .manifest import Manifest
@@ -66,6 +68,7 @@ class TrainWork:
     """What is done for each run, in whatever process: it travels to every worker.
 
     `at`: the folder that paths are relative to, for the processes of a cluster; None in the call's own process.
+    `replace`: a folder that holds another run begins anew. `command`: the line that was typed.
     """
 
     store: str
@@ -79,6 +82,8 @@ class TrainWork:
     tensorboard: bool
     alone: bool
     at: Path | None = None
+    replace: bool = False
+    command: str = ""
 
     def name(self, job: Planned) -> str:
         """Fold and seed; of a lone run also how to go on with it, which a second call does not do by itself."""
@@ -113,7 +118,16 @@ class TrainWork:
         planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
         with alone_in_process(pulse), threads(self.run.threads), in_hand(planned.folder) as mine:
             try:
-                if not mine or not still_to_do([planned], resume=True):
+                if not mine:
+                    return None
+                told = differing([planned], lambda folds: experiment.checked, self.run)
+                if self.allow_other:
+                    told = without_features(told)
+                if told and not self.replace:
+                    raise ValueError(refusal(told))
+                if told:
+                    clear_results(planned.folder)
+                if not still_to_do([planned], resume=True, anew=told):
                     return None
                 outcome = self._train(store, experiment, planned, pulse)
             except ValueError as error:
@@ -125,7 +139,8 @@ class TrainWork:
 
     def _train(self, store: FeatureStore, experiment: Experiment, planned: Planned, pulse: Pulse) -> Outcome:
         """One run with its bar, pictures and predictions."""
-        described = begin_run(planned, experiment, self.run, self.allow_other)
+        made = environment(experiment.data, self.run, self.command)
+        described = begin_run(planned.folder, experiment.describe(planned.config, planned.fold), made)
         watcher = make_watcher(planned.name, planned.config.max_epochs, planned.folder, self.tensorboard, pulse=pulse)
         try:
             keep = partial(self._keep, store, experiment, planned)

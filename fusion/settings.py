@@ -55,10 +55,21 @@ def from_json(found: Mapping[str, Any]) -> TrainConfig:
 
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """What differs, as `key: one → other`."""
+    """What differs, as `key: <one> in the run, <other> now`."""
     first, second = ({**asdict(each), **asdict(each.model)} for each in (one, other))
     names = [name for name in first | second if name != "model"]
-    return [f"{n}: {first.get(n)} → {second.get(n)}" for n in names if first.get(n) != second.get(n)]
+    return [
+        f"{name}: {spelled(first.get(name))} in the run, {spelled(second.get(name))} now"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written in `--set`; one that is not there is `none`."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _settings_of(settings: TrainConfig | ModelSettings) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -74,6 +74,16 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
     _check_different(trials)
     unlabelled = set(everything) - {stored[name] for name in corpus.files if name in stored}
     return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
+
+
+def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
+    """The same trials by their names in the store: the one naming of all results."""
+    return {source.stored: replace(source, name=source.stored) for source in trials.values()}
+
+
+def label_name(corpus: Corpus, stored: str) -> str | None:
+    """What the labels call a trial of the store: its name there, or the last part of it; None without labels."""
+    return next((name for name in (stored, stored.rpartition("/")[2]) if name in corpus.files), None)
 
 
 def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
