@@ -13,8 +13,8 @@ from ..batch.stopping import Stop, listening
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
+from ..features_store.provenance import command_line
 from .options import run_config, train_options
-from .provenance import command_line
 
 if TYPE_CHECKING:
     from ..features_store.corpus import Corpus
@@ -51,6 +51,7 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     from .crossval import plan_runs, shard_of, still_to_do
     from .experiment import check_experiment
     from .fold_options import manifest_of
+    from .result_folder import check_place
 
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config = _config(options)
@@ -58,6 +59,7 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     corpus, manifest = manifest_of(**{name: options[name] for name in fold_words})
     numbers = [fold.number for fold in manifest.folds] if options["fold"] is None else [options["fold"]]
     seeds = range(config.seed, config.seed + options["seeds"])
+    check_place(options["out"], corpus)
     whole = plan_runs(options["out"], numbers, seeds, config)
     runs = shard_of(whole, *options["shard"])
 
@@ -201,7 +203,8 @@ def _tell_results(
 ) -> None:
     from .crossval import sum_up, table_lines
 
-    if several and (result := sum_up(options["out"], done, _Earlier(done, check, config, options))) is not None:
+    earlier = _Earlier(done, check, config, options)
+    if several and (result := sum_up(options["out"], done, earlier)) is not None:
         click.echo("\n".join(table_lines(result)), err=options["as_json"])
     if options["as_json"]:
         click.echo(json.dumps(_results(done)))

@@ -9,6 +9,8 @@ Tested by tests/fusion/test_crossval.py.
 from __future__ import annotations
 
 import json
+import os
+import re
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -16,6 +18,7 @@ from typing import Any
 
 from ..batch.shards import balanced
 from ..features_store.disk import replace_file
+from ..features_store.provenance import made
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description
@@ -31,9 +34,13 @@ from .fold_scores import (
 )
 from .identity import Differences, data_differences, setting_differences
 from .in_hand import is_in_hand
+from .manifest import some
 from .settings import differences
 from .tables import markdown_table, text_table
 from .train import Outcome, Watcher, train
+
+_OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
+_SEED = re.compile(r"seed\d+")
 
 
 @dataclass(frozen=True)
@@ -51,15 +58,29 @@ class Planned:
 
 
 def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[Planned]:
-    """The runs of a call, fold by fold. Raises ValueError where several are to go into the folder of one."""
+    """The runs of a call, fold by fold.
+
+    Raises ValueError where several are to go into the folder of one, or beside files that are of no runs.
+    """
     alone = len(folds) == len(seeds) == 1
     if not alone and (out / "config.json").is_file():
         raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
+    if not alone and (others := _files_of_others(out)):
+        raise ValueError(f"{out} holds other files and no runs ({some(others)}); name another --out")
     return [
         Planned(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
         for fold in folds
         for seed in seeds
     ]
+
+
+def _files_of_others(out: Path) -> list[str]:
+    """What a folder holds that is of no runs; nothing where earlier calls have left runs in it."""
+    if any(out.glob("fold*/seed*/config.json")):
+        return []
+    within = [path for path in out.glob("fold*/*") if not (_SEED.fullmatch(path.name) and is_empty(path))]
+    beside = [path for path in out.glob("*") if not _OF_A_GRID.fullmatch(path.name)]
+    return sorted(path.relative_to(out).as_posix() for path in (*beside, *within))
 
 
 def shard_of(runs: Sequence[Planned], index: int, count: int) -> list[Planned]:
@@ -191,9 +212,12 @@ def sum_up(out: Path, runs: Sequence[Planned], others: Callable[[], Sequence[Pla
     again after it has written, so that the last one to write has seen all runs.
     """
     written: dict[str, str] = {}
+    about = made()
     while every := list({(run.fold, run.config.seed): run for run in [*others(), *runs]}.values()):
-        result = cross_validation(score_of(run) for run in every)
-        files = dict(_files(result))
+        described = [read_description(run.folder) for run in every]
+        untrained = sorted({name for run in described for name in run.features.untrained})
+        result = cross_validation((score_of(run) for run in every), untrained)
+        files = dict(_files(result, {**about, **_data_of(out, every, described), "UNTRAINED": untrained}))
         if files == written:
             return result
         for name, content in files.items():
@@ -216,14 +240,25 @@ def finished_below(out: Path, config: TrainConfig) -> list[Planned]:
 
 def table_lines(result: CrossValidation) -> list[str]:
     """The table as text."""
-    return [result.title, *text_table(cross_validation_cells(result))]
+    return [result.title, *text_table(cross_validation_cells(result)), *result.warnings]
 
 
-def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
+def _files(result: CrossValidation, about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     yield "crossval.txt", "\n".join([*table_lines(result), ""])
-    yield "crossval.md", f"{result.title}\n\n{markdown_table(cross_validation_cells(result))}"
+    table = markdown_table(cross_validation_cells(result))
+    yield "crossval.md", "\n\n".join([result.title, table, *(f"{line}\n" for line in result.warnings)])
     yield "crossval.csv", cross_validation_csv(result)
-    yield "crossval.json", json.dumps(cross_validation_json(result), indent=1) + "\n"
+    yield "crossval.json", json.dumps({**cross_validation_json(result), "made": about}, indent=1) + "\n"
+
+
+def _data_of(out: Path, runs: Sequence[Planned], described: Sequence[Description]) -> dict[str, Any]:
+    """What the runs of a table have learned from."""
+    return {
+        "runs": [os.path.relpath(run.folder, out) for run in runs],
+        "store": sorted({run.features.store for run in described}),
+        "annotations": sorted({run.annotations for run in described}),
+        "smoothing": "none",
+    }
 
 
 def _found(run: Planned) -> Description:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +27,7 @@ from .models.build import build
 from .progress import shown
 from .smoothing import Smoothing, smooth
 from .sources import TrialSource
-from .stitch import by_trial, predict
+from .stitch import by_trial, predict, valid_by_trial
 
 Rows = NDArray[np.float32]
 
@@ -43,10 +43,14 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Predictions:
-    """{trial: [T, C]} of the tasks `columns`, in [-1, 1]."""
+    """{trial: [T, C]} of the tasks `columns`, in [-1, 1].
+
+    `valid` {trial: bool [T]}: rows with a feature, of those that the runs use, that was computed from real media.
+    """
 
     columns: tuple[str, ...]
     trials: Mapping[str, Rows]
+    valid: Mapping[str, NDArray[np.bool_]]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -105,12 +109,15 @@ def predict_with(
     Runs of one modality list share one reading of the store. Tasks are averaged each over the runs that have it.
     """
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
+    valid: dict[str, NDArray[np.bool_]] = {}
     by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)
     for run in runs:
         by_modalities[run.described.config.modalities].append(run)
     for modalities, alike in by_modalities.items():
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
         data = load(store, {name: sources[name] for name in names}, modalities, room, shown)
+        for name, real in valid_by_trial(data, names).items():
+            valid[name] = real | valid.get(name, False)
         for run in alike:
             _check_widths(run, data)
             config, trials = run.described.config, wanted[run.folder]
@@ -128,10 +135,10 @@ def predict_with(
             f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
         )
     means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
-    return Predictions(columns, means)
+    return Predictions(columns, means, {name: valid[name] for name in means})
 
 
 def smoothed(predictions: Predictions, smoothing: Smoothing) -> Predictions:
     """Predictions smoothed over time, clipped again to [-1, 1]."""
     trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
-    return Predictions(predictions.columns, trials)
+    return replace(predictions, trials=trials)

@@ -101,7 +101,7 @@ def check_experiment(
             "or say --allow-other-features"
         )
     untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
-    features = Features(_place(store), fingerprints, untrained, {}, seen, made)
+    features = Features(place_of(store), fingerprints, untrained, {}, seen, made)
     return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(_notes(matched)))
 
 
@@ -161,7 +161,7 @@ def _counted(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
     return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
 
 
-def _place(store: FeatureStore) -> str:
+def place_of(store: FeatureStore) -> str:
     """Where the store is, from whatever folder it is looked for again."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
 

@@ -7,6 +7,7 @@ Tested by tests/fusion/test_grid.py.
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -19,6 +20,7 @@ from ..batch.loop import Listener, run_jobs
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Pulse
+from ..features_store.clock import fit_time
 from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
@@ -36,6 +38,7 @@ from .pictures import draw_history, draw_predictions
 from .prediction_files import write_prediction
 from .progress import shown, silent
 from .report import report_lines
+from .stitch import valid_by_trial
 from .train import Outcome, best_row
 from .watch import make_watcher
 
@@ -151,8 +154,12 @@ class TrainWork:
     def _keep(self, store: FeatureStore, experiment: Experiment, planned: Planned, outcome: Outcome) -> None:
         """Predictions of the validation trials, and pictures."""
         outputs = planned.config.outputs
+        for name in ("predictions", "plots"):  # of fewer epochs
+            shutil.rmtree(planned.folder / name, ignore_errors=True)
+        valid = valid_by_trial(experiment.data, outcome.predictions)
         for name, rows in outcome.predictions.items():
-            write_prediction(planned.folder / "predictions", name, outputs, rows)
+            time_s = fit_time(store[name].time_s, len(rows))
+            write_prediction(planned.folder / "predictions", name, outputs, rows, time_s, valid[name])
         if self.plots:
             sources = [experiment.data.sources[name] for name in outcome.predictions]
             draw_history(planned.folder, outcome.history)

@@ -50,7 +50,7 @@ def from_json(found: Mapping[str, Any]) -> TrainConfig:
     own.pop("model", None)
     if not isinstance(model, dict) or set(own) - {"preset"} != set(_settings_of(base)):
         raise ValueError("its settings are those of another avfuse")
-    told = {key: _spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
+    told = {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
     return with_settings(base, told)
 
 
@@ -107,10 +107,6 @@ def _told(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return "numbers parted by commas" if get_args(kind)[0] is int else "names parted by commas"
     return names.get(kind) or f"one of {', '.join(get_args(kind))}"
-
-
-def _spelled(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: Any) -> Any:
