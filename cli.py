@@ -113,6 +113,7 @@ def demo(out: Path) -> None:
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """
     from avfuse.features_store.errors import clean_errors
+    from avfuse.features_store.provenance import check_place
     from avfuse.pipeline import demo as real
 
     planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
@@ -121,6 +122,7 @@ def demo(out: Path) -> None:
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")

@@ -20,6 +20,7 @@ import click
 
 from .. import __version__
 from .disk import replace_file
+from .schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
 WORDS = "avfuse.words"  # where the command line is kept in click's context
@@ -42,9 +43,37 @@ def side_car(path: Path) -> Path:
     return path.with_name(f"{path.name}.{MADE_FILE}")
 
 
+def check_place(out: Path) -> None:
+    """Raise ValueError where `out` is a store, or lies in one."""
+    folder = out.absolute()
+    for above in (folder, *folder.parents):
+        node = above / NODE_FILE
+        if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
+            raise ValueError(f"{out} lies in the store {above}; name another place")
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError where a file is there that avfuse has not written, or that was changed since."""
+    check_place(path)
+    if not path.exists():
+        return
+    try:
+        told = json.loads(side_car(path).read_bytes())
+        ours = told["sha256"] == sha256_of(path.read_bytes())
+    except (OSError, ValueError, LookupError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{path} is there already, and is not as avfuse wrote it; remove it, or name another file")
+
+
+def sha256_of(content: bytes) -> str:
+    """Sha256 of these bytes, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
 def write_with_side_car(path: Path, content: bytes, about: Mapping[str, Any]) -> None:
     """Replace a file and its side-car, which tells by its sha256 which content it is of. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"file": path.name, "sha256": hashlib.sha256(content).hexdigest(), "made": dict(about)}
+    told = {"file": path.name, "sha256": sha256_of(content), "made": dict(about)}
     replace_file(side_car(path), (json.dumps(told, indent=1) + "\n").encode())
     replace_file(path, content)

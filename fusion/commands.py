@@ -13,7 +13,7 @@ from ..batch.stopping import Stop, listening
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.provenance import command_line
+from ..features_store.provenance import check_place, command_line
 from .options import run_config, train_options
 
 if TYPE_CHECKING:
@@ -51,7 +51,7 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     from .crossval import plan_runs, shard_of, still_to_do
     from .experiment import check_experiment
     from .fold_options import manifest_of
-    from .result_folder import check_place
+    from .result_folder import check_among_labels
 
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config = _config(options)
@@ -59,7 +59,8 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     corpus, manifest = manifest_of(**{name: options[name] for name in fold_words})
     numbers = [fold.number for fold in manifest.folds] if options["fold"] is None else [options["fold"]]
     seeds = range(config.seed, config.seed + options["seeds"])
-    check_place(options["out"], corpus)
+    check_place(options["out"])
+    check_among_labels(options["out"], corpus)
     whole = plan_runs(options["out"], numbers, seeds, config)
     runs = shard_of(whole, *options["shard"])
 

@@ -240,11 +240,11 @@ def finished_below(out: Path, config: TrainConfig) -> list[Planned]:
 
 def table_lines(result: CrossValidation) -> list[str]:
     """The table as text."""
-    return [result.title, *text_table(cross_validation_cells(result)), *result.warnings]
+    return [result.title, *text_table(cross_validation_cells(result))]
 
 
 def _files(result: CrossValidation, about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "crossval.txt", "\n".join([*table_lines(result), ""])
+    yield "crossval.txt", "\n".join([*table_lines(result), *result.warnings, ""])
     table = markdown_table(cross_validation_cells(result))
     yield "crossval.md", "\n\n".join([result.title, table, *(f"{line}\n" for line in result.warnings)])
     yield "crossval.csv", cross_validation_csv(result)

@@ -24,7 +24,7 @@ from .experiment import fingerprints_of, labels_digest, place_of
 from .manifest import some
 from .prediction_files import write_prediction
 from .report import Report, report
-from .result_folder import check_place
+from .result_folder import check_among_labels
 from .smoothing import Smoothing, parse_smoothing
 from .sources import TrialSource, label_name, match_trials, named_by_store, unlabelled
 
@@ -75,7 +75,7 @@ def evaluate_runs(
     opened = FeatureStore(store or _common({run.described.features.store for run in runs}, "--store"))
     corpus = open_corpus(annotations or Path(_common({run.described.annotations for run in runs}, "--annotations")))
     if out is not None:
-        check_place(out, corpus)
+        check_among_labels(out, corpus)
     _say_untrained(opened, tell)
     names = sorted({name for run in runs for name in run.described.fold.validation})
     label_of = {name: label for name in names if (label := label_name(corpus, name))}

@@ -57,7 +57,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A line a fold, and one over all folds; `untrained` features of random networks that the runs have learned from."""
+    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from."""
 
     folds: tuple[Row, ...]
     mean: Row

@@ -115,7 +115,7 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
 def predict(**options: Any) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from .evaluate import predict_store
-    from .result_folder import check_place, earlier_files, result_folder
+    from .result_folder import earlier_files, result_folder
     from .submission import check_out, write_submission
 
     out, submission, sample = options["out"], options["submission"], options["sample"]
@@ -125,7 +125,6 @@ def predict(**options: Any) -> None:
         raise click.UsageError("name --out, or --submission and --sample")
     earlier = earlier_files(out) if out is not None else []
     if submission is not None:
-        check_place(submission)
         check_out(submission, sample)
     found = predict_store(
         options["runs"],

@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..features_store.corpus import Corpus
-from ..features_store.provenance import MADE_FILE
-from ..features_store.schema import FORMAT_KEY, NODE_FILE
+from ..features_store.provenance import MADE_FILE, check_place
 from ..features_store.scratch import SCRATCH, scratch_directory, sweep_scratch
 from .json_files import write_json
 from .manifest import some
@@ -26,14 +25,9 @@ _FILES = "files"
 _ENOUGH = 50
 
 
-def check_place(out: Path, corpus: Corpus | None = None) -> None:
-    """Raise ValueError where `out` lies in a store, or among the labels of a corpus, whose every text file is one."""
-    folder = out.absolute()
-    for above in (folder, *folder.parents):
-        node = above / NODE_FILE
-        if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
-            raise ValueError(f"{out} lies in the store {above}; name another --out")
-    if corpus is not None and corpus.sets is None and folder.resolve().is_relative_to(corpus.root.resolve()):
+def check_among_labels(out: Path, corpus: Corpus) -> None:
+    """Raise ValueError where `out` lies among labels without the challenge's folder: each text file there is one."""
+    if corpus.sets is None and out.resolve().is_relative_to(corpus.root.resolve()):
         raise ValueError(
             f"{out} lies in the annotations {corpus.root}, where it would count as labels; name another --out"
         )

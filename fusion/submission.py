@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.provenance import made, side_car, write_with_side_car
+from ..features_store.provenance import check_file, made, write_with_side_car
 from .prediction_files import DECIMALS, writable
 
 HEADER = "image_location,valence,arousal"
@@ -63,11 +63,10 @@ class SubmissionReport:
 
 
 def check_out(out: Path, sample: Path) -> None:
-    """Raise ValueError where `out` is the sample, or a file that is no submission of ours."""
+    """Raise ValueError where `out` is the sample, or another file that avfuse has not written."""
     if out.exists() and out.samefile(sample):
         raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
-    if out.exists() and not side_car(out).exists():
-        raise ValueError(f"{out} is there already and no submission that avfuse wrote; name another file")
+    check_file(out)
 
 
 def write_submission(
