@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..features_store.clock import fit_time
-from ..features_store.corpus import open_corpus
+from ..features_store.corpus import label_name, open_corpus
 from ..features_store.provenance import made
 from ..features_store.status import untrained_features, untrained_line
 from ..features_store.store import FeatureStore
@@ -26,7 +25,7 @@ from .prediction_files import write_prediction
 from .report import Report, report
 from .result_folder import check_among_labels
 from .smoothing import Smoothing, parse_smoothing
-from .sources import TrialSource, label_name, match_trials, named_by_store, unlabelled
+from .sources import TrialSource, frame_times, match_trials, named_by_store, unlabelled
 
 Tell = Callable[[str], None]
 
@@ -43,7 +42,7 @@ class Results:
     def write(self, folder: Path) -> None:
         """One file a trial in this folder."""
         for name, rows in self.predictions.trials.items():
-            time_s = fit_time(self.store[self.sources[name].stored].time_s, len(rows))
+            time_s = frame_times(self.store, self.sources[name])
             write_prediction(folder, name, self.predictions.columns, rows, time_s, self.predictions.valid[name])
 
 

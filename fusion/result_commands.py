@@ -64,9 +64,14 @@ def evaluate(**options: Any) -> None:
         predictions = found.predictions
         with result_folder(out, found.made) as folder:
             found.write(folder / "predictions")
-            sources = list(found.sources.values())
             draw_predictions(
-                folder / "plots", found.store, sources, predictions.trials, predictions.columns, found.report
+                folder / "plots",
+                found.store,
+                list(found.sources.values()),
+                predictions.trials,
+                predictions.columns,
+                found.report,
+                found.made,
             )
             write_json(folder / "report.json", _as_json(found))
         _tell_replaced(out, earlier)

@@ -7,6 +7,7 @@ Tested by tests/fusion/test_grid.py.
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -20,11 +21,11 @@ from ..batch.loop import Listener, run_jobs
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Pulse
-from ..features_store.clock import fit_time
 from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
+from ..features_store.provenance import made
 from ..features_store.store import FeatureStore
 from .checkpoint import clear_results
 from .config import RunConfig, TrainConfig
@@ -38,6 +39,7 @@ from .pictures import draw_history, draw_predictions
 from .prediction_files import write_prediction
 from .progress import shown, silent
 from .report import report_lines
+from .sources import frame_times
 from .stitch import valid_by_trial
 from .train import Outcome, best_row
 from .watch import make_watcher
@@ -158,12 +160,22 @@ class TrainWork:
             shutil.rmtree(planned.folder / name, ignore_errors=True)
         valid = valid_by_trial(experiment.data, outcome.predictions)
         for name, rows in outcome.predictions.items():
-            time_s = fit_time(store[name].time_s, len(rows))
+            time_s = frame_times(store, experiment.data.sources[name])
             write_prediction(planned.folder / "predictions", name, outputs, rows, time_s, valid[name])
         if self.plots:
+            features = experiment.checked.features
+            about = made(
+                command=self.command,
+                runs=[os.path.abspath(planned.folder)],
+                store=features.store,
+                annotations=experiment.checked.annotations,
+                smoothing="none",
+                UNTRAINED=features.untrained,
+            )
             sources = [experiment.data.sources[name] for name in outcome.predictions]
-            draw_history(planned.folder, outcome.history)
-            draw_predictions(planned.folder / "plots", store, sources, outcome.predictions, outputs, outcome.report)
+            draw_history(planned.folder, outcome.history, about)
+            folder, predictions = planned.folder / "plots", outcome.predictions
+            draw_predictions(folder, store, sources, predictions, outputs, outcome.report, about)
 
 
 def do_runs(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.clock import fit_time
 from ..features_store.corpus import Corpus, is_timed, labels_of
 from ..features_store.schema import TIME
 from ..features_store.store import FeatureStore
@@ -81,16 +82,23 @@ def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
     return {source.stored: replace(source, name=source.stored) for source in trials.values()}
 
 
-def label_name(corpus: Corpus, stored: str) -> str | None:
-    """What the labels call a trial of the store: its name there, or the last part of it; None without labels."""
-    return next((name for name in (stored, stored.rpartition("/")[2]) if name in corpus.files), None)
+def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
+    """Times of a trial's T rows, s; those beyond the video go on at its mean step.
+
+    Raises ValueError where the trial, or its times, are not in the store.
+    """
+    try:
+        time_s = store[source.stored].time_s
+    except KeyError as error:  # removed since its rows were read, or without times
+        raise ValueError(error.args[0]) from error
+    return fit_time(time_s, source.rows)
 
 
 def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
     """Every trial of the store with these modalities, without labels; and the names of the others."""
     trials, others = {}, []
     for name, trial in store.items():
-        if set(modalities) <= set(trial):
+        if {TIME, *modalities} <= set(trial):
             rows = trial.rows
             trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
         else:

@@ -20,7 +20,7 @@ def test_what_is_made_names_version_command_and_more():
 
 
 def test_the_command_line_can_be_typed_again(monkeypatch, tmp_path):
-    import avfuse.cli as cli
+    from avfuse import cli
 
     heard = []
 
