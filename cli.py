@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from avfuse import __version__
+from avfuse.features_store.result_files import WORDS, check_place
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -59,7 +60,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember the words as they were typed: results name the command line they are of."""
-        ctx.meta["avfuse.words"] = tuple(args)
+        ctx.meta[WORDS] = tuple(args)
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -113,7 +114,6 @@ def demo(out: Path) -> None:
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """
     from avfuse.features_store.errors import clean_errors
-    from avfuse.features_store.provenance import check_place
     from avfuse.pipeline import demo as real
 
     planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"

@@ -13,7 +13,7 @@ from ..batch.stopping import Stop, listening
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.provenance import check_place, command_line
+from ..features_store.result_files import check_place, command_line
 from .options import run_config, train_options
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from typing import Any
 
 from ..batch.shards import balanced
 from ..features_store.disk import replace_file
-from ..features_store.provenance import made
+from ..features_store.result_files import made
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description

@@ -5,7 +5,7 @@ Tested by tests/fusion/test_ensemble.py.
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +20,9 @@ from .batches import Batches
 from .checkpoint import read_weights
 from .config import COLUMNS, RunConfig
 from .data import Dataset, load
-from .description import Description, read_description
+from .description import Description, read_description, unlike
 from .devices import Room
-from .experiment import fingerprints_of
+from .experiment import features_of
 from .models.build import build
 from .progress import shown
 from .smoothing import Smoothing, smooth
@@ -78,14 +78,17 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
 
 def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
     """Raise ValueError where the store's features have other settings or weights than those the run has seen."""
-    seen = set(run.described.features.fingerprints)
-    other = {name: count for name, count in fingerprints_of(store, trials).items() if name not in seen}
+    seen = run.described.features
+    here, made = features_of(store, trials, run.described.config.modalities)
+    other = Counter(each["fingerprint"] for each in here.values() if each["fingerprint"] not in seen.fingerprints)
     if other:
-        told = f"{run.folder} has learned from features {', '.join(n[:12] for n in sorted(seen))}"
-        here = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.items())
+        learned, (now, _) = next(iter(seen.fingerprints)), *other.most_common(1)
+        named = unlike(seen.made.get(learned, {}), made[now], "in the run", "in the store")
+        told = f"{run.folder} has learned from features {', '.join(name[:12] for name in sorted(seen.fingerprints))}"
+        count = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.most_common())
         raise ValueError(
-            f"{told}, but {store.path} holds {here}, of other settings or weights; extract with the same, "
-            "or say --allow-other-features"
+            f"{told}, but {store.path} holds {count}, of other settings or weights{f' ({named})' if named else ''}; "
+            "extract with the same, or say --allow-other-features"
         )
 
 

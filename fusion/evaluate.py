@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 from ..features_store.corpus import label_name, open_corpus
-from ..features_store.provenance import made
+from ..features_store.result_files import made
 from ..features_store.status import untrained_features, untrained_line
 from ..features_store.store import FeatureStore
 from .checkpoint import is_finished
 from .config import RunConfig
 from .devices import Room, room_of
 from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with, smoothed
-from .experiment import fingerprints_of, labels_digest, place_of
+from .experiment import features_of, fingerprints_of, labels_digest, place_of
 from .manifest import some
 from .prediction_files import write_prediction
 from .report import Report, report
@@ -87,6 +87,11 @@ def evaluate_runs(
     found = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}
     held_out = {run.folder: [found[n] for n in run.described.fold.validation if n in found] for run in runs}
     sources = named_by_store(matched.trials)
+    since = "have changed since the runs were trained; scored as they are now"
+    if annotations is None and (relabelled := _relabelled(runs, sources)):
+        tell(f"note: labels of {some(sorted(relabelled))} {since}")
+    if store is None and (remade := _remade(runs, opened, sources)):
+        tell(f"note: features of {some(sorted(remade))} {since}")
     predictions = _predict(runs, opened, sources, held_out, room, run_config, allow_other)
     predictions = smoothed(predictions, smoothing)
     sources = {name: source for name, source in sources.items() if name in predictions.trials}
@@ -110,6 +115,22 @@ def predict_store(
     everything = {run.folder: list(sources) for run in runs}
     predictions = smoothed(_predict(runs, opened, sources, everything, room, run_config, allow_other), smoothing)
     return Results(opened, sources, predictions, _made(runs, opened, sources, smoothing))
+
+
+def _relabelled(runs: Sequence[TrainedRun], sources: Mapping[str, TrialSource]) -> set[str]:
+    """Trials whose labels are no longer those that a run has seen."""
+    now = {name: labels_digest([source]) for name, source in sources.items()}
+    return {n for run in runs for n, seen in run.described.labels.items() if now.get(n, seen) != seen}
+
+
+def _remade(runs: Sequence[TrainedRun], store: FeatureStore, sources: Mapping[str, TrialSource]) -> set[str]:
+    """Trials whose rows are no longer those that a run has seen."""
+    changed = set()
+    for run in runs:
+        now, _ = features_of(store, sources, run.described.config.modalities)
+        before = run.described.features.trials
+        changed |= {name for name in now if before.get(name, now[name])["sha256"] != now[name]["sha256"]}
+    return changed
 
 
 def _made(

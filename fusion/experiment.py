@@ -19,7 +19,7 @@ from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
-from .description import Description, Features
+from .description import Description, Features, unlike
 from .devices import room_of
 from .manifest import Fold, Manifest, some
 from .progress import Progress, silent
@@ -92,10 +92,13 @@ def check_experiment(
         raise ValueError(_nothing_matches(store, names, config.modalities))
     kept = {fold.number: _kept(fold, matched) for fold in wanted}
     trials = named_by_store(matched.trials)
-    seen, made = _features_of(store, trials, config.modalities)
+    seen, made = features_of(store, trials, config.modalities)
     fingerprints = _counted(seen)
     if len(fingerprints) > 1 and not allow_mixed:
         told = ", ".join(f"{name[:12]} ({count} trials)" for name, count in fingerprints.items())
+        (one, first), (other, second), *_ = fingerprints.items()
+        if named := unlike(made[one], made[other], f"in {first} trials", f"in {second}"):
+            told = f"{named}: {told}"
         raise ValueError(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"
@@ -136,7 +139,7 @@ def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int
     return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
 
 
-def _features_of(
+def features_of(
     store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
     """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its making.

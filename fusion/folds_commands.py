@@ -11,7 +11,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import config_option
-from ..features_store.provenance import check_file, made
+from ..features_store.result_files import check_file, made
 from .fold_options import fold_options, manifest_of
 from .manifest import Fold, Manifest, manifest_json, write_manifest
 

@@ -17,13 +17,12 @@ from pathlib import Path
 from typing import Any
 
 from .config import RunConfig, TrainConfig
-from .description import Description
+from .description import Description, unlike
 from .json_files import read_json
 from .manifest import some
 from .settings import differences, spelled
 
 _SHOWN = 12  # letters of a sha256 that tell two apart
-_MOST_SHOWN = 6  # settings of an extraction; a whole other one differs in dozens
 
 
 @dataclass(frozen=True)
@@ -114,20 +113,8 @@ def _features(found: Description, now: Description) -> Iterable[str]:
 
 def _making(one: str, other: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
     """Settings and weights of two extractions that differ; where they are not recorded the fingerprints."""
-    first, second = _flat(before.get(one, {})), _flat(after.get(other, {}))
-    told = [_both(key, first.get(key), second.get(key)) for key in first | second if first.get(key) != second.get(key)]
-    if not told:
-        return _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
-    return ", ".join([*told[:_MOST_SHOWN], *([f"and {len(told) - _MOST_SHOWN} more"] if told[_MOST_SHOWN:] else [])])
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """{a.b: value} of nested objects."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        name = f"{above}{key}"
-        found |= _flat(value, f"{name} ") if isinstance(value, dict) else {name: value}
-    return found
+    told = unlike(before.get(one, {}), after.get(other, {}), "in the run", "now")
+    return told or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
 
 
 def _both(what: str, before: object, after: object) -> str:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..features_store.disk import replace_file
-from ..features_store.provenance import write_with_side_car
+from ..features_store.result_files import write_with_side_car
 
 Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..features_store.corpus import Corpus
-from ..features_store.provenance import MADE_FILE, check_place
+from ..features_store.result_files import MADE_FILE, check_place
 from ..features_store.scratch import SCRATCH, scratch_directory, sweep_scratch
 from .json_files import write_json
 from .manifest import some

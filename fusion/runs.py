@@ -25,7 +25,7 @@ from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
-from ..features_store.provenance import made
+from ..features_store.result_files import made
 from ..features_store.store import FeatureStore
 from .checkpoint import clear_results
 from .config import RunConfig, TrainConfig

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.provenance import check_file, made, write_with_side_car
+from ..features_store.result_files import check_file, made, write_with_side_car
 from .prediction_files import DECIMALS, writable
 
 HEADER = "image_location,valence,arousal"

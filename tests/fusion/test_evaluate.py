@@ -175,6 +175,16 @@ class TestEvaluate:
             )
         assert evaluate(trained, "--annotations", corpus.annotations)["P"] == pytest.approx(1, abs=1e-6)
 
+    def test_what_has_changed_since_is_told(self, corpus, fit, avfuse, tmp_path):
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        assert avfuse("evaluate", "--run", tmp_path / "run").stderr == ""
+        header, *rows = corpus.labels("clip3").read_text().splitlines()
+        corpus.labels("clip3").write_text("\n".join([header, *reversed(rows)]))
+        corpus.rewrite("clip7", voice=corpus.rows("clip7")["voice"] * 2)
+        lines = avfuse("evaluate", "--run", tmp_path / "run").stderr.splitlines()
+        since = "have changed since the runs were trained; scored as they are now"
+        assert lines == [f"note: labels of clip3 {since}", f"note: features of clip7 {since}"]
+
     def test_labels_without_the_trials(self, trained, corpus, avfuse):
         corpus.labels("clip7").unlink()
         told = refused(avfuse("evaluate", "--run", trained, "--annotations", corpus.annotations))
@@ -201,6 +211,18 @@ class TestEvaluate:
         assert "--allow-other-features" in told
         report = evaluate(trained, "--store", corpus.store, "--allow-other-features")
         assert report["P"] == pytest.approx(read_metrics(trained)["P"], abs=1e-6)
+
+    def test_settings_that_differ_are_named(self, corpus, fit, avfuse, tmp_path):
+        for number in range(8):
+            FeatureStore(corpus.store, mode="a").write(
+                f"clip{number}", corpus.rows(f"clip{number}"), {"fingerprint": "f32", "settings": {"precision": "fp32"}}
+            )
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        FeatureStore(corpus.store, mode="a").write(
+            "clip7", corpus.rows("clip7"), {"fingerprint": "f16", "settings": {"precision": "fp16"}}
+        )
+        told = refused(avfuse("evaluate", "--run", tmp_path / "run"))
+        assert "(settings precision: fp32 in the run, fp16 in the store)" in told
 
     def test_features_of_other_weights_that_the_run_does_not_hold_out(self, trained, corpus, evaluate):
         corpus.rewrite("clip0", fingerprint="0123456789abcdef")

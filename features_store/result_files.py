@@ -1,9 +1,9 @@
-"""What results name beside the numbers: the runs, store, labels and smoothing they are of, and who made them.
+"""Files of results: what they are of and who made them, beside the numbers; where they may lie, and replace others.
 
     OUT/made.json             of a folder of files whose format has no place for it
     FILE.made.json            of one such file, with the file's sha256
 
-Tested by tests/features_store/test_provenance.py.
+Tested by tests/features_store/test_result_files.py.
 """
 
 from __future__ import annotations

@@ -8,7 +8,14 @@ import pytest
 from click.testing import CliRunner
 
 from avfuse import __version__
-from avfuse.features_store.provenance import check_file, check_place, command_line, made, side_car, write_with_side_car
+from avfuse.features_store.result_files import (
+    check_file,
+    check_place,
+    command_line,
+    made,
+    side_car,
+    write_with_side_car,
+)
 from avfuse.features_store.store import FeatureStore
 
 
