@@ -136,8 +136,10 @@ def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned], anew: Mapping[P
     short = [planned for planned in runs if planned not in todo and stops_short(planned)]
     if short:
         _say(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on")
-    for planned, told in anew.items():
-        _say(f"note: {told.of(planned.folder)}; it is trained anew")
+    if anew:
+        (planned, told), *more = anew.items()
+        others = f", and so are {len(more)} more of these runs" if more else ""
+        _say(f"note: {told.of(planned.folder)}; it is trained anew{others}")
     _say(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {len(runs) - len(todo)} done before")
 
 

@@ -46,7 +46,7 @@ def evaluate(**options: Any) -> None:
     from .result_folder import earlier_files, result_folder
 
     out = options["out"]
-    earlier = earlier_files(out) if out is not None else []
+    earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(
         options["runs"],
         options["store"],
@@ -62,7 +62,7 @@ def evaluate(**options: Any) -> None:
         from .pictures import draw_predictions
 
         predictions = found.predictions
-        with result_folder(out, found.made) as folder:
+        with result_folder(out, "evaluate", found.made) as folder:
             found.write(folder / "predictions")
             draw_predictions(
                 folder / "plots",
@@ -128,7 +128,7 @@ def predict(**options: Any) -> None:
         raise click.UsageError("--submission and --sample go together")
     if out is None and submission is None:
         raise click.UsageError("name --out, or --submission and --sample")
-    earlier = earlier_files(out) if out is not None else []
+    earlier = earlier_files(out, "predict") if out is not None else []
     if submission is not None:
         check_out(submission, sample)
     found = predict_store(
@@ -142,7 +142,7 @@ def predict(**options: Any) -> None:
     predictions = found.predictions
     told: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
     if out is not None:
-        with result_folder(out, found.made) as folder:
+        with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
         _tell_replaced(out, earlier)
         click.echo(f"{len(predictions.trials)} trials to {out}", err=True)

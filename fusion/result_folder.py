@@ -33,13 +33,13 @@ def check_among_labels(out: Path, corpus: Corpus) -> None:
         )
 
 
-def earlier_files(out: Path) -> list[str]:
-    """Files of an earlier making in `out`, as it tells itself; none in a folder that is new or empty.
+def earlier_files(out: Path, kind: str) -> list[str]:
+    """Files of an earlier making of this kind in `out`, as it tells itself; none in a folder that is new or empty.
 
     Raises ValueError where it holds others, and where `out` lies in a store.
     """
     check_place(out)
-    known = _told(out / MADE_FILE)
+    known = _told(out / MADE_FILE, kind)
     found = (path.relative_to(out).as_posix() for path in _files_below(out))
     ours, others = [], []
     for name in found:
@@ -55,19 +55,22 @@ def earlier_files(out: Path) -> list[str]:
 
 
 @contextmanager
-def result_folder(out: Path, made: Mapping[str, Any]) -> Iterator[Path]:
+def result_folder(out: Path, kind: str, made: Mapping[str, Any]) -> Iterator[Path]:
     """A scratch folder for the files of one making; at the end they are moved to `out`, where earlier ones go.
 
-    An error before that leaves `out` as it was. made.json gets `made` and the names of the files; while they are
+    `kind` is the command's name: results of another one are not replaced. An error leaves `out` as it was. made.json
+    gets `made` and the names of the files; while they are
     moved it says `unfinished`. Raises ValueError as `earlier_files` does, OSError.
     """
     out.mkdir(parents=True, exist_ok=True)
     sweep_scratch(out)
-    earlier = earlier_files(out)
+    earlier = earlier_files(out, kind)
     with scratch_directory(out) as scratch:
         yield scratch
         new = sorted(path.relative_to(scratch).as_posix() for path in _files_below(scratch))
-        write_json(out / MADE_FILE, {"made": made, "unfinished": True, _FILES: sorted({*earlier, *new})})
+        write_json(
+            out / MADE_FILE, {"results": kind, "made": made, "unfinished": True, _FILES: sorted({*earlier, *new})}
+        )
         for name in earlier:
             (out / name).unlink(missing_ok=True)
         for folder in sorted({(out / name).parent for name in earlier} - {out}, reverse=True):
@@ -75,16 +78,16 @@ def result_folder(out: Path, made: Mapping[str, Any]) -> Iterator[Path]:
         for name in new:
             (out / name).parent.mkdir(parents=True, exist_ok=True)
             (scratch / name).replace(out / name)
-    write_json(out / MADE_FILE, {"made": made, _FILES: new})
+    write_json(out / MADE_FILE, {"results": kind, "made": made, _FILES: new})
 
 
-def _told(marker: Path) -> set[str]:
-    """The files that a marker names; none where it is missing or another file."""
+def _told(marker: Path, kind: str) -> set[str]:
+    """The files that a marker names; none where it is missing, of another kind, or another file."""
     try:
         content = json.loads(marker.read_bytes())
     except (OSError, ValueError):
         return set()
-    names = content.get(_FILES) if isinstance(content, dict) and "made" in content else None
+    names = content.get(_FILES) if isinstance(content, dict) and content.get("results") == kind else None
     return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 

@@ -11,7 +11,7 @@ MADE = {"command": "avfuse predict"}
 
 
 def make(out, **files):
-    with result_folder(out, MADE) as folder:
+    with result_folder(out, "predict", MADE) as folder:
         for name, text in files.items():
             path = folder / name.replace("__", "/")
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -25,9 +25,11 @@ def contents(folder):
 class TestFolder:
     def test_it_names_its_files(self, tmp_path):
         make(tmp_path / "out", a="1", b__c="2")
-        assert json.loads((tmp_path / "out/made.json").read_text()) == {"made": MADE, "files": ["a", "b/c"]}
+        assert json.loads((tmp_path / "out/made.json").read_text()) == {
+            "results": "predict", "made": MADE, "files": ["a", "b/c"],
+        }  # fmt: skip
         assert set(contents(tmp_path / "out")) == {"made.json", "a", "b/c"}
-        assert earlier_files(tmp_path / "out") == ["a", "b/c"]
+        assert earlier_files(tmp_path / "out", "predict") == ["a", "b/c"]
 
     def test_the_next_making_replaces_it_whole(self, tmp_path):
         make(tmp_path, a="1", b__c="2", b__d="2")
@@ -48,7 +50,7 @@ class TestFolder:
         """What it had put there is its own, and goes."""
         make(tmp_path, a="1", b="1")
         (tmp_path / "new").write_text("moved")
-        told = {"made": MADE, "unfinished": True, "files": ["a", "b", "new", "never came"]}
+        told = {"results": "predict", "made": MADE, "unfinished": True, "files": ["a", "b", "new", "never came"]}
         (tmp_path / "made.json").write_text(json.dumps(told))
         make(tmp_path, a="2")
         assert set(contents(tmp_path)) == {"made.json", "a"}
@@ -69,7 +71,7 @@ class TestFolder:
     def test_a_list_cannot_name_files_elsewhere(self, tmp_path):
         (tmp_path / "mine").write_text("mine")
         (tmp_path / "out").mkdir()
-        told = {"made": MADE, "files": ["../mine", str(tmp_path / "mine")]}
+        told = {"results": "predict", "made": MADE, "files": ["../mine", str(tmp_path / "mine")]}
         (tmp_path / "out/made.json").write_text(json.dumps(told))
         make(tmp_path / "out", a="1")
         assert (tmp_path / "mine").read_text() == "mine"
@@ -79,7 +81,7 @@ class TestFolder:
         (tmp_path / "out").mkdir()
         (tmp_path / "out/videos").symlink_to(tmp_path / "videos")
         with pytest.raises(ValueError, match="holds other files"):
-            earlier_files(tmp_path / "out")
+            earlier_files(tmp_path / "out", "predict")
 
 
 @pytest.fixture
@@ -126,6 +128,14 @@ def test_results_are_put_into_no_other_folder(small, trained, avfuse, place, com
     told = refused(avfuse(command, "--run", trained, "--store", small.store, "--out", place))
     assert "another" in told
     assert contents(place) == before
+
+
+def test_results_of_the_other_command_are_refused(small, trained, avfuse, tmp_path):
+    words = ("--run", trained, "--store", small.store, "--out", tmp_path / "out")
+    assert avfuse("predict", *words).exit_code == 0
+    before = contents(tmp_path / "out")
+    assert "holds other files" in refused(avfuse("evaluate", *words))
+    assert contents(tmp_path / "out") == before
 
 
 def test_nothing_is_put_into_a_store(small, trained, avfuse, train_words, tmp_path):
