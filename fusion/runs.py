@@ -19,6 +19,7 @@ from ..batch.loop import Listener, run_jobs
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Pulse
+from ..features_store.claims import ClaimLost
 from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
@@ -116,6 +117,8 @@ class TrainWork:
                 if not mine or not still_to_do([planned], resume=True):
                     return None
                 outcome = self._train(store, experiment, planned, pulse)
+            except ClaimLost as error:
+                return Failed(f"{error}; this call has stopped, and writes nothing more there")
             except ValueError as error:
                 return Failed(one_line(error), _wants_memory(error))
         lines = () if self.at is None else tuple(experiment.lines())

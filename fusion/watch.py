@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
+from ..features_store.disk import check_fence
 from .progress import LINE_EVERY_S
 from .tables import number
 
@@ -142,6 +143,7 @@ class TensorBoard:
     """Events below the run's folder."""
 
     def __init__(self, folder: Path) -> None:
+        check_fence()
         self._writer = open_writer(folder)
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
@@ -149,6 +151,7 @@ class TensorBoard:
 
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Write the epoch's numbers."""
+        check_fence()
         for name in _SCALARS:
             if row[name] is not None:
                 self._writer.add_scalar(name, row[name], row["epoch"])
