@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..batch.stopping import Stop, listening
+from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
+from .config import LESS_MEMORY
 from .options import run_config, train_options
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ _say = partial(click.echo, err=True)
 @click.command()
 @train_options
 @clean_errors(WorkerUnfit)
+@torch_errors(LESS_MEMORY)
 def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 

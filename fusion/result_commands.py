@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER
+from .config import LESS_MEMORY
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -33,6 +35,7 @@ _SCREEN_LINES = 30
     help="Folder for report.json, predictions and plots. [default: none]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
 
@@ -108,6 +111,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     help="Trim or pad trials by more than 2 rows to the sample's length. [default: refuse]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def predict(**options: Any) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from .evaluate import predict_store
