@@ -117,6 +117,7 @@ def _do_all(
 def _work(
     todo: Sequence[Planned], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
 ) -> TrainWork:
+    from .optional import usable
     from .runs import TrainWork
     from .watch import wants_tensorboard
 
@@ -128,7 +129,7 @@ def _work(
         config=config,
         run=run_config(options),
         allow_other=options["allow_other_features"],
-        plots=options["plots"],
+        plots=options["plots"] and usable("matplotlib.backends.backend_agg", "pictures"),
         tensorboard=wants_tensorboard(options["tensorboard"]),
         alone=any(planned.folder == options["out"] for planned in todo),
     )

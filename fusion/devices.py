@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 
@@ -60,6 +62,18 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     """Number format of the network's products; nothing changes under fp32."""
     dtype = _AUTOCAST.get(precision)
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def find_compile_cache() -> None:
+    """Let torch.compile keep its work where it may write; by default it also asks for the user's name."""
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(given or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="torchinductor-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 @contextmanager

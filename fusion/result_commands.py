@@ -55,19 +55,21 @@ def evaluate(**options: Any) -> None:
         lambda line: click.echo(line, err=True),
     )
     if options["out"] is not None:
+        from .optional import usable
         from .pictures import draw_predictions
         from .prediction_files import write_prediction
 
         for name, rows in found.predictions.trials.items():
             write_prediction(options["out"] / "predictions", name, found.predictions.columns, rows)
-        draw_predictions(
-            options["out"] / "plots",
-            found.store,
-            found.sources,
-            found.predictions.trials,
-            found.predictions.columns,
-            found.report,
-        )
+        if usable("matplotlib.backends.backend_agg", "pictures"):
+            draw_predictions(
+                options["out"] / "plots",
+                found.store,
+                found.sources,
+                found.predictions.trials,
+                found.predictions.columns,
+                found.report,
+            )
         _write_report(options["out"], found.report)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(found.report)))
