@@ -184,6 +184,13 @@ def test_links_in_a_circle(tmp_path):
         annotation_files(tmp_path)
 
 
+def test_a_link_that_leads_up_below_the_root_is_followed_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    found = [[folder.name for folder in level] for level in labels.folder_levels(tmp_path)]
+    assert found == [["a"], ["b"], []]
+
+
 def test_two_links_to_one_folder(tmp_path):
     write(tmp_path / "real" / "VA_Estimation_Challenge" / "Train_Set" / "a.txt", HEADER)
     (tmp_path / "linked").symlink_to(tmp_path / "real")

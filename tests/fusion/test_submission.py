@@ -135,6 +135,12 @@ def test_matching():
         match_trials(["x/a"], ["a"])
 
 
+def test_matching_goes_by_the_last_part_of_a_path_alone():
+    assert match_trials(["c"], ["a/b/c", "c/d"]) == {"c": "a/b/c"}
+    with pytest.raises(ValueError, match="no prediction: b/c"):
+        match_trials(["b/c"], ["a/b/c"])
+
+
 def test_unused_predictions_are_told(tmp_path, sample):
     predictions = {"batch1/a": ramp(1), **{f"z{i}": ramp(4) for i in range(7)}}
     report = write_submission(tmp_path / "out", sample(*rows_of("a", [1])), predictions)

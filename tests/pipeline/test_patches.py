@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avfuse.features_store.clock import patch_start_frames
-from avfuse.pipeline.grid import lie_on
+from avfuse.pipeline.grid import lie_on, rows_on_grid
 from avfuse.pipeline.patches import PATCH_SAMPLES, Patches, log_mel, patch_valid, patches
 
 RATE_HZ = 16_000
@@ -76,6 +76,22 @@ def test_all_blocks_are_read_even_when_no_row_wants_them():
     blocks = (taken.append(number) or noise(1000) for number in range(50))
     assert len(rows(blocks, np.zeros(2))) == 2
     assert len(taken) == 50
+
+
+@pytest.mark.parametrize(("batch_rows", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (5, [5, 5]), (50, [10])])
+def test_rows_come_in_batches_of_the_size_asked_for(batch_rows, sizes):
+    frames = np.arange(30.0)[:, None]
+    batches = list(rows_on_grid([frames[:20], frames[20:]], np.arange(0, 20, 2), 3, batch_rows))
+    assert [len(batch) for batch in batches] == sizes
+    np.testing.assert_array_equal(np.concatenate(batches)[:, :, 0], [[at, at + 1, at + 2] for at in range(0, 20, 2)])
+
+
+def test_a_batch_is_delivered_before_more_sound_is_read():
+    taken = []
+    pieces = (taken.append(number) or np.zeros((4, 1)) for number in range(50))
+    for number, batch in enumerate(rows_on_grid(pieces, np.arange(0, 200, 2), 1, 2), 1):
+        assert len(batch) == 2
+        assert len(taken) == number
 
 
 def test_memory_does_not_grow_with_the_length():

@@ -203,6 +203,47 @@ def test_failed_before_waits_for_retry_or_for_a_new_file(videos, tmp_path):
     assert len(planned(videos, store).jobs) == 1
 
 
+def failed(store, path, trial=None, reason="bad"):
+    status = path.stat()
+    append_failure(
+        store, FailureRecord(path.name, "probe", reason, "now", trial or path.stem, status.st_size, status.st_mtime_ns)
+    )
+
+
+def test_overwriting_tries_again_what_failed_before(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    failed(store, videos / "a.mp4")
+    assert [job.trial for job in planned(videos, store).jobs] == ["b"]
+    plan = planned(videos, store, overwrite=True)
+    assert [job.trial for job in plan.jobs] == ["a", "b"]
+    assert plan.failed_before == ()
+
+
+def test_what_planning_finds_is_reported_by_the_first_part_alone(videos):
+    touch(videos, "a.avi", "a.mp4", "b.mp4")
+    parts = [planned(videos, None, shard=(index, 3)) for index in range(3)]
+    assert [[failure.video for failure in part.failures] for part in parts] == [["a.mp4"], [], []]
+    assert sorted(job.trial for part in parts for job in part.jobs) == ["a", "b"]
+    assert {part.trials for part in parts} == {("a", "b")}
+
+
+@pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (3, 2), (1, 1), (0, 0)])
+def test_a_part_that_is_not_there_is_refused(videos, index, count):
+    touch(videos, "a.mp4")
+    with pytest.raises(ValueError, match=f"shard I/N needs 0 ≤ I < N, got {index}/{count}"):
+        shard_of(jobs_of(videos)[0], index, count)
+
+
+def test_how_many_failures_the_store_knows_is_in_the_plan(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    assert planned(videos, store).failures_known == planned(videos, None).failures_known == 0
+    for name in ("a.mp4", "b.mp4", "a.mp4"):
+        failed(store, videos / name)
+    assert planned(videos, store).failures_known == planned(videos, store, overwrite=True).failures_known == 3
+
+
 def test_a_dry_plan_needs_no_store(videos):
     touch(videos, "a.mp4", "b.mp4")
     plan = planned(videos, None, limit=1)
