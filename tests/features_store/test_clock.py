@@ -80,6 +80,7 @@ def test_fit_time_keeps_rising(steps, length):
 
 def test_times_past_the_end_go_on_at_the_mean_step():
     np.testing.assert_allclose(fit_time(np.array([0, 0.04, 0.08]), 5), [0, 0.04, 0.08, 0.12, 0.16], rtol=1e-12)
+    np.testing.assert_allclose(fit_time(np.array([0, 0.1]), 3), [0, 0.1, 0.2], rtol=1e-12)
     np.testing.assert_allclose(fit_time(np.array([1.0, 1.1, 1.4]), 5), [1.0, 1.1, 1.4, 1.6, 1.8], rtol=1e-12)
 
 
