@@ -118,6 +118,9 @@ def test_valid_has_half_a_sample_of_slack():
     slack_s = 0.49 / RATE_HZ
     assert patch_valid(np.zeros(1), "start", [(slack_s, 0.975 - slack_s)]).all()
     assert not patch_valid(np.zeros(1), "start", [(0.0, 0.975 - 1 / RATE_HZ)]).any()
+    beyond_s = 0.51 / RATE_HZ
+    assert not patch_valid(np.zeros(1), "start", [(beyond_s, 2.0)]).any()
+    assert not patch_valid(np.zeros(1), "start", [(0.0, 0.975 - beyond_s)]).any()
 
 
 def test_a_patch_has_its_shape():
