@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avfuse.features_store.clock import patch_start_frames
-from avfuse.pipeline.grid import lie_on, rows_on_grid
+from avfuse.pipeline.grid import lie_on, rows_on_grid, windows
 from avfuse.pipeline.patches import PATCH_SAMPLES, Patches, log_mel, patch_valid, patches
 
 RATE_HZ = 16_000
@@ -76,6 +76,12 @@ def test_all_blocks_are_read_even_when_no_row_wants_them():
     blocks = (taken.append(number) or noise(1000) for number in range(50))
     assert len(rows(blocks, np.zeros(2))) == 2
     assert len(taken) == 50
+
+
+@pytest.mark.parametrize("count", [1, 79, 80, 399, 400, 401, 560, 16_000, 16_400, 32_240])
+def test_every_whole_window_up_to_a_second_after_the_sound_is_there(count):
+    """The last one is whole to the sample, where pieces end too."""
+    assert sum(map(len, windows([noise(count)], 0))) == (count + RATE_HZ - 400) // 160 + 1
 
 
 @pytest.mark.parametrize(("batch_rows", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (5, [5, 5]), (50, [10])])
