@@ -22,7 +22,6 @@ from ..features_store.result_files import made
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description
-from .devices import out_of_memory
 from .experiment import Checked, Experiment
 from .fold_scores import (
     CrossValidation,
@@ -190,10 +189,9 @@ def do_run(
 ) -> Outcome:
     """Train one run in its folder; it has finished when `keep` has written what comes of it.
 
-    Raises ValueError where it cannot go on, also for want of memory.
+    Raises ValueError where it cannot go on, and what torch raises.
     """
-    with out_of_memory():
-        outcome = train(described, experiment.data, run, folder, watcher)
+    outcome = train(described, experiment.data, run, folder, watcher)
     keep(outcome)
     checkpoint.write_finished(folder, outcome.reason, len(outcome.history))
     return outcome

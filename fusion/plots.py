@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,6 +36,17 @@ _MOST_LETTERS = 80
 _FEW_EPOCHS = 30
 
 
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib's own defaults: no LaTeX, no font that may be missing, whatever a user has set for other pictures."""
+    import matplotlib  # noqa: PLC0415 - slow to load
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
 def learning_curves(
     history: Mapping[str, Sequence[float | None]], path: Path, about: Mapping[str, Any] | None = None
 ) -> None:
@@ -62,6 +74,7 @@ def learning_curves(
     _save(figure, path, about)
 
 
+@_own_style()
 def prediction_plot(
     path: Path,
     trial: str,
@@ -101,6 +114,7 @@ def prediction_plot(
     _save(figure, path, about)
 
 
+@_own_style()
 def overview(
     path: Path,
     columns: Sequence[str],

@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER
+from .config import LESS_MEMORY
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -35,6 +37,7 @@ _SCREEN_LINES = 30
     help="Folder for report.json, predictions and plots. [default: none]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
 
@@ -59,20 +62,22 @@ def evaluate(**options: Any) -> None:
     )
     if out is not None:
         from .json_files import write_json
+        from .optional import usable
         from .pictures import draw_predictions
 
         predictions = found.predictions
         with result_folder(out, "evaluate", found.made) as folder:
             found.write(folder / "predictions")
-            draw_predictions(
-                folder / "plots",
-                found.store,
-                list(found.sources.values()),
-                predictions.trials,
-                predictions.columns,
-                found.report,
-                found.made,
-            )
+            if usable("matplotlib.backends.backend_agg", "pictures"):
+                draw_predictions(
+                    folder / "plots",
+                    found.store,
+                    list(found.sources.values()),
+                    predictions.trials,
+                    predictions.columns,
+                    found.report,
+                    found.made,
+                )
             write_json(folder / "report.json", _as_json(found))
         _tell_replaced(out, earlier)
     if options["as_json"]:
@@ -117,6 +122,7 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
     help="Trim or pad trials by more than 2 rows to the sample's length. [default: refuse]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def predict(**options: Any) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from .evaluate import predict_store
