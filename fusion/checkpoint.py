@@ -94,7 +94,7 @@ def write_results(
 def clear_results(folder: Path) -> None:
     """Remove what an earlier run has left where one begins: nothing of the old one stands beside the new."""
     for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
-        (folder / name).unlink(missing_ok=True)
+        remove_file(folder / name)
     for name in ("predictions", "plots", "tensorboard"):
         shutil.rmtree(folder / name, ignore_errors=True)
 

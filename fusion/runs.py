@@ -29,7 +29,7 @@ from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
 from ..features_store.result_files import made
 from ..features_store.store import FeatureStore
-from .checkpoint import clear_results
+from .checkpoint import clear_results, unmark_finished
 from .config import LESS_MEMORY, RunConfig, TrainConfig
 from .crossval import Planned, begin_run, differing, do_run, refusal, still_to_do, without_features
 from .environment import environment
@@ -161,6 +161,7 @@ class TrainWork:
     def _keep(self, store: FeatureStore, experiment: Experiment, planned: Planned, outcome: Outcome) -> None:
         """Predictions of the validation trials, and pictures."""
         outputs = planned.config.outputs
+        unmark_finished(planned.folder)  # which fails where another process has taken the folder over
         for name in ("predictions", "plots"):  # of fewer epochs
             shutil.rmtree(planned.folder / name, ignore_errors=True)
         valid = valid_by_trial(experiment.data, outcome.predictions)
