@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -61,6 +62,12 @@ def remove_file(path: Path) -> None:
     """Remove a file, if it is there."""
     check_fence()
     path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    check_fence()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:

@@ -12,7 +12,6 @@ from __future__ import annotations
 import csv
 import io
 import pickle
-import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -25,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..features_store.disk import remove_file, replace_file
+from ..features_store.disk import remove_file, remove_tree, replace_file
 from .json_files import read_json, write_json
 
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
@@ -96,7 +95,7 @@ def clear_results(folder: Path) -> None:
     for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
         remove_file(folder / name)
     for name in ("predictions", "plots", "tensorboard"):
-        shutil.rmtree(folder / name, ignore_errors=True)
+        remove_tree(folder / name)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

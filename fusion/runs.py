@@ -8,7 +8,6 @@ Tested by tests/fusion/test_grid.py.
 from __future__ import annotations
 
 import os
-import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +23,7 @@ from ..batch.where import Where, open_place
 from ..batch.work import Pulse
 from ..features_store.claims import ClaimLost
 from ..features_store.corpus import Corpus
+from ..features_store.disk import remove_tree
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
@@ -163,7 +163,7 @@ class TrainWork:
         outputs = planned.config.outputs
         unmark_finished(planned.folder)  # which fails where another process has taken the folder over
         for name in ("predictions", "plots"):  # of fewer epochs
-            shutil.rmtree(planned.folder / name, ignore_errors=True)
+            remove_tree(planned.folder / name)
         valid = valid_by_trial(experiment.data, outcome.predictions)
         for name, rows in outcome.predictions.items():
             time_s = frame_times(store, experiment.data.sources[name])

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from avfuse.features_store.claims import ClaimLost, claim
-from avfuse.features_store.disk import remove_file, replace_file
+from avfuse.features_store.disk import remove_file, remove_tree, replace_file
 from avfuse.features_store.store import FeatureStore
 
 PATIENCE_S = 120
@@ -138,11 +138,19 @@ class TestFence:
         [
             lambda folder: replace_file(folder / "file", b"ours"),
             lambda folder: remove_file(folder / "file"),
+            lambda folder: remove_tree(folder / "s.zarr/a"),
             lambda folder: FeatureStore(folder / "s.zarr", mode="a").write("a", {"time": np.zeros(3)}, {}),
             lambda folder: FeatureStore(folder / "s.zarr", mode="a").write("b", {"time": np.zeros(3)}, {}),
             lambda folder: FeatureStore(folder / "s.zarr", mode="a").remove("a"),
         ],
-        ids=["replace a file", "remove a file", "replace a trial", "write a trial", "remove a trial"],
+        ids=[
+            "replace a file",
+            "remove a file",
+            "remove a folder",
+            "replace a trial",
+            "write a trial",
+            "remove a trial",
+        ],
     )
     def test_nothing_is_written(self, lost, write, snapshot):
         before = {name: content for name, (_, content) in snapshot(lost).items()}
