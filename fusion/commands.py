@@ -128,6 +128,7 @@ def _work(
         plots=options["plots"],
         tensorboard=wants_tensorboard(options["tensorboard"]),
         alone=any(planned.folder == options["out"] for planned in todo),
+        allow_length_difference=options["allow_length_difference"],
     )
 
 
@@ -140,7 +141,15 @@ def _tell_features(work: TrainWork, where: Where) -> list[str]:
     store = FeatureStore(work.store)
     lines = [line] if (line := untrained_line(store)) else []
     if not where.is_here:
-        checked = check_experiment(store, work.corpus, work.manifest, work.folds, work.config, work.allow_other)
+        checked = check_experiment(
+            store,
+            work.corpus,
+            work.manifest,
+            work.folds,
+            work.config,
+            work.allow_other,
+            work.allow_length_difference,
+        )
         lines += [f"note: {note}" for note in checked.notes]
     for line in lines:
         _say(line)

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..features_store.schema import plain_name
 from .config import TrainConfig
 from .json_files import read_json, write_json
 from .manifest import Fold
@@ -80,7 +81,7 @@ def read_description(folder: Path) -> Description:
     try:
         described = Description(
             config=from_json(config),
-            fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
+            fold=Fold(fold["number"], *(tuple(map(plain_name, fold[side])) for side in ("train", "validation"))),
             statistics=statistics_from_json(read_json(folder, "statistics.json")),
             features=Features(**{**features, "untrained": tuple(features["untrained"])}),
             annotations=fold["annotations"],

@@ -42,6 +42,7 @@ def evaluate_runs(
     run_config: RunConfig,
     allow_other: bool,
     tell: Tell,
+    allow_length_difference: bool = False,
 ) -> Evaluation:
     """Score runs on their validation trials; a trial that several hold out gets the mean of their predictions.
 
@@ -57,7 +58,9 @@ def evaluate_runs(
     if unknown := [name for name in names if name not in corpus.files]:
         raise ValueError(f"{corpus.root} has no labels of {some(unknown)}, which the runs hold out")
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    matched = match_trials(opened, corpus, names, modalities)
+    matched = match_trials(opened, corpus, names, modalities, allow_length_difference)
+    for note in matched.notes:
+        tell(f"note: {note}")
     if matched.without_features:
         tell(f"note: no features of {some(list(matched.without_features))}; the scores are without them")
     held_out = {run.folder: [name for name in run.described.fold.validation if name in matched.trials] for run in runs}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..features_store.disk import replace_file
+from ..features_store.schema import plain_name
 
 Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]
@@ -170,7 +171,7 @@ def _names(value: Any, what: str) -> tuple[str, ...]:
     names = _of_kind(list, value, what)
     if not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{what} must hold names only")
-    return tuple(names)
+    return tuple(map(plain_name, names))
 
 
 def _number(value: Any) -> int:

@@ -11,7 +11,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER
-from .options import result_options, run_config
+from .options import length_option, result_options, run_config
 
 if TYPE_CHECKING:
     from .report import Report
@@ -32,6 +32,7 @@ _SCREEN_LINES = 30
     type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
+@length_option
 @clean_errors()
 def evaluate(**options: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
@@ -50,6 +51,7 @@ def evaluate(**options: Any) -> None:
         run_config(options),
         options["allow_other_features"],
         lambda line: click.echo(line, err=True),
+        options["allow_length_difference"],
     )
     if options["out"] is not None:
         from .pictures import draw_predictions

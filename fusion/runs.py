@@ -78,6 +78,7 @@ class TrainWork:
     plots: bool
     tensorboard: bool
     alone: bool
+    allow_length_difference: bool = False
     at: Path | None = None
 
     def name(self, job: Planned) -> str:
@@ -102,6 +103,7 @@ class TrainWork:
                 self.run,
                 self.allow_other,
                 shown if self.at is None else silent,
+                self.allow_length_difference,
             )
             if self.at is None:
                 for line in experiment.lines():

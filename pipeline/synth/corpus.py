@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...features_store.label_text import FRAME_HEADER, MASKED
-from ...features_store.labels import CHALLENGE
+from ...features_store.label_text import CHALLENGE, FRAME_HEADER, MASKED
 from ..faces import align
 from .encode import encode
 from .face import Plane, load_picture
