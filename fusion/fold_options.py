@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -9,8 +10,9 @@ import click
 
 from ..features_store.corpus import Corpus, open_corpus
 from ..features_store.options import FOLDER, Command, with_options
+from ..features_store.schema import plain_name
 from .folds import make_folds
-from .manifest import Manifest, read_manifest, some
+from .manifest import Fold, Manifest, read_manifest, some
 from .subjects import GroupChoice, read_groups
 
 _FILE = click.Path(path_type=Path, dir_okay=False)
@@ -94,7 +96,9 @@ def warnings_of(corpus: Corpus, manifest: Manifest) -> list[str]:
 
 
 def _fitting(manifest: Manifest, path: Path, corpus: Corpus) -> Manifest:
-    """The manifest, where its trials have labels."""
+    """The manifest with names as the corpus has them, where its trials have labels."""
+    folds = ((fold.number, map(plain_name, fold.train), map(plain_name, fold.validation)) for fold in manifest.folds)
+    manifest = replace(manifest, folds=tuple(Fold(number, tuple(a), tuple(b)) for number, a, b in folds))
     named = {trial for fold in manifest.folds for trial in (*fold.train, *fold.validation)}
     if unknown := sorted(named - corpus.files.keys()):
         raise ValueError(f"{path} names trials without labels below {corpus.root}: {some(unknown)}")

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..features_store.disk import replace_file
-from ..features_store.schema import plain_name
 
 Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]
@@ -171,7 +170,7 @@ def _names(value: Any, what: str) -> tuple[str, ...]:
     names = _of_kind(list, value, what)
     if not all(isinstance(name, str) and name for name in names):
         raise ValueError(f"{what} must hold names only")
-    return tuple(map(plain_name, names))
+    return tuple(names)
 
 
 def _number(value: Any) -> int:

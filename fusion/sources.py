@@ -141,7 +141,8 @@ def _length_difference(source: TrialSource, trial: Trial) -> str:
     frames = _frames(trial)
     if abs(source.rows - frames) > TOLERATED_ROWS:
         early = ", where decoding ended early" if trial.attributes.get("truncated") else ""
-        return f"{source.name}: {source.rows} label rows but {frames} frames{early}"
+        what = "frames" if "frames_decoded" in trial.attributes else "rows of features"
+        return f"{source.name}: {source.rows} label rows but {frames} {what}{early}"
     if abs(source.rows - trial.rows) > TOLERATED_ROWS:
         return f"{source.name}: {source.rows} label rows but {trial.rows} rows of features"
     return ""
