@@ -30,7 +30,7 @@ from .labels import (
 from .schema import plain_name
 from .timed_labels import at_frames, check_reach, is_timed, read_timed
 
-__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "labels_of", "open_corpus"]
+__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_corpus"]
 
 SUBJECTS_HEADER = "trial,subject"
 
@@ -91,6 +91,12 @@ def labels_of(
     if not len(track.valid):
         raise ValueError(f"{path}:1: no row follows the header")
     return replace(track, trial=trial)
+
+
+def label_name(corpus: Corpus, trial: str) -> str | None:
+    """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
+    plain = plain_name(trial)
+    return next((name for name in (plain, plain.rpartition("/")[2]) if name in corpus.files), None)
 
 
 def _plain_files(root: Path) -> dict[str, Path]:

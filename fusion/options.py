@@ -114,6 +114,11 @@ _TRAIN_OPTIONS = (
     ),
     click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
     length_option,
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Train anew the runs in --out that have other settings, labels, trials or features. [default: refuse]",
+    ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile. [default: off]"),
     click.option(
         "--tensorboard/--no-tensorboard",

@@ -67,7 +67,7 @@ def test_names_as_macos_writes_them_train(corpus, fit, tmp_path):
     path.rename(path.with_name(unicodedata.normalize("NFD", "caf\u00e9.TXT")))
     result = fit(corpus, tmp_path / "run", "--epochs", 1)
     assert "8 trials" in result.stderr
-    assert (tmp_path / "run" / "predictions" / "caf\u00e9.txt").exists()
+    assert (tmp_path / "run" / "predictions" / "batch1" / "caf\u00e9.txt").exists()
 
 
 def test_two_trials_of_one_name_are_the_reason_that_is_given(corpus, avfuse, train_words, tmp_path):

@@ -162,6 +162,14 @@ def test_a_side_that_cannot_be_trained_on_says_why(make_data, rows, labels):
     assert "no window with two frames in the loss" in refused(rows, {**labels, "a": lone}, rows_in_loss="labelled")
 
 
+def test_two_labelled_rows_at_the_end_of_a_trial_are_enough(make_data, rows, labels):
+    flags = np.arange(50) >= 48
+    rows["a"] |= {"face_valid": flags, "voice_valid": flags}
+    data = make_data(rows, {**labels, "a": np.zeros((50, 2))})
+    windows = Batches(data, PLAIN, config()).to_train_on(data.windows(["a"], config()), "training side")
+    assert (windows.start.tolist(), windows.length.tolist()) == ([30], [20])
+
+
 def batch_of(windows: int, modalities: int) -> Batch:
     """Windows of ten frames, two of them padding; every number in them is 1."""
     inside = (torch.arange(10) < 8).expand(windows, 10)
