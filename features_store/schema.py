@@ -12,6 +12,7 @@ Tested by tests/features_store/test_schema.py.
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 
 FORMAT = 1
@@ -95,6 +96,11 @@ def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
 def is_array_name(name: str) -> bool:
     """Whether an array may be called so: one folder's name, not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
+def plain_name(name: str) -> str:
+    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces about its parts."""
+    return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
 
 
 def check_trial_name(name: str) -> None:

@@ -70,7 +70,8 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     @cache
     def check(folds: tuple[int, ...]) -> Checked:
         store = FeatureStore(options["store"])
-        return check_experiment(store, corpus, manifest, folds, config, options["allow_other_features"])
+        allowed = options["allow_other_features"], options["allow_length_difference"]
+        return check_experiment(store, corpus, manifest, folds, config, *allowed)
 
     anew = _others(runs, check, options)
     todo = still_to_do(runs, options["resume"] or len(whole) > 1, anew)
@@ -184,6 +185,7 @@ def _work(
         plots=options["plots"] and usable("matplotlib.backends.backend_agg", "pictures"),
         tensorboard=wants_tensorboard(options["tensorboard"]),
         alone=any(planned.folder == options["out"] for planned in todo),
+        allow_length_difference=options["allow_length_difference"],
         replace=options["replace"],
         command=command_line(),
     )
@@ -198,7 +200,15 @@ def _tell_features(work: TrainWork, where: Where) -> list[str]:
     store = FeatureStore(work.store)
     lines = [line] if (line := untrained_line(store)) else []
     if not where.is_here:
-        checked = check_experiment(store, work.corpus, work.manifest, work.folds, work.config, work.allow_other)
+        checked = check_experiment(
+            store,
+            work.corpus,
+            work.manifest,
+            work.folds,
+            work.config,
+            work.allow_other,
+            work.allow_length_difference,
+        )
         lines += [f"note: {note}" for note in checked.notes]
     for line in lines:
         _say(line)

@@ -62,6 +62,7 @@ def evaluate_runs(
     allow_other: bool,
     tell: Tell,
     out: Path | None = None,
+    allow_length_difference: bool = False,
 ) -> Evaluation:
     """Score runs on their validation trials; a trial that several hold out gets the mean of their predictions.
 
@@ -81,7 +82,9 @@ def evaluate_runs(
     if unknown := [name for name in names if name not in label_of]:
         raise ValueError(f"{corpus.root} has no labels of {some(unknown)}, which the runs hold out")
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    matched = match_trials(opened, corpus, sorted(set(label_of.values())), modalities)
+    matched = match_trials(opened, corpus, sorted(set(label_of.values())), modalities, allow_length_difference)
+    for note in matched.notes:
+        tell(f"note: {note}")
     if matched.without_features:
         tell(f"note: no features of {some(list(matched.without_features))}; the scores are without them")
     found = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}

@@ -79,17 +79,18 @@ def check_experiment(
     folds: Sequence[int],
     config: TrainConfig,
     allow_mixed: bool,
+    allow_length_difference: bool = False,
 ) -> Checked:
     """Match labels with features.
 
-    Raises ValueError where nothing matches, a side of a fold is left without a trial or, unless `allow_mixed`,
-    features come from different settings or weights.
+    Raises ValueError where nothing matches, a side of a fold is left without a trial, where label rows are not
+    frames (unless `allow_length_difference`) or features come from different settings or weights (`allow_mixed`).
     """
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
-    matched = match_trials(store, corpus, names, config.modalities)
+    matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
     if not matched.trials:
-        raise ValueError(_nothing_matches(store, names, config.modalities))
+        raise ValueError(_nothing_matches(store, names, config.modalities, matched))
     kept = {fold.number: _kept(fold, matched) for fold in wanted}
     trials = named_by_store(matched.trials)
     seen, made = features_of(store, trials, config.modalities)
@@ -117,12 +118,13 @@ def open_experiment(
     run: RunConfig,
     allow_mixed: bool,
     progress: Progress[str] = silent,
+    allow_length_difference: bool = False,
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
     Raises ValueError as `check_experiment` does, and where features do not fit each other.
     """
-    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed)
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed, allow_length_difference)
     return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
 
 
@@ -177,11 +179,24 @@ def _kept(fold: Fold, matched: Matched) -> Fold:
     )
     for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
         if not names:
+            if shared := _several(whole, matched):
+                raise ValueError(f"fold {fold.number}: none of the {len(whole)} {side} trials can be used: {shared}")
             raise ValueError(
                 f"fold {fold.number}: none of the {len(whole)} {side} trials has features in the store "
                 f"({some(sorted(whole))}); extract them, or choose another fold"
             )
     return Fold(fold.number, train, validation)
+
+
+def _several(names: Iterable[str], matched: Matched) -> str:
+    """The first of these names that several trials of the store have, and what to do; empty where none is."""
+    for name in names:
+        if shared := matched.ambiguous.get(name):
+            return (
+                f"the store has several trials {name}: {some(list(shared))}; remove all but one, or put the labels "
+                "into folders of the same names"
+            )
+    return ""
 
 
 def _notes(matched: Matched) -> list[str]:
@@ -194,7 +209,7 @@ def _notes(matched: Matched) -> list[str]:
     return notes
 
 
-def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str]) -> str:
+def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Matched) -> str:
     stored = store.trials()
     if not stored:
         return f"{store.path} holds no trial; `avfuse extract` fills it"
@@ -204,4 +219,6 @@ def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequ
         return (
             f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
         )
+    if shared := _several(names, matched):
+        return f"no trial can be used: {shared}"
     return f"no trial has both labels ({some(list(names))}) and features ({some(stored)}): the names differ"

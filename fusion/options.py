@@ -43,6 +43,12 @@ class FoldChoice(click.ParamType[int | None]):
         return int(value)
 
 
+length_option = click.option(
+    "--allow-length-difference",
+    is_flag=True,
+    help="Go on where label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
+    "row is repeated. [default: refuse]",
+)
 _STORE_HELP = "Feature store: a folder or zarr store URL."
 _RUN_OPTIONS = (
     click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
@@ -107,6 +113,7 @@ _TRAIN_OPTIONS = (
         help="Any setting of the preset (repeatable): docs/training.md names them. [default: the preset's]",
     ),
     click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
+    length_option,
     click.option(
         "--replace",
         is_flag=True,

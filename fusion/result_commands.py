@@ -15,7 +15,7 @@ from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER
 from .config import LESS_MEMORY
-from .options import result_options, run_config
+from .options import length_option, result_options, run_config
 
 if TYPE_CHECKING:
     from .evaluate import Evaluation
@@ -36,6 +36,7 @@ _SCREEN_LINES = 30
     type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
+@length_option
 @clean_errors()
 @torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
@@ -59,6 +60,7 @@ def evaluate(**options: Any) -> None:
         options["allow_other_features"],
         lambda line: click.echo(line, err=True),
         out,
+        options["allow_length_difference"],
     )
     if out is not None:
         from .json_files import write_json

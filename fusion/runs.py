@@ -88,6 +88,7 @@ class TrainWork:
     plots: bool
     tensorboard: bool
     alone: bool
+    allow_length_difference: bool = False
     at: Path | None = None
     replace: bool = False
     command: str = ""
@@ -114,6 +115,7 @@ class TrainWork:
                 self.run,
                 self.allow_other,
                 shown if self.at is None else silent,
+                self.allow_length_difference,
             )
             if self.at is None:
                 for line in experiment.lines():

@@ -20,10 +20,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..features_store.result_files import check_file, made, write_with_side_car
+from ..features_store.schema import plain_name
 from .prediction_files import DECIMALS, writable
+from .sources import LENGTH_FLAG
 
 HEADER = "image_location,valence,arousal"
-LENGTH_FLAG = "--allow-length-difference"
 # Container and decoder differ by a frame or two on many videos (references 7, #31); more is another video.
 TOLERATED_ROWS = 2
 _HEADERS = ("image_location", HEADER)
@@ -122,10 +123,15 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
     Raises ValueError where one has none, or several.
     """
     exact = set(predictions)
+    alike: dict[str, list[str]] = {}
     by_last: dict[str, list[str]] = {}
     for name in sorted(exact):
-        by_last.setdefault(name.rpartition("/")[2], []).append(name)
-    found = {trial: [trial] if trial in exact else by_last.get(trial, []) for trial in wanted}
+        alike.setdefault(plain_name(name), []).append(name)
+        by_last.setdefault(plain_name(name).rpartition("/")[2], []).append(name)
+    plain = {trial: plain_name(trial) for trial in wanted}
+    found = {
+        trial: [trial] if trial in exact else alike.get(name) or by_last.get(name, []) for trial, name in plain.items()
+    }
     missing = [trial for trial, names in found.items() if not names]
     if missing:
         raise ValueError(f"{len(missing)} of the sample's {len(found)} trials have no prediction: {_some(missing)}")

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from ..features_store.errors import one_line
 from ..features_store.labels import annotation_files, count_rows
-from ..features_store.schema import check_trial_name
+from ..features_store.schema import check_trial_name, plain_name
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 
@@ -92,9 +92,9 @@ def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], confi
     """A video's trials: itself, or the annotated (or cropped) ones that bear its name, sides included."""
     name = path.relative_to(sources.videos)
     stem = name.with_suffix("").as_posix()
-    trials = names.get(stem) or [
-        str(Path(stem).parent / trial) for trial in names.get(Path(stem).name, [Path(stem).name])
-    ]
+    # A trial keeps the letters of its video's name, however the labels' or crops' write them.
+    known = names.get(plain_name(stem)) or names.get(plain_name(Path(stem).name), [stem])
+    trials = [stem + trial.removeprefix(video_of(trial)) if trial != stem else stem for trial in known]
     return [
         Job(
             video=path,
@@ -112,7 +112,7 @@ def _trial_names(sources: Sources) -> dict[str, list[str]]:
     """Video name → names of the trials cut from it, as the annotations and crop folders have them."""
     known = set(sources.labels)
     if sources.crops is not None:
-        known.update(entry.name for entry in sources.crops.iterdir() if entry.is_dir())
+        known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
     names: dict[str, list[str]] = {}
     for trial in sorted(known):
         names.setdefault(video_of(trial), []).append(trial)
@@ -134,7 +134,7 @@ def _policy(trial: str, stem: str, config: ExtractConfig) -> FacePolicy:
 
 
 def _label_rows(trial: str, sources: Sources) -> int | None:
-    path = sources.labels.get(trial) or sources.labels.get(Path(trial).name)
+    path = sources.labels.get(plain_name(trial)) or sources.labels.get(plain_name(Path(trial).name))
     rows = count_rows(path) if path else None
     if rows == 0:
         raise ValueError(f"{path} has no label rows")
@@ -144,8 +144,11 @@ def _label_rows(trial: str, sources: Sources) -> int | None:
 def _crops_folder(trial: str, sources: Sources) -> Path | None:
     if sources.crops is None:
         return None
-    whole = sources.crops / trial
-    return whole if whole.is_dir() else sources.crops / Path(trial).name
+    whole, named = sources.crops / trial, sources.crops / Path(trial).name
+    if whole.is_dir() or named.is_dir():
+        return whole if whole.is_dir() else named
+    wanted = plain_name(named.name)
+    return next((entry for entry in sources.crops.iterdir() if plain_name(entry.name) == wanted), named)
 
 
 def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
@@ -164,7 +167,7 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
 
 def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
     """What the annotations and the videos do not agree on."""
-    uses = Counter(Path(job.trial).name for job in jobs)
+    uses = Counter(plain_name(Path(job.trial).name) for job in jobs)
     without = sorted(trial for trial in sources.labels if not uses[Path(trial).name])
     shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
     notes = []

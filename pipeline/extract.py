@@ -17,6 +17,7 @@ from .toolbox import Toolbox
 from .tracks import PersonRows, face_arrays, person_tracks, track_arrays
 
 LENGTH_TOLERANCE_ROWS = 5
+_TRAINABLE_SHARE = 0.01  # what differs by more, train takes only with --allow-length-difference
 
 
 def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -> Receipt:
@@ -101,5 +102,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     if picture.face_share() == 0:
         warnings.append("no face in any frame: visual features are zero rows, all invalid")
     if abs(frames - length) > LENGTH_TOLERANCE_ROWS:
-        warnings.append(f"{job.length} label rows but {frames} decoded frames")
+        refused = abs(frames - length) > _TRAINABLE_SHARE * frames
+        more = ": train refuses it without --allow-length-difference" if refused else ""
+        warnings.append(f"{job.length} label rows but {frames} decoded frames{more}")
     return warnings

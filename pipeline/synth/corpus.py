@@ -22,8 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...features_store.label_text import FRAME_HEADER, MASKED
-from ...features_store.labels import CHALLENGE
+from ...features_store.label_text import CHALLENGE, FRAME_HEADER, MASKED
 from ...features_store.result_files import check_place, made, side_car, write_with_side_car
 from ..faces import align
 from .encode import encode

@@ -33,6 +33,7 @@ class TestUsage:
             (("--set", "heads=3"), "attention_width 8 is no multiple of heads 3"),
             (("--set", "lr=0"), "lr is above 0, got 0.0"),
             (("--set", "hop-frames=900"), "hop_frames 900 leaves gaps between windows of 60 frames"),
+            (("--set", "window-frames=1", "--set", "hop-frames=1"), "a window of one frame has no CCC"),
             (("--set", "statistics=trial"), "statistics is one of scalar, feature"),
             (("--set", "task=va", "--task", "va"), "task: told twice, as an option and by --set"),
             (("--set", "seed=3"), "the seed is told by --seed"),

@@ -102,7 +102,7 @@ def test_nothing_labelled_is_zero_and_not_nan(sources, told):
     found = report(nothing, told, ("valence", "arousal"))
     assert (found.rows, found.valence, found.p) == (0, 0, 0)
     assert found.mean_trial_arousal is None
-    assert "0 labelled frames of 3 trials" in report_lines(found, 10)
+    assert "0 labelled frames of 0 trials" in report_lines(found, 10)
 
 
 def test_json(sources, told):

@@ -102,6 +102,23 @@ def test_a_dimension_that_never_changes_has_the_deviation_one(value):
 
 
 @pytest.mark.parametrize("kind", ["scalar", "feature"])
+@pytest.mark.parametrize("scale", [1e-9, 1e-12, 1e-20, 1e-30])
+def test_a_feature_of_tiny_scale_has_its_own_deviation(kind, scale):
+    rows = np.random.default_rng(0).standard_normal((300, 3))
+    rows[:, 2] = 0.5  # never changes
+    plain, tiny = of(rows, kind), of(rows * scale, kind)
+    changing = slice(0, 2)
+    np.testing.assert_allclose(tiny.std[changing], scale * plain.std[changing], rtol=1e-5)
+    assert kind == "scalar" or tiny.std[2] == 1
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-12])
+def test_a_modality_that_never_changes_has_the_deviation_one(value):
+    found = together(moments_of(np.full((n, 7), value, np.float32)) for n in (3, 200, 130))
+    assert statistics_of(found, "scalar").std.tolist() == [1] * 7
+
+
+@pytest.mark.parametrize("kind", ["scalar", "feature"])
 def test_a_modality_without_a_row_is_left_as_it_is(kind):
     found = of(np.empty((0, 3)), kind)
     assert found.mean.tolist() == [0, 0, 0]

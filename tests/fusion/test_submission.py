@@ -246,3 +246,7 @@ def test_real_size(tmp_path, sample):
     assert report.rows == 100_000
     assert len(report.trimmed) == 100
     assert sorted(predictions.asked) == sorted(predictions)
+
+
+def test_names_in_other_unicode_are_the_same():
+    assert match_trials(["caf\u00e9"], ["batch1/cafe\u0301"]) == {"caf\u00e9": "batch1/cafe\u0301"}
