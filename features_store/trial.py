@@ -28,30 +28,32 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     def __init__(self, files: Files, name: str, attributes: Mapping[str, JsonValue]) -> None:
         self.name = name
         self.attributes = dict(attributes)
-        self._files = files
+        self.files = files
         self._opened: dict[str, zarr.Array[Any]] = {}
 
     def __repr__(self) -> str:
         return f"<Trial {self.name!r}: {self.rows} rows of {', '.join(self)}>"
 
     def __getitem__(self, array: str) -> zarr.Array[Any]:
-        if array not in self._names():
+        if array not in self.checksums:
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
         if array not in self._opened:
-            read_node(self._files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
-            self._opened[array] = open_array(self._files.location(f"{self.name}/{array}"))
+            read_node(self.files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
+            self._opened[array] = open_array(self.files.location(f"{self.name}/{array}"))
         return self._opened[array]
 
     def __contains__(self, array: object) -> bool:
-        return array in self._names()
+        return array in self.checksums
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names()))
+        return iter(sorted(self.checksums))
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self.checksums)
 
-    def _names(self) -> dict[str, JsonValue]:
+    @property
+    def checksums(self) -> dict[str, JsonValue]:
+        """{array: sha256 of its raw bytes} of the arrays that there are."""
         names = self.attributes.get("checksums")
         return {name: told for name, told in names.items() if is_array_name(name)} if isinstance(names, dict) else {}
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ..features_store.errors import one_line
+from ..features_store.errors import one_line, preview
 from ..features_store.labels import annotation_files, count_rows, folder_levels
 from ..features_store.schema import check_trial_name
 from .config import ExtractConfig, FacePolicy
@@ -227,11 +227,6 @@ def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:
     below = [place.name for place in levels[0]] if levels else []
     trials = preview([job.trial for job in jobs])
     return f"{folder} has the folders {preview(below) or '(none)'}, the trials are {trials}"
-
-
-def preview(names: Sequence[str]) -> str:
-    """The first five names."""
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
 
 
 def file_identity(path: Path | None) -> tuple[int, int]:

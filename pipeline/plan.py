@@ -5,19 +5,19 @@ Tested by tests/pipeline/test_plan.py.
 
 from __future__ import annotations
 
-import difflib
 from collections import Counter
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import MappingProxyType
 
 from ..batch.shards import balanced
+from ..features_store.errors import check_known, preview
 from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
 from .config import ExtractConfig
-from .discover import Sources, check_sources, file_identity, find_jobs, preview
+from .discover import Sources, check_sources, file_identity, find_jobs
 from .durations import weights_ms
 from .jobs import Failure, Job
 from .provenance import crops_digest, has_crops, made_differently, stored_features
@@ -98,7 +98,7 @@ def make_plan(
     notes += check_sources(sources, jobs, config)
     trials = tuple(job.trial for job in jobs)
     if selection.trials is not None:
-        check_chosen(selection.trials, [*trials, *(failure.trial for failure in failures)])
+        check_known("trial", selection.trials, [*trials, *(failure.trial for failure in failures)])
         jobs = [job for job in jobs if job.trial in selection.trials]
         failures = [failure for failure in failures if failure.trial in selection.trials]
     known = len(read_failures(store)) if store is not None else 0
@@ -132,23 +132,6 @@ def make_plan(
         failures_known=known,
         replaced=tuple(replaced[job.trial] for job in todo if job.trial in replaced),
     )
-
-
-def check_chosen(chosen: Iterable[str], trials: Collection[str]) -> None:
-    """Raises ValueError where a chosen trial is not among those that there are, with the nearest names."""
-    unknown = [name for name in dict.fromkeys(chosen) if name not in trials]
-    if not unknown:
-        return
-    near = [found for name in unknown[:5] for found in _nearest(name, trials)]
-    hint = f"; did you mean {preview(near)}?" if near else f"; there are {preview(sorted(trials)) or 'none'}"
-    raise ValueError(f"--trials: no trial {preview(unknown)}{hint}")
-
-
-def _nearest(name: str, trials: Iterable[str]) -> list[str]:
-    last = {trial.rpartition("/")[2]: trial for trial in trials}
-    bare = name.rpartition("/")[2].rpartition(".")[0] or name.rpartition("/")[2]
-    close = difflib.get_close_matches(name, trials, 1) or difflib.get_close_matches(bare, last, 1)
-    return [last.get(found, found) for found in close]
 
 
 def replacing_line(replaced: Sequence[Replaced]) -> str:
