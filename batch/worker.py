@@ -25,7 +25,7 @@ from .allocator import keep_freed_memory
 from .machine import visible_gpus
 from .work import Pulse, Stopped, Work, WorkerUnfit
 
-_TELL_EVERY_S = 5.0
+_TELL_EVERY_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("avfuse", "dask", "distributed", "numpy", "torch", "zarr")
 
@@ -148,7 +148,7 @@ class _Pulse:
         self.where = socket.gethostname()
         self._worker = get_worker()
         self._topic, self._number, self._halted = topic(run), number, halted
-        self._told_s = time.monotonic()
+        self._told_s = -_TELL_EVERY_S  # the first word is passed on at once
 
     def check(self) -> None:
         if self._halted.is_set():

@@ -184,7 +184,8 @@ def _run(
         work = ExtractWork(
             store.path, config, run, weights, plan.overwrite, plan.failures_known, replace=options["replace"]
         )
-        run_plan(plan, work, where, options["retries"], stop, make_reporter(options["verbose"]), summary)
+        reporter = make_reporter(options["verbose"], counts="picture" if config.visual else "sound")
+        run_plan(plan, work, where, options["retries"], stop, reporter, summary)
         stop.raise_if_set()
     return summary
 

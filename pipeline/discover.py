@@ -224,7 +224,7 @@ def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:
     for distance, place in zip(("one level up", "two levels up"), folder.absolute().parents, strict=False):
         if holds(place):
             return f"is it {distance}? (--aligned {place})"
-    below = [place.name for place in levels[0]] if levels else []
+    below = sorted(place.name for place in levels[0]) if levels else []
     trials = preview([job.trial for job in jobs])
     return f"{folder} has the folders {preview(below) or '(none)'}, the trials are {trials}"
 

@@ -37,8 +37,8 @@ Result = Receipt | Failure | None
 class Reporter(Protocol):
     """Where a run tells what it does; several videos may be in hand at once."""
 
-    def begin(self, jobs: int) -> None:
-        """The run has this many videos to do."""
+    def begin(self, jobs: int, starting: str) -> None:
+        """The run has this many videos to do; what is done before the first of them, where that takes a while."""
 
     def start(self, job: Job) -> None:
         """A video is begun."""
@@ -131,7 +131,7 @@ def run_plan(
         work, jobs = _to_travel(work, where), _by_size(jobs)
     stop.left = [work.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(leave, store, Owner.current())
-    reporter.begin(len(jobs))
+    reporter.begin(len(jobs), where.starting)
     try:
         # A GPU that is named by its number is the one for all.
         own_gpus = work.run.device in ("auto", "cuda")
