@@ -5,15 +5,19 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from avfuse import __version__
+from avfuse.features_store.streams import secure_streams
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -56,6 +60,13 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **words: Any) -> Any:
+        """As click's; a process of its own does not depend on its user's streams and matplotlibrc."""
+        if args is None:
+            secure_streams()
+            os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
+        return super().main(args, *rest, **words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""

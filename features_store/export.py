@@ -53,14 +53,15 @@ class Choice:
         check_known("trial", self.trials, [*there, *(_FACE.sub("", name) for name in there)])
         return chosen
 
-    def of(self, trial: Trial) -> Trial:
-        """The trial with the chosen features, their flags and the times alone. Raises ValueError without one."""
+    def of(self, store: FeatureStore, name: str) -> Trial:
+        """A trial with the chosen features, their flags and the times alone. Raises ValueError without one."""
+        trial = store[name]
         if self.features is None:
             return trial
-        check_known(f"feature of trial {trial.name}", self.features, list(trial))
+        check_known(f"feature of trial {name}", self.features, list(trial))
         kept = {TIME, *self.features, *(f"{name}{VALID_SUFFIX}" for name in self.features)}
         checksums = {name: checksum for name, checksum in trial.checksums.items() if name in kept}
-        return Trial(trial.files, trial.name, {**trial.attributes, "checksums": checksums})
+        return Trial(store.files, name, {**trial.attributes, "checksums": checksums})
 
 
 EVERYTHING = Choice()
@@ -75,7 +76,7 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
-    trials = [choice.of(store[name]) for name in choice.names(store)]
+    trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
         if there:
@@ -104,7 +105,7 @@ def estimated_bytes(store: FeatureStore, to: str, choice: Choice = EVERYTHING) -
     row_bytes: dict[str, int] = {}
     total = 0
     for name in choice.names(store):
-        trial = choice.of(store[name])
+        trial = choice.of(store, name)
         for array in trial:
             if array not in row_bytes:
                 values = trial[array]

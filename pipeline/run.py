@@ -16,7 +16,7 @@ from ..batch.machine import jobs_at_once
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Lost, Pulse
-from ..features_store.claims import claim
+from ..features_store.claims import ClaimLost, claim
 from ..features_store.errors import flat
 from ..features_store.failures import read_failures
 from ..features_store.leaving import leave
@@ -109,7 +109,10 @@ class ExtractWork:
                 if told and not self.replace:  # nobody asked for that: the plan was made before it was there
                     reason = f"another run has made it meanwhile ({'; '.join(told)}); --replace makes it anew"
                     return Failure(job.name, job.trial, "plan", flat(reason), job.video)
-            return attempt(job, store, tools, self.run, pulse)
+            try:
+                return attempt(job, store, tools, self.run, pulse)
+            except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
+                return Failure(job.name, job.trial, "claim", f"{error}; nothing was written", job.video, may_pass=True)
 
     def _found_bad(self, job: Job, store: FeatureStore) -> bool:
         """Whether another run has found the video bad since the plan was made."""
