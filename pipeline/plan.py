@@ -1,6 +1,6 @@
 """What a run has to do: the jobs found, less what the store has done and what failed before.
 
-Tested by tests/pipeline/test_plan.py.
+Tested by tests/pipeline/test_plan.py and tests/faults/test_replacing.py.
 """
 
 from __future__ import annotations

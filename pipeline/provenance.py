@@ -1,6 +1,6 @@
 """Where a trial's numbers come from: the attributes that let anybody check or repeat them, and what they tell apart.
 
-Tested by tests/pipeline/test_replacing.py.
+Tested by tests/faults/test_replacing.py and tests/pipeline/test_small.py.
 """
 
 from __future__ import annotations
