@@ -17,6 +17,7 @@ from typing import Any
 import click
 
 from avfuse import __version__
+from avfuse.features_store.result_files import WORDS, check_place
 from avfuse.features_store.streams import secure_streams
 
 # name → (module, attribute, one line for the list of commands)
@@ -67,6 +68,11 @@ class LazyGroup(click.Group):
             secure_streams()
             os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
         return super().main(args, *rest, **words)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words as they were typed: results name the command line they are of."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
@@ -127,6 +133,7 @@ def demo(out: Path) -> None:
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")
