@@ -150,7 +150,8 @@ def made_differently(
     now = used_settings(asdict(config))
     for name in now:
         if name != "features" and name in before and before[name] != now[name]:
-            told.append(f"{name}: {before[name]} in the store, {now[name]} now")
+            old, new = ("default" if value is None else value for value in (before[name], now[name]))
+            told.append(f"{name}: {old} in the store, {new} now")
     for name, source in weights.items():
         if name in ids and ids[name] != source.identity:
             told.append(f"weights of {name}: {ids[name][:16]} in the store, {source.identity[:16]} now")
