@@ -35,6 +35,13 @@ class Where:
         """Whether jobs are done in this process."""
         return self.workers == 1 and self.scheduler is None and self.jobqueue is None
 
+    @property
+    def starting(self) -> str:
+        """What is waited for before the first job, in words; nothing in this process."""
+        if self.is_here:
+            return ""
+        return f"starting {self.workers} workers" if self.workers > 1 else "waiting for workers"
+
     def threads(self) -> int:
         """Threads for the arithmetic of one process; 0: as many as it may use cores."""
         if self.jobqueue is not None:

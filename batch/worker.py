@@ -26,7 +26,7 @@ from .machine import visible_gpus
 from .torch_errors import torch_errors
 from .work import Pulse, Stopped, Work, WorkerUnfit
 
-_TELL_EVERY_S = 5.0
+_TELL_EVERY_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("avfuse", "dask", "distributed", "numpy", "torch", "zarr")
 
@@ -150,7 +150,7 @@ class _Pulse:
         self.where = socket.gethostname()
         self._worker = get_worker()
         self._topic, self._number, self._halted = topic(run), number, halted
-        self._told_s = time.monotonic()
+        self._told_s = -_TELL_EVERY_S  # the first word is passed on at once
 
     def check(self) -> None:
         if self._halted.is_set():

@@ -21,6 +21,8 @@ NODE_FILE = "zarr.json"
 FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
+FACE_SCORE = "face_score"
+SOUND_FEATURES = ("vggish", "logmel_vgg", "logmel", "mfcc")
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
@@ -47,7 +49,7 @@ _KNOWN = {
     "logmel": ArraySpec("float32", ("patch_frame", "mel_band"), "1", "log-mel patch of 0.96 s"),
     "face_box": ArraySpec("float32", ("box",), "px", "x1, y1, x2, y2 of the face in the displayed frame"),
     "face_landmarks": ArraySpec("float32", ("landmark", "xy"), "px", "eyes, nose, corners of the mouth"),
-    "face_score": ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
+    FACE_SCORE: ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
 }
 
 

@@ -40,7 +40,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return f"<Trial {self.name!r}: {self.rows} rows of {', '.join(self)}>"
 
     def __getitem__(self, array: str) -> zarr.Array[Any]:
-        if array not in self._names():
+        if array not in self.checksums:
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
         if array not in self._opened:
             read_node(self._files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
@@ -48,15 +48,17 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return self._opened[array]
 
     def __contains__(self, array: object) -> bool:
-        return array in self._names()
+        return array in self.checksums
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names()))
+        return iter(sorted(self.checksums))
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self.checksums)
 
-    def _names(self) -> dict[str, JsonValue]:
+    @property
+    def checksums(self) -> dict[str, JsonValue]:
+        """{array: sha256 of its raw bytes} of the arrays that there are."""
         names = self.attributes.get("checksums")
         return {name: told for name, told in names.items() if is_array_name(name)} if isinstance(names, dict) else {}
 

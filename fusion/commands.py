@@ -163,6 +163,8 @@ def _do_all(
     work = _work(todo, corpus, manifest, config, options)
     heard = Hearing(len(todo), _say, _tell_features(work, where) if todo else ())
     if todo:
+        if where.starting:
+            _say(where.starting)
         do_runs(todo, work, where, options["retries"], stop, heard)
     return heard
 

@@ -27,7 +27,7 @@ class Hearing:
         self._runs, self._say, self._told = runs, say, set(told)
         self._over = 0
         self._epochs: dict[Planned, str] = {}
-        self._said_s = time.monotonic()
+        self._said_s = -LINE_EVERY_S  # the first epoch is said at once
 
     def started(self, job: Planned) -> None:
         """Nothing is said."""

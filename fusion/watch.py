@@ -67,16 +67,21 @@ class Bar:
 
     def __init__(self, name: str, epochs: int, stream: TextIO) -> None:
         self._name, self._epochs = name, epochs
-        self._bar: tqdm[NoReturn] = tqdm(unit="batch", file=stream, dynamic_ncols=True, leave=False)
+        shape: dict[str, Any] = {"unit": "batch", "dynamic_ncols": True, "leave": False, "smoothing": 0}
+        self._bar: tqdm[NoReturn] = tqdm(desc=f"{name}: starting", bar_format="{desc}", file=stream, **shape)
         self._told = ""
         self._loss_s = 0.0
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
         """Move the bar; the loss is asked for twice a second, since that waits for the device."""
         if step == 0:
+            self._bar.bar_format = None
             self._bar.reset(total=steps)
+            # The clock starts here, at the end of the first batch, which therefore does not count for the rate.
+            self._bar.initial = self._bar.n = 1
             self._bar.set_description(f"{self._name} epoch {epoch}/{self._epochs}")
-        self._bar.update()
+        else:
+            self._bar.update()
         if time.monotonic() - self._loss_s > LOSS_EVERY_S:
             self._loss_s = time.monotonic()
             self._bar.set_postfix_str(f"loss {loss():.3f}{self._told}")

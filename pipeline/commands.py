@@ -14,7 +14,7 @@ from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
+from ..features_store.options import FOLDER, chosen_trials
 from .config import LESS_MEMORY, ExtractConfig, RunConfig
 from .media import MediaError
 from .options import extract_options
@@ -46,26 +46,55 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
     from . import plan as planning
     from .discover import find_sources
     from .provenance import identity
-    from .weights import resolve, weight_names
 
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config, run = _configs(options)
     sources = find_sources(options["videos"], options["annotations"], options["aligned"])
-    weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+    weights = _weights(config, options)
+    fingerprint = identity(config, weights) if weights is not None else None
     place = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
-    selection = planning.Selection(options["shard"], options["overwrite"], options["retry_failed"], options["limit"])
+    selection = planning.Selection(
+        chosen_trials(options["trials"], options["trials_from"]),
+        options["shard"],
+        options["overwrite"],
+        options["retry_failed"],
+        options["limit"],
+    )
+    store = _look_into(place)  # a run that is refused makes none
+    plan = planning.make_plan(sources, config, store, fingerprint, selection, weights or {})
+    _tell_plan(plan, weights or {})
+    if plan.replaced:
+        _tell_replacing(planning.replacing_line(plan.replaced), place, options["replace"])
     if options["dry_run"]:
-        plan = planning.make_plan(sources, config, _look_into(place), identity(config, weights), selection)
-        _tell_plan(plan, weights)
         _tell_dry_run(plan, options["as_json"])
         return 0
     store = _open_store(place)
-    plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
-    _tell_plan(plan, weights)
-    summary = _run(plan, store, config, run, weights, where, stop, options)
+    summary = _run(plan, store, config, run, weights or {}, where, stop, options)
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
     return _tell_end(summary, store)
+
+
+def _weights(config: ExtractConfig, options: dict[str, Any]) -> dict[str, WeightSource] | None:
+    """The weights; None where there are none, which a dry run does not need."""
+    from .weights import resolve, weight_names
+
+    try:
+        return resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+    except WeightsMissing as error:
+        if not options["dry_run"]:
+            raise
+        click.echo(f"note: the run itself needs weights: {error}", err=True)
+        return None
+
+
+def _tell_replacing(line: str, place: str, asked_for: bool) -> None:
+    """Raises click.ClickException where nobody has asked for it."""
+    if not asked_for:
+        raise click.ClickException(
+            f"{place}: {line}. --replace makes them anew; or give the former settings, or --store"
+        )
+    click.echo(f"note: {line}", err=True)
 
 
 def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
@@ -154,8 +183,11 @@ def _run(
         from .progress import make_reporter
         from .run import ExtractWork, run_plan
 
-        work = ExtractWork(store.path, config, run, weights, plan.overwrite, plan.failures_known)
-        run_plan(plan, work, where, options["retries"], stop, make_reporter(options["verbose"]), summary)
+        work = ExtractWork(
+            store.path, config, run, weights, plan.overwrite, plan.failures_known, replace=options["replace"]
+        )
+        reporter = make_reporter(options["verbose"], counts="picture" if config.visual else "sound")
+        run_plan(plan, work, where, options["retries"], stop, reporter, summary)
         stop.raise_if_set()
     return summary
 

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..features_store.clock import AudioAlign, MissingFace
 
@@ -91,21 +91,32 @@ class RunConfig:
     timeout_floor_s: float = 120.0
 
 
-def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
-    """Hash of the settings and of the weights (`{feature: sha256, or the recipe of untrained ones}`).
+def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings (`asdict` of an ExtractConfig, or what a store says of them) that the features use.
 
-    The order of the features, and settings that none of them uses, do not count.
+    The order of the features does not count.
     """
-    settings = {**asdict(config), "features": sorted(config.features)}
+    features = set(settings["features"])
+    visual = bool(features & set(VISUAL_FEATURES))
     unused = {
-        "face": not config.visual,
-        "detect_every": not config.visual or config.aligned,
-        "missing_face": not config.visual,
-        "aligned": not config.visual,
-        "audio_align": set(config.features) == set(config.visual),
-        "vggish_output": "vggish" not in config.features,
-        "precision": not config.networks,
+        "face": not visual,
+        "detect_every": not visual or settings.get("aligned", False),
+        "missing_face": not visual,
+        "aligned": not visual,
+        "audio_align": features <= set(VISUAL_FEATURES),
+        "vggish_output": "vggish" not in features,
+        "precision": not features & set(NETWORK_FEATURES),
     }
     used = {name: value for name, value in settings.items() if not unused.get(name, False)}
-    identity = {"algorithm": ALGORITHM, "settings": used, "weights": dict(weight_ids)}
+    return {**used, "features": sorted(features)}
+
+
+def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
+    """Hash of the settings that are used and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
+    return fingerprint_of(asdict(config), weight_ids)
+
+
+def fingerprint_of(settings: Mapping[str, Any], weight_ids: Mapping[str, str]) -> str:
+    """The same of settings by name, as a store has them."""
+    identity = {"algorithm": ALGORITHM, "settings": used_settings(settings), "weights": dict(weight_ids)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

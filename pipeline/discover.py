@@ -8,15 +8,17 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
-from ..features_store.errors import one_line
-from ..features_store.labels import annotation_files, count_rows
+from ..features_store.errors import one_line, preview
+from ..features_store.labels import annotation_files, count_rows, folder_levels
 from ..features_store.schema import check_trial_name, plain_name
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
+from .provenance import has_crops
 
 _BROADCAST = {".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"}
 _PHONE_AND_WEB = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".ogv"}
@@ -25,6 +27,8 @@ VIDEO_SUFFIXES = frozenset(_BROADCAST | _PHONE_AND_WEB | _OTHER)
 # Playlists name other files or addresses: they are reported as refused, and never opened.
 PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
 _FACE = re.compile(r"/face\d+$")
+# Folders that misplaced crops are looked for in, and trials that are looked for there.
+_LOOKED_INTO, _LOOKED_FOR = 50, 20
 _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 
@@ -172,14 +176,60 @@ def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
     shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
     notes = []
     if without:
-        notes.append(f"{len(without)} annotated trials have no video: {_some(without)}")
+        notes.append(f"{len(without)} annotated trials have no video: {preview(without)}")
     if shared:
-        notes.append(f"{len(shared)} annotations fit videos in more than one folder: {_some(shared)}")
+        notes.append(f"{len(shared)} annotations fit videos in more than one folder: {preview(shared)}")
     return notes
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) -> list[str]:
+    """Notes on trials without crops or labels where others have some; one line each, before anything is decoded.
+
+    Raises ValueError where no trial has any: the folder is the wrong one, or the names are others.
+    """
+    notes = []
+    if jobs and sources.crops is not None and config.visual:
+        without = [job.trial for job in jobs if not has_crops(job.crops)]
+        if len(without) == len(jobs):
+            raise ValueError(f"crops for 0 of {_trials(len(jobs))}: {_where_crops_are(sources.crops, jobs)}")
+        if without:
+            notes.append(f"no crops for {len(without)} of {_trials(len(jobs))}: {preview(without)}")
+    if jobs and sources.labels:
+        without = [job.trial for job in jobs if job.length is None]
+        if len(without) == len(jobs):
+            raise ValueError(
+                f"labels for 0 of {_trials(len(jobs))}: the annotations are of {preview(list(sources.labels))}, "
+                f"the videos are {preview(without)}: is --annotations of these videos?"
+            )
+        if without:
+            notes.append(
+                f"no labels for {len(without)} of {_trials(len(jobs))}, as long as their videos: {preview(without)}"
+            )
+    return notes
+
+
+def _trials(count: int) -> str:
+    return "1 trial" if count == 1 else f"{count} trials"
+
+
+def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:
+    """Where the crops may be instead: one or two levels down, or up."""
+    names = {f"{Path(job.trial).name}{side}" for job in jobs[:_LOOKED_FOR] for side in ("", *_SIDES)}
+    names |= {job.trial for job in jobs[:_LOOKED_FOR]}
+
+    def holds(place: Path) -> bool:
+        return any(has_crops(place / name) for name in names)
+
+    levels = list(islice(folder_levels(folder), 2))
+    for distance, level in zip(("one level down", "two levels down"), levels, strict=False):
+        for place in filter(holds, level[:_LOOKED_INTO]):
+            return f"is it {distance}, in `{place.relative_to(folder).as_posix()}/`? (--aligned {place})"
+    for distance, place in zip(("one level up", "two levels up"), folder.absolute().parents, strict=False):
+        if holds(place):
+            return f"is it {distance}? (--aligned {place})"
+    below = sorted(place.name for place in levels[0]) if levels else []
+    trials = preview([job.trial for job in jobs])
+    return f"{folder} has the folders {preview(below) or '(none)'}, the trials are {trials}"
 
 
 def file_identity(path: Path | None) -> tuple[int, int]:

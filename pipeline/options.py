@@ -9,7 +9,7 @@ import click
 
 from ..batch.options import batch_options
 from ..features_store.clock import AudioAlign, MissingFace
-from ..features_store.options import FOLDER, Command, config_option, with_options
+from ..features_store.options import FOLDER, Command, config_option, trial_options, with_options
 from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, VggishOutput
 
 
@@ -151,7 +151,14 @@ _OPTIONS = (
         show_default=True,
         help="Give a video up when ffmpeg delivers nothing for this long, in s.",
     ),
-    click.option("--overwrite", is_flag=True, help="Extract again what is done. [default: off]"),
+    *trial_options("extract"),
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Make done trials of other settings, weights, features or lengths anew; without it a run that would do so "
+        "does not start. [default: off]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Extract all again, also what is done. [default: off]"),
     click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]"),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]"),

@@ -3,12 +3,14 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from avfuse.features_store import commands
 from avfuse.features_store.errors import clean_errors
 from avfuse.features_store.failures import FailureRecord, append_failure
+from avfuse.features_store.status import trial_states, trial_table
 from avfuse.features_store.store import FeatureStore
 
 UNTRAINED = "UNTRAINED WEIGHTS: vggish: for tests and demos only\n"
@@ -66,7 +68,8 @@ def test_verify(filled, flip):
 def test_export_and_import(filled, tmp_path, by_option):
     file = tmp_path / "f.h5"
     result = run(commands.export, "--store", filled.path, "--to", "h5", "--out", file)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials to {file}\n", UNTRAINED)
+    assert (result.exit_code, result.stdout) == (0, f"2 trials to {file}\n")
+    assert result.stderr.startswith(f"{UNTRAINED}about 11.0 KB to write to {file}, ")
     source = ["--from", file] if by_option else [file]
     result = run(commands.import_h5, *source, "--store", tmp_path / "back.zarr")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials from {file}\n", UNTRAINED)
@@ -133,3 +136,28 @@ def test_other_errors_pass():
         raise ZeroDivisionError
     with pytest.raises(BrokenPipeError), clean_errors():
         raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_the_state_of_each_trial(store, make_arrays):
+    arrays = make_arrays(10)
+    arrays["time"] = np.array([0.0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])  # a pause after the fourth frame
+    arrays["face_score"] = np.array([1, 1, 1, 0, 0, 1, 1, 1, 0, 1], np.float32)
+    arrays["vggish_valid"] = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0, 0], bool)
+    store.write("a", arrays, {"warnings": ["a warning"]})
+    store.write("empty", {"time": np.zeros(0)}, {})
+    a, empty = trial_states(store)
+    gaps = (a.length_s, a.faces, a.face_gap_s, a.sound, a.sound_gap_s)
+    assert gaps == pytest.approx((1.3 * 10 / 9, 0.7, 0.6, 0.6, 1.3 / 9 + 0.1))
+    assert a.warnings == ("a warning",)
+    assert (empty.rows, empty.length_s, empty.faces, empty.sound) == (0, None, None, None)
+    assert [len(line.split("  ")) > 1 for line in trial_table([a, empty])] == [True] * 3
+
+
+def test_a_trial_that_cannot_be_read_is_named(filled):
+    shard = filled.files.root / "c" / "time" / "c" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    result = run(commands.status, "--store", filled.path, "--trials", "--json")
+    assert result.exit_code == 0
+    whole, broken = json.loads(result.output)["by_trial"]
+    assert whole["warnings"] == []
+    assert "`avfuse verify` says how to fix it" in broken["warnings"][0]

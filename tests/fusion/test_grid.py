@@ -273,6 +273,9 @@ class TestParts:
         heard = Hearing(3, said.append, ["note: known"])
         heard.told(JOB, (3, 9, 0.5, 2))
         heard.tick()
+        heard.tick()  # the first line comes at once, the next one after 30 s
+        assert said == ["0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)"]
+        said.clear()
         monkeypatch.setattr("avfuse.fusion.hearing.LINE_EVERY_S", 0)
         heard.tick()
         heard.again(JOB, Failed("no room", may_pass=True))
