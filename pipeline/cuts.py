@@ -124,7 +124,6 @@ def _same_edges(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     shared, power = 0.0, np.zeros(2)
     for axis, (first, second) in enumerate(zip(_edges(one), _edges(other), strict=True)):
         both = changed[1:] & changed[:-1] if axis == 0 else changed[:, 1:] & changed[:, :-1]
-        first, second = first[both], second[both]
-        shared += float(first @ second)
-        power += float(first @ first), float(second @ second)
+        shared += float(first[both] @ second[both])
+        power += np.square([first[both], second[both]]).sum(axis=1)
     return bool(shared > SAME_EDGES * np.sqrt(power.prod()))
