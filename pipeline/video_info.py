@@ -25,7 +25,7 @@ _SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64"
 _REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
 # Rows (a, b), (c, d) of a display matrix, and what ffmpeg does about the same matrix in a container.
-_TURNS = {
+_TURNS: dict[tuple[int, ...], tuple[str, ...]] = {
     (0, 1, -1, 0): ("transpose=clock",),
     (0, 1, 1, 0): ("transpose=cclock_flip",),
     (0, -1, 1, 0): ("transpose=cclock",),

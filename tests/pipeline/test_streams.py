@@ -126,7 +126,7 @@ def heard(info):
 
 
 @pytest.fixture
-def clip(make_clip):
+def loud(make_clip):
     """A short clip with these channels [S, C] at 48 kHz, as PCM without a layout."""
 
     def make(channels, name="a.mov", codec="pcm_s16le"):
@@ -138,15 +138,15 @@ def clip(make_clip):
 
 
 @pytest.mark.parametrize("count", [3, 6, 8, 16, 24])
-def test_many_channels_are_their_mean(clip, count):
+def test_many_channels_are_their_mean(loud, count):
     channels = np.zeros((48_000, count))
     channels[:, 3 % count] = 0.6 * np.sin(np.arange(48_000) * 0.05)  # the place of a 5.1's effects
-    samples, ending = heard(probe(clip(channels)))
+    samples, ending = heard(probe(loud(channels)))
     assert np.abs(samples[2000:-2000]).max() == pytest.approx(0.6 / count, rel=0.02)
     assert ending.warnings == ()
 
 
-def test_channels_that_cancel_are_a_warning(clip):
+def test_channels_that_cancel_are_a_warning(loud):
     tone = 0.5 * np.sin(np.arange(48_000) * 0.05)
     for channels, warned in (
         ([tone, -tone], True),
@@ -155,7 +155,7 @@ def test_channels_that_cancel_are_a_warning(clip):
         ([tone, 0 * tone], False),
         ([0 * tone, 0 * tone], False),
     ):
-        _, ending = heard(probe(clip(np.stack(channels, axis=1), "a.mkv")))
+        _, ending = heard(probe(loud(np.stack(channels, axis=1), "a.mkv")))
         assert any("2 channels cancel each other" in words for words in ending.warnings) == warned
 
 
