@@ -5,15 +5,20 @@ from __future__ import annotations
 import importlib
 import importlib.util
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from avfuse import __version__
+from avfuse.features_store.result_files import WORDS, check_place
+from avfuse.features_store.streams import secure_streams
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -56,6 +61,18 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **words: Any) -> Any:
+        """As click's; a process of its own does not depend on its user's streams and matplotlibrc."""
+        if args is None:
+            secure_streams()
+            os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
+        return super().main(args, *rest, **words)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words as they were typed: results name the command line they are of."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
@@ -116,6 +133,7 @@ def demo(out: Path) -> None:
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")

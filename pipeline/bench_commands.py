@@ -10,8 +10,9 @@ from typing import get_args
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
-from .config import ExtractConfig, Precision, RunConfig
+from .config import LESS_MEMORY, ExtractConfig, Precision, RunConfig
 from .video_info import MediaError
 
 
@@ -43,6 +44,7 @@ from .video_info import MediaError
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable figures on stdout. [default: off]")
 @clean_errors(MediaError)
+@torch_errors(LESS_MEMORY)
 def bench(
     video: Path, seconds: float, device: str, precision: Precision, batch_size: int, detect_every: int, as_json: bool
 ) -> None:

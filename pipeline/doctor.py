@@ -9,7 +9,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..batch.torch_errors import compute_error
 from . import media
+from .config import LESS_MEMORY
 from .registry import REGISTRY
 from .weights import cache_folder, cached_path
 
@@ -78,8 +80,12 @@ def _torch() -> Iterator[Finding]:
 
     yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-        yield Finding("cuda", True, names)
+        try:
+            names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        except RuntimeError as error:  # held by another job, or a driver that does not fit
+            yield Finding("cuda", False, str(compute_error(error, LESS_MEMORY)), "until then the CPU does")
+        else:
+            yield Finding("cuda", True, names)
     else:
         reason = "no CUDA in this torch" if torch.version.cuda is None else "torch sees no GPU"
         yield Finding("cuda", False, reason, "runs on the CPU; for a GPU install its driver (see nvidia-smi)")

@@ -161,9 +161,9 @@ def test_channels_that_cancel_are_a_warning(loud):
 
 @pytest.mark.parametrize("change", ["size", "aspect"])
 def test_a_shape_that_changes_is_fitted_in(ffmpeg_run, tmp_path, change):
-    """Two parts of a broadcast: the second stands upright, or has pixels twice as wide."""
-    size, aspect = ("24x48", "1") if change == "size" else ("96x48", "2")
-    for name, part_size, part_aspect, start_s in (("a", "96x48", "1", 0), ("b", size, aspect, 1)):
+    """Two parts of a broadcast: the second stands upright, or goes from 4:3 to 16:9 as DVDs and broadcasts do."""
+    parts = {"size": (("96x48", "1"), ("24x48", "1")), "aspect": (("96x48", "2/3"), ("96x48", "8/9"))}[change]
+    for name, start_s, (part_size, part_aspect) in zip("ab", (0, 1), parts, strict=True):
         source = ["-f", "lavfi", "-i", f"color=white:s={part_size}:r=25:d=1"]
         words = ["-vf", f"setsar={part_aspect}", "-c:v", "mpeg2video", "-output_ts_offset", start_s]
         ffmpeg_run(*source, *words, tmp_path / f"{name}.ts")
@@ -174,7 +174,7 @@ def test_a_shape_that_changes_is_fitted_in(ffmpeg_run, tmp_path, change):
     assert (pixels[0] > 200).all()
     bright = pixels[-2].mean(axis=2) > 128
     across, down = int(bright.any(axis=0).sum()), int(bright.any(axis=1).sum())
-    assert (across, down) == ((24, 48) if change == "size" else (96, 24))
+    assert (across, down) == ((24, 48) if change == "size" else (96, 36))
     assert sum("changes its size or shape" in words for words in ending.warnings) == 1
 
 
