@@ -107,6 +107,8 @@ def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
         vggish_output=options["vggish_output"],
         precision=options["precision"],
         aligned=options["aligned"] is not None,
+        video_stream=options["video_stream"],
+        audio_stream=options["audio_stream"],
     )
     return config, RunConfig(
         device=options["device"],

@@ -28,7 +28,7 @@ CROP_PX = 112
 LESS_MEMORY = "a smaller --batch-size"
 
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
-ALGORITHM = 2
+ALGORITHM = 3
 
 
 @dataclass(frozen=True)
@@ -36,6 +36,7 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: all of them.
+    `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video.
     """
 
     features: tuple[str, ...] = DEFAULT_FEATURES
@@ -46,6 +47,8 @@ class ExtractConfig:
     vggish_output: VggishOutput = "raw"
     precision: Precision = "fp32"
     aligned: bool = False
+    video_stream: int | None = None
+    audio_stream: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in FEATURES]
@@ -62,6 +65,9 @@ class ExtractConfig:
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
         if self.detect_every < 1:
             raise ValueError(f"frames are searched whole every 1 or more, got {self.detect_every}")
+        for number in (self.video_stream, self.audio_stream):
+            if number is not None and number < 0:
+                raise ValueError(f"streams are numbered from 0 on, got {number}")
 
     @property
     def visual(self) -> tuple[str, ...]:

@@ -20,10 +20,17 @@ from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 from .provenance import has_crops
 
-_BROADCAST = {".mpg", ".mpeg", ".m2v", ".vob", ".ts", ".mts", ".m2ts", ".mxf", ".dv"}
-_PHONE_AND_WEB = {".mp4", ".m4v", ".mov", ".qt", ".3gp", ".3g2", ".f4v", ".flv", ".mkv", ".webm", ".ogv"}
-_OTHER = {".avi", ".divx", ".wmv", ".asf", ".rm", ".rmvb", ".nut", ".y4m"}
-VIDEO_SUFFIXES = frozenset(_BROADCAST | _PHONE_AND_WEB | _OTHER)
+# Listed in docs/store.md; what of these ffmpeg cannot read is a named failure.
+_BROADCAST = (
+    ".mpg .mpeg .mpe .m1v .m2v .mpv .mp2v .m2p .vob .vro .evo .ts .trp .tp .mts .m2ts .m2t .mxf .gxf .wtv .dvr-ms"
+)
+_CAMERA = ".mod .tod .dv .dif .lrv .lrf .insv .360 .dav .amv .braw .r3d .crm"
+_PHONE_AND_WEB = (
+    ".mp4 .m4v .mp4v .mov .qt .3gp .3gpp .3g2 .3gp2 .k3g .f4v .f4p .flv .mkv .mk3d .webm .ogv .ogm .ogx .ismv"
+)
+_RAW = ".264 .h264 .avc .265 .h265 .hevc .h263 .h261 .av1 .obu .ivf .mjpg .mjpeg .y4m"
+_OTHER = ".avi .divx .xvid .wmv .asf .rm .rmvb .nut .nsv .gif"
+VIDEO_SUFFIXES = frozenset(f"{_BROADCAST} {_CAMERA} {_PHONE_AND_WEB} {_RAW} {_OTHER}".split())
 # Playlists name other files or addresses: they are reported as refused, and never opened.
 PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
 _FACE = re.compile(r"/face\d+$")
@@ -50,11 +57,16 @@ def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> 
 
 
 def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
-    """Every trial of every video below the folder in a fixed order, what cannot be one, and notes."""
+    """Every trial of every video below the folder in a fixed order, what cannot be one, and notes.
+
+    Raises ValueError where nothing in it is a video.
+    """
     jobs: dict[str, Job] = {}
     failures: list[Failure] = []
     unreadable: list[OSError] = []
     paths = list(walk_videos(sources.videos, unreadable.append))
+    if not paths and not unreadable:
+        raise ValueError(_no_videos(sources.videos))
     failures += [_unreadable(sources.videos, error) for error in unreadable]
     names = _trial_names(sources)
     for path in paths:
@@ -84,6 +96,18 @@ def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None)
         for name in sorted([*folders, *files]):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
                 yield Path(here, name)
+
+
+def _no_videos(folder: Path) -> str:
+    seen = Counter(
+        Path(name).suffix.lower() or "without a suffix"
+        for _, _, files in os.walk(folder)
+        for name in files
+        if not name.startswith(".")
+    )
+    there = ", ".join(f"{count} {suffix}" for suffix, count in seen.most_common(5))
+    others = f"its files: {there}{', …' if len(seen) > 5 else ''}" if seen else "it has no files"
+    return f"{folder}: nothing here is a video by its suffix ({others}); the suffixes are listed in docs/store.md"
 
 
 def _unreadable(videos: Path, error: OSError) -> Failure:

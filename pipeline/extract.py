@@ -27,7 +27,7 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     trial is left then.
     """
     started_s = time.monotonic()
-    info = media.probe(job.video)
+    info = media.probe(job.video, media.Choice(tools.config.video_stream, tools.config.audio_stream))
     with store.temporary_directory() as scratch:
         picture = read_picture(info, job, tools, scratch, progress)
         length = len(picture.time_s) if job.length is None else job.length

@@ -130,6 +130,20 @@ _OPTIONS = (
         show_default=True,
         help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
     ),
+    click.option(
+        "--video-stream",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Picture of every video: the N-th video stream from 0 on, as ffmpeg's v:N. [default: the default one, "
+        "no still image]",
+    ),
+    click.option(
+        "--audio-stream",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Sound of every video: the N-th audio stream from 0 on, as ffmpeg's a:N. [default: the default one of the "
+        "picture's programme, no commentary]",
+    ),
     *batch_options("videos"),
     click.option(
         "--videos-at-once",

@@ -34,6 +34,8 @@ def video_attributes(info: VideoInfo, time_s: NDArray[np.float64]) -> dict[str, 
         "vfr": is_vfr(time_s),
         "video_start_s": info.video_start_s,
         "audio_start_s": info.audio_start_s,
+        "video_stream": info.video_name,
+        "audio_stream": info.audio_name,
         "source": source_attributes(info.path),
     }
 

@@ -1,6 +1,8 @@
 """Which trials a folder of videos makes, and which of them are still to do."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,7 +10,7 @@ import pytest
 from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.discover import find_jobs, find_sources, walk_videos
+from avfuse.pipeline.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
 from avfuse.pipeline.plan import Selection, is_done, make_plan, shard_of
 from avfuse.pipeline.provenance import crops_digest, source_attributes
 
@@ -46,6 +48,33 @@ def test_walks_sub_folders_and_skips_what_is_no_video(videos):
     touch(videos, "b/x.MP4", "a.avi", "notes.txt", ".hidden.mp4", "b/sound.wav", "list.m3u8", "-dash.mkv")
     names = {path.relative_to(videos).as_posix() for path in walk_videos(videos)}
     assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
+
+
+def test_a_folder_in_which_nothing_is_a_video_says_so(videos):
+    touch(videos, "a.wav", "b/c.wav", "labels.txt", "README", ".DS_Store")
+    with pytest.raises(ValueError, match=r"nothing here is a video by its suffix \(its files: 2 .wav, ") as error:
+        jobs_of(videos)
+    assert str(videos) in str(error.value)
+
+
+def test_an_empty_folder_says_so(videos):
+    with pytest.raises(ValueError, match="it has no files"):
+        jobs_of(videos)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["m2t", "MOD", "tod", "ogm", "264", "H265", "hevc", "lrv", "insv", "gif", "360", "dav", "vro", "mjpg", "3gpp"],
+)
+def test_what_cameras_write_is_tried(videos, suffix):
+    touch(videos, f"clip.{suffix}")
+    (job,), failures, _ = jobs_of(videos)
+    assert (job.trial, failures) == ("clip", [])
+
+
+def test_every_suffix_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    assert set(re.findall(r"(?<=[ `])\.\w[\w-]*", text)) >= VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
 
 
 def test_a_link_that_leads_back_up_ends(videos):
