@@ -14,6 +14,7 @@ from pathlib import Path
 import click
 
 from avfuse import __version__
+from avfuse.features_store.options import FOLDER
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -95,7 +96,7 @@ DEMO_TRAINING = {
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default="demo",
     show_default=True,
     help="Folder for clips, stores and the run.",

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ..features_store.options import MergedOption
+
 
 class Shard(click.ParamType[tuple[int, int]]):
     """I/N, or `auto` for the place of this job in its SLURM array."""
@@ -50,6 +52,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
         ),
         click.option(
             "--jobqueue",
+            cls=MergedOption,
             multiple=True,
             metavar="KEY=VALUE",
             help="Workers as jobs of SLURM, PBS or SGE: kind, jobs, cores, memory, walltime, queue … (repeatable; in a "
@@ -66,6 +69,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
         click.option(
             "--retries",
             type=click.IntRange(min=0),
+            metavar="N",
             default=1,
             show_default=True,
             help=f"How often {noun} are tried again that failed for a reason that may pass.",

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from .errors import clean_errors
+from .options import FILE, PATH, STORE
 
 if TYPE_CHECKING:
     from .store import FeatureStore
@@ -17,7 +18,7 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
 def status(store: str, as_json: bool) -> None:
@@ -32,7 +33,7 @@ def status(store: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: a line a problem].")
 @click.pass_context
 @clean_errors()
@@ -61,12 +62,12 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write for h5, folder for the others.",
 )
 @clean_errors()
@@ -82,9 +83,11 @@ def export(store: str, to: str, out: Path) -> None:
 
 
 @click.command("import-h5")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file. [default: FILE]")
-@click.option("--store", required=True, help="Folder (or URL) of the feature store; made where there is none.")
+@click.argument("file", required=False, type=FILE)
+@click.option("--from", "source", type=FILE, help="The HDF5 file. [default: FILE]")
+@click.option(
+    "--store", type=STORE, required=True, help="Folder (or URL) of the feature store; made where there is none."
+)
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""

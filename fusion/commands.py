@@ -13,7 +13,8 @@ from ..batch.stopping import Stop, listening
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from .options import run_config, train_options
+from ..features_store.options import GroupedCommand
+from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
     from ..features_store.corpus import Corpus
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
 _say = partial(click.echo, err=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @train_options
 @clean_errors(WorkerUnfit)
 def train(**options: Any) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
+from ..features_store.options import FILE, FOLDER, STORE
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ _SCREEN_LINES = 30
 
 @click.command()
 @result_options
-@click.option("--store", help="Feature store. [default: the one the run was trained on]")
+@click.option("--store", type=STORE, help="Feature store. [default: the one the run was trained on]")
 @click.option(
     "--annotations",
     type=FOLDER,
@@ -84,7 +84,7 @@ def _as_json(report: Report) -> dict[str, Any]:
 
 @click.command()
 @result_options
-@click.option("--store", required=True, help="Feature store of the trials to predict.")
+@click.option("--store", type=STORE, required=True, help="Feature store of the trials to predict.")
 @click.option(
     "--out",
     type=FOLDER,
@@ -92,14 +92,12 @@ def _as_json(report: Report) -> dict[str, Any]:
 )
 @click.option(
     "--submission",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="Challenge file to write, in the rows and order of --sample. [default: none]",
 )
 @click.option(
     "--sample",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="The organiser's sample submission. [default: none]",
 )
 @click.option(

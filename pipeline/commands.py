@@ -13,10 +13,10 @@ from ..batch.stopping import Stop, listening
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
+from ..features_store.options import FOLDER, GroupedCommand
 from .config import ExtractConfig, RunConfig
 from .media import MediaError
-from .options import extract_options
+from .options import GROUPS, extract_options
 from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @extract_options
 @clean_errors(MediaError, WeightsMissing, WorkerUnfit)
 def extract(**options: Any) -> None:

@@ -11,15 +11,39 @@ from typing import Any
 import click
 
 from ..features_store.errors import clean_errors
+from ..features_store.options import FOLDER, Number
 from .video_info import MediaError
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--trials", default=12, show_default=True, help="How many trials, 6 or more; each special kind is there.")
-@click.option("--seconds", default=8.0, show_default=True, help="Length of every clip, in s, 1 to 600.")
-@click.option("--seed", default=0, show_default=True, help="The same seed makes the same labels and frames.")
-@click.option("--lag", "lag_s", default=0.3, show_default=True, help="How far the voice leads the face, in s, 0 to 2.")
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--trials",
+    metavar="N",
+    default=12,
+    show_default=True,
+    help="How many trials, 6 or more; each special kind is there.",
+)
+@click.option(
+    "--seconds",
+    type=Number(),
+    metavar="S",
+    default=8.0,
+    show_default=True,
+    help="Length of every clip, in s, 1 to 600.",
+)
+@click.option(
+    "--seed", metavar="N", default=0, show_default=True, help="The same seed makes the same labels and frames."
+)
+@click.option(
+    "--lag",
+    "lag_s",
+    type=Number(),
+    metavar="S",
+    default=0.3,
+    show_default=True,
+    help="How far the voice leads the face, in s, 0 to 2.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier planted corpus in OUT. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="What was planted as JSON on stdout. [default: off]")
 @clean_errors(MediaError)
