@@ -91,12 +91,14 @@ def export(store: str, to: str, out: Path) -> None:
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
+    from .importing import check_export
     from .importing import import_h5 as bring_back
     from .store import FeatureStore
 
     path = source or file
     if path is None or (source and file):
         raise click.UsageError("name one HDF5 file, as FILE or by --from")
+    check_export(path)  # before a store is made
     opened = FeatureStore(store, mode="a")
     trials = bring_back(path, opened)
     _say_untrained(opened)

@@ -8,7 +8,8 @@ Tested by tests/features_store/test_settings_file.py.
 
 from __future__ import annotations
 
-import difflib
+import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,10 +17,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .errors import flat
+from .text import did_you_mean
 
 if TYPE_CHECKING:
     import yaml
 
+_DEPTH = 8
+_PLAIN = re.compile(r"[\w.+][\w.+-]*")  # needs no quotes inside a list
 _NULL, _BOOL = "tag:yaml.org,2002:null", "tag:yaml.org,2002:bool"
 
 
@@ -57,16 +61,21 @@ def _values(context: click.Context, root: yaml.Node) -> Iterator[tuple[str, str 
         for option in parameter.opts
         if parameter.name != "config"
     }
-    for key, node in _pairs(root, "the file must hold `option: value` lines"):
-        parameter = known.get(key.value.replace("_", "-"))
-        if parameter is None:
-            near = difflib.get_close_matches(key.value.replace("_", "-"), known, n=1)
-            hint = f" (did you mean {near[0]}?)" if near else ""
-            raise _FileError(key, f"unknown key {key.value}{hint}")
+    pairs = _pairs(root, "the file must hold `option: value` lines")
+    if unknown := [key for key, _ in pairs if _option(key) not in known]:
+        names = ", ".join(sorted(key.value for key in unknown))
+        hint = did_you_mean(_option(unknown[0]), known)
+        raise _FileError(unknown[0], f"unknown {'key' if len(unknown) == 1 else 'keys'}: {names}{hint}")
+    for key, node in pairs:
+        parameter = known[_option(key)]
         if not _is_empty(node):
             value = _spelled(parameter, key.value, node)
             _check(context, parameter, key, value)
             yield str(parameter.name), value
+
+
+def _option(key: yaml.Node) -> str:
+    return str(key.value).replace("_", "-")
 
 
 def _check(context: click.Context, parameter: click.Parameter, key: yaml.Node, value: str | list[str]) -> None:
@@ -100,11 +109,21 @@ def _as_pairs(node: yaml.Node, key: str) -> list[tuple[yaml.Node, str, str | Non
     """(node, name, value) of a map or of `name=value`; the value is None where the text has none."""
     if _kind(node) == "mapping":
         pairs = _pairs(node, key)
-        return [
-            (name, name.value, ",".join(_texts(value, name.value))) for name, value in pairs if not _is_empty(value)
-        ]
+        return [(name, name.value, _flow(value, top=True)) for name, value in pairs if not _is_empty(value)]
     name, sign, text = _text(node, f"{key} takes `name: value` lines").partition("=")
     return [(node, name.strip(), text if sign else None)]
+
+
+def _flow(node: yaml.Node, *, top: bool = False, depth: int = 0) -> str:
+    """A value on one line: lists and maps in YAML's own flow style, which the option reads again."""
+    if depth > _DEPTH:
+        raise _FileError(node, "lists and maps are nested too deeply")
+    if _kind(node) == "sequence":
+        return f"[{', '.join(_flow(item, depth=depth + 1) for item in node.value)}]"
+    if _kind(node) == "mapping":
+        pairs = (f"{key.value}: {_flow(value, depth=depth + 1)}" for key, value in _pairs(node, ""))
+        return f"{{{', '.join(pairs)}}}"
+    return str(node.value) if top or _PLAIN.fullmatch(node.value) else json.dumps(node.value)
 
 
 def _pairs(node: yaml.Node, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
@@ -113,7 +132,8 @@ def _pairs(node: yaml.Node, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]
         raise _FileError(node, what)
     seen: dict[str, int] = {}
     for key, _ in node.value:
-        name = _text(key, "a key is one word").replace("_", "-")
+        _text(key, "a key is one word")
+        name = _option(key)
         if name in seen:
             raise _FileError(key, f"{key.value} is given twice, first in line {seen[name]}")
         seen[name] = key.start_mark.line + 1

@@ -5,8 +5,9 @@ Tested by tests/fusion/test_ensemble.py.
 
 from __future__ import annotations
 
+import os
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -53,11 +54,23 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError where none is."""
     found: list[Path] = []
     for folder in folders:
-        runs = [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.rglob("config.json"))
+        runs = [folder] if (folder / "config.json").is_file() else sorted(_runs_below(folder))
         if not runs:
             raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
         found += runs
     return list({run.resolve(): run for run in found}.values())
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Runs below a folder, those behind links included; links that lead back end."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+        elif "config.json" in files:
+            yield Path(here)
+        seen.add(real)
 
 
 def open_run(folder: Path, device: torch.device) -> TrainedRun:

@@ -181,12 +181,13 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
 @clean_errors(MediaError)
 def doctor(store: Path, as_json: bool) -> None:
-    """What works on this machine, and the mend for what does not. Exit code 1 when something needed is missing."""
+    """What works on this machine, and how to fix what does not. Exit code 1 when extract cannot start."""
     from dataclasses import asdict
 
-    from .doctor import examine
+    from .doctor import examine, summed_up
 
     findings = list(examine(store))
+    can_start = all(finding.ok or not finding.needed for finding in findings)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -194,4 +195,5 @@ def doctor(store: Path, as_json: bool) -> None:
         for finding in findings:
             mend = "" if finding.ok else f" -> {finding.mend}"
             click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
-    sys.exit(int(any(not finding.ok and finding.needed for finding in findings)))
+        click.echo(summed_up(findings), err=not can_start)
+    sys.exit(int(not can_start))

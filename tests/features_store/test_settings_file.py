@@ -4,6 +4,7 @@ import json
 
 import click
 import pytest
+import yaml
 from click.testing import CliRunner
 
 from avfuse.features_store.options import FILE, FOLDER, NAME_LIST, STORE, MergedOption, Number, config_option
@@ -81,14 +82,14 @@ def test_an_empty_list_or_map_is_as_if_absent(call, empty):
         ("set: lr", "set: 'lr' is not KEY=VALUE"),
         ("set: 5", "set: '5' is not KEY=VALUE"),
         ("set: [[lr=1]]", "set takes `name: value` lines"),
-        ("set: {lr: {a: 1}}", "lr takes one value, or a list of them"),
+        ("jobqueue: {a: &b [*b]}", "lists and maps are nested too deeply"),
         ("jobqueue: {kind: slurm, kind: pbs}", "kind is given twice, first in line 2"),
         ("set: {batch-size: 1, batch_size: 2}", "batch_size is given twice, first in line 2"),
         ("set: [lr=1, lr=2]", "set: lr is given twice"),
         ("[a, b]: 1", "a key is one word"),
-        ("epoch: 1", "unknown key epoch (did you mean epochs?)"),
-        ("config: other.yaml", "unknown key config"),
-        ("5: 1", "unknown key 5"),
+        ("epoch: 1", "unknown key: epoch (did you mean epochs?)"),
+        ("config: other.yaml", "unknown key: config"),
+        ("5: 1", "unknown key: 5"),
     ],
 )
 def test_a_wrong_line_is_named(call, line, what):
@@ -119,8 +120,14 @@ def test_values_are_read_as_they_are_typed(told):
     assert found["store"] == "2026"
     assert found["epochs"] == 10
     assert (found["group"], found["plots"], found["modalities"], found["runs"]) == ("none", False, "face,voice", ["a"])
-    assert found["settings"] == [["lr", "1e-4"], ["lead_channels", "8,8"], ["plain", "no"]]
+    assert found["settings"] == [["lr", "1e-4"], ["lead_channels", "[8, 8]"], ["plain", "no"]]
     assert found["jobqueue"] == ["walltime=02:00:00"]
+
+
+def test_nested_values_reach_the_queue_as_they_are(told):
+    lines = "jobqueue:\n  extra: ['--gres=gpu:1', -A me, 'a, b']\n  scheduler_options: {port: 0, host: 'x:y'}\n"
+    found = [yaml.safe_load(pair.partition("=")[2]) for pair in told(lines)["jobqueue"]]
+    assert found == [["--gres=gpu:1", "-A me", "a, b"], {"port": 0, "host": "x:y"}]
 
 
 @pytest.mark.parametrize("text", ["set: {lr: 1, heads: 2}", "set:\n- lr: 1\n- heads: 2", "set: [lr=1, heads=2]"])
