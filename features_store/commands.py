@@ -9,6 +9,7 @@ import click
 
 from .errors import clean_errors
 from .options import FILE, PATH, STORE
+from .text import counted, untrained_line
 
 if TYPE_CHECKING:
     from .store import FeatureStore
@@ -56,7 +57,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"store": store, "trials": trials, "problems": problems}))
     elif not problems:
-        click.echo(f"{trials} trials, every chunk read, every checksum right")
+        click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     if problems:
         context.exit(EXIT_PROBLEMS)
 
@@ -79,7 +80,7 @@ def export(store: str, to: str, out: Path) -> None:
     opened = FeatureStore(store)
     _say_untrained(opened)
     trials = export_store(opened, to, out)
-    click.echo(f"{trials} trials to {out}")
+    click.echo(f"{counted(trials, 'trial')} to {out}")
 
 
 @click.command("import-h5")
@@ -102,11 +103,11 @@ def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     opened = FeatureStore(store, mode="a")
     trials = bring_back(path, opened)
     _say_untrained(opened)
-    click.echo(f"{trials} trials from {path}")
+    click.echo(f"{counted(trials, 'trial')} from {path}")
 
 
 def _say_untrained(store: FeatureStore) -> None:
-    from .status import untrained_line
+    from .status import untrained_features
 
-    if line := untrained_line(store):
+    if line := untrained_line(untrained_features(store)):
         click.echo(line, err=True)

@@ -14,6 +14,7 @@ from typing import Any
 from .failures import outstanding
 from .planned import missing
 from .store import FeatureStore
+from .text import counted, untrained_line
 from .types import JsonValue
 
 
@@ -37,14 +38,13 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
 
 def status_lines(summary: Mapping[str, Any]) -> list[str]:
     """A summary as text."""
-    lines = [f"{summary['trials']} trials, {summary['rows']} rows, {summary['hours']:.2f} h in {summary['store']}"]
-    lines += [f"fingerprint {name}: {count} trials" for name, count in summary["fingerprints"].items()]
+    size = f"{counted(summary['trials'], 'trial')}, {counted(summary['rows'], 'row')}, {summary['hours']:.2f} h"
+    lines = [f"{size} in {summary['store']}"]
+    lines += [f"fingerprint {name}: {counted(count, 'trial')}" for name, count in summary["fingerprints"].items()]
     if len(summary["fingerprints"]) > 1:
         lines.append("these trials were made with different settings or weights: extract again to make them one")
-    lines += [
-        f"UNTRAINED WEIGHTS: {feature} of {count} trials is of a random network, for tests and demos only"
-        for feature, count in summary["untrained"].items()
-    ]
+    untrained = [f"{feature} of {counted(count, 'trial')}" for feature, count in summary["untrained"].items()]
+    lines += [line] if (line := untrained_line(untrained)) else []
     lines += [f"missing: {name}" for name in summary["missing"]]
     lines += [f"incomplete: {name}" for name in summary["incomplete"]]
     lines += [f"failed: {each['video']} ({each['stage']}): {each['reason']}" for each in summary["failed"]]
@@ -54,12 +54,6 @@ def status_lines(summary: Mapping[str, Any]) -> list[str]:
 def untrained_features(store: FeatureStore) -> list[str]:
     """Features that come from random networks in any trial, sorted."""
     return sorted(set(_untrained(store.groups().values())))
-
-
-def untrained_line(store: FeatureStore) -> str | None:
-    """What every command says of a store whose features come from random networks; None of any other."""
-    features = untrained_features(store)
-    return f"UNTRAINED WEIGHTS: {', '.join(features)}: for tests and demos only" if features else None
 
 
 def _rows(attributes: Mapping[str, JsonValue]) -> int:

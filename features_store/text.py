@@ -1,4 +1,7 @@
-"""Words for users: counts with the right plural, tables in columns, what a mistyped name may mean."""
+"""Words for users: counts with the right plural, tables in columns, what a mistyped name may mean.
+
+Tested by tests/features_store/test_text.py.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,12 @@ from collections.abc import Iterable, Sequence
 def counted(number: int, noun: str, plural: str | None = None) -> str:
     """`1 video`, `2 videos`; `plural` where it is not the noun with an s."""
     return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def untrained_line(features: Iterable[str]) -> str | None:
+    """What a command says, once, of features that come from random networks; None where there are none."""
+    names = ", ".join(dict.fromkeys(features))
+    return f"UNTRAINED WEIGHTS: {names}: for tests and demos only" if names else None
 
 
 def columns(rows: Sequence[Sequence[str]]) -> list[str]:

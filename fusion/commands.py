@@ -14,6 +14,7 @@ from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from ..features_store.options import GroupedCommand
+from ..features_store.text import counted, untrained_line
 from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
@@ -63,7 +64,9 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
         _tell_results(done, config, options, several=len(whole) > 1)
     if heard.failed:
         told = "; ".join(f"{planned.folder}: {why}" for planned, why in heard.failed.items())
-        raise click.ClickException(f"{len(heard.failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
+        raise click.ClickException(
+            f"{len(heard.failed)} of {counted(len(runs), 'run')} failed: {told}" if len(runs) > 1 else told
+        )
 
 
 def _config(options: dict[str, Any]) -> TrainConfig:
@@ -89,7 +92,7 @@ def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned]) -> None:
     short = [planned for planned in runs if planned not in todo and stops_short(planned)]
     if short:
         _say(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on")
-    _say(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {len(runs) - len(todo)} done before")
+    _say(f"{counted(len(todo), 'run')} to do, {len(runs) - len(todo)} done before")
 
 
 def _do_all(
@@ -134,12 +137,12 @@ def _work(
 
 def _tell_features(work: TrainWork, where: Where) -> list[str]:
     """What a user should know before anything is read, or is sent to a cluster; the lines that were said."""
-    from ..features_store.status import untrained_line
+    from ..features_store.status import untrained_features
     from ..features_store.store import FeatureStore
     from .experiment import check_experiment
 
     store = FeatureStore(work.store)
-    lines = [line] if (line := untrained_line(store)) else []
+    lines = [line] if (line := untrained_line(untrained_features(store))) else []
     if not where.is_here:
         checked = check_experiment(store, work.corpus, work.manifest, work.folds, work.config, work.allow_other)
         lines += [f"note: {note}" for note in checked.notes]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .batches import Batches
 from .checkpoint import read_weights
 from .config import COLUMNS, RunConfig
@@ -91,7 +92,7 @@ def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) 
     other = {name: count for name, count in fingerprints_of(store, trials).items() if name not in seen}
     if other:
         told = f"{run.folder} has learned from features {', '.join(n[:12] for n in sorted(seen))}"
-        here = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.items())
+        here = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.items())
         raise ValueError(
             f"{told}, but {store.path} holds {here}, of other settings or weights; extract with the same, "
             "or say --allow-other-features"

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..features_store.corpus import open_corpus
-from ..features_store.status import untrained_line
+from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted, untrained_line
 from .checkpoint import is_finished
 from .config import RunConfig
 from .devices import Room, room_of
@@ -52,7 +53,7 @@ def evaluate_runs(
     runs = _open(folders, room, tell)
     opened = FeatureStore(store or _common({run.described.features.store for run in runs}, "--store"))
     corpus = open_corpus(annotations or Path(_common({run.described.annotations for run in runs}, "--annotations")))
-    _say_untrained(opened, tell)
+    _say_untrained(opened, runs, tell)
     names = sorted({name for run in runs for name in run.described.fold.validation})
     if unknown := [name for name in names if name not in corpus.files]:
         raise ValueError(f"{corpus.root} has no labels of {some(unknown)}, which the runs hold out")
@@ -74,7 +75,7 @@ def predict_store(
     smoothing, room = parse_smoothing(smooth), room_of(run_config)
     runs = _open(folders, room, tell)
     opened = FeatureStore(store)
-    _say_untrained(opened, tell)
+    _say_untrained(opened, runs, tell)
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
     sources, others = unlabelled(opened, modalities)
     if others:
@@ -86,11 +87,9 @@ def predict_store(
 def _open(folders: Sequence[Path], room: Room, tell: Tell) -> list[TrainedRun]:
     runs = [open_run(folder, room.device) for folder in find_runs(folders)]
     if len(runs) > 1:
-        tell(f"{len(runs)} runs")
+        tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
         tell(f"note: not finished, used as they are after their last epoch: {some(early)}")
-    if untrained := sorted({name for run in runs for name in run.described.features.untrained}):
-        tell(f"UNTRAINED WEIGHTS: the runs have learned from {', '.join(untrained)}: for tests and demos only")
     return runs
 
 
@@ -117,6 +116,8 @@ def _common(values: set[str], option: str) -> str:
     return values.pop()
 
 
-def _say_untrained(store: FeatureStore, tell: Tell) -> None:
-    if line := untrained_line(store):
+def _say_untrained(store: FeatureStore, runs: Sequence[TrainedRun], tell: Tell) -> None:
+    """Once, whether the store has such features or the runs have learned from them."""
+    learned = {name for run in runs for name in run.described.features.untrained}
+    if line := untrained_line(sorted({*untrained_features(store), *learned})):
         tell(line)

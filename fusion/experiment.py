@@ -15,6 +15,7 @@ from ..features_store.corpus import Corpus
 from ..features_store.files import LocalFiles
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
 from .description import Description, Features
@@ -47,7 +48,10 @@ class Experiment:
         where = "streamed from the store" if data.place == "store" else f"on {data.place}"
         widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
         notes = [f"note: {note}" for note in self.notes]
-        return [*notes, f"{len(data.sources)} trials, {len(data.labels) - 1} rows of {widths}, {where}"]
+        return [
+            *notes,
+            f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
+        ]
 
 
 @dataclass(frozen=True)
@@ -85,7 +89,7 @@ def check_experiment(
     kept = {fold.number: _kept(fold, matched) for fold in wanted}
     fingerprints = fingerprints_of(store, [source.stored for source in matched.trials.values()])
     if len(fingerprints) > 1 and not allow_mixed:
-        told = ", ".join(f"{name[:12]} ({count} trials)" for name, count in fingerprints.items())
+        told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
         raise ValueError(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"

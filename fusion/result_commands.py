@@ -11,6 +11,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import FILE, FOLDER, STORE
+from ..features_store.text import counted
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ def predict(**options: Any) -> None:
     if out is not None:
         for name, rows in predictions.trials.items():
             write_prediction(out, name, predictions.columns, rows)
-        click.echo(f"{len(predictions.trials)} trials to {out}", err=True)
+        click.echo(f"{counted(len(predictions.trials), 'trial')} to {out}", err=True)
     if submission is not None:
         if len(predictions.columns) != 2:
             raise click.ClickException(

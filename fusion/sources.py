@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from ..features_store.corpus import Corpus, is_timed, labels_of
 from ..features_store.schema import TIME
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.trial import Trial
 
 TOLERATED_ROWS = 5
@@ -96,7 +97,7 @@ def _labelled(corpus: Corpus, name: str, trial: Trial) -> TrialSource:
 def _length_notes(source: TrialSource, stored_rows: int) -> list[str]:
     if abs(source.rows - stored_rows) <= TOLERATED_ROWS:
         return []
-    return [f"{source.name}: {source.rows} label rows but {stored_rows} rows of features"]
+    return [f"{source.name}: {counted(source.rows, 'label row')} but {counted(stored_rows, 'row')} of features"]
 
 
 def _check_different(trials: Mapping[str, TrialSource]) -> None:

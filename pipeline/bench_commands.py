@@ -12,6 +12,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import FILE, Number
+from ..features_store.text import counted
 from .config import ExtractConfig, Precision, RunConfig
 from .video_info import MediaError
 
@@ -73,6 +74,6 @@ def bench(
     if as_json:
         click.echo(json.dumps({**asdict(speeds), "bound": speeds.bound, "limited_by": speeds.limit.stage}))
         return
-    click.echo(f"{video}: {speeds.frames} frames, {precision}")
+    click.echo(f"{video}: {counted(speeds.frames, 'frame')}, {precision}")
     for line in speed_lines(speeds):
         click.echo(line)

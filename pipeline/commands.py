@@ -14,6 +14,7 @@ from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER, GroupedCommand
+from ..features_store.text import counted, untrained_line
 from .config import ExtractConfig, RunConfig
 from .media import MediaError
 from .options import GROUPS, extract_options
@@ -107,18 +108,15 @@ def _look_into(where: str) -> FeatureStore | None:
 def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
     """What a user should know before the run, on stderr."""
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
-    if untrained:
-        click.echo(
-            f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.",
-            err=True,
-        )
+    if line := untrained_line(untrained):
+        click.echo(line, err=True)
     for feature, source in weights.items():
         if source.same_as:
             click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(
-        f"{len(plan.jobs)} videos to do, {len(plan.done)} done before, "
+        f"{counted(len(plan.jobs), 'video')} to do, {len(plan.done)} done before, "
         f"{len(plan.failures) + len(plan.failed_before)} failed",
         err=True,
     )
@@ -166,7 +164,7 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
         click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
     if summary.elsewhere:
         click.echo(
-            f"{len(summary.elsewhere)} trials were left to another run, which has them in hand or done", err=True
+            f"{counted(len(summary.elsewhere), 'trial')} left to another run, which is doing or has done them", err=True
         )
     click.echo(
         f"{len(summary.receipts)} extracted, {summary.done_before} done before, {summary.failed} failed, "

@@ -15,6 +15,7 @@ from pathlib import Path
 from ..features_store.errors import one_line
 from ..features_store.labels import annotation_files, count_rows
 from ..features_store.schema import check_trial_name
+from ..features_store.text import counted
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 
@@ -169,9 +170,9 @@ def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
     shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
     notes = []
     if without:
-        notes.append(f"{len(without)} annotated trials have no video: {_some(without)}")
+        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {_some(without)}")
     if shared:
-        notes.append(f"{len(shared)} annotations fit videos in more than one folder: {_some(shared)}")
+        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {_some(shared)}")
     return notes
 
 

@@ -6,6 +6,7 @@ import time
 
 from ..features_store.clock import fit_time
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.types import JsonValue, RowSource
 from . import media
 from .config import ExtractConfig
@@ -93,7 +94,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     warnings = [f"{what}: {'; '.join(dict.fromkeys(words))}" for what, words in told.items() if words]
     frames = len(picture.time_s)
     if picture.ending.truncated:
-        warnings.append(f"the picture ended in an error after {frames} frames")
+        warnings.append(f"the picture ended in an error after {counted(frames, 'frame')}")
     if not sound.present:
         warnings.append("no audio: its features are zero rows, all invalid")
     if job.crops is not None and not job.crops.is_dir():
@@ -101,5 +102,5 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     if picture.face_share() == 0:
         warnings.append("no face in any frame: visual features are zero rows, all invalid")
     if abs(frames - length) > LENGTH_TOLERANCE_ROWS:
-        warnings.append(f"{job.length} label rows but {frames} decoded frames")
+        warnings.append(f"{counted(length, 'label row')} but {counted(frames, 'decoded frame')}")
     return warnings

@@ -9,6 +9,7 @@ from typing import NoReturn, TextIO
 from tqdm import tqdm
 
 from ..features_store.errors import flat
+from ..features_store.text import counted
 from .jobs import Failure, Job, Receipt, Stage
 from .telling import InHand, again_line, worth_telling
 
@@ -100,7 +101,7 @@ class BarReporter:
             self._now.set_description_str(trial[-32:], refresh=False)
         else:
             self._now.n, self._now.total, self._now.unit = self._all_frames(), None, "frame"
-            self._now.set_description_str(f"{len(self._in_hand)} videos in hand", refresh=False)
+            self._now.set_description_str(f"{counted(len(self._in_hand), 'video')} in hand", refresh=False)
         self._now.refresh()
 
     def _all_frames(self) -> int:

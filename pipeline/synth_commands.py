@@ -12,6 +12,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER, Number
+from ..features_store.text import counted
 from .video_info import MediaError
 
 
@@ -83,7 +84,9 @@ def _table(planted: dict[str, dict[str, Any]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     total = sum(trial["frames"] for trial in planted.values())
-    return "\n".join([*(line.rstrip() for line in lines), f"{len(planted)} trials, {total} frames"])
+    return "\n".join(
+        [*(line.rstrip() for line in lines), f"{counted(len(planted), 'trial')}, {counted(total, 'frame')}"]
+    )
 
 
 def _cells(name: str, trial: dict[str, Any]) -> tuple[str, ...]:
