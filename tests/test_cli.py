@@ -74,8 +74,19 @@ def test_the_demo_leaves_a_folder_of_others_alone(tmp_path):
     assert (tmp_path / "run" / "config.json").is_file()
 
 
-def test_unknown_commands_are_wrong_usage():
-    assert CliRunner().invoke(main, ["etxract"]).exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["etxract"], "There is no command 'etxract' (did you mean extract?)."),
+        (["xyzzy"], "There is no command 'xyzzy'."),
+        (["weights", "lst"], "Did you mean 'list'?"),
+        (["train", "--stroe", "x"], "'--store'"),
+    ],
+)
+def test_mistyped_words_are_wrong_usage(words, told):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert told in result.stderr.splitlines()[-1]
 
 
 def test_python_m_avfuse_is_the_same():
