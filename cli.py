@@ -19,6 +19,7 @@ import click
 
 from avfuse import __version__
 from avfuse.features_store.options import FOLDER
+from avfuse.features_store.streams import secure_streams
 from avfuse.features_store.text import counted, did_you_mean
 
 # name → (module, attribute, one line for the list of commands)
@@ -64,9 +65,11 @@ class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
 
     def main(self, args: Sequence[str] | None = None, *rest: Any, **words: Any) -> Any:
-        """As click's; a process of its own writes whatever its locale is."""
+        """As click's; a process of its own does not depend on its user's streams, locale and matplotlibrc."""
         if args is None:
+            secure_streams()
             _write_any_text()
+            os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
         return super().main(args, *rest, **words)
 
     def list_commands(self, ctx: click.Context) -> list[str]:

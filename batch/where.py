@@ -43,6 +43,10 @@ class Where:
             return 0
         return max(1, cores() // self.workers)
 
+    def processes(self) -> int:
+        """Processes that share the memory of one machine, or of one job of a queue, as far as can be known here."""
+        return self.workers if self.jobqueue is None else self.jobqueue.processes
+
 
 def where_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) -> Where:
     """The options --workers, --scheduler and --jobqueue. Raises click.UsageError where they contradict each other."""

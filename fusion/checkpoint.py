@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..features_store.disk import replace_file
+from ..features_store.disk import remove_file, replace_file
 from .json_files import read_json, write_json
 
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
@@ -126,7 +126,7 @@ def epochs_done(folder: Path) -> int:
 
 def unmark_finished(folder: Path) -> None:
     """A run that goes on has not ended."""
-    (folder / "finished.json").unlink(missing_ok=True)
+    remove_file(folder / "finished.json")
 
 
 def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:

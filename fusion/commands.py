@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..batch.stopping import Stop, listening
+from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from ..features_store.options import GroupedCommand
 from ..features_store.text import counted, untrained_line
+from .config import LESS_MEMORY
 from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ _say = partial(click.echo, err=True)
 @click.command(cls=GroupedCommand, groups=GROUPS)
 @train_options
 @clean_errors(WorkerUnfit)
+@torch_errors(LESS_MEMORY)
 def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
@@ -118,6 +121,7 @@ def _do_all(
 def _work(
     todo: Sequence[Planned], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
 ) -> TrainWork:
+    from .optional import usable
     from .runs import TrainWork
     from .watch import wants_tensorboard
 
@@ -129,7 +133,7 @@ def _work(
         config=config,
         run=run_config(options),
         allow_other=options["allow_other_features"],
-        plots=options["plots"],
+        plots=options["plots"] and usable("matplotlib.backends.backend_agg", "pictures"),
         tensorboard=wants_tensorboard(options["tensorboard"]),
         alone=any(planned.folder == options["out"] for planned in todo),
     )

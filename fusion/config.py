@@ -14,6 +14,8 @@ RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+# What takes less memory.
+LESS_MEMORY = "a smaller batch_size or --memory-gb"
 # The columns of labels and predictions, in the order of the annotation files.
 COLUMNS = ("valence", "arousal")
 TASKS: dict[Task, tuple[str, ...]] = {

@@ -18,7 +18,6 @@ from ..features_store.disk import replace_file
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description
-from .devices import out_of_memory
 from .environment import environment
 from .experiment import Experiment
 from .fold_scores import (
@@ -112,10 +111,9 @@ def do_run(
 ) -> Outcome:
     """Train one run in its folder; it has finished when `keep` has written what comes of it.
 
-    Raises ValueError where it cannot go on, also for want of memory.
+    Raises ValueError where it cannot go on, and what torch raises.
     """
-    with out_of_memory():
-        outcome = train(described, experiment.data, run, folder, watcher)
+    outcome = train(described, experiment.data, run, folder, watcher)
     keep(outcome)
     checkpoint.write_finished(folder, outcome.reason, len(outcome.history))
     return outcome

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from ..features_store.disk import remove_file
 from .config import TrainConfig
 from .json_files import read_json, write_json
 from .manifest import Fold
@@ -60,7 +61,7 @@ def write_description(folder: Path, described: Description, environment: Mapping
     folder.mkdir(parents=True, exist_ok=True)
     for here, _, names in os.walk(folder):  # does not mind a folder that goes away meanwhile, as claims' do
         for name in filter(_TEMPORARY.fullmatch, names):
-            Path(here, name).unlink()
+            remove_file(Path(here, name))
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
     write_json(folder / "fold.json", {**asdict(described.fold), **labels})
     write_json(folder / "features.json", asdict(described.features))

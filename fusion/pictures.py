@@ -42,7 +42,7 @@ def draw_predictions(
             trial_path(folder / "predictions", source.name, ".png"),
             source.name,
             outputs,
-            fit_time(store[source.stored].time_s, source.rows),
+            fit_time(_time_s(store, source), source.rows),
             predictions[source.name],
             source.labels[:, columns],
             source.labelled,
@@ -53,3 +53,10 @@ def draw_predictions(
     told = np.concatenate([predictions[source.name] for source in sources])
     whole = {name: getattr(scored, name) for name in outputs}
     overview(folder / "all_frames.png", outputs, truth[valid], told[valid], whole)
+
+
+def _time_s(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
+    try:
+        return store[source.stored].time_s
+    except KeyError as error:  # removed since its rows were read, or without times
+        raise ValueError(error.args[0]) from error

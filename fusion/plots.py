@@ -6,7 +6,8 @@ Tested by tests/fusion/test_plots.py.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +34,17 @@ _MOST_LETTERS = 80
 _FEW_EPOCHS = 30
 
 
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib's own defaults: no LaTeX, no font that may be missing, whatever a user has set for other pictures."""
+    import matplotlib  # noqa: PLC0415 - slow to load
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
 def learning_curves(history: Mapping[str, Sequence[float | None]], path: Path) -> None:
     """Draw a run's history, one panel each for losses, CCCs (`ccc` in the name, `P`) and learning rates (log axis).
 
@@ -57,6 +69,7 @@ def learning_curves(history: Mapping[str, Sequence[float | None]], path: Path) -
     _save(figure, path)
 
 
+@_own_style()
 def prediction_plot(
     path: Path,
     trial: str,
@@ -95,6 +108,7 @@ def prediction_plot(
     _save(figure, path)
 
 
+@_own_style()
 def overview(
     path: Path, columns: Sequence[str], truth: NDArray[Any], prediction: NDArray[Any], ccc: Mapping[str, float]
 ) -> None:

@@ -9,9 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
 from ..features_store.options import FILE, FOLDER, STORE
 from ..features_store.text import counted
+from .config import LESS_MEMORY
 from .options import result_options, run_config
 
 if TYPE_CHECKING:
@@ -34,6 +36,7 @@ _SCREEN_LINES = 30
     help="Folder for report.json, predictions and plots. [default: none]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
 
@@ -53,19 +56,21 @@ def evaluate(**options: Any) -> None:
         lambda line: click.echo(line, err=True),
     )
     if options["out"] is not None:
+        from .optional import usable
         from .pictures import draw_predictions
         from .prediction_files import write_prediction
 
         for name, rows in found.predictions.trials.items():
             write_prediction(options["out"] / "predictions", name, found.predictions.columns, rows)
-        draw_predictions(
-            options["out"] / "plots",
-            found.store,
-            found.sources,
-            found.predictions.trials,
-            found.predictions.columns,
-            found.report,
-        )
+        if usable("matplotlib.backends.backend_agg", "pictures"):
+            draw_predictions(
+                options["out"] / "plots",
+                found.store,
+                found.sources,
+                found.predictions.trials,
+                found.predictions.columns,
+                found.report,
+            )
         _write_report(options["out"], found.report)
     if options["as_json"]:
         click.echo(json.dumps(_as_json(found.report)))
@@ -107,6 +112,7 @@ def _as_json(report: Report) -> dict[str, Any]:
     help="Trim or pad trials by more than 2 rows to the sample's length. [default: refuse]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def predict(**options: Any) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from .evaluate import predict_store

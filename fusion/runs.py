@@ -17,14 +17,16 @@ import click
 
 from ..batch.loop import Listener, run_jobs
 from ..batch.stopping import Stop
+from ..batch.torch_errors import ComputeError, torch_errors
 from ..batch.where import Where, open_place
 from ..batch.work import Pulse
+from ..features_store.claims import ClaimLost
 from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
 from ..features_store.store import FeatureStore
-from .config import RunConfig, TrainConfig
+from .config import LESS_MEMORY, RunConfig, TrainConfig
 from .crossval import Planned, begin_run, do_run, still_to_do
 from .experiment import Experiment, open_experiment
 from .in_hand import in_hand
@@ -115,9 +117,12 @@ class TrainWork:
             try:
                 if not mine or not still_to_do([planned], resume=True):
                     return None
-                outcome = self._train(store, experiment, planned, pulse)
+                with torch_errors(LESS_MEMORY):
+                    outcome = self._train(store, experiment, planned, pulse)
+            except ClaimLost as error:
+                return Failed(f"{error}; this call has stopped, and writes nothing more there")
             except ValueError as error:
-                return Failed(one_line(error), _wants_memory(error))
+                return Failed(one_line(error), isinstance(error, ComputeError) and error.may_pass)
         lines = () if self.at is None else tuple(experiment.lines())
         best = best_row(outcome.history)["epoch"]
         report = tuple(report_lines(outcome.report, 0))
@@ -179,12 +184,6 @@ def _to_travel(work: TrainWork, where: Where) -> TrainWork:
         work,
         store=work.store if "://" in work.store else str(at / work.store),
         corpus=replace(work.corpus, root=at / work.corpus.root, files=files),
-        run=replace(work.run, threads=work.run.threads or where.threads(), processes=where.workers),
+        run=replace(work.run, threads=work.run.threads or where.threads(), processes=where.processes()),
         at=at,
     )
-
-
-def _wants_memory(error: ValueError) -> bool:
-    """Whether it was for want of memory, which others may give back."""
-    cause = error.__cause__
-    return isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and "allocate" in str(cause))

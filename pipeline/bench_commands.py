@@ -10,10 +10,11 @@ from typing import get_args
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
 from ..features_store.options import FILE, Number
 from ..features_store.text import counted
-from .config import ExtractConfig, Precision, RunConfig
+from .config import LESS_MEMORY, ExtractConfig, Precision, RunConfig
 from .video_info import MediaError
 
 
@@ -53,6 +54,7 @@ from .video_info import MediaError
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable figures on stdout. [default: off]")
 @clean_errors(MediaError)
+@torch_errors(LESS_MEMORY)
 def bench(
     video: Path, seconds: float, device: str, precision: Precision, batch_size: int, detect_every: int, as_json: bool
 ) -> None:

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..batch.stopping import Stop, listening
+from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER, GroupedCommand
 from ..features_store.text import counted, untrained_line
-from .config import ExtractConfig, RunConfig
+from .config import LESS_MEMORY, ExtractConfig, RunConfig
 from .media import MediaError
 from .options import GROUPS, extract_options
 from .weights import WeightsMissing, WeightSource
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 @click.command(cls=GroupedCommand, groups=GROUPS)
 @extract_options
 @clean_errors(MediaError, WeightsMissing, WorkerUnfit)
+@torch_errors(LESS_MEMORY)
 def extract(**options: Any) -> None:
     """Every video below a folder, to features in a store: one row a video frame, with masks for what is not real.
 

@@ -24,6 +24,9 @@ DEFAULT_FEATURES = NETWORK_FEATURES
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
 
+# What takes less memory.
+LESS_MEMORY = "a smaller --batch-size"
+
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
 ALGORITHM = 2
 

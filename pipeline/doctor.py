@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
+from ..batch.torch_errors import compute_error
 from ..features_store.errors import one_line
 from . import media
-from .config import ExtractConfig
+from .config import LESS_MEMORY, ExtractConfig
 from .registry import REGISTRY
 from .weights import (
     WeightsInvalid,
@@ -100,8 +101,12 @@ def _torch() -> Iterator[Finding]:
 
     yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-        yield Finding("cuda", True, names)
+        try:
+            names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        except RuntimeError as error:  # held by another job, or a driver that does not fit
+            yield Finding("cuda", False, str(compute_error(error, LESS_MEMORY)), "until then the CPU does")
+        else:
+            yield Finding("cuda", True, names)
     else:
         reason = "no CUDA in this torch" if torch.version.cuda is None else "torch sees no GPU"
         yield Finding("cuda", False, reason, "runs on the CPU; for a GPU install its driver (see nvidia-smi)")

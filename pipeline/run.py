@@ -16,7 +16,7 @@ from ..batch.machine import jobs_at_once
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Lost, Pulse
-from ..features_store.claims import claim
+from ..features_store.claims import ClaimLost, claim
 from ..features_store.failures import read_failures
 from ..features_store.leaving import leave
 from ..features_store.owner import Owner
@@ -97,7 +97,10 @@ class ExtractWork:
         with stopping(store), claim(store.path, job.trial) as mine:
             if not mine or not (self.overwrite or not self._settled(job, store, tools.fingerprint)):
                 return None
-            return attempt(job, store, tools, self.run, pulse)
+            try:
+                return attempt(job, store, tools, self.run, pulse)
+            except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
+                return Failure(job.name, job.trial, "claim", f"{error}; nothing was written", job.video, may_pass=True)
 
     def _settled(self, job: Job, store: FeatureStore, fingerprint: str) -> bool:
         """Whether another run has done the trial, or found its video bad, since the plan was made."""
