@@ -19,6 +19,7 @@ import click
 
 from avfuse import __version__
 from avfuse.features_store.options import FOLDER
+from avfuse.features_store.result_files import WORDS, check_place
 from avfuse.features_store.streams import secure_streams
 from avfuse.features_store.text import counted, did_you_mean
 
@@ -71,6 +72,11 @@ class LazyGroup(click.Group):
             _write_any_text()
             os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
         return super().main(args, *rest, **words)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words as they were typed: results name the command line they are of."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
@@ -154,6 +160,7 @@ def demo(out: Path) -> None:
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")

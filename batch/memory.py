@@ -30,7 +30,7 @@ def free_bytes(processes: int = 1, root: Path = Path("/")) -> int:
 
     `root`: where `proc` and `sys` are. Never below 0.
     """
-    shared = min([psutil.virtual_memory().available, *_left_in_job(root)])
+    shared: int = min([psutil.virtual_memory().available, *_left_in_job(root)])
     return max(0, min([shared // processes, *_left_to_process()]))
 
 

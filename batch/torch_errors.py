@@ -52,7 +52,7 @@ def compute_error(error: RuntimeError | MemoryError, less: str) -> ComputeError:
         told = "the GPU is held by another job: wait for that, or name another one by --device cuda:N, or --device cpu"
         return ComputeError(f"{told} ({said})", may_pass=True)
     if any(word in text for word in _DRIVER):
-        return ComputeError(f"this torch cannot use the GPU: mend its driver, or say --device cpu ({said})")
+        return ComputeError(f"this torch cannot use the GPU: update its driver, or say --device cpu ({said})")
     if any(word in text for word in _NO_COMPILER):
         return ComputeError(f"--compile needs a C++ compiler: install g++, or leave out --compile ({said})")
     if type(error).__module__.startswith(_COMPILING):

@@ -21,7 +21,7 @@ from .label_text import HEADERS, read_header
 from .labels import CHALLENGE, LabelTrack, annotation_files, challenge_folder, folder_levels, read_labels
 from .timed_labels import at_frames, is_timed, read_timed
 
-__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "labels_of", "open_corpus"]
+__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_corpus"]
 
 SUBJECTS_HEADER = "trial,subject"
 _SUFFIXES = (".csv", ".txt")
@@ -79,6 +79,11 @@ def labels_of(corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = N
     if not len(track.valid):
         raise ValueError(f"{path}:1: no row follows the header")
     return replace(track, trial=trial)
+
+
+def label_name(corpus: Corpus, trial: str) -> str | None:
+    """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
+    return next((name for name in (trial, trial.rpartition("/")[2]) if name in corpus.files), None)
 
 
 def _plain_files(root: Path) -> dict[str, Path]:

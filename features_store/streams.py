@@ -11,6 +11,10 @@ from __future__ import annotations
 import io
 import os
 import sys
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 
 def secure_streams() -> None:
@@ -30,11 +34,11 @@ def secure_streams() -> None:
 class _Unheard(io.FileIO):
     """A file that takes what nobody can read."""
 
-    def write(self, content: bytes, /) -> int:  # type: ignore[override]
+    def write(self, content: ReadableBuffer, /) -> int:
         try:
             return super().write(content)
         except OSError:
-            return len(memoryview(content).cast("B"))
+            return memoryview(content).nbytes
 
 
 def _open_nothing(number: int) -> io.TextIOWrapper:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import csv
 import io
 import pickle
+import shutil
 import zipfile
 import zlib
 from collections.abc import Mapping, Sequence
@@ -88,6 +89,14 @@ def write_results(
         tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
         replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
         write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
+
+
+def clear_results(folder: Path) -> None:
+    """Remove what an earlier run has left where one begins: nothing of the old one stands beside the new."""
+    for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
+        (folder / name).unlink(missing_ok=True)
+    for name in ("predictions", "plots", "tensorboard"):
+        shutil.rmtree(folder / name, ignore_errors=True)
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:

@@ -9,63 +9,71 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..features_store.corpus import Corpus
 from ..features_store.files import LocalFiles
+from ..features_store.schema import VALID_SUFFIX
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
 from ..features_store.text import counted
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
-from .description import Description, Features
+from .description import Description, Features, unlike
 from .devices import room_of
 from .manifest import Fold, Manifest, some
 from .progress import Progress, silent
-from .sources import Matched, TrialSource, match_trials
+from .sources import Matched, TrialSource, match_trials, named_by_store
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Trials with labels and features, their rows, and the folds of those that are there."""
+class Checked:
+    """Trials with labels and features that fit each other, by their names in the store, before any feature is read."""
 
-    data: Dataset
+    trials: Mapping[str, TrialSource]
     folds: Mapping[int, Fold]
     features: Features
     annotations: str
     notes: tuple[str, ...]
 
-    def describe(self, config: TrainConfig, fold: int) -> Description:
+    def describe(self, config: TrainConfig, number: int) -> Description:
+        """What the run of these settings on one fold is, without statistics."""
+        fold = self.folds[number]
+        sources = [self.trials[name] for name in (*fold.train, *fold.validation)]
+        seen = {source.name: self.features.trials[source.name] for source in sources}
+        features = replace(self.features, trials=seen, fingerprints=_counted(seen))
+        labels = {source.name: labels_digest([source]) for source in sources}
+        return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What was checked, and its rows."""
+
+    checked: Checked
+    data: Dataset
+
+    def describe(self, config: TrainConfig, number: int) -> Description:
         """What the run of these settings on one fold is."""
-        trials = self.folds[fold]
-        statistics = self.data.statistics(trials.train, config)
-        labels = labels_digest(self.data.sources[name] for name in (*trials.train, *trials.validation))
-        return Description(config, trials, statistics, self.features, self.annotations, labels)
+        described = self.checked.describe(config, number)
+        widths = dict(zip(self.data.modalities, self.data.widths, strict=True))
+        return replace(
+            described,
+            statistics=self.data.statistics(described.fold.train, config),
+            features=replace(described.features, widths=widths),
+        )
 
     def lines(self) -> list[str]:
         """What a user should know about it, on the screen."""
         data = self.data
         where = "streamed from the store" if data.place == "store" else f"on {data.place}"
         widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
-        notes = [f"note: {note}" for note in self.notes]
+        notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
         return [
             *notes,
             f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
         ]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Trials with labels and features that fit each other, before any feature is read."""
-
-    matched: Matched
-    folds: Mapping[int, Fold]
-    fingerprints: Mapping[str, int]
-
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know about them, a line each."""
-        return _notes(self.matched)
 
 
 def check_experiment(
@@ -87,14 +95,21 @@ def check_experiment(
     if not matched.trials:
         raise ValueError(_nothing_matches(store, names, config.modalities))
     kept = {fold.number: _kept(fold, matched) for fold in wanted}
-    fingerprints = fingerprints_of(store, [source.stored for source in matched.trials.values()])
+    trials = named_by_store(matched.trials)
+    seen, made = features_of(store, trials, config.modalities)
+    fingerprints = _counted(seen)
     if len(fingerprints) > 1 and not allow_mixed:
         told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
+        (one, first), (other, second), *_ = fingerprints.items()
+        if named := unlike(made[one], made[other], f"in {first} trials", f"in {second}"):
+            told = f"{named}: {told}"
         raise ValueError(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"
         )
-    return Checked(matched, kept, fingerprints)
+    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
+    features = Features(place_of(store), fingerprints, untrained, {}, seen, made)
+    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(_notes(matched)))
 
 
 def open_experiment(
@@ -112,14 +127,7 @@ def open_experiment(
     Raises ValueError as `check_experiment` does, and where features do not fit each other.
     """
     checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed)
-    data = load(store, checked.matched.trials, config.modalities, room_of(run), progress)
-    features = Features(
-        _place(store),
-        checked.fingerprints,
-        tuple(name for name in untrained_features(store) if name in config.modalities),
-        dict(zip(data.modalities, data.widths, strict=True)),
-    )
-    return Experiment(data, checked.folds, features, os.path.abspath(corpus.root), (*checked.notes, *data.notes))
+    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:
@@ -135,13 +143,42 @@ def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int
     return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
 
 
-def _place(store: FeatureStore) -> str:
+def features_of(
+    store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
+    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its making.
+
+    The rows' sha256 is that of the store's own checksums: nothing is read.
+    """
+    seen: dict[str, dict[str, str]] = {}
+    made: dict[str, dict[str, Any]] = {}
+    for name in trials:
+        attributes: dict[str, Any] = store.attributes(name) or {}
+        sums = attributes.get("checksums", {})
+        arrays = [array for modality in modalities for array in (modality, f"{modality}{VALID_SUFFIX}")]
+        digest = hashlib.sha256("".join(f"{array} {sums.get(array)}\n" for array in arrays).encode()).hexdigest()
+        fingerprint = str(attributes.get("fingerprint"))
+        seen[name] = {"fingerprint": fingerprint, "sha256": digest}
+        made.setdefault(fingerprint, {key: attributes[key] for key in ("settings", "weights") if key in attributes})
+    return seen, made
+
+
+def _counted(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """{fingerprint: number of trials}."""
+    return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
+
+
+def place_of(store: FeatureStore) -> str:
     """Where the store is, from whatever folder it is looked for again."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
 
 
 def _kept(fold: Fold, matched: Matched) -> Fold:
-    train, validation = (tuple(n for n in side if n in matched.trials) for side in (fold.train, fold.validation))
+    """The fold of the trials that are there, by their names in the store."""
+    train, validation = (
+        tuple(matched.trials[name].stored for name in side if name in matched.trials)
+        for side in (fold.train, fold.validation)
+    )
     for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
         if not names:
             raise ValueError(

@@ -59,7 +59,7 @@ GROUPS = {
     "Input and output": ("store", "annotations", "out"),
     "Folds": ("fold", "folds", "group", "groups", "manifest"),
     "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds"),
-    "How to run": ("device", "precision", "memory-gb", "compile", "resume", "allow-other-features"),
+    "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace", "allow-other-features"),
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
     "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
 }
@@ -131,6 +131,11 @@ _TRAIN_OPTIONS = (
         help="Any setting of the preset (repeatable): docs/training.md names them. [default: the preset's]",
     ),
     click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Train anew the runs in --out that have other settings, labels, trials or features. [default: refuse]",
+    ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile. [default: off]"),
     click.option(
         "--tensorboard/--no-tensorboard",

@@ -7,6 +7,8 @@ Tested by tests/fusion/test_grid.py.
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -25,9 +27,12 @@ from ..features_store.corpus import Corpus
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
+from ..features_store.result_files import made
 from ..features_store.store import FeatureStore
+from .checkpoint import clear_results
 from .config import LESS_MEMORY, RunConfig, TrainConfig
-from .crossval import Planned, begin_run, do_run, still_to_do
+from .crossval import Planned, begin_run, differing, do_run, refusal, still_to_do, without_features
+from .environment import environment
 from .experiment import Experiment, open_experiment
 from .in_hand import in_hand
 from .manifest import Manifest
@@ -36,6 +41,8 @@ from .pictures import draw_history, draw_predictions
 from .prediction_files import write_prediction
 from .progress import shown, silent
 from .report import report_lines
+from .sources import frame_times
+from .stitch import valid_by_trial
 from .train import Outcome, best_row
 from .watch import make_watcher
 
@@ -68,6 +75,7 @@ class TrainWork:
     """What is done for each run, in whatever process: it travels to every worker.
 
     `at`: the folder that paths are relative to, for the processes of a cluster; None in the call's own process.
+    `replace`: a folder that holds another run begins anew. `command`: the line that was typed.
     """
 
     store: str
@@ -81,6 +89,8 @@ class TrainWork:
     tensorboard: bool
     alone: bool
     at: Path | None = None
+    replace: bool = False
+    command: str = ""
 
     def name(self, job: Planned) -> str:
         """Fold and seed; of a lone run also how to go on with it, which a second call does not do by itself."""
@@ -115,7 +125,16 @@ class TrainWork:
         planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
         with alone_in_process(pulse), threads(self.run.threads), in_hand(planned.folder) as mine:
             try:
-                if not mine or not still_to_do([planned], resume=True):
+                if not mine:
+                    return None
+                told = differing([planned], lambda folds: experiment.checked, self.run)
+                if self.allow_other:
+                    told = without_features(told)
+                if told and not self.replace:
+                    raise ValueError(refusal(told))
+                if told:
+                    clear_results(planned.folder)
+                if not still_to_do([planned], resume=True, anew=told):
                     return None
                 with torch_errors(LESS_MEMORY):
                     outcome = self._train(store, experiment, planned, pulse)
@@ -130,7 +149,8 @@ class TrainWork:
 
     def _train(self, store: FeatureStore, experiment: Experiment, planned: Planned, pulse: Pulse) -> Outcome:
         """One run with its bar, pictures and predictions."""
-        described = begin_run(planned, experiment, self.run, self.allow_other)
+        made = environment(experiment.data, self.run, self.command)
+        described = begin_run(planned.folder, experiment.describe(planned.config, planned.fold), made)
         watcher = make_watcher(planned.name, planned.config.max_epochs, planned.folder, self.tensorboard, pulse=pulse)
         try:
             keep = partial(self._keep, store, experiment, planned)
@@ -141,12 +161,26 @@ class TrainWork:
     def _keep(self, store: FeatureStore, experiment: Experiment, planned: Planned, outcome: Outcome) -> None:
         """Predictions of the validation trials, and pictures."""
         outputs = planned.config.outputs
+        for name in ("predictions", "plots"):  # of fewer epochs
+            shutil.rmtree(planned.folder / name, ignore_errors=True)
+        valid = valid_by_trial(experiment.data, outcome.predictions)
         for name, rows in outcome.predictions.items():
-            write_prediction(planned.folder / "predictions", name, outputs, rows)
+            time_s = frame_times(store, experiment.data.sources[name])
+            write_prediction(planned.folder / "predictions", name, outputs, rows, time_s, valid[name])
         if self.plots:
+            features = experiment.checked.features
+            about = made(
+                command=self.command,
+                runs=[os.path.abspath(planned.folder)],
+                store=features.store,
+                annotations=experiment.checked.annotations,
+                smoothing="none",
+                UNTRAINED=features.untrained,
+            )
             sources = [experiment.data.sources[name] for name in outcome.predictions]
-            draw_history(planned.folder, outcome.history)
-            draw_predictions(planned.folder / "plots", store, sources, outcome.predictions, outputs, outcome.report)
+            draw_history(planned.folder, outcome.history, about)
+            folder, predictions = planned.folder / "plots", outcome.predictions
+            draw_predictions(folder, store, sources, predictions, outputs, outcome.report, about)
 
 
 def do_runs(

@@ -50,15 +50,26 @@ def from_json(found: Mapping[str, Any]) -> TrainConfig:
     own.pop("model", None)
     if not isinstance(model, dict) or set(own) - {"preset"} != set(_settings_of(base)):
         raise ValueError("its settings are those of another avfuse")
-    told = {key: _spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
+    told = {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
     return with_settings(base, told)
 
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """What differs, as `key: one → other`."""
+    """What differs, as `key: <one> in the run, <other> now`."""
     first, second = ({**asdict(each), **asdict(each.model)} for each in (one, other))
     names = [name for name in first | second if name != "model"]
-    return [f"{n}: {first.get(n)} → {second.get(n)}" for n in names if first.get(n) != second.get(n)]
+    return [
+        f"{name}: {spelled(first.get(name))} in the run, {spelled(second.get(name))} now"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written in `--set`; one that is not there is `none`."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _settings_of(settings: TrainConfig | ModelSettings) -> dict[str, Any]:
@@ -96,10 +107,6 @@ def _told(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return "numbers parted by commas" if get_args(kind)[0] is int else "names parted by commas"
     return names.get(kind) or f"one of {', '.join(get_args(kind))}"
-
-
-def _spelled(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _plain(value: Any) -> Any:

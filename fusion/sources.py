@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.clock import fit_time
 from ..features_store.corpus import Corpus, is_timed, labels_of
 from ..features_store.schema import TIME
 from ..features_store.store import FeatureStore
@@ -77,11 +78,28 @@ def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], moda
     return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
 
 
+def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
+    """The same trials by their names in the store: the one naming of all results."""
+    return {source.stored: replace(source, name=source.stored) for source in trials.values()}
+
+
+def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
+    """Times of a trial's T rows, s; those beyond the video go on at its mean step.
+
+    Raises ValueError where the trial, or its times, are not in the store.
+    """
+    try:
+        time_s = store[source.stored].time_s
+    except KeyError as error:  # removed since its rows were read, or without times
+        raise ValueError(error.args[0]) from error
+    return fit_time(time_s, source.rows)
+
+
 def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
     """Every trial of the store with these modalities, without labels; and the names of the others."""
     trials, others = {}, []
     for name, trial in store.items():
-        if set(modalities) <= set(trial):
+        if {TIME, *modalities} <= set(trial):
             rows = trial.rows
             trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
         else:

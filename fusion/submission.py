@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.disk import replace_file
+from ..features_store.result_files import check_file, made, write_with_side_car
 from ..features_store.text import counted
 from .prediction_files import DECIMALS, writable
 
@@ -63,10 +63,21 @@ class SubmissionReport:
         return lines
 
 
+def check_out(out: Path, sample: Path) -> None:
+    """Raise ValueError where `out` is the sample, or another file that avfuse has not written."""
+    if out.exists() and out.samefile(sample):
+        raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
+    check_file(out)
+
+
 def write_submission(
-    out: Path, sample: Path, predictions: Mapping[str, NDArray[Any]], allow_length_difference: bool = False
+    out: Path,
+    sample: Path,
+    predictions: Mapping[str, NDArray[Any]],
+    allow_length_difference: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> SubmissionReport:
-    """Write the challenge's file `out` whole, for the rows of the file `sample`.
+    """Write the challenge's file `out` whole, for the rows of the file `sample`; how it was made stands beside it.
 
     `predictions` {trial: [T, 2]} (valence, arousal); each is asked for once. A trial of the sample is the
     prediction of its name, else the only one whose last path part it is. Its length is its largest image number:
@@ -74,15 +85,13 @@ def write_submission(
     Raises ValueError on a sample that cannot be read (with file and line), a trial without a prediction or with
     several, another length, or a value that is no number; nothing is written then.
     """
-    if out.exists() and out.samefile(sample):
-        raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
+    check_out(out, sample)
     blocks = read_sample(sample)
     lengths = _lengths(blocks)
     names = match_trials(lengths, predictions)
     values = {trial: writable(trial, predictions[name], 2) for trial, name in names.items()}
     _check_lengths(values, lengths, allow_length_difference)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, b"".join(_content(blocks, values)))
+    write_with_side_car(out, b"".join(_content(blocks, values)), about or made())
     surplus = {trial: len(rows) - lengths[trial] for trial, rows in values.items()}
     return SubmissionReport(
         rows=sum(len(block.locations) for block in blocks),

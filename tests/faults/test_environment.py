@@ -148,6 +148,25 @@ class TestTorch:
         assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for that, or name another")
         assert len(result.stderr.splitlines()) == 2
 
+    def test_a_busy_gpu_while_extract_loads_its_networks(self, invoke, videos, reason, monkeypatch, tmp_path):
+        def busy(*_):
+            raise RuntimeError(BUSY)
+
+        monkeypatch.setattr("avfuse.pipeline.networks.load_embedders", busy)
+        words = (
+            "--videos",
+            videos("a.mp4"),
+            "--store",
+            tmp_path / "s.zarr",
+            "--features",
+            "vggish",
+            "--untrained",
+            "0",
+        )
+        result = invoke("extract", *words)
+        assert result.exit_code == 1
+        assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for that, or name another")
+
     def test_one_run_that_torch_fails_leaves_the_others_alone(
         self, corpus, avfuse, train_words, reason, monkeypatch, tmp_path
     ):

@@ -184,6 +184,29 @@ def test_links_in_a_circle(tmp_path):
         annotation_files(tmp_path)
 
 
+def test_a_link_that_leads_up_below_the_root_is_followed_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    found = [[folder.name for folder in level] for level in labels.folder_levels(tmp_path)]
+    assert found == [["a"], ["b"], []]
+
+
+def test_the_folder_of_the_sets_may_have_any_name(tmp_path):
+    path = write(tmp_path / "mine" / "Train_Set" / "a.txt", HEADER)
+    assert annotation_files(tmp_path / "mine") == {"a": path}
+    (tmp_path / "VA_Estimation_Challenge").mkdir()
+    with pytest.raises(ValueError, match="VA_Estimation_Challenge holds no label file"):
+        annotation_files(tmp_path / "VA_Estimation_Challenge")
+
+
+def test_a_folder_that_several_names_lead_to_goes_by_the_first(tmp_path):
+    (tmp_path / "m" / "inside").mkdir(parents=True)
+    for name in "zfbydkwc":
+        (tmp_path / name).symlink_to(tmp_path / "m")
+    found = [[path.relative_to(tmp_path).as_posix() for path in level] for level in labels.folder_levels(tmp_path)]
+    assert found == [["b"], ["b/inside"], []]
+
+
 def test_two_links_to_one_folder(tmp_path):
     write(tmp_path / "real" / "VA_Estimation_Challenge" / "Train_Set" / "a.txt", HEADER)
     (tmp_path / "linked").symlink_to(tmp_path / "real")

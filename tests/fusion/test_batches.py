@@ -145,6 +145,14 @@ def test_windows_with_fewer_than_two_rows_in_the_loss_are_of_no_use(make_data, r
     assert len(Batches(data, PLAIN, labelled).useful(data.windows(["a", "b"], labelled), "training side")) == 4
 
 
+def test_two_labelled_rows_at_the_end_of_a_trial_are_enough(make_data, rows, labels):
+    flags = np.arange(50) >= 48
+    rows["a"] |= {"face_valid": flags, "voice_valid": flags}
+    data = make_data(rows, {**labels, "a": np.zeros((50, 2))})
+    windows = Batches(data, PLAIN, config()).useful(data.windows(["a"], config()), "training side")
+    assert (windows.start.tolist(), windows.length.tolist()) == ([30], [20])
+
+
 def test_a_side_without_a_labelled_row_is_an_error(make_data, rows):
     data = make_data(rows, {"a": np.full((50, 2), -5), "b": np.full((8, 2), -5)})
     with pytest.raises(ValueError, match="the validation side of fold 3 has no labelled frame: all its rows are -5"):

@@ -75,6 +75,14 @@ def test_squares_beyond_float32_are_no_matter(size):
     np.testing.assert_allclose(of(rows).mean, rows.astype(np.float64).mean(0), rtol=1e-5)
 
 
+def test_one_dimension_of_two_whose_squares_are_beyond_float32():
+    rows = np.random.default_rng(0).uniform(-1, 1, (300, 2)) * [1e25, 1]
+    for columns in ([0, 1], [1, 0]):
+        found, expected = of(rows[:, columns]), rows[:, columns].astype(np.float32).astype(np.float64)
+        np.testing.assert_allclose(found.std, expected.std(0), rtol=1e-6)
+        np.testing.assert_allclose(found.mean, expected.mean(0), rtol=1e-5)
+
+
 def test_both_kinds_by_hand():
     rows = [[0, 10], [2, 10], [4, 13]]
     each, one = of(rows), of(rows, "scalar")

@@ -135,6 +135,28 @@ def test_matching():
         match_trials(["x/a"], ["a"])
 
 
+def test_matching_goes_by_the_last_part_of_a_path_alone():
+    assert match_trials(["c"], ["a/b/c", "c/d"]) == {"c": "a/b/c"}
+    with pytest.raises(ValueError, match="no prediction: b/c"):
+        match_trials(["b/c"], ["a/b/c"])
+
+
+def test_predictions_that_fit_alike_are_named_in_order():
+    names = [f"{letter}/a" for letter in "hgfedcba"]
+    with pytest.raises(ValueError, match=r"trial a fits 8 predictions: a/a, b/a, c/a, d/a, e/a and 3 more"):
+        match_trials(["a"], names)
+
+
+def test_five_names_are_shown_whole():
+    with pytest.raises(ValueError, match=r"trial a fits 5 predictions: a/a, b/a, c/a, d/a, e/a$"):
+        match_trials(["a"], [f"{letter}/a" for letter in "edcba"])
+
+
+def test_the_folders_above_the_submission_are_made(tmp_path, sample):
+    write_submission(tmp_path / "new" / "deep" / "out.txt", sample(*rows_of("a", [1])), {"a": ramp(1)})
+    assert (tmp_path / "new" / "deep" / "out.txt").read_text() == f"{HEADER}\na/00001.jpg,0.000000,0.000000\n"
+
+
 def test_unused_predictions_are_told(tmp_path, sample):
     predictions = {"batch1/a": ramp(1), **{f"z{i}": ramp(4) for i in range(7)}}
     report = write_submission(tmp_path / "out", sample(*rows_of("a", [1])), predictions)
