@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 
-# What file systems without hard links answer to `link`.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+# What file systems without hard links answer to `link`; EXDEV: those without any from one folder to another (AFS).
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV)
 _FENCES: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("fences", default=())
 
 
@@ -80,13 +80,17 @@ def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:
 
 
 def link_file(temporary: Path, path: Path) -> None:
-    """Give a file its name unless there is one; without hard links two writers at once both write it."""
+    """Give a file its name unless there is one; without hard links two writers at once both write it.
+
+    Raises OSError: EXDEV where the names lie in two folders of which that is true, or on two disks.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
         return
     except OSError as error:
-        if not has_no_links(error):
+        in_another_folder = error.errno == errno.EXDEV and temporary.parent != path.parent
+        if in_another_folder or not has_no_links(error):
             raise
         temporary.replace(path)
 

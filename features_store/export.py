@@ -11,6 +11,7 @@ Tested by tests/features_store/test_export.py.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import re
@@ -25,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import dims_of, row_slices
+from .disk import naming
 from .errors import check_known
 from .reading import read_rows
 from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
@@ -244,10 +246,13 @@ def _with_suffix(out: Path, trial: str, suffix: str) -> Path:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, moved there at the end; removed where the writing failed."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
+        with naming(path):
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

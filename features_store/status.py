@@ -19,6 +19,7 @@ from .failures import outstanding
 from .planned import missing
 from .schema import FACE_SCORE, SOUND_FEATURES, TIME, VALID_SUFFIX
 from .store import FeatureStore
+from .text import counted, untrained_line
 from .trial import Trial
 from .types import JsonValue, StoreMismatch
 
@@ -47,21 +48,20 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
 
 def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list[str]:
     """A summary as text, with the first warnings or all."""
-    lines = [f"{summary['trials']} trials, {summary['rows']} rows, {summary['hours']:.2f} h in {summary['store']}"]
-    lines += [f"fingerprint {name}: {count} trials" for name, count in summary["fingerprints"].items()]
+    size = f"{counted(summary['trials'], 'trial')}, {counted(summary['rows'], 'row')}, {summary['hours']:.2f} h"
+    lines = [f"{size} in {summary['store']}"]
+    lines += [f"fingerprint {name}: {counted(count, 'trial')}" for name, count in summary["fingerprints"].items()]
     if len(summary["fingerprints"]) > 1:
         told = "; ".join(summary["differences"]) or "which one differs is not recorded"
         lines.append(f"these trials were made with different settings or weights: {told}")
         lines.append("`avfuse extract --replace` with one of them makes the others anew")
-    lines += [
-        f"UNTRAINED WEIGHTS: {feature} of {count} trials is of a random network, for tests and demos only"
-        for feature, count in summary["untrained"].items()
-    ]
+    untrained = [f"{feature} of {counted(count, 'trial')}" for feature, count in summary["untrained"].items()]
+    lines += [line] if (line := untrained_line(untrained)) else []
     warned = [(name, warning) for name, told in summary["warnings"].items() for warning in told]
     shown = warned if all_warnings else warned[:_WARNINGS_SHOWN]
     lines += [flat(f"warning: {name}: {warning}") for name, warning in shown]
     if len(warned) > len(shown):
-        lines.append(f"and {len(warned) - len(shown)} more warnings: --trials shows them all")
+        lines.append(f"and {counted(len(warned) - len(shown), 'more warning')}: --trials shows them all")
     lines += [f"missing: {name}" for name in summary["missing"]]
     lines += [f"incomplete: {name}" for name in summary["incomplete"]]
     lines += [f"failed: {each['video']} ({each['stage']}): {each['reason']}" for each in summary["failed"]]
@@ -196,12 +196,6 @@ def differing_settings(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
 def untrained_features(store: FeatureStore) -> list[str]:
     """Features that come from random networks in any trial, sorted."""
     return sorted(set(_untrained(store.groups().values())))
-
-
-def untrained_line(store: FeatureStore) -> str | None:
-    """What every command says of a store whose features come from random networks; None of any other."""
-    features = untrained_features(store)
-    return f"UNTRAINED WEIGHTS: {', '.join(features)}: for tests and demos only" if features else None
 
 
 def _rows(attributes: Mapping[str, JsonValue]) -> int:

@@ -14,9 +14,11 @@ from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
+from ..features_store.options import GroupedCommand
 from ..features_store.result_files import check_place, command_line
+from ..features_store.text import counted, untrained_line
 from .config import LESS_MEMORY
-from .options import run_config, train_options
+from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
     from ..features_store.corpus import Corpus
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
 _say = partial(click.echo, err=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @train_options
 @clean_errors(WorkerUnfit)
 @torch_errors(LESS_MEMORY)
@@ -83,7 +85,9 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
         _tell_results(sorted(done, key=runs.index), check, config, options, several=len(whole) > 1)
     if heard.failed:
         told = "; ".join(f"{planned.folder}: {why}" for planned, why in heard.failed.items())
-        raise click.ClickException(f"{len(heard.failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
+        raise click.ClickException(
+            f"{len(heard.failed)} of {counted(len(runs), 'run')} failed: {told}" if len(runs) > 1 else told
+        )
 
 
 def _config(options: dict[str, Any]) -> TrainConfig:
@@ -144,7 +148,7 @@ def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned], anew: Mapping[P
         (planned, told), *more = anew.items()
         others = f", and so are {len(more)} more of these runs" if more else ""
         _say(f"note: {told.of(planned.folder)}; it is trained anew{others}")
-    _say(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {len(runs) - len(todo)} done before")
+    _say(f"{counted(len(todo), 'run')} to do, {len(runs) - len(todo)} done before")
 
 
 def _do_all(
@@ -195,12 +199,12 @@ def _work(
 
 def _tell_features(work: TrainWork, where: Where) -> list[str]:
     """What a user should know before anything is read, or is sent to a cluster; the lines that were said."""
-    from ..features_store.status import untrained_line
+    from ..features_store.status import untrained_features
     from ..features_store.store import FeatureStore
     from .experiment import check_experiment
 
     store = FeatureStore(work.store)
-    lines = [line] if (line := untrained_line(store)) else []
+    lines = [line] if (line := untrained_line(untrained_features(store))) else []
     if not where.is_here:
         checked = check_experiment(
             store,

@@ -5,8 +5,9 @@ Tested by tests/fusion/test_ensemble.py.
 
 from __future__ import annotations
 
+import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .batches import Batches
 from .checkpoint import read_weights
 from .config import COLUMNS, RunConfig
@@ -57,11 +59,23 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
     """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError where none is."""
     found: list[Path] = []
     for folder in folders:
-        runs = [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.rglob("config.json"))
+        runs = [folder] if (folder / "config.json").is_file() else sorted(_runs_below(folder))
         if not runs:
             raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
         found += runs
     return list({run.resolve(): run for run in found}.values())
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Runs below a folder, those behind links included; links that lead back end."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+        elif "config.json" in files:
+            yield Path(here)
+        seen.add(real)
 
 
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
@@ -85,7 +99,7 @@ def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) 
         learned, (now, _) = next(iter(seen.fingerprints)), *other.most_common(1)
         named = unlike(seen.made.get(learned, {}), made[now], "in the run", "in the store")
         told = f"{run.folder} has learned from features {', '.join(name[:12] for name in sorted(seen.fingerprints))}"
-        count = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.most_common())
+        count = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.most_common())
         raise ValueError(
             f"{told}, but {store.path} holds {count}, of other settings or weights{f' ({named})' if named else ''}; "
             "extract with the same, or say --allow-other-features"

@@ -13,8 +13,9 @@ from typing import Any
 
 from ..features_store.corpus import label_name, open_corpus
 from ..features_store.result_files import made
-from ..features_store.status import untrained_features, untrained_line
+from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted, untrained_line
 from .checkpoint import is_finished
 from .config import RunConfig
 from .devices import Room, room_of
@@ -76,7 +77,7 @@ def evaluate_runs(
     corpus = open_corpus(annotations or Path(_common({run.described.annotations for run in runs}, "--annotations")))
     if out is not None:
         check_among_labels(out, corpus)
-    _say_untrained(opened, tell)
+    _say_untrained(opened, runs, tell)
     names = sorted({name for run in runs for name in run.described.fold.validation})
     label_of = {name: label for name in names if (label := label_name(corpus, name))}
     if unknown := [name for name in names if name not in label_of]:
@@ -110,7 +111,7 @@ def predict_store(
     smoothing, room = parse_smoothing(smooth), room_of(run_config)
     runs = _open(folders, room, tell)
     opened = FeatureStore(store)
-    _say_untrained(opened, tell)
+    _say_untrained(opened, runs, tell)
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
     sources, others = unlabelled(opened, modalities)
     if others:
@@ -157,11 +158,9 @@ def _made(
 def _open(folders: Sequence[Path], room: Room, tell: Tell) -> list[TrainedRun]:
     runs = [open_run(folder, room.device) for folder in find_runs(folders)]
     if len(runs) > 1:
-        tell(f"{len(runs)} runs")
+        tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
         tell(f"note: not finished, used as they are after their last epoch: {some(early)}")
-    if untrained := sorted({name for run in runs for name in run.described.features.untrained}):
-        tell(f"UNTRAINED WEIGHTS: the runs have learned from {', '.join(untrained)}: for tests and demos only")
     return runs
 
 
@@ -188,6 +187,8 @@ def _common(values: set[str], option: str) -> str:
     return values.pop()
 
 
-def _say_untrained(store: FeatureStore, tell: Tell) -> None:
-    if line := untrained_line(store):
+def _say_untrained(store: FeatureStore, runs: Sequence[TrainedRun], tell: Tell) -> None:
+    """Once, whether the store has such features or the runs have learned from them."""
+    learned = {name for run in runs for name in run.described.features.untrained}
+    if line := untrained_line(sorted({*untrained_features(store), *learned})):
         tell(line)

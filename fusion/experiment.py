@@ -17,6 +17,7 @@ from ..features_store.files import LocalFiles
 from ..features_store.schema import VALID_SUFFIX
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
 from .description import Description, Features, unlike
@@ -69,7 +70,10 @@ class Experiment:
         where = "streamed from the store" if data.place == "store" else f"on {data.place}"
         widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
         notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
-        return [*notes, f"{len(data.sources)} trials, {len(data.labels) - 1} rows of {widths}, {where}"]
+        return [
+            *notes,
+            f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
+        ]
 
 
 def check_experiment(
@@ -96,7 +100,7 @@ def check_experiment(
     seen, made = features_of(store, trials, config.modalities)
     fingerprints = _counted(seen)
     if len(fingerprints) > 1 and not allow_mixed:
-        told = ", ".join(f"{name[:12]} ({count} trials)" for name, count in fingerprints.items())
+        told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
         (one, first), (other, second), *_ = fingerprints.items()
         if named := unlike(made[one], made[other], f"in {first} trials", f"in {second}"):
             told = f"{named}: {told}"

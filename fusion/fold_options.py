@@ -9,12 +9,10 @@ from typing import get_args
 import click
 
 from ..features_store.corpus import Corpus, label_name, open_corpus
-from ..features_store.options import FOLDER, Command, with_options
+from ..features_store.options import FILE, FOLDER, Command, with_options
 from .folds import make_folds
 from .manifest import Fold, Manifest, read_manifest, some
 from .subjects import GroupChoice, read_groups
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 _OPTIONS = (
     click.option(
@@ -38,16 +36,14 @@ _OPTIONS = (
     ),
     click.option(
         "--groups",
-        type=_FILE,
-        metavar="FILE",
+        type=FILE,
         help="CSV file `trial,subject`: whose trials to keep together. [default: as the names show]",
     ),
 )
 
 manifest_option = click.option(
     "--manifest",
-    type=_FILE,
-    metavar="FILE",
+    type=FILE,
     help="Fold manifest to use in place of the folds of --annotations. [default: none]",
 )
 

@@ -10,7 +10,7 @@ from typing import Any
 import click
 
 from ..features_store.errors import clean_errors
-from ..features_store.options import config_option
+from ..features_store.options import FILE, config_option
 from ..features_store.result_files import check_file, made
 from .fold_options import fold_options, manifest_of
 from .manifest import Fold, Manifest, manifest_json, write_manifest
@@ -20,8 +20,7 @@ from .manifest import Fold, Manifest, manifest_json, write_manifest
 @fold_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="JSON file to write the manifest to. [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON. [default: a table]")

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from ..features_store.types import JsonValue
 from .ccc import ccc
 from .config import COLUMNS
@@ -86,7 +87,10 @@ def report_lines(scored: Report, max_trial_lines: int) -> list[str]:
             number(_mean([scored.mean_trial_valence, scored.mean_trial_arousal])),
         ],
     ]
-    lines = [*text_table(cells), f"{scored.rows} labelled frames of {scored.scored_trials} trials"]
+    lines = [
+        *text_table(cells),
+        f"{counted(scored.rows, 'labelled frame')} of {counted(scored.scored_trials, 'trial')}",
+    ]
     trials = screen(text_table(trial_cells(scored.trials)), max_trial_lines) if max_trial_lines else []
     return [*lines, *([""] if trials else []), *trials]
 

@@ -13,7 +13,8 @@ import click
 
 from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
+from ..features_store.options import FILE, FOLDER, STORE
+from ..features_store.text import counted
 from .config import LESS_MEMORY
 from .options import length_option, result_options, run_config
 
@@ -25,7 +26,7 @@ _SCREEN_LINES = 30
 
 @click.command()
 @result_options
-@click.option("--store", help="Feature store. [default: the one the run was trained on]")
+@click.option("--store", type=STORE, help="Feature store. [default: the one the run was trained on]")
 @click.option(
     "--annotations",
     type=FOLDER,
@@ -100,7 +101,7 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
 
 @click.command()
 @result_options
-@click.option("--store", required=True, help="Feature store of the trials to predict.")
+@click.option("--store", type=STORE, required=True, help="Feature store of the trials to predict.")
 @click.option(
     "--out",
     type=FOLDER,
@@ -108,14 +109,12 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
 )
 @click.option(
     "--submission",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="Challenge file to write, in the rows and order of --sample. [default: none]",
 )
 @click.option(
     "--sample",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="The organiser's sample submission. [default: none]",
 )
 @click.option(
@@ -153,7 +152,7 @@ def predict(**options: Any) -> None:
         with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
         _tell_replaced(out, earlier)
-        click.echo(f"{len(predictions.trials)} trials to {out}", err=True)
+        click.echo(f"{counted(len(predictions.trials), 'trial')} to {out}", err=True)
     if submission is not None:
         if len(predictions.columns) != 2:
             raise click.ClickException(

@@ -17,6 +17,7 @@ from ..features_store.corpus import Corpus, is_timed, labels_of
 from ..features_store.label_text import TIMED_HEADER
 from ..features_store.schema import TIME, plain_name
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.timed_labels import read_timed
 from ..features_store.trial import Trial
 from .manifest import some
@@ -160,9 +161,9 @@ def _length_difference(source: TrialSource, trial: Trial) -> str:
     if abs(source.rows - frames) > TOLERATED_ROWS:
         early = ", where decoding ended early" if trial.attributes.get("truncated") else ""
         what = "frames" if "frames_decoded" in trial.attributes else "rows of features"
-        return f"{source.name}: {source.rows} label rows but {frames} {what}{early}"
+        return f"{source.name}: {counted(source.rows, 'label row')} but {frames} {what}{early}"
     if abs(source.rows - trial.rows) > TOLERATED_ROWS:
-        return f"{source.name}: {source.rows} label rows but {trial.rows} rows of features"
+        return f"{source.name}: {counted(source.rows, 'label row')} but {counted(trial.rows, 'row')} of features"
     return ""
 
 

@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from ..features_store.result_files import check_file, made, write_with_side_car
 from ..features_store.schema import plain_name
+from ..features_store.text import counted
 from .prediction_files import DECIMALS, writable
 from .sources import LENGTH_FLAG
 
@@ -53,7 +54,7 @@ class SubmissionReport:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        lines = [f"{self.rows} rows of {self.trials} trials"]
+        lines = [f"{counted(self.rows, 'row')} of {counted(self.trials, 'trial')}"]
         if self.padded:
             lines.append(f"last row repeated: {_some(self.padded.items(), lambda item: f'{item[0]} (+{item[1]})')}")
         if self.trimmed:
@@ -137,7 +138,7 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
         raise ValueError(f"{len(missing)} of the sample's {len(found)} trials have no prediction: {_some(missing)}")
     for trial, names in found.items():
         if len(names) > 1:
-            raise ValueError(f"the sample's trial {trial} fits {len(names)} predictions: {_some(names)}")
+            raise ValueError(f"the sample's trial {trial} fits {counted(len(names), 'prediction')}: {_some(names)}")
     return {trial: names[0] for trial, names in found.items()}
 
 
@@ -175,13 +176,18 @@ def _lengths(blocks: Iterable[Block]) -> dict[str, int]:
 
 
 def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[str, int], allowed: bool) -> None:
-    told = {trial: f"{trial} ({len(rows)} rows, {lengths[trial]} in the sample)" for trial, rows in values.items()}
+    told = {
+        trial: f"{trial} ({counted(len(rows), 'row')}, {lengths[trial]} in the sample)"
+        for trial, rows in values.items()
+    }
     empty = [told[trial] for trial, rows in values.items() if not len(rows)]
     if empty:
         raise ValueError(f"predictions without a row to repeat: {_some(empty)}")
     far = [told[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
     if far and not allowed:
-        reason = f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {len(values)} trials: {_some(far)}"
+        reason = (
+            f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {_some(far)}"
+        )
         raise ValueError(f"prediction and sample are {reason}; {LENGTH_FLAG} trims, or repeats the last row")
 
 

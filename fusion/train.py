@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from . import checkpoint
 from .batches import Batches
 from .config import RunConfig, TrainConfig
@@ -114,7 +115,7 @@ def why_stop(config: TrainConfig, history: History) -> str:
     idle = len(history) - best_row(history)["epoch"]
     if idle >= config.early_stop:
         return f"no better P in {idle} epochs"
-    return f"all {len(history)} epochs done" if len(history) >= config.max_epochs else ""
+    return f"all {counted(len(history), 'epoch')} done" if len(history) >= config.max_epochs else ""
 
 
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

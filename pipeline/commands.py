@@ -14,10 +14,11 @@ from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER, chosen_trials
+from ..features_store.options import FOLDER, GroupedCommand, chosen_trials
+from ..features_store.text import counted, untrained_line
 from .config import LESS_MEMORY, ExtractConfig, RunConfig
 from .media import MediaError
-from .options import extract_options
+from .options import GROUPS, extract_options
 from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @extract_options
 @clean_errors(MediaError, WeightsMissing, WorkerUnfit)
 @torch_errors(LESS_MEMORY)
@@ -140,18 +141,15 @@ def _look_into(where: str) -> FeatureStore | None:
 def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
     """What a user should know before the run, on stderr."""
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
-    if untrained:
-        click.echo(
-            f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.",
-            err=True,
-        )
+    if line := untrained_line(untrained):
+        click.echo(line, err=True)
     for feature, source in weights.items():
         if source.same_as:
             click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(
-        f"{len(plan.jobs)} videos to do, {len(plan.done)} done before, "
+        f"{counted(len(plan.jobs), 'video')} to do, {len(plan.done)} done before, "
         f"{len(plan.failures) + len(plan.failed_before)} failed",
         err=True,
     )
@@ -202,7 +200,7 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
         click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
     if summary.elsewhere:
         click.echo(
-            f"{len(summary.elsewhere)} trials were left to another run, which has them in hand or done", err=True
+            f"{counted(len(summary.elsewhere), 'trial')} left to another run, which is doing or has done them", err=True
         )
     click.echo(
         f"{len(summary.receipts)} extracted, {summary.done_before} done before, {summary.failed} failed, "
@@ -217,12 +215,13 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
 @clean_errors(MediaError)
 def doctor(store: Path, as_json: bool) -> None:
-    """What works on this machine, and the mend for what does not. Exit code 1 when something needed is missing."""
+    """What works on this machine, and how to fix what does not. Exit code 1 when extract cannot start."""
     from dataclasses import asdict
 
-    from .doctor import examine
+    from .doctor import examine, summed_up
 
     findings = list(examine(store))
+    can_start = all(finding.ok or not finding.needed for finding in findings)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -230,4 +229,5 @@ def doctor(store: Path, as_json: bool) -> None:
         for finding in findings:
             mend = "" if finding.ok else f" -> {finding.mend}"
             click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
-    sys.exit(int(any(not finding.ok and finding.needed for finding in findings)))
+        click.echo(summed_up(findings), err=not can_start)
+    sys.exit(int(not can_start))

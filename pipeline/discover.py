@@ -16,6 +16,7 @@ from pathlib import Path
 from ..features_store.errors import one_line, preview
 from ..features_store.labels import annotation_files, count_rows, folder_levels
 from ..features_store.schema import check_trial_name, plain_name
+from ..features_store.text import counted
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 from .provenance import has_crops
@@ -200,9 +201,9 @@ def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
     shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
     notes = []
     if without:
-        notes.append(f"{len(without)} annotated trials have no video: {preview(without)}")
+        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
     if shared:
-        notes.append(f"{len(shared)} annotations fit videos in more than one folder: {preview(shared)}")
+        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
     return notes
 
 

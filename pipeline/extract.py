@@ -6,6 +6,7 @@ import time
 
 from ..features_store.clock import fit_time
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.types import JsonValue, RowSource
 from . import media
 from .config import ExtractConfig
@@ -94,7 +95,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     warnings = [f"{what}: {'; '.join(dict.fromkeys(words))}" for what, words in told.items() if words]
     frames = len(picture.time_s)
     if picture.ending.truncated:
-        warnings.append(f"the picture ended in an error after {frames} frames")
+        warnings.append(f"the picture ended in an error after {counted(frames, 'frame')}")
     if not sound.present:
         warnings.append("no audio: its features are zero rows, all invalid")
     if job.crops is not None and not job.crops.is_dir():
@@ -104,5 +105,5 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     if abs(frames - length) > LENGTH_TOLERANCE_ROWS:
         refused = abs(frames - length) > _TRAINABLE_SHARE * frames
         more = ": train refuses it without --allow-length-difference" if refused else ""
-        warnings.append(f"{job.length} label rows but {frames} decoded frames{more}")
+        warnings.append(f"{counted(length, 'label row')} but {counted(frames, 'decoded frame')}{more}")
     return warnings

@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TextIO
 from tqdm import tqdm
 
 from ..features_store.errors import flat
+from ..features_store.text import counted
 from .jobs import Failure, Job, Receipt, Stage
 from .telling import Pace, again_line, worth_telling
 
@@ -99,8 +100,9 @@ class BarReporter:
             # The length is a guess from the share of the duration that is done.
             self._now.total = max(video.rows, round(video.rows / video.share)) if video.share else None
         elif videos:
+            told = f"{counted(len(videos), 'video')} in progress, {counted(self._pace.rows, 'row')}"
             self._shown, self._now.bar_format = None, "{desc}"
-            self._now.set_description_str(f"{len(videos)} videos in progress, {self._pace.rows} rows", refresh=False)
+            self._now.set_description_str(told, refresh=False)
         self._run.set_postfix_str(self._pace.rate, refresh=False)
         self._now.refresh()
         self._run.refresh()

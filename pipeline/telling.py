@@ -6,6 +6,7 @@ import time
 from dataclasses import dataclass
 
 from ..features_store.errors import flat
+from ..features_store.text import counted
 from .jobs import Failure, Job, Receipt, Stage
 
 
@@ -14,7 +15,7 @@ def result_line(result: Receipt | Failure) -> str:
     if isinstance(result, Failure):
         return flat(f"failed: {result.video}: {result.reason}")
     rate = result.rows / max(result.seconds, 1e-9)
-    return f"done: {flat(result.trial)}: {result.rows} rows in {result.seconds:.1f} s ({rate:.1f} rows/s)"
+    return f"done: {flat(result.trial)}: {counted(result.rows, 'row')} in {result.seconds:.1f} s ({rate:.1f} rows/s)"
 
 
 def worth_telling(result: Receipt | Failure | None, verbose: bool) -> list[str]:

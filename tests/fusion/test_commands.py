@@ -80,7 +80,7 @@ class TestSettings:
         (tmp_path / "c.yaml").write_text("learning_rate: 0.1\n")
         result = avfuse("train", "--config", tmp_path / "c.yaml")
         assert result.exit_code == 2
-        assert "unknown keys: learning_rate" in result.stderr
+        assert "unknown key: learning_rate" in result.stderr
 
     def test_the_settings_that_train_are_those_that_are_told(self, start, trained, tmp_path):
         """A run with other windows is another run."""

@@ -207,7 +207,7 @@ class TestEvaluate:
         corpus.rewrite("clip7", fingerprint="0123456789abcdef")
         told = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
         assert "planted" in told
-        assert "0123456789ab (1 trials)" in told
+        assert "0123456789ab (1 trial)" in told
         assert "--allow-other-features" in told
         report = evaluate(trained, "--store", corpus.store, "--allow-other-features")
         assert report["P"] == pytest.approx(read_metrics(trained)["P"], abs=1e-6)

@@ -120,7 +120,7 @@ def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
         "7": ("7.mp4", "largest", None),
     }
     assert not failures
-    assert notes == ["1 annotated trials have no video: gone"]
+    assert notes == ["no video for 1 annotated trial: gone"]
 
 
 def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):

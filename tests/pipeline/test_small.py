@@ -18,7 +18,7 @@ from avfuse.batch.options import Shard
 from avfuse.cli import main
 from avfuse.pipeline import demo, progress
 from avfuse.pipeline.config import ExtractConfig, fingerprint
-from avfuse.pipeline.doctor import examine
+from avfuse.pipeline.doctor import examine, summed_up
 from avfuse.pipeline.faces import FaceCrops, unseen
 from avfuse.pipeline.jobs import Failure, Job, Receipt
 from avfuse.pipeline.picture import _People
@@ -110,16 +110,30 @@ def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, where):
     [
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
         ({"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (7, 8)),
+        ({"ID": "30", "COUNT": "4", "MIN": "0", "MAX": "30", "STEP": "10"}, (3, 4)),
+        ({"ID": "10", "COUNT": "4", "MIN": "0", "MAX": "30", "STEP": "10"}, (1, 4)),
+        ({"ID": "8", "COUNT": "3", "MIN": "0", "MAX": "9", "STEP": "4"}, (2, 3)),  # 0-9:4
+        ({"ID": "5", "COUNT": "3", "MIN": "1", "MAX": "5", "STEP": "2"}, (2, 3)),
+        ({"ID": "7", "COUNT": "1", "MIN": "7", "MAX": "7", "STEP": "1"}, (0, 1)),
         ({"SLURM_ARRAY_TASK_ID": "3"}, (0, 1)),
         ({}, (0, 1)),
     ],
 )
 def test_shard_auto_is_the_place_in_the_slurm_array(monkeypatch, environment, place):
-    for name in ("ID", "COUNT", "MIN"):
+    for name in ("ID", "COUNT", "MIN", "MAX", "STEP"):
         monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name if name.startswith("SLURM") else f"SLURM_ARRAY_TASK_{name}", value)
     assert Shard().convert("auto", None, None) == place
+
+
+@pytest.mark.parametrize("task", ["1", "3", "5", "7"])
+def test_an_array_that_is_not_evenly_spaced_is_refused(monkeypatch, task):
+    """--array=1,3,5,7 has step 1 in SLURM's words: task 3 would be part 2, and part 1 done by nobody."""
+    for name, value in {"ID": task, "COUNT": "4", "MIN": "1", "MAX": "7", "STEP": "1"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    with pytest.raises(click.BadParameter, match="not evenly spaced: use --array=0-N"):
+        Shard().convert("auto", None, None)
 
 
 @pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0"])
@@ -289,6 +303,25 @@ def test_doctor_says_what_works(tmp_path):
     assert str(tmp_path) in findings["writable"].found
     assert not findings["weights suzhang-ir50"].ok
     assert "by hand" in findings["weights suzhang-ir50"].mend
+
+
+def test_doctor_sums_up(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path))
+    (tmp_path / "vggish-10086976.pth").write_bytes(b"half of it")
+    (tmp_path / "iresnet50.pth").write_bytes(b"no network")
+    findings = {finding.what: finding for finding in examine(tmp_path)}
+    assert findings["AVFUSE_WEIGHTS"].found == str(tmp_path)
+    assert f"{tmp_path / 'vggish-10086976.pth'} is damaged" in findings["weights vggish"].found
+    assert f"{tmp_path / 'iresnet50.pth'}: " in findings["usual features"].found
+    assert {"extra onnx", "extra parquet", "extra tensorboard"} < findings.keys()
+    said = summed_up(list(findings.values()))
+    assert said.startswith(f"extract cannot start: usual features: {tmp_path / 'iresnet50.pth'}: ")
+    assert summed_up([finding for finding in findings.values() if finding.ok]) == "everything extract needs is here"
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "gone"))
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert f"AVFUSE_WEIGHTS={tmp_path / 'gone'} is not a folder" in result.stderr
 
 
 def test_doctor_names_the_mend_when_ffmpeg_is_missing(monkeypatch):
