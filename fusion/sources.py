@@ -104,7 +104,7 @@ def match_trials(
     _check_different(trials)
     if far and not allow_length_difference:
         raise ValueError(
-            f"labels have a row a frame, but {len(far)} of {len(trials)} trials have not: {some(far)}; "
+            f"labels must have a row a frame, and {len(far)} of {len(trials)} do not: {some(far)}; "
             f"labels at a rate of their own need times ({TIMED_HEADER}); {LENGTH_FLAG} cuts features, or repeats the "
             "last row"
         )

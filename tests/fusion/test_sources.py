@@ -171,9 +171,7 @@ def test_two_label_files_cannot_mean_one_trial(make_store, tmp_path):
 def test_label_rows_that_are_not_frames_are_refused(make_store, corpus, labels, frames, refused):
     store, annotated = make_store({"x": features(frames)}), corpus({"x": labels})
     if refused:
-        told = (
-            f"1 of 1 trials have not: x: {labels} label rows but {frames} rows of features; .*--allow-length-difference"
-        )
+        told = f"1 of 1 do not: x: {labels} label rows but {frames} rows of features; .*--allow-length-difference"
         with pytest.raises(ValueError, match=told):
             matched(store, annotated)
     allowed = match_trials(store, annotated, ["x"], MODALITIES, allow_length_difference=True)

@@ -271,7 +271,8 @@ def test_annotations_decide_the_length(media, everything, tmp_path):
     assert (long["mfcc"][75:] == long["mfcc"][74]).all()
     assert (np.diff(long.time_s) > 0).all()
     warnings = {row["trial"]: row["warnings"] for row in summary["extracted"]}
-    assert warnings["grid_bbaf2n"] == ["86 label rows but 75 decoded frames"]
+    told = "86 label rows but 75 decoded frames: train refuses it without --allow-length-difference"
+    assert warnings["grid_bbaf2n"] == [told]
 
 
 def test_left_and_right_share_the_video_and_its_audio(media, tmp_path):
