@@ -55,7 +55,7 @@ def test_a_title_tells_where_no_flag_does(title):
     assert chosen(video(0), audio(1, title=title, default=1), audio(2, title="Stereo", default=1)) == (0, 2)
 
 
-@pytest.mark.parametrize("title", ["English", "Radio", "Undescribed", "ADR mix", "SoundHandler", "Main"])
+@pytest.mark.parametrize("title", ["English", "Radio", "ADR mix", "SoundHandler", "Main"])
 def test_other_titles_tell_nothing(title):
     assert chosen(video(0), audio(1, title=title), audio(2)) == (0, 1)
 
