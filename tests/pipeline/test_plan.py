@@ -11,7 +11,7 @@ from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
-from avfuse.pipeline.plan import Selection, is_done, make_plan, shard_of
+from avfuse.pipeline.plan import Selection, make_plan, shard_of, standing
 from avfuse.pipeline.provenance import crops_digest, source_attributes
 
 CONFIG = ExtractConfig()
@@ -206,9 +206,9 @@ def test_a_trial_made_in_another_way_is_not_done(videos, tmp_path, changes):
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     finish(store, videos / "a.mp4")
     (job,), _, _ = jobs_of(videos)
-    assert is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") == []
     finish(store, videos / "a.mp4", **changes)
-    assert not is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") != []
 
 
 def test_done_with_the_same_crops_alone(videos, tmp_path):
@@ -217,9 +217,9 @@ def test_done_with_the_same_crops_alone(videos, tmp_path):
     (job,), _, _ = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(aligned=True))
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     finish(store, videos / "a.mp4", crops=crops_digest(job.crops))
-    assert is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") == []
     touch(tmp_path / "crops" / "a", "00002.jpg")
-    assert not is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") != []
 
 
 def test_done_with_every_face_alone(videos, tmp_path):
@@ -227,11 +227,11 @@ def test_done_with_every_face_alone(videos, tmp_path):
     (job,), _, _ = jobs_of(videos)
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     finish(store, videos / "a.mp4", faces=1)
-    assert not is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") != []
     store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "g"})
-    assert not is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") != []
     store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "f"})
-    assert is_done(store, job, "f")
+    assert standing(store, job, CONFIG, "f") == []
 
 
 def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):
