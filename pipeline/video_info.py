@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .timeline import Part
+
 MAX_PIXELS = 1 << 26
 MAX_STREAMS = 128
 # Times on a wall clock (since 1970) are in use; what is later comes of damage, and float64 would blur it.
@@ -52,6 +54,9 @@ class VideoInfo:
     video_start_s: float
     audio_start_s: float | None
     duration_s: float | None
+    # Where recordings were joined: what puts each stream's times on one clock.
+    video_parts: tuple[Part, ...] = ()
+    audio_parts: tuple[Part, ...] = ()
 
     @property
     def origin_s(self) -> float:
