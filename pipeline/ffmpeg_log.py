@@ -31,6 +31,7 @@ _TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
 _RESAMPLED = re.compile(rb"\[ashowinfo@resampled @ \w+\] \[info\] n:\d+ .* nb_samples:(\d+)")
 _AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
+_POSITION = re.compile(rb" pos:\s*(-?\d+) ")
 _SPOKEN = re.compile(r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)")
 _SIGNALLED = re.compile(rb"\[info\] Exiting normally, received signal (\d+)")
 _DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
@@ -94,6 +95,7 @@ class Log:
         self._complaints: deque[Complaint] = deque(maxlen=_KEPT_LINES)
         self._time_base = (1, 1)
         self._next_n = 0
+        self._tells_places = False
 
     def follow(self, stderr: IO[bytes]) -> None:
         """Read to the end of the stream; the body of the thread."""
@@ -149,6 +151,10 @@ class Log:
         self._next_n = n + 1
         after = self.num_resampled if audio and n == 0 and self.num_frames else None
         ticks = None if pts == b"NOPTS" else int(pts) - self._shift_s * den // num
+        if audio and (place := _POSITION.search(line)):
+            # A frame that does not begin a packet of the file has no time there: the reader guesses one.
+            ticks = None if place[1] == b"-1" and self._tells_places else ticks
+            self._tells_places |= place[1] != b"-1"
         self._append(Stamp(ticks, num, den, num_samples, after))
 
     def _append(self, stamp: Stamp) -> None:

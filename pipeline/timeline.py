@@ -20,8 +20,12 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
-# So much of what follows is looked at before a sample is placed, and so much of what went before.
-LOOK_AHEAD_S = 4.0
+# Of a time so much before and after is looked at: jitter comes back within it (a raster of capture buffers beats with
+# the frames' length in up to 2.5 s), a gap does not.
+_WINDOW_S = 4.0
+# What is within the window of a sample has to have its own window.
+LOOK_AHEAD_S = 2 * _WINDOW_S
+_FORGOTTEN_AT_ONCE = 256
 # A clock that falls by more has started anew; parts of a joined recording are longer, jitter is smaller.
 NEW_CLOCK_S = 0.5
 # Forwards too: a time this far ahead of the one before is damaged, and waiting for it would take for ever.
@@ -221,16 +225,18 @@ class Placement:
         self._origin_s = origin_s
         self._shift_s = start_s - origin_s
         self._offset_s = 0.0
-        self._num_frames = 0
-        # Frames that matter still: begin in the joined sound, what they are off from it, s, and the index of the frame.
+        # Of the frames with a time that matter still: begin in the joined sound, and what they are off from it, s.
         self._begin_s: list[float] = []
         self._off_s: list[float] = []
         self._starts_part: list[bool] = []
+        self._starts_run: list[bool] = []
         self._long: list[bool] = []
+        self._seen = 0
         self._undecided = 0
         self._run_from = 0
         self._knot_s = 0.0
         self._drifting = False
+        self._impossible = False
         self._silence = 0
         self._runs: deque[_Run] = deque()
         self._taken = 0
@@ -251,10 +257,14 @@ class Placement:
             if abs(held - self._rebuilt[-1][1]) <= _MOST_HELD_SAMPLES:
                 self._rebuilt.append((after_samples, held))
         time_s = self._parts.on_one_clock(time_s)
-        self._begin_s.append(self.joined_s)
-        self._off_s.append(np.nan if time_s is None else time_s - self._origin_s - self.joined_s)
-        self._starts_part.append(self._parts.joined)
-        self._long.append(duration_s > _LONG_FRAME_S)
+        if time_s is None and not self.joined_s:
+            time_s = self._origin_s + self._shift_s  # the stream's own start
+        if time_s is not None:
+            self._begin_s.append(self.joined_s)
+            self._off_s.append(time_s - self._origin_s - self.joined_s)
+            self._starts_part.append(self._parts.joined)
+            self._starts_run.append(False)
+            self._long.append(duration_s > _LONG_FRAME_S)
         self.joined_s += duration_s
 
     def place(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -289,111 +299,112 @@ class Placement:
         return [(start / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ) for start, stop in self.spans]
 
     def _decide(self, until_s: float) -> None:
-        """Say of every frame that begins before `until_s` of the joined sound where it lies."""
+        """Say of every frame with a time that begins before `until_s` of the joined sound where it lies."""
         if self._undecided == len(self._begin_s) or self._begin_s[self._undecided] >= until_s:
             return
         self._forget()
-        begin, off = np.array(self._begin_s), np.array(self._off_s) + self._offset_s
-        while self._undecided < len(self._begin_s) and self._begin_s[self._undecided] < until_s:
-            at = self._undecided
-            if self._is_impossible(begin, off, at):
-                self.num_impossible += 1
-                self._off_s[at] = off[at] = np.nan
-            elif not np.isnan(off[at]):
-                self._decide_frame(begin, off, at)
+        begin, off = np.array(self._begin_s), np.array(self._off_s)
+        while self._seen < len(begin) and begin[self._seen] < until_s + _WINDOW_S:
+            self._look_at(begin, off, self._seen)
+            self._seen += 1
+        while self._undecided < len(begin) and begin[self._undecided] < until_s:
+            if not self._runs and np.isnan(off[self._undecided]):
+                self._runs.append(_Run(round(begin[self._undecided] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)))
+            elif not np.isnan(off[self._undecided]):
+                self._steer(begin, off, self._undecided)
             self._undecided += 1
 
-    def _decide_frame(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> None:
-        if not self._runs or self._starts_part[at] or self._is_step(begin, off, at):
-            by_s = float(off[at]) - self._shift_s
-            earliest_s = -NEW_CLOCK_S if self._runs else -LONGEST_PAUSE_S
-            self.num_moves += bool(self._runs) and not self._starts_part[at]
-            if not self._starts_part[at] and not earliest_s <= by_s <= LONGEST_PAUSE_S:
-                self._offset_s -= by_s  # a new clock goes on where the old one ended
-                off -= by_s
+    def _look_at(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> None:
+        """Note whether a frame's time is impossible, or begins a run: a piece of sound without a step."""
+        if self._is_impossible(begin, off, at):
+            self.num_impossible += 1
+            self._off_s[at] = off[at] = np.nan
+        elif self._starts_part[at] or self._is_step(begin, off, at):
+            self._starts_run[at] = True
             self._run_from = at
-            self._drifting = False
-            where_s = self._trend(begin, off, at, float(begin[at]))
-            self._shift_s = float(off[at]) if abs(where_s - off[at]) <= _OUT_OF_PLACE_S else where_s
-            self._runs.append(_Run(round(begin[at] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)))
-            self._knot_s = float(begin[at]) + _KNOT_S
+
+    def _steer(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> None:
+        """Place what follows the frame `at`."""
+        start, knot_s = round(begin[at] * SAMPLE_RATE_HZ), float(begin[at]) + _KNOT_S
+        if self._starts_run[at] or not self._runs:
+            by_s = float(off[at]) + self._offset_s - self._shift_s
+            earliest_s = -NEW_CLOCK_S if self._runs else -LONGEST_PAUSE_S
+            if not self._starts_part[at]:
+                self.num_moves += bool(self._runs)
+                if not earliest_s <= by_s <= LONGEST_PAUSE_S:
+                    self._offset_s -= by_s  # a new clock goes on where the old one ended
+            level_s, stamp_s = self._trend(begin, off, at, float(begin[at])), float(off[at]) + self._offset_s
+            self._shift_s = stamp_s if abs(level_s - stamp_s) <= _OUT_OF_PLACE_S else level_s
+            self._runs.append(_Run(start, round(self._shift_s * SAMPLE_RATE_HZ)))
+            self._knot_s, self._drifting = knot_s, False
         elif begin[at] >= self._knot_s:
-            self._knot_s = float(begin[at]) + _KNOT_S
-            where_s = self._trend(begin, off, at, self._knot_s)
-            if abs(where_s - self._shift_s) > (_FOLLOWED_S if self._drifting else _OUT_OF_PLACE_S):
-                start, shift = round(begin[at] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)
-                growth, length = round(where_s * SAMPLE_RATE_HZ) - shift, round(_KNOT_S * SAMPLE_RATE_HZ)
-                growth = max(growth, -length // 2)
+            self._knot_s = knot_s
+            tolerated_s = _FOLLOWED_S if self._drifting else _OUT_OF_PLACE_S
+            ahead = off[at : self._end_of_run(begin, at)]
+            if np.nanmax(np.abs(ahead + self._offset_s - self._shift_s)) <= tolerated_s:
+                return
+            level_s = self._trend(begin, off, at, knot_s)
+            if abs(level_s - self._shift_s) > tolerated_s:
+                shift, length = round(self._shift_s * SAMPLE_RATE_HZ), round(_KNOT_S * SAMPLE_RATE_HZ)
+                growth = max(round(level_s * SAMPLE_RATE_HZ) - shift, -length // 2)
                 self._runs.append(_Run(start, shift, growth, length))
-                self.drift_s += abs(growth) / SAMPLE_RATE_HZ
                 self._shift_s = (shift + growth) / SAMPLE_RATE_HZ
                 self._drifting = True
+                self.drift_s += abs(growth) / SAMPLE_RATE_HZ
 
     def _is_impossible(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> bool:
-        """Whether the frames of the next second overlap more than twofold and go on so: no clock runs like that."""
+        """Whether the frames of the next seconds overlap more than twofold and go on so: no clock runs like that."""
         first, last = np.searchsorted(begin, [begin[at] + 0.5, begin[at] + 2.0])
-        later = first + np.flatnonzero(~np.isnan(off[first:last]))
-        if np.isnan(off[at]) or len(later) < 3 or off[later[0]] > off[at]:
-            return False
-        pace = (off[later] - off[at]) / (begin[later] - begin[at])
-        return bool(((pace < -0.5) & (pace > -1.0)).all())
+        if last - first < 3:
+            return self._impossible  # near the end it is as it was
+        pace = (off[first:last] - off[at]) / (begin[first:last] - begin[at])
+        self._impossible = bool(((pace < -0.5) & (pace > -1.02)).all())
+        return self._impossible
 
     def _is_step(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> bool:
         """Whether the times step at this frame, by more than they jitter, and stay."""
-        recent = off[max(self._run_from, at - 3) : at]
-        if np.abs(recent - off[at]).max(initial=0.0) <= _OUT_OF_PLACE_S:
+        if np.nanmax(np.abs(off[max(self._run_from, at - 3) : at] - off[at]), initial=0.0) <= _OUT_OF_PLACE_S:
             return False
-        before, after = self._around(begin, off, at)
-        if not len(before) or not len(after):
+        before = np.arange(max(self._run_from, int(np.searchsorted(begin, begin[at] - _WINDOW_S))), at)
+        before = before[~np.isnan(off[before])]
+        last = int(np.searchsorted(begin, begin[at] + _WINDOW_S, side="right"))
+        new_part = next((each for each in range(at + 1, last) if self._starts_part[each]), last)
+        after = np.arange(at, new_part)
+        if not len(before) or (len(after) == 1 and not self._long[at]):
             return False
-        if len(after) == 1 and not self._long[at]:
+        slope, _ = _line(begin[before] - begin[at], off[before])
+        old, new = (off[each] - slope * (begin[each] - begin[at]) for each in (before, after))
+        old_s, new_s = np.median(old[-3:]), np.median(new[:3])
+        # The frame itself is nearer to what follows, or the step is a frame later.
+        if abs(new_s - old_s) <= _OUT_OF_PLACE_S or abs(off[at] - new_s) >= abs(off[at] - np.median(old)):
             return False
-        step_s = np.median(off[after][:3]) - np.median(off[before][-3:])
-        if abs(step_s) <= _OUT_OF_PLACE_S:
-            return False
-        slope, _ = _line(begin[before], off[before])
-        flat_before = off[before] - slope * (begin[before] - begin[at])
-        flat_after = off[after] - slope * (begin[after] - begin[at])
-        middle_before, middle_after = np.median(flat_before), np.median(flat_after[: max(3, len(flat_after) // 4)])
-        if abs(off[at] - middle_after) >= abs(off[at] - middle_before):
-            return False
-        if step_s > 0:
-            return bool(np.quantile(flat_after, 0.1) - np.quantile(flat_before, 0.9) > _OUT_OF_PLACE_S)
-        return bool(np.quantile(flat_before, 0.1) - np.quantile(flat_after, 0.9) > _OUT_OF_PLACE_S)
+        rise_s = np.quantile(new, 0.1) - np.quantile(old, 0.9)
+        fall_s = np.quantile(old, 0.1) - np.quantile(new, 0.9)
+        return bool((rise_s if new_s > old_s else fall_s) > _OUT_OF_PLACE_S)
 
-    def _around(
-        self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int
-    ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """Frames with a time on either side: of this run before, of this part from `at` on."""
-        first = max(self._run_from, int(np.searchsorted(begin, begin[at] - LOOK_AHEAD_S)))
-        last = int(np.searchsorted(begin, begin[at] + LOOK_AHEAD_S, side="right"))
-        ends = [i for i in range(at + 1, last) if self._starts_part[i]]
-        known = ~np.isnan(off)
-        before = first + np.flatnonzero(known[first:at])
-        after = at + np.flatnonzero(known[at : ends[0] if ends else last])
-        return before, after
+    def _end_of_run(self, begin: NDArray[np.float64], at: int) -> int:
+        last = int(np.searchsorted(begin, begin[at] + _WINDOW_S, side="right"))
+        return next((each for each in range(at + 1, last) if self._starts_run[each]), last)
 
     def _trend(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int, where_s: float) -> float:
-        """What the times are off around frame `at`, read at `where_s` of the joined sound: a line without outliers."""
-        before, after = self._around(begin, off, at)
-        for each in after[1:]:
-            middle_s = np.median(off[after[after < each]][-9:])
-            if abs(off[each] - middle_s) > 0.1 and np.median(np.abs(off[after[after >= each]][:5] - middle_s)) > 0.1:
-                after = after[after < each]  # a step to come is no drift
-                break
-        around = np.concatenate([before, after])
-        slope, level_s = _line(begin[around] - where_s, off[around])
-        return level_s if np.isfinite(level_s) else self._shift_s + slope
+        """Where the times of this run put what is joined at `where_s`: a line through those around frame `at`."""
+        first = int(np.searchsorted(begin, begin[at] - _WINDOW_S))
+        begun = next((each for each in range(at, first, -1) if self._starts_run[each]), first)
+        around = np.arange(begun, self._end_of_run(begin, at))
+        around = around[~np.isnan(off[around])]
+        _, level_s = _line(begin[around] - where_s, off[around])
+        return level_s + self._offset_s
 
     def _forget(self) -> None:
         if not self._undecided:
             return
-        old = int(np.searchsorted(self._begin_s, self._begin_s[self._undecided - 1] - 2 * LOOK_AHEAD_S))
-        if old < 256:
+        old = int(np.searchsorted(self._begin_s, self._begin_s[self._undecided - 1] - _WINDOW_S))
+        if old < _FORGOTTEN_AT_ONCE:
             return
-        for each in (self._begin_s, self._off_s, self._starts_part, self._long):
-            del each[:old]
+        for each in (self._begin_s, self._off_s, self._starts_part, self._starts_run, self._long):
+            del each[:old]  # type: ignore[attr-defined]
         self._undecided -= old
+        self._seen -= old
         self._run_from = max(0, self._run_from - old)
 
     def _put(self, start: int, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -421,7 +432,7 @@ def _line(at_s: NDArray[np.float64], off_s: NDArray[np.float64]) -> tuple[float,
     if len(off_s) < _MIN_TREND_FRAMES or at_s[-1] - at_s[0] < _MIN_TREND_S:
         return 0.0, float(middle_s)
     far_s = np.abs(off_s - middle_s)
-    near = far_s <= 4 * np.median(far_s) + _STEEPEST * LOOK_AHEAD_S
+    near = far_s <= 4 * np.median(far_s) + _STEEPEST * _WINDOW_S
     at_s, off_s = at_s[near], off_s[near]
     centre_s, level_s = at_s.mean(), off_s.mean()
     spread = ((at_s - centre_s) ** 2).sum()
