@@ -19,7 +19,9 @@ _LOG_WAIT_S = 2.0
 class Decoding:
     """One ffmpeg that decodes one stream to a pipe; a thread reads its log, so that neither waits."""
 
-    def __init__(self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float, shift_s: int = 0) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float, shift_s: int = 0
+    ) -> None:
         if process.stdout is None or process.stderr is None:
             raise ValueError("ffmpeg's output and log are read from pipes")
         self._process, self._path, self._stage, self._timeout_s = process, path, stage, stall_timeout_s

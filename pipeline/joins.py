@@ -14,6 +14,7 @@ import os
 import select
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from itertools import pairwise
 from typing import IO
 
 from . import child, ffmpeg_arguments
@@ -89,7 +90,7 @@ def _take(stream: _Stream, number: int, pts_s: float, dts_s: float, length_s: fl
 def _parts(found: dict[int, _Stream], stream: int) -> Iterator[Part]:
     offsets_s: dict[float, float] = {0: 0.0}
     numbers = sorted({part[0] for each in found.values() for part in each.parts})
-    for before, number in zip(numbers, numbers[1:], strict=False):
+    for before, number in pairwise(numbers):
         ends_s = [part[3] for each in found.values() for part in each.parts if part[0] == before]
         starts_s = [part[1] for each in found.values() for part in each.parts if part[0] == number]
         offsets_s[number] = max(ends_s) + offsets_s[before] - min(starts_s)

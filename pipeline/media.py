@@ -233,7 +233,9 @@ class AudioReader(_Reader):
         if placement.drift_s:
             warnings.append(f"the sound's clock drifts: followed, by {placement.drift_s:.3f} s in all")
         if placement.num_impossible:
-            warnings.append(f"{placement.num_impossible} times of sound are impossible: its samples were counted instead")
+            warnings.append(
+                f"{placement.num_impossible} times of sound are impossible: its samples were counted instead"
+            )
         if self._num_broken:
             warnings.append(f"{self._num_broken} samples were no numbers: taken as zero")
         return tuple(warnings)

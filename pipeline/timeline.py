@@ -202,7 +202,10 @@ class _Run:
     def places(self, first: int, count: int) -> NDArray[np.int64]:
         """Places [count + 1] on the clock of the running samples from `first` on."""
         n = np.arange(first, first + count + 1, dtype=np.int64)
-        return n + self.shift + np.minimum(n - self.start, self.length) * self.growth // self.length
+        places: NDArray[np.int64] = (
+            n + self.shift + np.minimum(n - self.start, self.length) * self.growth // self.length
+        )
+        return places
 
 
 class Placement:
@@ -309,7 +312,9 @@ class Placement:
             self._seen += 1
         while self._undecided < len(begin) and begin[self._undecided] < until_s:
             if not self._runs and np.isnan(off[self._undecided]):
-                self._runs.append(_Run(round(begin[self._undecided] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)))
+                self._runs.append(
+                    _Run(round(begin[self._undecided] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ))
+                )
             elif not np.isnan(off[self._undecided]):
                 self._steer(begin, off, self._undecided)
             self._undecided += 1
@@ -402,7 +407,7 @@ class Placement:
         if old < _FORGOTTEN_AT_ONCE:
             return
         for each in (self._begin_s, self._off_s, self._starts_part, self._starts_run, self._long):
-            del each[:old]  # type: ignore[attr-defined]
+            del each[:old]
         self._undecided -= old
         self._seen -= old
         self._run_from = max(0, self._run_from - old)

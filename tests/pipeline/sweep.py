@@ -134,7 +134,7 @@ def make(recipe: Recipe, folder: Path) -> tuple[Path, float]:
     # The same in ffmpeg's words; what follows is each packet of the sound with its own time.
     moved = f"({recipe.late_s}+PTS*{tick}*{1 + recipe.drift})"
     moved = f"({moved}+gte({moved},{recipe.gap_at_s})*{recipe.gap_s}+{_unit(recipe)}*{recipe.jitter_s})"
-    told = f"max({moved}/{tick},if(N,PREV_OUTPTS+1,-1e9))"
+    told = f"max({moved}/{tick},if(N,PREV_OUTDTS+1,-1e9))"
     words = ["-bsf:a", f"setts=ts='{told}'"]
     if recipe.sound_outlier:
         words = ["-bsf:a", f"setts=dts='{told}':pts='{told}+eq(N,70)*{recipe.ahead_s}/{tick}'"]
