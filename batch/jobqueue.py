@@ -39,7 +39,12 @@ class JobQueue:
     @property
     def threads(self) -> int:
         """Cores of one worker process."""
-        return max(1, int(self.settings["cores"]) // int(self.settings.get("processes", 1)))
+        return max(1, int(self.settings["cores"]) // self.processes)
+
+    @property
+    def processes(self) -> int:
+        """Worker processes of one job, which share its cores and its memory."""
+        return int(self.settings.get("processes", 1))
 
 
 def read_jobqueue(pairs: Sequence[str]) -> JobQueue | None:

@@ -7,6 +7,8 @@ from typing import Any
 
 import click
 
+from ..features_store.options import MergedOption
+
 
 class Shard(click.ParamType[tuple[int, int]]):
     """I/N, or `auto` for the place of this job in its SLURM array."""
@@ -17,7 +19,10 @@ class Shard(click.ParamType[tuple[int, int]]):
         """Two numbers with 0 ≤ I < N."""
         if isinstance(value, tuple):
             return value
-        told = _place_in_array() if value == "auto" else value
+        try:
+            told = _place_in_array() if value == "auto" else str(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         index, _, count = told.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
             why = "; a part of an array? Then say --shard I/N of the whole one" if value == "auto" else ""
@@ -26,12 +31,23 @@ class Shard(click.ParamType[tuple[int, int]]):
 
 
 def _place_in_array() -> str:
-    """I/N of this job in its SLURM array; arrays that begin at 1 count from 0 here. 0/1 outside of one."""
-    names = ("SLURM_ARRAY_TASK_ID", "SLURM_ARRAY_TASK_COUNT", "SLURM_ARRAY_TASK_MIN")
-    index, count, first = (os.environ.get(name, "") for name in names)
-    if not (index.isdecimal() and count.isdecimal()):
+    """I/N of this job in its SLURM array, whatever its first number and its step; 0/1 outside of one.
+
+    Raises ValueError where the array's numbers are not evenly spaced: no job knows then how many come before it.
+    """
+    told = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
+    if not (told["ID"].isdecimal() and told["COUNT"].isdecimal()):
         return "0/1"
-    return f"{int(index) - int(first or 0)}/{count}"
+    task, count, first = int(told["ID"]), int(told["COUNT"]), int(told["MIN"] or 0)
+    step = max(1, int(told["STEP"] or 1))
+    last = int(told["MAX"]) if told["MAX"] else first + (count - 1) * step
+    # The last number is the one asked for or the last one there is: 0-9:4 has the tasks 0, 4 and 8.
+    if (task - first) % step or (last - first) // step + 1 != count:
+        raise ValueError(
+            f"the SLURM array has {count} tasks with numbers from {first} to {last}, not evenly spaced: "
+            "use --array=0-N, or give each task its --shard I/N"
+        )
+    return f"{(task - first) // step}/{count}"
 
 
 def batch_options(noun: str) -> tuple[Any, ...]:
@@ -50,6 +66,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
         ),
         click.option(
             "--jobqueue",
+            cls=MergedOption,
             multiple=True,
             metavar="KEY=VALUE",
             help="Workers as jobs of SLURM, PBS or SGE: kind, jobs, cores, memory, walltime, queue … (repeatable; in a "
@@ -66,6 +83,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
         click.option(
             "--retries",
             type=click.IntRange(min=0),
+            metavar="N",
             default=1,
             show_default=True,
             help=f"How often {noun} are tried again that failed for a reason that may pass.",

@@ -21,6 +21,8 @@ from typing import NoReturn
 import click
 import psutil
 
+from ..features_store.text import counted
+
 LAST_RESORT_S = 7.0
 _NAMED = 20
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
@@ -79,7 +81,7 @@ class Stop:
             return f"stopped by {number.name} before anything was begun; run again to begin"
         more = len(self.left) - _NAMED
         names = ", ".join(self.left[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-        told = f"stopped by {number.name} with {len(self.left)} {self._noun} to do: {names}"
+        told = f"stopped by {number.name} with {counted(len(self.left), self._noun.removesuffix('s'))} to do: {names}"
         return f"{told}; what is done is safe, run again to go on"
 
     def _abandon(self, number: signal.Signals) -> NoReturn:

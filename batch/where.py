@@ -35,6 +35,13 @@ class Where:
         """Whether jobs are done in this process."""
         return self.workers == 1 and self.scheduler is None and self.jobqueue is None
 
+    @property
+    def starting(self) -> str:
+        """What is waited for before the first job, in words; nothing in this process."""
+        if self.is_here:
+            return ""
+        return f"starting {self.workers} workers" if self.workers > 1 else "waiting for workers"
+
     def threads(self) -> int:
         """Threads for the arithmetic of one process; 0: as many as it may use cores."""
         if self.jobqueue is not None:
@@ -42,6 +49,10 @@ class Where:
         if self.scheduler is not None or self.workers == 1:
             return 0
         return max(1, cores() // self.workers)
+
+    def processes(self) -> int:
+        """Processes that share the memory of one machine, or of one job of a queue, as far as can be known here."""
+        return self.workers if self.jobqueue is None else self.jobqueue.processes
 
 
 def where_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) -> Where:

@@ -23,9 +23,10 @@ from ..features_store.errors import one_line
 from ..features_store.owner import Owner
 from .allocator import keep_freed_memory
 from .machine import visible_gpus
+from .torch_errors import torch_errors
 from .work import Pulse, Stopped, Work, WorkerUnfit
 
-_TELL_EVERY_S = 5.0
+_TELL_EVERY_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("avfuse", "dask", "distributed", "numpy", "torch", "zarr")
 
@@ -137,7 +138,8 @@ class _Shared:
             if self._do is None:
                 keep_freed_memory()
                 try:
-                    self._do = self._stack.enter_context(self._work.prepare())
+                    with torch_errors("fewer workers"):
+                        self._do = self._stack.enter_context(self._work.prepare())
                 except (OSError, ValueError, RuntimeError) as error:
                     raise WorkerUnfit(f"the worker on {socket.gethostname()}: {one_line(error)}") from None
             return self._do
@@ -148,7 +150,7 @@ class _Pulse:
         self.where = socket.gethostname()
         self._worker = get_worker()
         self._topic, self._number, self._halted = topic(run), number, halted
-        self._told_s = time.monotonic()
+        self._told_s = -_TELL_EVERY_S  # the first word is passed on at once
 
     def check(self) -> None:
         if self._halted.is_set():

@@ -8,12 +8,14 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Iterator, Mapping
+from itertools import product
 from typing import Any
 
 import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
+from zarr.core.sync import sync
 
 from .schema import NODE_FILE, ZSTD_LEVEL, is_array_name, layout, spec_of
 from .types import RowSource, StoreMismatch
@@ -109,17 +111,28 @@ def _fault_of(array: zarr.Array[Any]) -> str:
 
 
 def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
-    """Rows [start, stop) in memory, as zarr reads them. Raises StoreMismatch where a chunk is broken."""
+    """Rows [start, stop) in memory, as zarr reads them. Raises StoreMismatch where a chunk is broken or missing."""
+    for key in _shard_keys(array, rows):
+        if not sync(array.store.exists(key)):  # zarr would fill in zeros; a store's arrays are written whole
+            raise broken_rows(array, rows, f"{key} is missing")
     try:
         return np.asarray(array[rows])
     except CHUNK_ERRORS as error:
         raise broken_rows(array, rows, error) from error
 
 
-def broken_rows(array: zarr.Array[Any], rows: slice, error: BaseException) -> StoreMismatch:
+def broken_rows(array: zarr.Array[Any], rows: slice, why: object) -> StoreMismatch:
     """What to raise where rows [start, stop) cannot be read."""
-    told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({error})"
+    told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({why})"
     return StoreMismatch(f"{told}; `avfuse verify` names every broken chunk")
+
+
+def _shard_keys(array: zarr.Array[Any], rows: slice) -> Iterator[str]:
+    """Keys of the files that hold rows [start, stop)."""
+    first, *others = array.shards or array.chunks
+    counts = (range(-(-size // step)) for size, step in zip(array.shape[1:], others, strict=True))
+    for number in product(range(rows.start // first, -(-rows.stop // first)), *counts):
+        yield f"{array.path}/{array.metadata.encode_chunk_key(number)}".lstrip("/")
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:

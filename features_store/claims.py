@@ -5,7 +5,9 @@
 
 A claim is only removed by who holds the right to remove it, and only while it still bears that token: so two
 processes that find the same dead claim can never take away a fresh one. How old a claim is, is told by the clock
-of the disk that it lies on, whatever the clocks of the hosts say. Tested by test_claims.py and tests/faults/kills.
+of the disk that it lies on, whatever the clocks of the hosts say. A process that was suspended for longer than its
+claim lives finds it gone, or another's, when it is about to write, and stops.
+Tested by test_claims.py and tests/faults/kills.
 """
 
 from __future__ import annotations
@@ -16,10 +18,12 @@ import threading
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
 
 from .claim_file import Seen, create, look
+from .disk import fenced_by
 from .files import LocalFiles, open_files
 from .owner import Owner
 from .scratch import remove_if_empty
@@ -29,13 +33,17 @@ TTL_S = 600.0
 _BEATS_PER_TTL = 5
 
 
+class ClaimLost(Exception):  # noqa: N818 - it says what has become of the claim
+    """This process has lost its claim, and must not write any more; the message says who has it, as far as is known."""
+
+
 @contextmanager
 def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) -> Iterator[bool]:
     """True for the one process that may extract `trial` now; the others are told False at once.
 
-    A claim whose owner died, or has not touched it for `ttl_s`, is taken over. A store behind a URL has no
-    claims: there everybody is told True, and runs share the work by `--shard`. Raises OSError where the store
-    cannot be written.
+    A claim whose owner died, or has not touched it for `ttl_s`, is taken over; what that owner would still write
+    raises ClaimLost in it. A store behind a URL has no claims: there everybody is told True, and runs share the work
+    by `--shard`. Raises OSError where the store cannot be written.
     """
     files = open_files(store_path)
     if not isinstance(files, LocalFiles):
@@ -46,7 +54,7 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
     if not _take(path, token, ttl_s):
         yield False
         return
-    with _heartbeat(path, token, ttl_s):
+    with _heartbeat(path, token, ttl_s), fenced_by(partial(_check, path, token)):
         try:
             yield True
         finally:
@@ -79,6 +87,15 @@ def remove_claims_of(owner: Owner, root: Path, ttl_s: float = TTL_S) -> None:
         if seen is not None and seen.owner == owner:
             _remove(path, seen.token, ttl_s, only_stale=False)
     remove_if_empty(folder)
+
+
+def _check(path: Path, token: str) -> None:
+    """Raise ClaimLost unless the claim with this token is still there."""
+    seen = look(path)
+    if seen is None:
+        raise ClaimLost("its claim is gone: taken over and finished by another process, or removed by hand")
+    if seen.token != token:
+        raise ClaimLost(f"its claim was taken over by {seen.owner or 'another process'}")
 
 
 def _take(path: Path, token: str, ttl_s: float) -> bool:

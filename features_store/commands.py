@@ -2,46 +2,58 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import clean_errors
+from .errors import clean_errors, in_words
+from .options import FILE, NAME_LIST, PATH, STORE, chosen_trials, trial_options, with_options
+from .text import counted, untrained_line
 
 if TYPE_CHECKING:
     from .store import FeatureStore
 
 EXIT_PROBLEMS = 3
+_with_trials = partial(with_options, options=trial_options("export"))
 _STORE_HELP = "Folder (or URL) of the feature store."
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@click.option("--trials", "each", is_flag=True, help="A line a trial: rows, faces, sound, gaps. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
-def status(store: str, as_json: bool) -> None:
-    """Show what is done, unfinished and failed in a store."""
+def status(store: str, each: bool, as_json: bool) -> None:
+    """Show what is done, unfinished and failed in a store, and what was warned of."""
     import json
+    from dataclasses import asdict
 
-    from .status import status_lines, summarise
+    from .status import status_lines, summarise, trial_states, trial_table
     from .store import FeatureStore
 
-    summary = summarise(FeatureStore(store))
-    click.echo(json.dumps(summary) if as_json else "\n".join(status_lines(summary)))
+    opened = FeatureStore(store)
+    summary = summarise(opened)
+    states = trial_states(opened) if each else []
+    if as_json:
+        click.echo(json.dumps({**summary, **({"by_trial": [asdict(state) for state in states]} if each else {})}))
+    else:
+        click.echo("\n".join([*trial_table(states), *status_lines(summary, all_warnings=each)]))
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: a line a problem].")
 @click.pass_context
 @clean_errors()
 def verify(context: click.Context, store: str, as_json: bool) -> None:
-    """Read every chunk again and check every checksum; exit code 3 where something is broken."""
+    """Read every chunk again and check every checksum; exit code 3 where something is broken, and how to fix it."""
     import json
     from dataclasses import asdict
 
     from .store import FeatureStore
+    from .verify import fix_commands
     from .verify import verify as find_problems
 
     opened = FeatureStore(store)
@@ -52,56 +64,70 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
         if not as_json:
             click.echo(str(problem))
     trials = len(opened)
+    fix = fix_commands(opened, [problem["trial"] for problem in problems]) if problems else []
     if as_json:
-        click.echo(json.dumps({"store": store, "trials": trials, "problems": problems}))
+        click.echo(json.dumps({"store": store, "trials": trials, "problems": problems, "fix": fix}))
     elif not problems:
-        click.echo(f"{trials} trials, every chunk read, every checksum right")
+        click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
+    else:
+        click.echo("\n".join(["how to fix:", *(f"  {command}" for command in fix)]), err=True)
     if problems:
         context.exit(EXIT_PROBLEMS)
 
 
 @click.command()
-@click.option("--store", required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
 @click.option(
     "--out",
     required=True,
-    type=click.Path(path_type=Path),
+    type=PATH,
     help="File to write for h5, folder for the others.",
 )
+@click.option("--features", type=NAME_LIST, help="Features to export, by commas, beside the times. [default: all]")
+@click.option("--overwrite", is_flag=True, help="Replace files that are there. [default: off]")
+@_with_trials
 @clean_errors()
-def export(store: str, to: str, out: Path) -> None:
-    """Write a store in another format."""
-    from .export import export_store
+def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
+    """Write a store, or some of its trials and features, in another format."""
+    from .export import Choice, estimated_bytes, export_store, free_bytes
     from .store import FeatureStore
 
     opened = FeatureStore(store)
     _say_untrained(opened)
-    trials = export_store(opened, to, out)
-    click.echo(f"{trials} trials to {out}")
+    names = tuple(name.strip() for name in features.split(",") if name.strip()) if features is not None else None
+    choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
+    size = f"about {in_words(estimated_bytes(opened, to, choice))}"
+    click.echo(f"{size} to write to {out}, {in_words(free_bytes(out))} free there", err=True)
+    trials = export_store(opened, to, out, choice, overwrite)
+    click.echo(f"{counted(trials, 'trial')} to {out}")
 
 
 @click.command("import-h5")
-@click.argument("file", required=False, type=click.Path(path_type=Path))
-@click.option("--from", "source", type=click.Path(path_type=Path), help="The HDF5 file. [default: FILE]")
-@click.option("--store", required=True, help="Folder (or URL) of the feature store; made where there is none.")
+@click.argument("file", required=False, type=FILE)
+@click.option("--from", "source", type=FILE, help="The HDF5 file. [default: FILE]")
+@click.option(
+    "--store", type=STORE, required=True, help="Folder (or URL) of the feature store; made where there is none."
+)
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
+    from .importing import check_export
     from .importing import import_h5 as bring_back
     from .store import FeatureStore
 
     path = source or file
     if path is None or (source and file):
         raise click.UsageError("name one HDF5 file, as FILE or by --from")
+    check_export(path)  # before a store is made
     opened = FeatureStore(store, mode="a")
     trials = bring_back(path, opened)
     _say_untrained(opened)
-    click.echo(f"{trials} trials from {path}")
+    click.echo(f"{counted(trials, 'trial')} from {path}")
 
 
 def _say_untrained(store: FeatureStore) -> None:
-    from .status import untrained_line
+    from .status import untrained_features
 
-    if line := untrained_line(store):
+    if line := untrained_line(untrained_features(store)):
         click.echo(line, err=True)

@@ -17,14 +17,22 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .label_text import HEADERS, read_header
-from .labels import CHALLENGE, LabelTrack, annotation_files, challenge_folder, folder_levels, read_labels
-from .timed_labels import at_frames, is_timed, read_timed
+from .label_text import CHALLENGE, HEADERS, read_header
+from .labels import (
+    LabelTrack,
+    add_label_file,
+    annotation_files,
+    challenge_folder,
+    folder_levels,
+    is_label_file,
+    read_labels,
+)
+from .schema import plain_name
+from .timed_labels import at_frames, check_reach, is_timed, read_timed
 
-__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "labels_of", "open_corpus"]
+__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_corpus"]
 
 SUBJECTS_HEADER = "trial,subject"
-_SUFFIXES = (".csv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -46,8 +54,8 @@ def open_corpus(root: Path) -> Corpus:
     """Find the label files below `root`; hidden ones (`._name.txt`) are left out. Reads no rows.
 
     Without the challenge's folder a trial is a CSV file's path relative to `root`, without its extension; tables
-    `trial,subject` may lie beside. Raises ValueError where there is no label file or the header is another one,
-    OSError where there is no such folder.
+    `trial,subject` may lie beside. Names of trials are as `plain_name` has them. Raises ValueError where there is no
+    label file, or the header is another one; OSError where there is no such folder.
     """
     if challenge_folder(root) is not None:
         files = annotation_files(root)
@@ -61,11 +69,13 @@ def open_corpus(root: Path) -> Corpus:
     return Corpus(root, dict(sorted(files.items())), None)
 
 
-def labels_of(corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = None) -> LabelTrack:
+def labels_of(
+    corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = None, ends_early: bool = False
+) -> LabelTrack:
     """Labels of one trial: a row a frame as the file has them, or timed ones at the frames' `time_s`, float64 [T] in s.
 
-    Raises ValueError with `file:line` on what is wrong in the file, on a trial that the corpus has not, and on
-    timed labels without `time_s`.
+    `ends_early`: the video goes on after the last frame. Raises ValueError with `file:line` on what is wrong in the
+    file, on a trial that the corpus has not, on timed labels without `time_s` or far beyond it.
     """
     if trial not in corpus.files:
         raise ValueError(f"{corpus.root} holds no labels of the trial {trial!r}")
@@ -73,7 +83,9 @@ def labels_of(corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = N
     if not is_timed(path):
         track = read_labels(path)
     elif time_s is not None:
-        track = at_frames(read_timed(path), time_s)
+        timed = replace(read_timed(path), trial=trial)
+        check_reach(timed, time_s, ends_early)
+        track = at_frames(timed, time_s)
     else:
         raise ValueError(f"{path} has times of its own: the times of the frames are needed")
     if not len(track.valid):
@@ -81,15 +93,18 @@ def labels_of(corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = N
     return replace(track, trial=trial)
 
 
+def label_name(corpus: Corpus, trial: str) -> str | None:
+    """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
+    plain = plain_name(trial)
+    return next((name for name in (plain, plain.rpartition("/")[2]) if name in corpus.files), None)
+
+
 def _plain_files(root: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
     for path in _candidates(root):
         if read_header(path, (*HEADERS, SUBJECTS_HEADER)) == SUBJECTS_HEADER:
             continue
-        trial = path.relative_to(root).with_suffix("").as_posix()
-        if trial in files:
-            raise ValueError(f"trial {trial!r} has two label files: {files[trial]} and {path}; remove one")
-        files[trial] = path
+        add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
     return files
 
 
@@ -103,7 +118,7 @@ def _candidates(root: Path) -> Iterator[Path]:
                 continue
             for name in sorted(os.listdir(folder)):
                 path = folder / name
-                if not name.startswith(".") and path.suffix.lower() in _SUFFIXES and _to_open(path):
+                if not name.startswith(".") and is_label_file(path) and _to_open(path):
                     yield path
 
 

@@ -1,5 +1,8 @@
 """Files that are whole or not there, whatever happens: the local file system's half of the store.
 
+A process that has slept for longer than its claim lives (a suspended job, a laptop's lid) must not write over what
+the next owner has written since: inside `fenced_by` nothing gets its name, or goes, unless the claim is still held.
+
 Tested by tests/features_store/test_faults.py and tests/faults/kills.
 """
 
@@ -7,12 +10,32 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from pathlib import Path
 
-# What file systems without hard links answer to `link`.
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL)
+# What file systems without hard links answer to `link`; EXDEV: those without any from one folder to another (AFS).
+_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV)
+_FENCES: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("fences", default=())
+
+
+@contextmanager
+def fenced_by(check: Callable[[], None]) -> Iterator[None]:
+    """Until the end, this thread calls `check` last thing before it changes a file; it raises where it may not."""
+    before = _FENCES.get()
+    _FENCES.set((*before, check))
+    try:
+        yield
+    finally:
+        _FENCES.set(before)
+
+
+def check_fence() -> None:
+    """Raise claims.ClaimLost where this thread works under a claim that it has lost."""
+    for check in _FENCES.get():
+        check()
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -20,6 +43,7 @@ def replace_file(path: Path, content: bytes) -> None:
     with naming(path):
         with _beside(path) as temporary:
             write_new(temporary, content)
+            check_fence()
             temporary.replace(path)
         fsync_path(path.parent)
 
@@ -29,8 +53,21 @@ def create_file(path: Path, content: bytes) -> None:
     with naming(path):
         with _beside(path) as temporary:
             write_new(temporary, content)
+            check_fence()
             link_file(temporary, path)
         fsync_path(path.parent)
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    check_fence()
+    path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    check_fence()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:
@@ -43,13 +80,17 @@ def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:
 
 
 def link_file(temporary: Path, path: Path) -> None:
-    """Give a file its name unless there is one; without hard links two writers at once both write it."""
+    """Give a file its name unless there is one; without hard links two writers at once both write it.
+
+    Raises OSError: EXDEV where the names lie in two folders of which that is true, or on two disks.
+    """
     try:
         os.link(temporary, path)
     except FileExistsError:
         return
     except OSError as error:
-        if not has_no_links(error):
+        in_another_folder = error.errno == errno.EXDEV and temporary.parent != path.parent
+        if in_another_folder or not has_no_links(error):
             raise
         temporary.replace(path)
 

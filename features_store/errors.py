@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import errno
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import click
@@ -35,3 +36,36 @@ def one_line(error: BaseException) -> str:
 def flat(text: str) -> str:
     """A text on one line, whatever names or messages are in it."""
     return " ".join(text.split())
+
+
+def preview(names: Sequence[str]) -> str:
+    """The first five names."""
+    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+
+
+def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> None:
+    """Raises ValueError where a chosen name is not known, with the nearest of those that are.
+
+    A file's name (`clip.mp4`) and a name without its folders are near too.
+    """
+    unknown = [name for name in dict.fromkeys(chosen) if name not in known]
+    if not unknown:
+        return
+    last = {name.rpartition("/")[2]: name for name in known}
+    near = []
+    for name in unknown[:5]:
+        file = name.rpartition("/")[2]
+        bare = file.rpartition(".")[0] or file
+        close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(bare, last, 1)
+        near += [last.get(found, found) for found in close]
+    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(known)) or 'none'}"
+    raise ValueError(f"no {what} is called {preview(unknown)}: {hint}")
+
+
+def in_words(size_bytes: float) -> str:
+    """A size as people say it, in powers of 1000."""
+    units = iter(("B", "KB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size_bytes >= 1000 and unit != "TB":
+        size_bytes, unit = size_bytes / 1000, next(units)
+    return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 100 else f"{size_bytes:.1f} {unit}"

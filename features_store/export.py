@@ -11,10 +11,14 @@ Tested by tests/features_store/test_export.py.
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
-from collections.abc import Callable, Iterator, Mapping
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -22,38 +26,129 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import dims_of, row_slices
+from .disk import naming
+from .errors import check_known
 from .reading import read_rows
-from .schema import FORMAT, FORMAT_KEY
+from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from .store import FeatureStore
 from .trial import Trial
 
 _SLICE_ROWS = 1024
+_FACE = re.compile(r"/face\d+$")
+# A float32 as Python writes it, exact as a float64, with its comma; True or False.
+_CSV_BYTES = {"f": 20, "b": 6}
 
 
-def export_store(store: FeatureStore, to: str, out: Path) -> int:
-    """Write every complete trial to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
+@dataclass(frozen=True)
+class Choice:
+    """What is exported of a store: these trials and features; None: all of them."""
 
-    Each file appears whole or not at all; one that is there is replaced. Raises ValueError on another format,
-    or where pyarrow is needed and missing; OSError where nothing can be written.
+    trials: Sequence[str] | None = None
+    features: Sequence[str] | None = None
+
+    def names(self, store: FeatureStore) -> list[str]:
+        """The trials, sorted. Raises ValueError where one is not in the store, or has none of the features."""
+        there = store.trials()
+        if self.trials is None:
+            return there
+        chosen = [name for name in there if name in self.trials or _FACE.sub("", name) in self.trials]
+        check_known("trial", self.trials, [*there, *(_FACE.sub("", name) for name in there)])
+        return chosen
+
+    def of(self, store: FeatureStore, name: str) -> Trial:
+        """A trial with the chosen features, their flags and the times alone. Raises ValueError without one."""
+        trial = store[name]
+        if self.features is None:
+            return trial
+        check_known(f"feature of trial {name}", self.features, list(trial))
+        kept = {TIME, *self.features, *(f"{name}{VALID_SUFFIX}" for name in self.features)}
+        checksums = {name: checksum for name, checksum in trial.checksums.items() if name in kept}
+        return Trial(store.files, name, {**trial.attributes, "checksums": checksums})
+
+
+EVERYTHING = Choice()
+
+
+def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERYTHING, overwrite: bool = False) -> int:
+    """Write the chosen complete trials to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
+
+    Each file appears whole or not at all. Raises ValueError on another format, on an unknown trial or feature, where
+    a file is there already and `overwrite` is not given, or where pyarrow is needed and missing; OSError where
+    nothing can be written.
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
-    return FORMATS[to](store, out)
+    trials = [choice.of(store, name) for name in choice.names(store)]
+    if not overwrite:
+        there = [path for path in _targets(to, out, trials) if path.exists()]
+        if there:
+            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
+            raise ValueError(f"{there[0]}{more} would be replaced: --overwrite does so; or name another --out")
+    FORMATS[to](store, trials, out)
+    return len(trials)
 
 
-def to_h5(store: FeatureStore, out: Path) -> int:
+def _targets(to: str, out: Path, trials: Iterable[Trial]) -> Iterator[Path]:
+    """The files that an export would write."""
+    if to == "h5":
+        yield out
+    for trial in trials if to != "h5" else ():
+        if to == "npy":
+            yield from (out / trial.name / f"{array}.npy" for array in trial)
+        else:
+            yield _with_suffix(out, trial.name, to)
+
+
+def estimated_bytes(store: FeatureStore, to: str, choice: Choice = EVERYTHING) -> int:
+    """About how much an export takes. Raises ValueError as `export_store` does.
+
+    From the rows of each trial and the width of each array, of which one trial's is looked at. Nothing is compressed.
+    """
+    row_bytes: dict[str, int] = {}
+    total = 0
+    for name in choice.names(store):
+        trial = choice.of(store, name)
+        for array in trial:
+            if array not in row_bytes:
+                values = trial[array]
+                each = (
+                    _CSV_BYTES.get(values.dtype.kind, values.dtype.itemsize) if to == "csv" else values.dtype.itemsize
+                )
+                row_bytes[array] = int(np.prod(values.shape[1:], dtype=np.int64)) * each
+            total += trial.rows * row_bytes[array]
+    return total
+
+
+def free_bytes(out: Path) -> int:
+    """Free space where `out` is, or would be."""
+    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+    return shutil.disk_usage(there).free
+
+
+def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """One HDF5 file with the store's groups, chunk sizes and attributes."""
     import h5py  # noqa: PLC0415
 
     with whole_file(out) as temporary, h5py.File(temporary, "w", libver=("v110", "latest")) as file:
         file.attrs[FORMAT_KEY] = json.dumps(FORMAT)
-        for name, attributes in store.groups().items():
+        for trial in [*trials, *_containers(store, trials)]:
             try:
-                group = file.require_group(name)
+                group = file.require_group(trial.name)
             except UnicodeEncodeError as error:
-                raise ValueError(f"HDF5 holds UTF-8 names only, and {name!r} is none; rename its video") from error
-            _h5_group(group, Trial(store.files, name, attributes))
-    return len(store)
+                raise ValueError(
+                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is none; rename its video"
+                ) from error
+            _h5_group(group, trial)
+
+
+def _containers(store: FeatureStore, trials: Iterable[Trial]) -> Iterator[Trial]:
+    """The groups that hold the faces that are exported; without all of its faces a group is none."""
+    chosen = {trial.name for trial in trials}
+    for name, attributes in store.groups().items():
+        faces = attributes.get("faces")
+        held = {f"{name}/face{face}" for face in range(faces)} if isinstance(faces, int) else None
+        if name not in chosen and held is not None and held <= chosen:
+            yield Trial(store.files, name, attributes)
 
 
 def _h5_group(group: Any, trial: Trial) -> None:
@@ -71,10 +166,10 @@ def _h5_attributes(node: Any, attributes: Mapping[str, Any]) -> None:
         node.attrs[name] = json.dumps(value)
 
 
-def to_npy(store: FeatureStore, out: Path) -> int:
+def to_npy(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A folder a trial, a file an array."""
-    for name, trial in store.items():
-        folder = out / name
+    for trial in trials:
+        folder = out / trial.name
         for array, values in trial.items():
             with whole_file(folder / f"{array}.npy") as temporary, temporary.open("wb") as file:
                 header = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
@@ -83,43 +178,40 @@ def to_npy(store: FeatureStore, out: Path) -> int:
                     file.write(read_rows(values, rows).tobytes())
         with whole_file(folder / "attributes.json") as temporary:
             temporary.write_text(json.dumps(trial.attributes, indent=2))
-    return len(store)
 
 
-def to_parquet(store: FeatureStore, out: Path) -> int:
+def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A file a trial, a row a frame; the attributes stand in the schema as JSON text under `avfuse`."""
     try:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415
     except ImportError as error:
         raise ValueError(f"parquet needs pyarrow: pip install 'avfuse[parquet]' ({error})") from error
-    for name, trial in store.items():
+    for trial in trials:
         types = {column: pyarrow.from_numpy_dtype(part.dtype) for column, part in _empty_columns(trial).items()}
         schema = pyarrow.schema(types.items(), metadata={"avfuse": json.dumps(trial.attributes)})
         with (
-            whole_file(_with_suffix(out, name, "parquet")) as temporary,
+            whole_file(_with_suffix(out, trial.name, "parquet")) as temporary,
             pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
         ):
             for columns in _tables(trial):
                 writer.write_table(pyarrow.table(columns, schema=schema))
-    return len(store)
 
 
-def to_csv(store: FeatureStore, out: Path) -> int:
+def to_csv(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A file a trial, a row a frame; floats as Python writes them, which is exact."""
-    for name, trial in store.items():
+    for trial in trials:
         with (
-            whole_file(_with_suffix(out, name, "csv")) as temporary,
+            whole_file(_with_suffix(out, trial.name, "csv")) as temporary,
             temporary.open("w", newline="", encoding="utf-8") as file,
         ):
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(_empty_columns(trial))
             for columns in _tables(trial):
                 writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
-    return len(store)
 
 
-FORMATS: dict[str, Callable[[FeatureStore, Path], int]] = {
+FORMATS: dict[str, Callable[[FeatureStore, Sequence[Trial], Path], None]] = {
     "h5": to_h5,
     "npy": to_npy,
     "parquet": to_parquet,
@@ -154,10 +246,13 @@ def _with_suffix(out: Path, trial: str, suffix: str) -> Path:
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
     """A file to write beside `path`, moved there at the end; removed where the writing failed."""
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.{path.suffix}")
     try:
         yield temporary
-        temporary.replace(path)
+        with naming(path):
+            temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import unquote
 
-from .disk import create_file, fsync_path, link_file, naming, replace_file
+from .disk import check_fence, create_file, fsync_path, link_file, naming, remove_file, replace_file
 from .scratch import scratch_directory, scratch_file
 
 
@@ -62,6 +62,7 @@ class LocalFiles:
         """Replace a file at once and safely: the old content or the new one, whatever happens."""
         path = self.root / key
         with naming(path), scratch_file(self.root, content) as temporary:
+            check_fence()
             try:
                 temporary.replace(path)
             except OSError as error:
@@ -102,9 +103,10 @@ class LocalFiles:
         """Remove a file or a folder with all that is in it; a folder vanishes at once."""
         path = self.root / key
         if not path.is_dir():
-            path.unlink(missing_ok=True)
+            remove_file(path)
             return
         with scratch_directory(self.root) as scratch:
+            check_fence()
             try:
                 path.rename(scratch / "removed")
             except OSError as error:

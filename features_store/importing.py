@@ -23,13 +23,21 @@ def import_h5(path: Path, store: FeatureStore) -> int:
     """
     import h5py  # noqa: PLC0415
 
+    check_export(path)
+    with h5py.File(path, "r") as file:
+        return sum(_import_group(path, name, group, store) for name, group in _groups(file))
+
+
+def check_export(path: Path) -> None:
+    """Raise StoreMismatch where a file is no export of avfuse, OSError where it cannot be read."""
+    import h5py  # noqa: PLC0415
+
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if not h5py.is_hdf5(path):
         raise StoreMismatch(f"{path} is no HDF5 file")
     with h5py.File(path, "r") as file:
         _check_format(path, file)
-        return sum(_import_group(path, name, group, store) for name, group in _groups(file))
 
 
 def _check_format(path: Path, file: Any) -> None:

@@ -17,6 +17,10 @@ from numpy.typing import NDArray
 FRAME_HEADER = "valence,arousal"
 TIMED_HEADER = "time,valence,arousal"
 HEADERS = (FRAME_HEADER, TIMED_HEADER)
+CHALLENGE = "VA_Estimation_Challenge"
+# Folders of the other tasks, as the editions of Aff-Wild2 call them: EXPR_Recognition_Challenge, AU_Set …
+_OTHER_FOLDER = re.compile(r"(EXPR|Expression|AU|MTL)(_[a-z]+)*_(Challenge|Set)", re.IGNORECASE)
+_OTHER_TASKS = {"EXPR": "classes of expression", "AU": "action units", "MTL": "several tasks in one file"}
 MASKED = -5.0
 _NUMBER = re.compile(rb"[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?")
 _PLAIN = b"0123456789.+-eE \t\r"
@@ -24,6 +28,16 @@ _BOM = b"\xef\xbb\xbf"
 _HEADER_BYTES = 256
 # 2^24 rows, as many frames as a video may have, of 32 bytes.
 _MOST_BYTES = 512 << 20
+
+
+class OtherTaskError(ValueError):
+    """Labels of another task of Aff-Wild2, where valence and arousal are needed."""
+
+    def __init__(self, where: str, task: str) -> None:
+        super().__init__(
+            f"{where} holds {task} labels ({_OTHER_TASKS[task]}), and valence and arousal are needed: "
+            f"a folder {CHALLENGE}, or files with the first line {' or '.join(map(repr, HEADERS))}"
+        )
 
 
 @dataclass(frozen=True)
@@ -107,6 +121,32 @@ def check_range(place: str, values: list[float]) -> None:
             raise ValueError(f"{place}: {value} is neither in [-1, 1] nor -5")
 
 
+def task_of_header(header: str) -> str | None:
+    """The other task, EXPR, AU or MTL, whose first line this is; None where it is none."""
+    names = {name.strip().lower() for name in header.split(",")}
+    if {"valence", "expression"} <= names:
+        return "MTL"
+    if {"neutral", "anger"} <= names:
+        return "EXPR"
+    return "AU" if any(re.fullmatch(r"au_?\d+", name) for name in names) else None
+
+
+def task_of_folder(name: str) -> str | None:
+    """The other task, EXPR, AU or MTL, whose folder is called so; None where it is none."""
+    found = _OTHER_FOLDER.fullmatch(name)
+    return {"EXPRESSION": "EXPR"}.get(found[1].upper(), found[1].upper()) if found else None
+
+
+def peek(path: Path) -> str | None:
+    """The first line of a file where it is one of HEADERS, else None. Raises OtherTaskError."""
+    try:
+        return read_header(path)
+    except OtherTaskError:
+        raise
+    except (OSError, ValueError):  # whoever reads the rows says what is wrong
+        return None
+
+
 def shown(line: bytes) -> str:
     """A line of a file as a message shows it: quoted, and not too long."""
     text = line.decode("utf-8", "replace")
@@ -116,6 +156,8 @@ def shown(line: bytes) -> str:
 def _accepted_header(path: Path, line: bytes, accepted: tuple[str, ...]) -> str:
     header = re.sub(rb",[ \t]+", b",", line.rstrip()).decode("latin-1")
     if header not in accepted:
+        if task := task_of_header(header):
+            raise OtherTaskError(f"{path}:1", task)
         names, got = " or ".join(map(repr, accepted)), shown(line.rstrip(b"\r\n"))
         raise ValueError(f"{path}:1: the first line is {names}, got {got}")
     return header

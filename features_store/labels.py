@@ -14,18 +14,24 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .label_text import (
+    CHALLENGE,
     FRAME_HEADER,
+    HEADERS,
     MASKED,
+    OtherTaskError,
     cells_of,
     check_range,
     in_range,
     numbers_in,
+    peek,
     plain_numbers,
     read_text,
+    task_of_folder,
 )
+from .schema import plain_name
 
-CHALLENGE = "VA_Estimation_Challenge"
 SETS = ("Train_Set", "Validation_Set")
+LABEL_SUFFIXES = (".txt", ".csv")
 
 
 @dataclass(frozen=True)
@@ -48,21 +54,39 @@ def annotation_files(root: Path) -> dict[str, Path]:
     """{trial: label file} of both sets, sorted; the set's name is `path.parent.name`.
 
     The challenge's folder may be `root` itself or lie anywhere below. Raises ValueError where there is none,
-    or two, or where a trial is in both sets.
+    or two, where a trial has two files, where labels are another task's, or lie in a file that is not called so.
     """
     folder = challenge_folder(root)
     if folder is None:
         raise ValueError(f"{root} holds no folder {CHALLENGE}; name the folder of the ABAW annotations")
     files: dict[str, Path] = {}
-    for path in sorted(path for name in SETS for path in (folder / name).glob("*.txt")):
+    for path in sorted(path for name in SETS for path in (folder / name).glob("*")):
         if path.name.startswith("."):
             continue  # "._name.txt" of macOS
-        if path.stem in files:
-            raise ValueError(f"trial {path.stem!r} is in both sets: {files[path.stem]} and {path}; remove one")
-        files[path.stem] = path
+        header = peek(path)
+        if is_label_file(path):
+            add_label_file(files, plain_name(path.stem), path)
+        elif header in HEADERS:
+            raise ValueError(f"{path} begins like a label file, but is not called <trial>.txt or .csv; rename it")
     if not files:
         raise ValueError(f"{folder} holds no label file {SETS[0]}/<trial>.txt or {SETS[1]}/<trial>.txt")
     return dict(sorted(files.items()))
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether a file is called as label files are: `.txt`, `.csv`, in whatever case."""
+    return path.suffix.strip().lower() in LABEL_SUFFIXES
+
+
+def add_label_file(files: dict[str, Path], trial: str, path: Path) -> None:
+    """Add a trial's file. Raises ValueError where it has one already, by this name or one that only looks the same."""
+    if trial in files:
+        both = f"{files[trial]} and {path}"
+        where = (
+            "is in both sets" if {files[trial].parent.name, path.parent.name} == set(SETS) else "has two label files"
+        )
+        raise ValueError(f"trial {trial!r} {where}: {both}; remove one")
+    files[trial] = path
 
 
 def read_labels(path: Path) -> LabelTrack:
@@ -88,15 +112,24 @@ def _row(place: str, line: bytes) -> list[float]:
 
 
 def challenge_folder(root: Path) -> Path | None:
-    """The folder of both sets: `root` or anywhere below; None where there is none. Raises ValueError on two."""
+    """The folder of both sets: `root` or anywhere below; None where there is none.
+
+    Raises ValueError on two, and where there are only folders of other tasks.
+    """
+    if task := task_of_folder(root.name):
+        raise OtherTaskError(str(root), task)
     if root.name == CHALLENGE or any((root / name).is_dir() for name in SETS):
         return root
+    others: list[tuple[Path, str]] = []
     for level in folder_levels(root):
         found = sorted(folder for folder in level if folder.name == CHALLENGE)
         if len(found) > 1:
             raise ValueError(f"{root} holds several annotations, name one: {', '.join(map(str, found))}")
         if found:
             return found[0]
+        others += [(folder, task) for folder in level if (task := task_of_folder(folder.name))]
+    for folder, task in others:
+        raise OtherTaskError(str(folder), task)
     return None
 
 

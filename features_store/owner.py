@@ -23,6 +23,9 @@ class Owner:
     pid: int
     started: int
 
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.rsplit('-', 2)[0]}"
+
     @classmethod
     def current(cls) -> Owner:
         """This process."""

@@ -17,7 +17,7 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
 from .arrays import write_array
-from .disk import fsync_path, fsync_tree
+from .disk import check_fence, fsync_path, fsync_tree
 from .files import Files, LocalFiles
 from .nodes import array_folders, ensure_groups, group_json, node_type, read_node
 from .schema import NODE_FILE, layout
@@ -59,8 +59,10 @@ def _write_arrays(location: str, arrays: Mapping[str, RowSource]) -> dict[str, J
 
 def _check_still_there(files: LocalFiles, built: Path, arrays: Mapping[str, RowSource]) -> None:
     """zarr makes folders anew that somebody removes while it writes: the trial would appear with a part of its rows."""
-    whole = all(_is_whole(built / name, name, source) for name, source in arrays.items())
-    if not whole or not files.is_file(NODE_FILE):
+    if not files.is_file(NODE_FILE):
+        raise gone(files.root)
+    check_fence()  # who took the claim over may have swept up what was built
+    if not all(_is_whole(built / name, name, source) for name, source in arrays.items()):
         raise gone(files.root)
 
 
@@ -73,6 +75,7 @@ def _is_whole(array: Path, name: str, source: RowSource) -> bool:
 def _move(files: LocalFiles, built: Path, trial: str, names: Collection[str]) -> None:
     ensure_groups(files, trial)
     place = files.root / trial
+    check_fence()
     try:
         built.rename(place)
     except OSError as error:
@@ -94,6 +97,7 @@ def _move_parts(files: LocalFiles, built: Path, trial: str, names: Collection[st
 
 
 def _move_folder(source: Path, target: Path) -> None:
+    check_fence()
     try:
         source.rename(target)
     except OSError as error:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
 from .arrays import CHUNK_ERRORS, broken_rows, row_slices, rows_by_zarr
+from .disk import naming
 from .types import StoreMismatch
 
 if TYPE_CHECKING:
@@ -114,15 +115,18 @@ def _read_shard(array: zarr.Array[Any], rows: slice, out: NDArray[Any], wanted: 
         for part in row_slices(rows.stop - rows.start, chunk_rows)
     ]
     broken = wanted  # what is lost with the index; from then on the rows of the chunk at hand
+    path = _shard_path(array, rows)
     try:
-        with FileIO(_shard_path(array, rows)) as file:
+        with naming(path), FileIO(path) as file:
             index = _index(file, (array.shards or array.chunks)[0] // chunk_rows, len(parts))
             room = np.empty(max(length for _, length in index), np.uint8)
             for broken, (offset, length) in zip(parts, index, strict=True):
                 if broken.start < wanted.stop and broken.stop > wanted.start:
                     _put(_filled(room[:length], file, offset), broken, out, wanted, chunk_rows)
-    except (FileNotFoundError, *CHUNK_ERRORS) as error:
-        raise broken_rows(array, broken, error) from error
+    except FileNotFoundError as error:
+        raise broken_rows(array, broken, f"{path}: {error.strerror}") from error
+    except CHUNK_ERRORS as error:
+        raise broken_rows(array, broken, f"{path}: {error}") from error
 
 
 def _shard_path(array: zarr.Array[Any], rows: slice) -> Path:

@@ -12,6 +12,7 @@ Tested by tests/features_store/test_schema.py.
 from __future__ import annotations
 
 import os
+import unicodedata
 from dataclasses import dataclass
 
 FORMAT = 1
@@ -20,6 +21,8 @@ NODE_FILE = "zarr.json"
 FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
+FACE_SCORE = "face_score"
+SOUND_FEATURES = ("vggish", "logmel_vgg", "logmel", "mfcc")
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
@@ -46,7 +49,7 @@ _KNOWN = {
     "logmel": ArraySpec("float32", ("patch_frame", "mel_band"), "1", "log-mel patch of 0.96 s"),
     "face_box": ArraySpec("float32", ("box",), "px", "x1, y1, x2, y2 of the face in the displayed frame"),
     "face_landmarks": ArraySpec("float32", ("landmark", "xy"), "px", "eyes, nose, corners of the mouth"),
-    "face_score": ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
+    FACE_SCORE: ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
 }
 
 
@@ -95,6 +98,11 @@ def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
 def is_array_name(name: str) -> bool:
     """Whether an array may be called so: one folder's name, not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
+
+
+def plain_name(name: str) -> str:
+    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces about its parts."""
+    return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
 
 
 def check_trial_name(name: str) -> None:

@@ -36,6 +36,9 @@ SHORTEST_GAP_S = 0.25
 # Times are written with six decimals and more: a frame this near to a sample lies on it.
 _SAME_S = 1e-6
 _LATEST_S = 1e9
+# Annotators stop a little after the video: so far beyond either end of it labels are taken as they are.
+BEYOND_S = 5.0
+BEYOND_SHARE = 0.01
 
 
 @dataclass(frozen=True)
@@ -99,6 +102,26 @@ def at_frames(labels: TimedLabels, time_s: NDArray[np.float64]) -> LabelTrack:
     values = np.where(on[:, None], labels.values[nearest], _mixed(labels.values, left, right, weight))
     values[~valid] = MASKED
     return LabelTrack(labels.trial, values.astype(np.float32), valid)
+
+
+def check_reach(labels: TimedLabels, time_s: NDArray[np.float64], ends_early: bool = False) -> None:
+    """Raise ValueError where labels lie far beyond the frames' times, float64 [T] in s: they are of another clock.
+
+    Far is more than 5 s and more than 1 % of the video. Masked samples do not count. `ends_early`: the frames do not
+    reach the video's end, so labels may.
+    """
+    if not labels.valid.any() or not len(time_s):
+        return
+    real_s = labels.time_s[labels.valid]
+    begin_s, end_s = float(time_s.min()), float(time_s.max())
+    beyond_s = max(BEYOND_S, BEYOND_SHARE * (end_s - begin_s))
+    if real_s[-1] > end_s + beyond_s and not ends_early:
+        told = f"labels reach {real_s[-1]:.6g} s, the video ends at {end_s:.6g} s"
+    elif real_s[0] < begin_s - beyond_s:
+        told = f"labels begin at {real_s[0]:.6g} s, the video begins at {begin_s:.6g} s"
+    else:
+        return
+    raise ValueError(f"{labels.trial}: {told}: is `time` in seconds, from the beginning of the video?")
 
 
 def _place(

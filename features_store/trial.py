@@ -6,6 +6,7 @@ Tested by tests/features_store/test_store.py.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -15,11 +16,14 @@ from .arrays import open_array
 from .files import Files
 from .nodes import read_node
 from .reading import read_all, read_into, read_rows
-from .schema import TIME, VALID_SUFFIX, is_array_name
-from .types import JsonValue
+from .schema import NODE_FILE, TIME, VALID_SUFFIX, is_array_name
+from .types import JsonValue, StoreMismatch
 
 if TYPE_CHECKING:
     import zarr
+
+# What tells two makings of a trial apart.
+_MAKING = ("complete", "fingerprint", "rows", "checksums")
 
 
 class Trial(Mapping[str, "zarr.Array[Any]"]):
@@ -30,12 +34,13 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         self.attributes = dict(attributes)
         self._files = files
         self._opened: dict[str, zarr.Array[Any]] = {}
+        self._seen: bytes | None = None  # the zarr.json that was last found to be of this making
 
     def __repr__(self) -> str:
         return f"<Trial {self.name!r}: {self.rows} rows of {', '.join(self)}>"
 
     def __getitem__(self, array: str) -> zarr.Array[Any]:
-        if array not in self._names():
+        if array not in self.checksums:
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
         if array not in self._opened:
             read_node(self._files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
@@ -43,15 +48,17 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return self._opened[array]
 
     def __contains__(self, array: object) -> bool:
-        return array in self._names()
+        return array in self.checksums
 
     def __iter__(self) -> Iterator[str]:
-        return iter(sorted(self._names()))
+        return iter(sorted(self.checksums))
 
     def __len__(self) -> int:
-        return len(self._names())
+        return len(self.checksums)
 
-    def _names(self) -> dict[str, JsonValue]:
+    @property
+    def checksums(self) -> dict[str, JsonValue]:
+        """{array: sha256 of its raw bytes} of the arrays that there are."""
         names = self.attributes.get("checksums")
         return {name: told for name, told in names.items() if is_array_name(name)} if isinstance(names, dict) else {}
 
@@ -91,3 +98,29 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {self.rows} rows")
         return read_rows(self[feature], slice(start, stop))
+
+    @contextmanager
+    def unchanged(self) -> Iterator[None]:
+        """Rows read inside are those of the trial as it was opened: never of two makings, however long that is ago.
+
+        Raises StoreMismatch naming trial and file where they are broken or missing, or where the trial was removed
+        or made anew with other settings, weights or video.
+        """
+        try:
+            yield
+        except StoreMismatch as error:
+            self._check_making()  # what is being replaced is not broken
+            raise StoreMismatch(f"trial {self.name!r}: {error}") from error
+        self._check_making()  # afterwards: a trial is marked as incomplete before anything of it is replaced
+
+    def _check_making(self) -> None:
+        key = f"{self.name}/{NODE_FILE}"
+        content = self._files.read(key)
+        if content is not None and content == self._seen:
+            return
+        now = (read_node(self._files, self.name) or {}).get("attributes", {})
+        if any(now.get(word) != self.attributes.get(word) for word in _MAKING):
+            what = "was removed" if content is None else "was made anew, or is being made anew,"
+            told = f"trial {self.name!r} {what} since it was opened ({self._files.location(key)})"
+            raise StoreMismatch(f"{told}; rows of two makings are never mixed: start again when it is there")
+        self._seen = content

@@ -6,7 +6,10 @@ Tested by tests/features_store/test_verify.py.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import re
+import shlex
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -17,13 +20,14 @@ from .reading import read_rows
 from .schema import NODE_FILE, is_array_name, spec_of
 from .store import FeatureStore
 from .trial import Trial
-from .types import StoreMismatch
+from .types import JsonValue, StoreMismatch
 
 if TYPE_CHECKING:
     import zarr
 
 # A made-up length would name missing files for ever.
 _MOST_PROBLEMS = 1000
+_FACE = re.compile(r"/face\d+$")
 _CHUNK_ERRORS = (OSError, *CHUNK_ERRORS)
 
 
@@ -58,6 +62,47 @@ def verify(store: FeatureStore) -> Iterator[Problem]:
                 yield Problem(name, None, None, None, "a face of it is missing; extract it again")
         elif is_left(store.files, name, attributes):
             yield Problem(name, None, None, None, "incomplete; extract it again")
+
+
+def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
+    """The commands that make these trials anew, one for all that were made alike; `…` stands for folders.
+
+    The settings are those that the trials say, or most others of the store where they cannot be read any more.
+    """
+    groups = store.groups()
+    told = Counter(_settings_words(attributes) for attributes in groups.values())
+    usual = told.most_common(1)[0][0] if told else ""
+    alike: dict[str, list[str]] = {}
+    for trial in sorted({_FACE.sub("", name) for name in damaged}):
+        alike.setdefault(_settings_words(groups[trial]) if trial in groups else usual, []).append(trial)
+    return [_fix_command(store.path, words, trials) for words, trials in alike.items()]
+
+
+def _fix_command(store: str, words: str, trials: list[str]) -> str:
+    chosen = f"--trials {shlex.quote(','.join(trials))}"
+    if any("," in trial or trial != trial.strip() for trial in trials):
+        chosen = f"--trials-from FILE (with the {len(trials)} names, one a line)"
+    return f"avfuse extract --videos … --store {shlex.quote(store)}{words} --overwrite {chosen}"
+
+
+def _settings_words(attributes: Mapping[str, JsonValue]) -> str:
+    """What a trial was made with, as options of `extract`; nothing where it does not say."""
+    settings, weights = attributes.get("settings"), attributes.get("weights")
+    words = []
+    if attributes.get("trial_length_from") == "annotations":
+        words.append("--annotations …")
+    for name, value in settings.items() if isinstance(settings, dict) else ():
+        if name == "aligned":
+            words += ["--aligned …"] if value else []
+        elif value is not None:
+            told = ",".join(map(str, value)) if isinstance(value, list) else str(value)
+            words.append(f"--{name.replace('_', '-')} {shlex.quote(told)}")
+    for name, source in weights.items() if isinstance(weights, dict) else ():
+        if isinstance(source, dict) and source.get("untrained_seed") is not None:
+            words.append(f"--untrained {source['untrained_seed']}")
+        elif isinstance(source, dict):
+            words.append(f"--weights {name}=…/{shlex.quote(str(source.get('name')))}")
+    return "".join(f" {word}" for word in dict.fromkeys(words))
 
 
 def _verify_trial(store: FeatureStore, trial: Trial) -> Iterator[Problem]:

@@ -44,6 +44,7 @@ class Batches:
         self._device = data.labels.device
         columns = [COLUMNS.index(name) for name in config.outputs]
         self._labels = data.labels[:, columns]
+        self._rows_in_loss = config.rows_in_loss
         self._counted = counted_rows(data, config.rows_in_loss)
         self._mean = [_on(self._device, statistics[name].mean) for name in data.modalities]
         self._scale = [_on(self._device, 1 / statistics[name].std) for name in data.modalities]
@@ -63,13 +64,21 @@ class Batches:
             if ahead is not None:
                 yield ahead.result()
 
-    def useful(self, windows: Windows, where: str) -> Windows:
-        """Windows with at least two rows in the loss. Raises ValueError where `where` has none."""
-        before = torch.cat([torch.zeros(1, dtype=torch.int64), self._counted.cpu().cumsum(0)])
-        enough = before[windows.start + windows.length] - before[windows.start] >= 2
-        if not enough.any():
-            raise ValueError(f"the {where} has no labelled frame: all its rows are -5, or none of its features is real")
-        return Windows(windows.start[enough], windows.length[enough])
+    def to_train_on(self, windows: Windows, where: str) -> Windows:
+        """Windows with at least two rows in the loss. Raises ValueError with the reason where `where` has none."""
+        labelled, counted = (_rows_of(windows, flags) for flags in (self._data.labelled, self._counted))
+        enough = counted >= 2
+        if enough.any():
+            return Windows(windows.start[enough], windows.length[enough])
+        if not labelled.any():
+            raise ValueError(f"the {where} has no labelled frame: all its label rows are masked (-5)")
+        if counted.any() or self._rows_in_loss == "labelled":
+            raise ValueError(f"the {where} has no window with two frames in the loss, and one frame has no CCC")
+        real = "all features are" if self._rows_in_loss == "all" else "any feature is"
+        raise ValueError(
+            f"the {where} has labelled frames, but none at which {real} real; "
+            "--set rows_in_loss=labelled trains on every labelled frame"
+        )
 
     def make(self, windows: Windows) -> Batch:
         """One batch."""
@@ -97,6 +106,12 @@ def counted_rows(data: Dataset, policy: RowsInLoss) -> Tensor:
         return data.labelled
     real = torch.stack(data.valid)
     return data.labelled & (real.any(0) if policy == "any" else real.all(0))
+
+
+def _rows_of(windows: Windows, flags: Tensor) -> Tensor:
+    """How many of each window's rows are flagged, int64 [n]."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), flags.cpu().cumsum(0)])
+    return before[windows.start + windows.length] - before[windows.start]
 
 
 def without_some(batch: Batch, share: float, generator: torch.Generator) -> Batch:

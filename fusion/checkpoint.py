@@ -24,7 +24,7 @@ import safetensors.torch
 import torch
 from torch import Tensor
 
-from ..features_store.disk import replace_file
+from ..features_store.disk import remove_file, remove_tree, replace_file
 from .json_files import read_json, write_json
 
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
@@ -90,6 +90,14 @@ def write_results(
         write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
 
 
+def clear_results(folder: Path) -> None:
+    """Remove what an earlier run has left where one begins: nothing of the old one stands beside the new."""
+    for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
+        remove_file(folder / name)
+    for name in ("predictions", "plots", "tensorboard"):
+        remove_tree(folder / name)
+
+
 def read_weights(folder: Path) -> dict[str, Tensor]:
     """Tensors of the best network. Raises ValueError on a missing or broken file."""
     path = folder / "model.safetensors"
@@ -126,7 +134,7 @@ def epochs_done(folder: Path) -> int:
 
 def unmark_finished(folder: Path) -> None:
     """A run that goes on has not ended."""
-    (folder / "finished.json").unlink(missing_ok=True)
+    remove_file(folder / "finished.json")
 
 
 def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:

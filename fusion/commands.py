@@ -3,32 +3,42 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from ..batch.stopping import Stop, listening
+from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from .options import run_config, train_options
+from ..features_store.options import GroupedCommand
+from ..features_store.result_files import check_place, command_line
+from ..features_store.text import counted, untrained_line
+from .config import LESS_MEMORY
+from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
     from ..features_store.corpus import Corpus
     from .config import TrainConfig
     from .crossval import Planned
+    from .experiment import Checked
     from .hearing import Hearing
+    from .identity import Differences
     from .manifest import Manifest
     from .runs import TrainWork
+
+    Check = Callable[[tuple[int, ...]], Checked]
 
 _say = partial(click.echo, err=True)
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @train_options
 @clean_errors(WorkerUnfit)
+@torch_errors(LESS_MEMORY)
 def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
@@ -42,8 +52,11 @@ def train(**options: Any) -> None:
 
 
 def _train(options: dict[str, Any], stop: Stop) -> None:
+    from ..features_store.store import FeatureStore
     from .crossval import plan_runs, shard_of, still_to_do
+    from .experiment import check_experiment
     from .fold_options import manifest_of
+    from .result_folder import check_among_labels
 
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config = _config(options)
@@ -51,18 +64,30 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
     corpus, manifest = manifest_of(**{name: options[name] for name in fold_words})
     numbers = [fold.number for fold in manifest.folds] if options["fold"] is None else [options["fold"]]
     seeds = range(config.seed, config.seed + options["seeds"])
+    check_place(options["out"])
+    check_among_labels(options["out"], corpus)
     whole = plan_runs(options["out"], numbers, seeds, config)
     runs = shard_of(whole, *options["shard"])
-    todo = still_to_do(runs, resume=options["resume"] or len(whole) > 1)
-    _tell_plan(runs, todo)
+
+    @cache
+    def check(folds: tuple[int, ...]) -> Checked:
+        store = FeatureStore(options["store"])
+        allowed = options["allow_other_features"], options["allow_length_difference"]
+        return check_experiment(store, corpus, manifest, folds, config, *allowed)
+
+    anew = _others(runs, check, options)
+    todo = still_to_do(runs, options["resume"] or len(whole) > 1, anew)
+    _tell_plan(runs, todo, anew)
     heard = _do_all(todo, corpus, manifest, config, where, stop, options)
-    left = [*heard.failed, *still_to_do(heard.elsewhere, resume=True)]
-    done = [planned for planned in runs if planned not in left]
+    done = [planned for planned in runs if planned not in heard.failed and planned not in heard.elsewhere]
+    done += _done_elsewhere(heard.elsewhere, check, options)
     if done or heard.elsewhere or not heard.failed:
-        _tell_results(done, config, options, several=len(whole) > 1)
+        _tell_results(sorted(done, key=runs.index), check, config, options, several=len(whole) > 1)
     if heard.failed:
         told = "; ".join(f"{planned.folder}: {why}" for planned, why in heard.failed.items())
-        raise click.ClickException(f"{len(heard.failed)} of {len(runs)} runs failed: {told}" if len(runs) > 1 else told)
+        raise click.ClickException(
+            f"{len(heard.failed)} of {counted(len(runs), 'run')} failed: {told}" if len(runs) > 1 else told
+        )
 
 
 def _config(options: dict[str, Any]) -> TrainConfig:
@@ -82,13 +107,48 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         raise click.UsageError(str(error)) from error
 
 
-def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned]) -> None:
+def _others(runs: Sequence[Planned], check: Check, options: dict[str, Any]) -> dict[Planned, Differences]:
+    """Runs whose folder holds another one, which --replace trains anew. Raises ValueError on one without it.
+
+    Other features alone are let pass by --allow-other-features, and told of.
+    """
+    from .crossval import differing, refusal, without_features
+
+    told = differing(runs, check, run_config(options))
+    if options["allow_other_features"]:
+        for planned, each in told.items():
+            if not each.without_features():
+                _say(f"note: {each.of(planned.folder)}; it is left as it is, or goes on from there")
+        told = without_features(told)
+    if told and not options["replace"]:
+        raise ValueError(refusal(told))
+    return told
+
+
+def _done_elsewhere(runs: Sequence[Planned], check: Check, options: dict[str, Any]) -> list[Planned]:
+    """Those that another call has finished, on the same data as this one's."""
+    from .crossval import differing, refusal, still_to_do, without_features
+
+    left = still_to_do(runs, resume=True)
+    ended = [planned for planned in runs if planned not in left]
+    told = differing(ended, check, run_config(options))
+    told = without_features(told) if options["allow_other_features"] else told
+    if told:
+        _say(f"note: not counted: {refusal(told)}")
+    return [planned for planned in ended if planned not in told]
+
+
+def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned], anew: Mapping[Planned, Differences]) -> None:
     from .crossval import stops_short
 
     short = [planned for planned in runs if planned not in todo and stops_short(planned)]
     if short:
         _say(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on")
-    _say(f"{len(todo)} {'run' if len(todo) == 1 else 'runs'} to do, {len(runs) - len(todo)} done before")
+    if anew:
+        (planned, told), *more = anew.items()
+        others = f", and so are {len(more)} more of these runs" if more else ""
+        _say(f"note: {told.of(planned.folder)}; it is trained anew{others}")
+    _say(f"{counted(len(todo), 'run')} to do, {len(runs) - len(todo)} done before")
 
 
 def _do_all(
@@ -107,6 +167,8 @@ def _do_all(
     work = _work(todo, corpus, manifest, config, options)
     heard = Hearing(len(todo), _say, _tell_features(work, where) if todo else ())
     if todo:
+        if where.starting:
+            _say(where.starting)
         do_runs(todo, work, where, options["retries"], stop, heard)
     return heard
 
@@ -114,6 +176,7 @@ def _do_all(
 def _work(
     todo: Sequence[Planned], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
 ) -> TrainWork:
+    from .optional import usable
     from .runs import TrainWork
     from .watch import wants_tensorboard
 
@@ -125,35 +188,81 @@ def _work(
         config=config,
         run=run_config(options),
         allow_other=options["allow_other_features"],
-        plots=options["plots"],
+        plots=options["plots"] and usable("matplotlib.backends.backend_agg", "pictures"),
         tensorboard=wants_tensorboard(options["tensorboard"]),
         alone=any(planned.folder == options["out"] for planned in todo),
+        allow_length_difference=options["allow_length_difference"],
+        replace=options["replace"],
+        command=command_line(),
     )
 
 
 def _tell_features(work: TrainWork, where: Where) -> list[str]:
     """What a user should know before anything is read, or is sent to a cluster; the lines that were said."""
-    from ..features_store.status import untrained_line
+    from ..features_store.status import untrained_features
     from ..features_store.store import FeatureStore
     from .experiment import check_experiment
 
     store = FeatureStore(work.store)
-    lines = [line] if (line := untrained_line(store)) else []
+    lines = [line] if (line := untrained_line(untrained_features(store))) else []
     if not where.is_here:
-        checked = check_experiment(store, work.corpus, work.manifest, work.folds, work.config, work.allow_other)
+        checked = check_experiment(
+            store,
+            work.corpus,
+            work.manifest,
+            work.folds,
+            work.config,
+            work.allow_other,
+            work.allow_length_difference,
+        )
         lines += [f"note: {note}" for note in checked.notes]
     for line in lines:
         _say(line)
     return lines
 
 
-def _tell_results(done: Sequence[Planned], config: TrainConfig, options: dict[str, Any], several: bool) -> None:
+def _tell_results(
+    done: Sequence[Planned], check: Check, config: TrainConfig, options: dict[str, Any], several: bool
+) -> None:
     from .crossval import sum_up, table_lines
 
-    if several and (result := sum_up(options["out"], config, done)) is not None:
+    earlier = _Earlier(done, check, config, options)
+    if several and (result := sum_up(options["out"], done, earlier)) is not None:
         click.echo("\n".join(table_lines(result)), err=options["as_json"])
     if options["as_json"]:
         click.echo(json.dumps(_results(done)))
+
+
+class _Earlier:
+    """Finished runs of other calls below --out that belong into the table; those on other data are told of, once."""
+
+    def __init__(self, done: Sequence[Planned], check: Check, config: TrainConfig, options: dict[str, Any]) -> None:
+        self._known = dict.fromkeys(done, True)
+        self._check, self._config, self._options = check, config, options
+
+    def __call__(self) -> list[Planned]:
+        """They are looked for anew, since other calls go on."""
+        from .crossval import finished_below
+
+        found = finished_below(self._options["out"], self._config)
+        for planned in found:
+            if planned not in self._known:
+                self._known[planned] = self._belongs(planned)
+        return [planned for planned in found if self._known[planned]]
+
+    def _belongs(self, planned: Planned) -> bool:
+        from .crossval import differing, without_features
+
+        try:
+            told = differing([planned], self._check, run_config(self._options))
+        except ValueError as error:  # a fold that there is no longer, for one
+            _say(f"note: not in the table: {planned.folder}: {error}")
+            return False
+        if self._options["allow_other_features"]:
+            told = without_features(told)
+        for each in told.values():
+            _say(f"note: not in the table: {each.of(planned.folder)}")
+        return not told
 
 
 def _results(runs: Sequence[Planned]) -> list[dict[str, Any]]:

@@ -14,6 +14,8 @@ RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
+# What takes less memory.
+LESS_MEMORY = "a smaller batch_size or --memory-gb"
 # The columns of labels and predictions, in the order of the annotation files.
 COLUMNS = ("valence", "arousal")
 TASKS: dict[Task, tuple[str, ...]] = {
@@ -113,6 +115,8 @@ class TrainConfig:
         _positive(self, "window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor")
         _not_negative(self, "seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr")
         _below_one(self, "modality_dropout", "plateau_factor")
+        if self.window_frames < 2:
+            raise ValueError("window_frames 1: a window of one frame has no CCC; take 2 or more")
         if self.hop_frames > self.window_frames:
             raise ValueError(f"hop_frames {self.hop_frames} leaves gaps between windows of {self.window_frames} frames")
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):

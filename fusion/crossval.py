@@ -9,18 +9,20 @@ Tested by tests/fusion/test_crossval.py.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import os
+import re
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from ..batch.shards import balanced
 from ..features_store.disk import replace_file
+from ..features_store.result_files import made
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description
-from .devices import out_of_memory
-from .environment import environment
-from .experiment import Experiment
+from .experiment import Checked, Experiment
 from .fold_scores import (
     CrossValidation,
     RunScore,
@@ -29,10 +31,15 @@ from .fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
+from .identity import Differences, data_differences, setting_differences
 from .in_hand import is_in_hand
+from .manifest import some
 from .settings import differences
 from .tables import markdown_table, text_table
 from .train import Outcome, Watcher, train
+
+_OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
+_SEED = re.compile(r"seed\d+")
 
 
 @dataclass(frozen=True)
@@ -50,15 +57,29 @@ class Planned:
 
 
 def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[Planned]:
-    """The runs of a call, fold by fold. Raises ValueError where several are to go into the folder of one."""
+    """The runs of a call, fold by fold.
+
+    Raises ValueError where several are to go into the folder of one, or beside files that are of no runs.
+    """
     alone = len(folds) == len(seeds) == 1
     if not alone and (out / "config.json").is_file():
         raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
+    if not alone and (others := _files_of_others(out)):
+        raise ValueError(f"{out} holds other files and no runs ({some(others)}); name another --out")
     return [
         Planned(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
         for fold in folds
         for seed in seeds
     ]
+
+
+def _files_of_others(out: Path) -> list[str]:
+    """What a folder holds that is of no runs; nothing where earlier calls have left runs in it."""
+    if any(out.glob("fold*/seed*/config.json")):
+        return []
+    within = [path for path in out.glob("fold*/*") if not (_SEED.fullmatch(path.name) and is_empty(path))]
+    beside = [path for path in out.glob("*") if not _OF_A_GRID.fullmatch(path.name)]
+    return sorted(path.relative_to(out).as_posix() for path in (*beside, *within))
 
 
 def shard_of(runs: Sequence[Planned], index: int, count: int) -> list[Planned]:
@@ -67,11 +88,63 @@ def shard_of(runs: Sequence[Planned], index: int, count: int) -> list[Planned]:
     return [run for run in runs if run.name in part]
 
 
-def still_to_do(runs: Iterable[Planned], resume: bool) -> list[Planned]:
-    """Runs that are not finished, also those in hand. Raises ValueError on another run, or one that may not go on."""
+def differing(
+    runs: Iterable[Planned], check: Callable[[tuple[int, ...]], Checked], run: RunConfig
+) -> dict[Planned, Differences]:
+    """Runs whose folder holds another one than is planned: other settings or, once it has learned, other data.
+
+    `check` tells what these folds are now; it is asked only where there is a run to compare with. Raises ValueError
+    as it does, and where a folder holds other files.
+    """
+    told: dict[Planned, Differences] = {}
+    alike: list[Planned] = []
+    for planned in runs:
+        if is_empty(planned.folder):
+            continue
+        found = _found(planned)
+        if settings := setting_differences(planned.folder, found, planned.config, planned.fold, run):
+            told[planned] = settings
+        elif has_learned(planned.folder):
+            alike.append(planned)
+    if alike:
+        checked = check(tuple(sorted({planned.fold for planned in alike})))
+        for planned in alike:
+            now = checked.describe(planned.config, planned.fold)
+            if data := data_differences(read_description(planned.folder), now):
+                told[planned] = data
+    return told
+
+
+def without_features(told: Mapping[Planned, Differences]) -> dict[Planned, Differences]:
+    """The same where features may be others."""
+    return {planned: kept for planned, each in told.items() if (kept := each.without_features())}
+
+
+def refusal(told: Mapping[Planned, Differences]) -> str:
+    """What differs of the first of these runs, how many more there are, and what to do."""
+    (planned, first), *more = told.items()
+    others = f", and so do {len(more)} more of these runs" if more and first.settings else ""
+    others = f", and so were {len(more)} more of these runs" if more and not first.settings else others
+    if first.settings or first.trials or first.labels:
+        return f"{first.of(planned.folder)}{others}; --replace trains anew, or name another --out"
+    allow = "--allow-other-features goes on regardless"
+    return f"{first.of(planned.folder)}{others}; {allow}, --replace trains anew, or name another --out"
+
+
+def has_learned(folder: Path) -> bool:
+    """Whether the run in a folder has something to lose: a saved epoch, or its end."""
+    return checkpoint.is_finished(folder) or checkpoint.has_state(folder)
+
+
+def still_to_do(runs: Iterable[Planned], resume: bool, anew: Collection[Planned] = ()) -> list[Planned]:
+    """Runs that are not finished, also those in hand, and those to begin `anew`.
+
+    Raises ValueError on other files, or a run that may not go on. Whether a folder holds the run that is planned
+    tells `differing`.
+    """
     left = []
     for run in runs:
-        if is_empty(run.folder):
+        if is_empty(run.folder) or run in anew:
             left.append(run)
             continue
         found = _found(run)
@@ -89,16 +162,20 @@ def stops_short(run: Planned) -> bool:
     return read_description(run.folder).config.max_epochs <= epochs < run.config.max_epochs
 
 
-def begin_run(planned: Planned, experiment: Experiment, run: RunConfig, allow_other: bool) -> Description:
-    """Make a run's folder, or make sure that the one there is the run that is planned.
+def begin_run(folder: Path, described: Description, environment: Mapping[str, Any]) -> Description:
+    """Make a run's folder; one whose run goes on keeps its statistics, any other is cleared of earlier results.
 
-    Raises ValueError where the folder holds a run on other trials, labels or features.
+    Raises ValueError where the features of the run that goes on were of other widths.
     """
-    described = experiment.describe(planned.config, planned.fold)
-    if checkpoint.has_state(planned.folder):
-        described = _same(planned.folder, described, allow_other)
-    checkpoint.unmark_finished(planned.folder)
-    write_description(planned.folder, described, environment(experiment.data, run))
+    if checkpoint.has_state(folder):
+        found = read_description(folder)
+        if found.features.widths != described.features.widths:
+            raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
+        described = replace(described, statistics=found.statistics)
+        checkpoint.unmark_finished(folder)
+    else:
+        checkpoint.clear_results(folder)
+    write_description(folder, described, environment)
     return described
 
 
@@ -112,10 +189,9 @@ def do_run(
 ) -> Outcome:
     """Train one run in its folder; it has finished when `keep` has written what comes of it.
 
-    Raises ValueError where it cannot go on, also for want of memory.
+    Raises ValueError where it cannot go on, and what torch raises.
     """
-    with out_of_memory():
-        outcome = train(described, experiment.data, run, folder, watcher)
+    outcome = train(described, experiment.data, run, folder, watcher)
     keep(outcome)
     checkpoint.write_finished(folder, outcome.reason, len(outcome.history))
     return outcome
@@ -127,16 +203,19 @@ def score_of(planned: Planned) -> RunScore:
     return RunScore(planned.fold, planned.config.seed, found["ccc_valence"], found["ccc_arousal"], found["epoch"])
 
 
-def sum_up(out: Path, config: TrainConfig, runs: Sequence[Planned]) -> CrossValidation | None:
-    """The table over these runs and all finished ones of the same settings below `out`, written there.
+def sum_up(out: Path, runs: Sequence[Planned], others: Callable[[], Sequence[Planned]]) -> CrossValidation | None:
+    """The table over these runs and, below `out`, the finished `others` that belong to them, written there.
 
     As text, Markdown, CSV and JSON; None where there is no such run. Several calls may do so at once: each looks
     again after it has written, so that the last one to write has seen all runs.
     """
     written: dict[str, str] = {}
-    while runs := _all_there(out, config, runs):
-        result = cross_validation(score_of(run) for run in runs)
-        files = dict(_files(result))
+    about = made()
+    while every := list({(run.fold, run.config.seed): run for run in [*others(), *runs]}.values()):
+        described = [read_description(run.folder) for run in every]
+        untrained = sorted({name for run in described for name in run.features.untrained})
+        result = cross_validation((score_of(run) for run in every), untrained)
+        files = dict(_files(result, {**about, **_data_of(out, every, described), "UNTRAINED": untrained}))
         if files == written:
             return result
         for name, content in files.items():
@@ -145,55 +224,43 @@ def sum_up(out: Path, config: TrainConfig, runs: Sequence[Planned]) -> CrossVali
     return None
 
 
+def finished_below(out: Path, config: TrainConfig) -> list[Planned]:
+    """Finished runs of earlier calls with these settings, seed and epochs aside."""
+    found = []
+    for folder in sorted(out.glob("fold*/seed*")):
+        if checkpoint.is_finished(folder):
+            described = read_description(folder)
+            alike = replace(config, seed=described.config.seed, max_epochs=described.config.max_epochs)
+            if not differences(alike, described.config):
+                found.append(Planned(described.fold.number, described.config, folder))
+    return found
+
+
 def table_lines(result: CrossValidation) -> list[str]:
     """The table as text."""
     return [result.title, *text_table(cross_validation_cells(result))]
 
 
-def _files(result: CrossValidation) -> Iterator[tuple[str, str]]:
-    yield "crossval.txt", "\n".join([*table_lines(result), ""])
-    yield "crossval.md", f"{result.title}\n\n{markdown_table(cross_validation_cells(result))}"
+def _files(result: CrossValidation, about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    yield "crossval.txt", "\n".join([*table_lines(result), *result.warnings, ""])
+    table = markdown_table(cross_validation_cells(result))
+    yield "crossval.md", "\n\n".join([result.title, table, *(f"{line}\n" for line in result.warnings)])
     yield "crossval.csv", cross_validation_csv(result)
-    yield "crossval.json", json.dumps(cross_validation_json(result), indent=1) + "\n"
+    yield "crossval.json", json.dumps({**cross_validation_json(result), "made": about}, indent=1) + "\n"
 
 
-def _all_there(out: Path, config: TrainConfig, runs: Iterable[Planned]) -> list[Planned]:
-    return list({(run.fold, run.config.seed): run for run in [*_others(out, config), *runs]}.values())
-
-
-def _others(out: Path, config: TrainConfig) -> Iterator[Planned]:
-    """Finished runs of earlier calls with these settings, seed and epochs aside."""
-    for folder in sorted(out.glob("fold*/seed*")):
-        if checkpoint.is_finished(folder):
-            found = read_description(folder)
-            alike = replace(found.config, seed=config.seed, max_epochs=config.max_epochs)
-            if not differences(alike, config):
-                yield Planned(found.fold.number, found.config, folder)
+def _data_of(out: Path, runs: Sequence[Planned], described: Sequence[Description]) -> dict[str, Any]:
+    """What the runs of a table have learned from."""
+    return {
+        "runs": [os.path.relpath(run.folder, out) for run in runs],
+        "store": sorted({run.features.store for run in described}),
+        "annotations": sorted({run.annotations for run in described}),
+        "smoothing": "none",
+    }
 
 
 def _found(run: Planned) -> Description:
-    """The run in a folder. Raises ValueError where it is another one than the one planned, or none."""
+    """The run in a folder. Raises ValueError where there is none, but other files."""
     if not (run.folder / "config.json").is_file():
         raise ValueError(f"{run.folder} holds other files and no run; name another --out")
-    found = read_description(run.folder)
-    told = differences(replace(found.config, max_epochs=run.config.max_epochs), run.config)
-    if found.fold.number != run.fold:
-        told.append(f"fold: {found.fold.number} → {run.fold}")
-    if told:
-        raise ValueError(f"{run.folder} holds a run with other settings ({'; '.join(told)}); name another --out")
-    return found
-
-
-def _same(folder: Path, described: Description, allow_other: bool) -> Description:
-    """The run that goes on keeps its statistics. Raises ValueError where its trials or features have changed."""
-    found = read_description(folder)
-    if found.fold != described.fold:
-        raise ValueError(f"{folder} was trained on other trials than there are now; name another --out")
-    if found.labels_sha256 != described.labels_sha256:
-        raise ValueError(f"{folder} was trained on other labels than there are now; name another --out")
-    if found.features.widths != described.features.widths:
-        raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
-    if set(found.features.fingerprints) != set(described.features.fingerprints) and not allow_other:
-        told = f"{folder} was trained on features of other settings or weights than {described.features.store} holds"
-        raise ValueError(f"{told}; name another --out, or say --allow-other-features")
-    return replace(described, statistics=found.statistics)
+    return read_description(run.folder)

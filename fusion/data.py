@@ -24,7 +24,7 @@ from ..features_store.trial import Trial
 from .config import TrainConfig
 from .devices import Room
 from .progress import Progress, silent
-from .rows import ResidentRows, RowTable, Span, StreamedRows
+from .rows import ResidentRows, RowTable, Span, StreamedRows, fill_rows
 from .sources import TrialSource
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
 from .windows import Windows, plan_windows
@@ -75,8 +75,11 @@ def load(
     if not sources:
         raise ValueError("no trial has both labels and features")
     spans = _spans(sources)
-    trials = {name: store[source.stored] for name, source in sources.items()}
-    widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
+    try:
+        trials = {name: store[source.stored] for name, source in sources.items()}
+        widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
+    except KeyError as error:  # removed, or made anew, since labels and features were matched
+        raise ValueError(error.args[0]) from error
     total = sum(source.rows for source in sources.values())
     place = room.place(total * sum(widths) * 4)
     tables = [np.empty((total + 1, width), np.float32) for width in widths] if place != "store" else None
@@ -87,24 +90,26 @@ def load(
         first, count = spans[name]
         rows = slice(first, first + count)
         found = []
-        for at, modality in enumerate(modalities):
-            out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
-            valid[at][rows], told = _read(trials[name], modality, out)
-            real = valid[at][rows]
-            found.append(moments_of(out if real.all() else out[real]))
-            notes.extend([f"{name}: {told}"] if told else [])
+        with trials[name].unchanged():
+            for at, modality in enumerate(modalities):
+                out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
+                valid[at][rows], told = _read(trials[name], modality, out)
+                real = valid[at][rows]
+                found.append(moments_of(out if real.all() else out[real]))
+                notes.extend([f"{name}: {told}"] if told else [])
         return tuple(found)
 
     with ThreadPoolExecutor(_READERS) as readers:
         found = zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True)
         moments = dict(found)
+    streamed = StreamedRows(trials, spans, dict(zip(modalities, widths, strict=True)))
     labels, labelled = _label_tables(sources, total)
     return Dataset(
         modalities=tuple(modalities),
         widths=widths,
         sources=sources,
         spans=spans,
-        rows=StreamedRows(store, sources, spans, modalities) if tables is None else _resident(tables, place),
+        rows=streamed if tables is None else _resident(tables, place),
         valid=tuple(torch.from_numpy(flags).to(room.device) for flags in valid),
         labels=torch.from_numpy(labels).to(room.device),
         labelled=torch.from_numpy(labelled).to(room.device),
@@ -145,22 +150,14 @@ def _check_rows(trial: Trial, array: str, rows: int) -> None:
 def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
-    if len(out) >= trial.rows and trial[modality].dtype == out.dtype:
-        trial.read_into(modality, out[:stored])
-    else:
-        with np.errstate(over="ignore"):  # float64 numbers beyond float32 are not finite here
-            out[:stored] = trial.read(modality)[:stored]
-    out[stored:] = out[stored - 1] if stored else 0
+    broken = fill_rows(trial, modality, 0, out)
     real = trial.valid(modality)
     _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))
     valid = np.zeros(len(out), np.bool_)
-    valid[:stored] = real[:stored]
-    if np.isfinite(out).all():
+    valid[:stored] = real[:stored] & ~broken[:stored]
+    if not broken.any():
         return valid, ""
-    broken = np.flatnonzero(~np.isfinite(out).all(axis=1))
-    out[broken] = 0
-    valid[broken] = False
-    told = f"{np.sum(broken < stored)} rows of {modality} are not finite (the first is row {broken[0]})"
+    told = f"{np.sum(broken[:stored])} rows of {modality} are not finite (the first is row {np.argmax(broken)})"
     return valid, f"{told}; they count as missing"
 
 

@@ -10,36 +10,46 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ..features_store.disk import remove_file
 from .config import TrainConfig
 from .json_files import read_json, write_json
 from .manifest import Fold
-from .settings import as_json, from_json
+from .settings import as_json, from_json, spelled
 from .statistics import Statistics
 from .statistics import as_json as statistics_json
 from .statistics import from_json as statistics_from_json
 
 FORMAT = 1
+_MOST_SHOWN = 6  # settings of an extraction; a whole other one differs in dozens
 _EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json", ".claims", ".tmp")
 _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 
 @dataclass(frozen=True)
 class Features:
-    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality."""
+    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality.
+
+    `trials`: of each its `fingerprint` and the `sha256` of its rows; `made`: {fingerprint: settings and weights}.
+    """
 
     store: str
     fingerprints: Mapping[str, int]
     untrained: tuple[str, ...]
     widths: Mapping[str, int]
+    trials: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256."""
+    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256.
+
+    `labels`: the sha256 of each trial's own.
+    """
 
     config: TrainConfig
     fold: Fold
@@ -47,6 +57,28 @@ class Description:
     features: Features
     annotations: str
     labels_sha256: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def unlike(one: Mapping[str, Any], other: Mapping[str, Any], of_one: str, of_other: str) -> str:
+    """What differs between two makings of features, as `setting: value <of_one>, value <of_other>`, the first few."""
+    first, second = _flat(one), _flat(other)
+    told = [
+        f"{key}: {spelled(first.get(key))} {of_one}, {spelled(second.get(key))} {of_other}"
+        for key in first | second
+        if first.get(key) != second.get(key)
+    ]
+    more = [f"and {len(told) - _MOST_SHOWN} more"] if len(told) > _MOST_SHOWN else []
+    return ", ".join([*told[:_MOST_SHOWN], *more])
+
+
+def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
+    """{a b: value} of nested objects."""
+    found: dict[str, Any] = {}
+    for key, value in content.items():
+        name = f"{above}{key}"
+        found |= _flat(value, f"{name} ") if isinstance(value, dict) else {name: value}
+    return found
 
 
 def is_empty(folder: Path) -> bool:
@@ -60,9 +92,9 @@ def write_description(folder: Path, described: Description, environment: Mapping
     folder.mkdir(parents=True, exist_ok=True)
     for here, _, names in os.walk(folder):  # does not mind a folder that goes away meanwhile, as claims' do
         for name in filter(_TEMPORARY.fullmatch, names):
-            Path(here, name).unlink()
+            remove_file(Path(here, name))
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
-    write_json(folder / "fold.json", {**asdict(described.fold), **labels})
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
     write_json(folder / "features.json", asdict(described.features))
     write_json(folder / "statistics.json", statistics_json(described.statistics))
     write_json(folder / "environment.json", environment)
@@ -85,6 +117,7 @@ def read_description(folder: Path) -> Description:
             features=Features(**{**features, "untrained": tuple(features["untrained"])}),
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
+            labels=fold.get("labels", {}),
         )
         widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
         if widths != described.features.widths:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
-import psutil
 import torch
 
+from ..batch.memory import free_bytes
 from .config import Precision, RunConfig
 
 _SHARE = 0.5  # of the free memory: the other half is the network's, and other people's
@@ -35,7 +37,7 @@ def room_of(run: RunConfig) -> Room:
     """The device of a run and the room there is. Raises ValueError where the device is not there."""
     device = find_device(run.device)
     told = None if run.memory_gb is None else int(run.memory_gb * 1e9)
-    host = int(psutil.virtual_memory().available * _SHARE / run.processes) if told is None else told
+    host = int(free_bytes(run.processes) * _SHARE) if told is None else told
     if device.type != "cuda":
         return Room(device, host, host)
     free, _ = torch.cuda.mem_get_info(device)
@@ -62,16 +64,16 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
     return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
 
 
-@contextmanager
-def out_of_memory() -> Iterator[None]:
-    """Raise ValueError, with what to do, where memory is not enough; torch says so by RuntimeError."""
+def find_compile_cache() -> None:
+    """Let torch.compile keep its work where it may write; by default it also asks for the user's name."""
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(given or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")
     try:
-        yield
-    except (RuntimeError, MemoryError) as error:
-        if isinstance(error, RuntimeError) and "allocate" not in str(error):
-            raise
-        told = "the network and its batches do not fit the memory: try a smaller batch_size or --memory-gb"
-        raise ValueError(f"{told} ({str(error).splitlines()[0]})") from error
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="torchinductor-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
 
 
 @contextmanager

@@ -5,9 +5,10 @@ Tested by tests/fusion/test_ensemble.py.
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import os
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -16,18 +17,19 @@ from numpy.typing import NDArray
 from torch import nn
 
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .batches import Batches
 from .checkpoint import read_weights
 from .config import COLUMNS, RunConfig
 from .data import Dataset, load
-from .description import Description, read_description
+from .description import Description, read_description, unlike
 from .devices import Room
-from .experiment import fingerprints_of
+from .experiment import features_of
 from .models.build import build
 from .progress import shown
 from .smoothing import Smoothing, smooth
 from .sources import TrialSource
-from .stitch import by_trial, predict
+from .stitch import by_trial, predict, valid_by_trial
 
 Rows = NDArray[np.float32]
 
@@ -43,21 +45,37 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Predictions:
-    """{trial: [T, C]} of the tasks `columns`, in [-1, 1]."""
+    """{trial: [T, C]} of the tasks `columns`, in [-1, 1].
+
+    `valid` {trial: bool [T]}: rows with a feature, of those that the runs use, that was computed from real media.
+    """
 
     columns: tuple[str, ...]
     trials: Mapping[str, Rows]
+    valid: Mapping[str, NDArray[np.bool_]]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
     """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError where none is."""
     found: list[Path] = []
     for folder in folders:
-        runs = [folder] if (folder / "config.json").is_file() else sorted(p.parent for p in folder.rglob("config.json"))
+        runs = [folder] if (folder / "config.json").is_file() else sorted(_runs_below(folder))
         if not runs:
             raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
         found += runs
     return list({run.resolve(): run for run in found}.values())
+
+
+def _runs_below(folder: Path) -> Iterator[Path]:
+    """Runs below a folder, those behind links included; links that lead back end."""
+    seen: set[str] = set()
+    for here, folders, files in os.walk(folder, followlinks=True):
+        real = os.path.realpath(here)
+        if real in seen:
+            folders.clear()
+        elif "config.json" in files:
+            yield Path(here)
+        seen.add(real)
 
 
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
@@ -74,14 +92,17 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
 
 def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
     """Raise ValueError where the store's features have other settings or weights than those the run has seen."""
-    seen = set(run.described.features.fingerprints)
-    other = {name: count for name, count in fingerprints_of(store, trials).items() if name not in seen}
+    seen = run.described.features
+    here, made = features_of(store, trials, run.described.config.modalities)
+    other = Counter(each["fingerprint"] for each in here.values() if each["fingerprint"] not in seen.fingerprints)
     if other:
-        told = f"{run.folder} has learned from features {', '.join(n[:12] for n in sorted(seen))}"
-        here = ", ".join(f"{name[:12]} ({count} trials)" for name, count in other.items())
+        learned, (now, _) = next(iter(seen.fingerprints)), *other.most_common(1)
+        named = unlike(seen.made.get(learned, {}), made[now], "in the run", "in the store")
+        told = f"{run.folder} has learned from features {', '.join(name[:12] for name in sorted(seen.fingerprints))}"
+        count = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.most_common())
         raise ValueError(
-            f"{told}, but {store.path} holds {here}, of other settings or weights; extract with the same, "
-            "or say --allow-other-features"
+            f"{told}, but {store.path} holds {count}, of other settings or weights{f' ({named})' if named else ''}; "
+            "extract with the same, or say --allow-other-features"
         )
 
 
@@ -105,12 +126,15 @@ def predict_with(
     Runs of one modality list share one reading of the store. Tasks are averaged each over the runs that have it.
     """
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
+    valid: dict[str, NDArray[np.bool_]] = {}
     by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)
     for run in runs:
         by_modalities[run.described.config.modalities].append(run)
     for modalities, alike in by_modalities.items():
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
         data = load(store, {name: sources[name] for name in names}, modalities, room, shown)
+        for name, real in valid_by_trial(data, names).items():
+            valid[name] = real | valid.get(name, False)
         for run in alike:
             _check_widths(run, data)
             config, trials = run.described.config, wanted[run.folder]
@@ -128,10 +152,10 @@ def predict_with(
             f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
         )
     means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
-    return Predictions(columns, means)
+    return Predictions(columns, means, {name: valid[name] for name in means})
 
 
 def smoothed(predictions: Predictions, smoothing: Smoothing) -> Predictions:
     """Predictions smoothed over time, clipped again to [-1, 1]."""
     trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
-    return Predictions(predictions.columns, trials)
+    return replace(predictions, trials=trials)

@@ -15,10 +15,11 @@ from .data import Dataset
 _PACKAGES = ("avfuse", "torch", "numpy", "zarr", "safetensors")
 
 
-def environment(data: Dataset, run: RunConfig) -> dict[str, JsonValue]:
+def environment(data: Dataset, run: RunConfig, command: str) -> dict[str, JsonValue]:
     """What environment.json says of the last call that trained the run."""
     device = data.labels.device
     return {
+        "command": command,
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "python": platform.python_version(),
         "machine": f"{platform.system()} {platform.machine()}",

@@ -9,59 +9,71 @@ import hashlib
 import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 from ..features_store.corpus import Corpus
 from ..features_store.files import LocalFiles
+from ..features_store.schema import VALID_SUFFIX
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
-from .description import Description, Features
+from .description import Description, Features, unlike
 from .devices import room_of
 from .manifest import Fold, Manifest, some
 from .progress import Progress, silent
-from .sources import Matched, TrialSource, match_trials
+from .sources import Matched, TrialSource, match_trials, named_by_store
 
 
 @dataclass(frozen=True)
-class Experiment:
-    """Trials with labels and features, their rows, and the folds of those that are there."""
+class Checked:
+    """Trials with labels and features that fit each other, by their names in the store, before any feature is read."""
 
-    data: Dataset
+    trials: Mapping[str, TrialSource]
     folds: Mapping[int, Fold]
     features: Features
     annotations: str
     notes: tuple[str, ...]
 
-    def describe(self, config: TrainConfig, fold: int) -> Description:
+    def describe(self, config: TrainConfig, number: int) -> Description:
+        """What the run of these settings on one fold is, without statistics."""
+        fold = self.folds[number]
+        sources = [self.trials[name] for name in (*fold.train, *fold.validation)]
+        seen = {source.name: self.features.trials[source.name] for source in sources}
+        features = replace(self.features, trials=seen, fingerprints=_counted(seen))
+        labels = {source.name: labels_digest([source]) for source in sources}
+        return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What was checked, and its rows."""
+
+    checked: Checked
+    data: Dataset
+
+    def describe(self, config: TrainConfig, number: int) -> Description:
         """What the run of these settings on one fold is."""
-        trials = self.folds[fold]
-        statistics = self.data.statistics(trials.train, config)
-        labels = labels_digest(self.data.sources[name] for name in (*trials.train, *trials.validation))
-        return Description(config, trials, statistics, self.features, self.annotations, labels)
+        described = self.checked.describe(config, number)
+        widths = dict(zip(self.data.modalities, self.data.widths, strict=True))
+        return replace(
+            described,
+            statistics=self.data.statistics(described.fold.train, config),
+            features=replace(described.features, widths=widths),
+        )
 
     def lines(self) -> list[str]:
         """What a user should know about it, on the screen."""
         data = self.data
         where = "streamed from the store" if data.place == "store" else f"on {data.place}"
         widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
-        notes = [f"note: {note}" for note in self.notes]
-        return [*notes, f"{len(data.sources)} trials, {len(data.labels) - 1} rows of {widths}, {where}"]
-
-
-@dataclass(frozen=True)
-class Checked:
-    """Trials with labels and features that fit each other, before any feature is read."""
-
-    matched: Matched
-    folds: Mapping[int, Fold]
-    fingerprints: Mapping[str, int]
-
-    @property
-    def notes(self) -> list[str]:
-        """What a user should know about them, a line each."""
-        return _notes(self.matched)
+        notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
+        return [
+            *notes,
+            f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
+        ]
 
 
 def check_experiment(
@@ -71,26 +83,34 @@ def check_experiment(
     folds: Sequence[int],
     config: TrainConfig,
     allow_mixed: bool,
+    allow_length_difference: bool = False,
 ) -> Checked:
     """Match labels with features.
 
-    Raises ValueError where nothing matches, a side of a fold is left without a trial or, unless `allow_mixed`,
-    features come from different settings or weights.
+    Raises ValueError where nothing matches, a side of a fold is left without a trial, where label rows are not
+    frames (unless `allow_length_difference`) or features come from different settings or weights (`allow_mixed`).
     """
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
-    matched = match_trials(store, corpus, names, config.modalities)
+    matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
     if not matched.trials:
-        raise ValueError(_nothing_matches(store, names, config.modalities))
+        raise ValueError(_nothing_matches(store, names, config.modalities, matched))
     kept = {fold.number: _kept(fold, matched) for fold in wanted}
-    fingerprints = fingerprints_of(store, [source.stored for source in matched.trials.values()])
+    trials = named_by_store(matched.trials)
+    seen, made = features_of(store, trials, config.modalities)
+    fingerprints = _counted(seen)
     if len(fingerprints) > 1 and not allow_mixed:
-        told = ", ".join(f"{name[:12]} ({count} trials)" for name, count in fingerprints.items())
+        told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
+        (one, first), (other, second), *_ = fingerprints.items()
+        if named := unlike(made[one], made[other], f"in {first} trials", f"in {second}"):
+            told = f"{named}: {told}"
         raise ValueError(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
             "or say --allow-other-features"
         )
-    return Checked(matched, kept, fingerprints)
+    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
+    features = Features(place_of(store), fingerprints, untrained, {}, seen, made)
+    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(_notes(matched)))
 
 
 def open_experiment(
@@ -102,20 +122,14 @@ def open_experiment(
     run: RunConfig,
     allow_mixed: bool,
     progress: Progress[str] = silent,
+    allow_length_difference: bool = False,
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
     Raises ValueError as `check_experiment` does, and where features do not fit each other.
     """
-    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed)
-    data = load(store, checked.matched.trials, config.modalities, room_of(run), progress)
-    features = Features(
-        _place(store),
-        checked.fingerprints,
-        tuple(name for name in untrained_features(store) if name in config.modalities),
-        dict(zip(data.modalities, data.widths, strict=True)),
-    )
-    return Experiment(data, checked.folds, features, os.path.abspath(corpus.root), (*checked.notes, *data.notes))
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed, allow_length_difference)
+    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:
@@ -131,20 +145,62 @@ def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int
     return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
 
 
-def _place(store: FeatureStore) -> str:
+def features_of(
+    store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
+    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its making.
+
+    The rows' sha256 is that of the store's own checksums: nothing is read.
+    """
+    seen: dict[str, dict[str, str]] = {}
+    made: dict[str, dict[str, Any]] = {}
+    for name in trials:
+        attributes: dict[str, Any] = store.attributes(name) or {}
+        sums = attributes.get("checksums", {})
+        arrays = [array for modality in modalities for array in (modality, f"{modality}{VALID_SUFFIX}")]
+        digest = hashlib.sha256("".join(f"{array} {sums.get(array)}\n" for array in arrays).encode()).hexdigest()
+        fingerprint = str(attributes.get("fingerprint"))
+        seen[name] = {"fingerprint": fingerprint, "sha256": digest}
+        made.setdefault(fingerprint, {key: attributes[key] for key in ("settings", "weights") if key in attributes})
+    return seen, made
+
+
+def _counted(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """{fingerprint: number of trials}."""
+    return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
+
+
+def place_of(store: FeatureStore) -> str:
     """Where the store is, from whatever folder it is looked for again."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
 
 
 def _kept(fold: Fold, matched: Matched) -> Fold:
-    train, validation = (tuple(n for n in side if n in matched.trials) for side in (fold.train, fold.validation))
+    """The fold of the trials that are there, by their names in the store."""
+    train, validation = (
+        tuple(matched.trials[name].stored for name in side if name in matched.trials)
+        for side in (fold.train, fold.validation)
+    )
     for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
         if not names:
+            if shared := _several(whole, matched):
+                raise ValueError(f"fold {fold.number}: none of the {len(whole)} {side} trials can be used: {shared}")
             raise ValueError(
                 f"fold {fold.number}: none of the {len(whole)} {side} trials has features in the store "
                 f"({some(sorted(whole))}); extract them, or choose another fold"
             )
     return Fold(fold.number, train, validation)
+
+
+def _several(names: Iterable[str], matched: Matched) -> str:
+    """The first of these names that several trials of the store have, and what to do; empty where none is."""
+    for name in names:
+        if shared := matched.ambiguous.get(name):
+            return (
+                f"the store has several trials {name}: {some(list(shared))}; remove all but one, or put the labels "
+                "into folders of the same names"
+            )
+    return ""
 
 
 def _notes(matched: Matched) -> list[str]:
@@ -157,7 +213,7 @@ def _notes(matched: Matched) -> list[str]:
     return notes
 
 
-def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str]) -> str:
+def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Matched) -> str:
     stored = store.trials()
     if not stored:
         return f"{store.path} holds no trial; `avfuse extract` fills it"
@@ -167,4 +223,6 @@ def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequ
         return (
             f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
         )
+    if shared := _several(names, matched):
+        return f"no trial can be used: {shared}"
     return f"no trial has both labels ({some(list(names))}) and features ({some(stored)}): the names differ"

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
 import click
 
-from ..features_store.corpus import Corpus, open_corpus
-from ..features_store.options import FOLDER, Command, with_options
+from ..features_store.corpus import Corpus, label_name, open_corpus
+from ..features_store.options import FILE, FOLDER, Command, with_options
 from .folds import make_folds
-from .manifest import Manifest, read_manifest, some
+from .manifest import Fold, Manifest, read_manifest, some
 from .subjects import GroupChoice, read_groups
-
-_FILE = click.Path(path_type=Path, dir_okay=False)
 
 _OPTIONS = (
     click.option(
@@ -37,16 +36,14 @@ _OPTIONS = (
     ),
     click.option(
         "--groups",
-        type=_FILE,
-        metavar="FILE",
+        type=FILE,
         help="CSV file `trial,subject`: whose trials to keep together. [default: as the names show]",
     ),
 )
 
 manifest_option = click.option(
     "--manifest",
-    type=_FILE,
-    metavar="FILE",
+    type=FILE,
     help="Fold manifest to use in place of the folds of --annotations. [default: none]",
 )
 
@@ -94,12 +91,17 @@ def warnings_of(corpus: Corpus, manifest: Manifest) -> list[str]:
 
 
 def _fitting(manifest: Manifest, path: Path, corpus: Corpus) -> Manifest:
-    """The manifest, where its trials have labels."""
+    """The manifest, where its trials have labels; it may name them as the labels or as a store does."""
     named = {trial for fold in manifest.folds for trial in (*fold.train, *fold.validation)}
-    if unknown := sorted(named - corpus.files.keys()):
+    labels = {trial: label for trial in named if (label := label_name(corpus, trial)) is not None}
+    if unknown := sorted(named - labels.keys()):
         raise ValueError(f"{path} names trials without labels below {corpus.root}: {some(unknown)}")
-    _note(f"trials with labels that {path} leaves out", corpus.files.keys() - named)
-    return manifest
+    _note(f"trials with labels that {path} leaves out", corpus.files.keys() - set(labels.values()))
+    folds = (
+        Fold(fold.number, tuple(map(labels.__getitem__, fold.train)), tuple(map(labels.__getitem__, fold.validation)))
+        for fold in manifest.folds
+    )
+    return replace(manifest, folds=tuple(folds))
 
 
 def _note(text: str, trials: set[str]) -> None:

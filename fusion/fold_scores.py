@@ -57,10 +57,17 @@ class Row:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A line a fold, and one over all folds."""
+    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from."""
 
     folds: tuple[Row, ...]
     mean: Row
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands below the table."""
+        names = ", ".join(self.untrained)
+        return [f"UNTRAINED WEIGHTS: {names}: for tests and demos only"] if names else []
 
     @property
     def title(self) -> str:
@@ -72,7 +79,7 @@ class CrossValidation:
         return f"CCC on the validation set of each fold: best seed, and mean ± sd over {count} seeds"
 
 
-def cross_validation(scores: Iterable[RunScore]) -> CrossValidation:
+def cross_validation(scores: Iterable[RunScore], untrained: Sequence[str] = ()) -> CrossValidation:
     """Sum up runs by fold and over folds, as the papers do.
 
     Best: the seed of largest P of the fold (of two alike the lower number). sd: over the seeds, ddof 1, None with
@@ -89,7 +96,7 @@ def cross_validation(scores: Iterable[RunScore]) -> CrossValidation:
     common = set.intersection(*({run.seed for run in fold} for fold in folds))
     by_seed = [_means(_scores(run) for run in runs if run.seed == seed) for seed in sorted(common)]
     over = (_means(row.best for row in rows), _means(row.mean for row in rows), _sds(by_seed))
-    return CrossValidation(rows, Row(None, len(common), None, None, *over))
+    return CrossValidation(rows, Row(None, len(common), None, None, *over), tuple(untrained))
 
 
 def _fold_row(runs: Sequence[RunScore]) -> Row:

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping
 
 from ..features_store.corpus import Corpus
 from ..features_store.labels import SETS
+from ..features_store.text import counted
 from .manifest import Fold, Manifest, Move, Side
 from .subjects import GroupChoice, subjects_of
 
@@ -91,7 +92,9 @@ def _places(train: tuple[str, ...], subjects: Mapping[str, str]) -> dict[str, in
 def _own(corpus: Corpus, subjects: Mapping[str, str], folds: int) -> Iterator[Fold]:
     together = list(_trials_of(subjects).values())
     if not 2 <= folds <= len(together):
-        raise ValueError(f"{folds} folds cannot be cut from {len(together)} subjects of {len(subjects)} trials")
+        raise ValueError(
+            f"{folds} folds cannot be cut from {counted(len(together), 'subject')} of {counted(len(subjects), 'trial')}"
+        )
     for number, slice_ in enumerate(_slices(together, folds)):
         yield _holding(number, corpus, set(slice_))
 

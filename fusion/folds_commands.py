@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,7 +10,8 @@ from typing import Any
 import click
 
 from ..features_store.errors import clean_errors
-from ..features_store.options import config_option
+from ..features_store.options import FILE, config_option
+from ..features_store.result_files import check_file, made
 from .fold_options import fold_options, manifest_of
 from .manifest import Fold, Manifest, manifest_json, write_manifest
 
@@ -18,8 +20,7 @@ from .manifest import Fold, Manifest, manifest_json, write_manifest
 @fold_options
 @click.option(
     "--out",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="JSON file to write the manifest to. [default: none]",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON. [default: a table]")
@@ -32,9 +33,11 @@ def folds(out: Path | None, as_json: bool, **options: Any) -> None:
     is cut in --folds N. Trials of one subject are kept on one side; fold 0 stays the official split, and a warning
     names the subjects that it has on both.
     """
-    _, manifest = manifest_of(**options)
+    corpus, manifest = manifest_of(**options)
     if out is not None:
-        write_manifest(out, manifest)
+        if not out.is_file() or out.read_bytes() != manifest_json(manifest).encode():
+            check_file(out)
+        write_manifest(out, manifest, made(annotations=os.path.abspath(corpus.root)))
     click.echo(manifest_json(manifest).rstrip() if as_json else "\n".join(_lines(manifest)))
     if out is not None and not as_json:
         click.echo(f"manifest to {out}")

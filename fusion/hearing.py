@@ -8,6 +8,7 @@ from typing import Any
 
 from ..batch.work import Lost
 from ..features_store.leaving import leave_folder
+from ..features_store.text import counted
 from .crossval import Planned
 from .progress import LINE_EVERY_S
 from .runs import Failed, Result, Trained
@@ -27,7 +28,7 @@ class Hearing:
         self._runs, self._say, self._told = runs, say, set(told)
         self._over = 0
         self._epochs: dict[Planned, str] = {}
-        self._said_s = time.monotonic()
+        self._said_s = -LINE_EVERY_S  # the first epoch is said at once
 
     def started(self, job: Planned) -> None:
         """Nothing is said."""
@@ -67,7 +68,7 @@ class Hearing:
             self._said_s = time.monotonic()
             lines = list(self._epochs.values())
             more = f"; {len(lines) - _NAMED} more in hand" if len(lines) > _NAMED else ""
-            self._say(f"{self._over} of {self._runs} runs over; {'; '.join(lines[:_NAMED])}{more}")
+            self._say(f"{self._over} of {counted(self._runs, 'run')} over; {'; '.join(lines[:_NAMED])}{more}")
 
     def _say_scores(self, job: Planned, result: Trained) -> None:
         for line in result.features:

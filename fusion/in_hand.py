@@ -21,7 +21,8 @@ _WHAT = "run"
 def in_hand(folder: Path) -> Iterator[bool]:
     """True for the one process that may train in `folder` now; the others are told False at once.
 
-    Makes the folder. Raises OSError where it cannot be written.
+    Makes the folder. Raises OSError where it cannot be written; inside, whatever is to be written to it raises
+    ClaimLost once another process has taken the folder over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:

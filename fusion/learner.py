@@ -17,7 +17,7 @@ from .batches import Batch, Batches, without_some
 from .ccc import ccc_loss
 from .checkpoint import State
 from .config import RunConfig, TrainConfig
-from .devices import autocast
+from .devices import autocast, find_compile_cache
 from .models.build import build
 from .schedule import make_optimizer, make_plateau, warm_up
 from .windows import Windows
@@ -77,6 +77,7 @@ def make_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], dev
     """A new network and its optimiser, drawn from the run's seed."""
     seed_epoch(config.seed, 0)
     if run.compile:
+        find_compile_cache()
         torch.compiler.reset()  # after eight networks it would compile no more
     model = build(config.model, widths, len(config.outputs)).to(device)
     optimizer = make_optimizer(config, model.parameters())

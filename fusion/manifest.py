@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from ..features_store.disk import replace_file
+from ..features_store.result_files import write_with_side_car
 
 Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]
@@ -86,10 +87,17 @@ def manifest_json(manifest: Manifest) -> str:
     return json.dumps(content, indent=1) + "\n"
 
 
-def write_manifest(path: Path, manifest: Manifest) -> None:
-    """Write the manifest; the file is whole or not there. Raises OSError."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(path, manifest_json(manifest).encode())
+def write_manifest(path: Path, manifest: Manifest, about: Mapping[str, Any] | None = None) -> None:
+    """Write the manifest and, where it is told, beside it how it was made; a file is whole or not there.
+
+    Raises OSError.
+    """
+    content = manifest_json(manifest).encode()
+    if about is not None:
+        write_with_side_car(path, content, about)
+    else:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(path, content)
 
 
 def read_manifest(path: Path) -> Manifest:

@@ -7,7 +7,16 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
-from ..features_store.options import FOLDER, Command, config_option, with_options
+from ..features_store.options import (
+    FOLDER,
+    NAME_LIST,
+    STORE,
+    Command,
+    MergedOption,
+    Number,
+    config_option,
+    with_options,
+)
 from .config import PRESETS, Precision, RunConfig, Task
 from .fold_options import fold_options, manifest_option
 
@@ -43,9 +52,28 @@ class FoldChoice(click.ParamType[int | None]):
         return int(value)
 
 
+length_option = click.option(
+    "--allow-length-difference",
+    is_flag=True,
+    help="Go on where label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
+    "row is repeated. [default: refuse]",
+)
+_MOST_GB = 1e9  # `inf` and the like: no bound
+
+# Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
+GROUPS = {
+    "Input and output": ("store", "annotations", "out"),
+    "Folds": ("fold", "folds", "group", "groups", "manifest"),
+    "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds"),
+    "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
+    "What to let pass": ("allow-length-difference", "allow-other-features"),
+    "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
+    "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
+}
+
 _STORE_HELP = "Feature store: a folder or zarr store URL."
 _RUN_OPTIONS = (
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
     click.option(
         "--precision",
         type=click.Choice(get_args(Precision)),
@@ -55,7 +83,7 @@ _RUN_OPTIONS = (
     ),
     click.option(
         "--memory-gb",
-        type=click.FloatRange(min=0),
+        type=Number(min=0),
         metavar="GB",
         help="Memory features may take, on the device and outside it, in GB; what is more is streamed from the store. "
         "[default: half of what is free]",
@@ -72,7 +100,7 @@ _TRAIN_OPTIONS = (
     click.option(
         "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
     ),
-    click.option("--store", required=True, help=_STORE_HELP),
+    click.option("--store", type=STORE, required=True, help=_STORE_HELP),
     click.option("--out", type=FOLDER, required=True, help="Folder of the run; with several runs, of all of them."),
     manifest_option,
     click.option(
@@ -85,11 +113,13 @@ _TRAIN_OPTIONS = (
     click.option("--task", type=click.Choice(get_args(Task)), help="What to learn. [default: va, both]"),
     click.option(
         "--modalities",
-        metavar="LIST",
+        type=NAME_LIST,
         help="Features, separated by commas; the first one leads: it is the query. "
         "[default: iresnet50,vggish,logmel_vgg]",
     ),
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of the (first) run."),
+    click.option(
+        "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Seed of the (first) run."
+    ),
     click.option(
         "--seeds",
         type=click.IntRange(min=1),
@@ -102,11 +132,18 @@ _TRAIN_OPTIONS = (
     click.option(
         "--set",
         "settings",
+        cls=MergedOption,
         type=Setting(),
         multiple=True,
         help="Any setting of the preset (repeatable): docs/training.md names them. [default: the preset's]",
     ),
     click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
+    length_option,
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Train anew the runs in --out that have other settings, labels, trials or features. [default: refuse]",
+    ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile. [default: off]"),
     click.option(
         "--tensorboard/--no-tensorboard",
@@ -147,4 +184,7 @@ def result_options(command: Command) -> Command:
 
 def run_config(options: dict[str, Any]) -> RunConfig:
     """How to run, out of a command's options."""
-    return RunConfig(options["device"], options["precision"], options.get("compiled", False), options["memory_gb"])
+    memory_gb = options["memory_gb"]
+    if memory_gb is not None:
+        memory_gb = min(memory_gb, _MOST_GB)
+    return RunConfig(options["device"], options["precision"], options.get("compiled", False), memory_gb)

@@ -6,13 +6,16 @@ Tested by tests/fusion/test_plots.py.
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from .. import __version__
 from ..features_store.disk import replace_file
 from ..features_store.errors import flat
 
@@ -33,11 +36,25 @@ _MOST_LETTERS = 80
 _FEW_EPOCHS = 30
 
 
-def learning_curves(history: Mapping[str, Sequence[float | None]], path: Path) -> None:
+@contextmanager
+def _own_style() -> Iterator[None]:
+    """matplotlib's own defaults: no LaTeX, no font that may be missing, whatever a user has set for other pictures."""
+    import matplotlib  # noqa: PLC0415 - slow to load
+
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        yield
+
+
+@_own_style()
+def learning_curves(
+    history: Mapping[str, Sequence[float | None]], path: Path, about: Mapping[str, Any] | None = None
+) -> None:
     """Draw a run's history, one panel each for losses, CCCs (`ccc` in the name, `P`) and learning rates (log axis).
 
     `history` {column: a value an epoch}, None or NaN where there is none; `epoch` is the axis (else 1, 2 …). The
-    epoch of the largest `P` is marked. Raises ValueError where there is nothing to draw.
+    epoch of the largest `P` is marked. `about`: how it was made, kept in the picture's metadata. Raises ValueError
+    where there is nothing to draw.
     """
     columns = {name: np.array(values, dtype=np.float64) for name, values in history.items()}
     panels = _panels({name: values for name, values in columns.items() if np.isfinite(values).any()})
@@ -54,9 +71,10 @@ def learning_curves(history: Mapping[str, Sequence[float | None]], path: Path) -
     all_axes[-1].set_xlabel("epoch")
     all_axes[-1].locator_params("x", integer=True)
     _mark_best(all_axes, epochs, columns.get("P", np.empty(0)))
-    _save(figure, path)
+    _save(figure, path, about)
 
 
+@_own_style()
 def prediction_plot(
     path: Path,
     trial: str,
@@ -66,6 +84,7 @@ def prediction_plot(
     truth: NDArray[Any] | None = None,
     valid: NDArray[np.bool_] | None = None,
     ccc: Mapping[str, float] | None = None,
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw one panel a task over time: truth black, prediction in colour, masked rows on grey without truth.
 
@@ -92,11 +111,17 @@ def prediction_plot(
     figure.suptitle(_drawable(trial), x=0.01, ha="left", fontsize="large", parse_math=False)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False)
-    _save(figure, path)
+    _save(figure, path, about)
 
 
+@_own_style()
 def overview(
-    path: Path, columns: Sequence[str], truth: NDArray[Any], prediction: NDArray[Any], ccc: Mapping[str, float]
+    path: Path,
+    columns: Sequence[str],
+    truth: NDArray[Any],
+    prediction: NDArray[Any],
+    ccc: Mapping[str, float],
+    about: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw one square a task: how many valid frames have which truth and prediction (both [N, C], −1 … 1)."""
     figure = _figure(5.4 * len(columns), 4.6)
@@ -110,7 +135,7 @@ def overview(
         axes.set(xlabel=f"true {task}", ylabel=f"predicted {task}", title=_title(task, ccc), aspect="equal")
         axes.set(xticks=edges[::15], yticks=edges[::15])
         figure.colorbar(picture, ax=axes, label="frames", fraction=0.045, pad=0.02)
-    _save(figure, path)
+    _save(figure, path, about)
 
 
 def _panels(columns: Mapping[str, Column]) -> dict[str, dict[str, Column]]:
@@ -190,8 +215,10 @@ def _column_of_axes(figure: Figure, count: int) -> list[Axes]:
     return list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
 
 
-def _save(figure: Figure, path: Path) -> None:
+def _save(figure: Figure, path: Path, about: Mapping[str, Any] | None) -> None:
+    """Write the picture; its metadata say which avfuse has drawn it and, as JSON, what it is of."""
     picture = io.BytesIO()
-    figure.savefig(picture, format="png", dpi=DPI)
+    told = {"Software": f"avfuse {__version__}", **({"Description": json.dumps(about)} if about else {})}
+    figure.savefig(picture, format="png", dpi=DPI, metadata=told)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, picture.getvalue())

@@ -1,4 +1,7 @@
-"""One file a trial, in the annotations' own format: `OUT/<trial>.txt`, header `valence,arousal`, one row a frame.
+"""One file a trial, named as the store names it: `OUT/<trial>.txt`, comma-separated, one row a frame.
+
+    time_s,valence,arousal,valid
+    0.040000,0.123456,-0.200000,1
 
 Tested by tests/fusion/test_prediction_files.py.
 """
@@ -27,16 +30,28 @@ def trial_path(folder: Path, trial: str, suffix: str) -> Path:
     return folder / f"{trial}{suffix}"
 
 
-def write_prediction(folder: Path, trial: str, columns: Sequence[str], values: NDArray[Any]) -> Path:
+def write_prediction(
+    folder: Path,
+    trial: str,
+    columns: Sequence[str],
+    values: NDArray[Any],
+    time_s: NDArray[np.float64],
+    valid: NDArray[np.bool_],
+) -> Path:
     """Write `values` [T, C] of the tasks `columns` whole; returns the file. One that is there is replaced.
 
-    Six decimals, clipped to [−1, 1]. With the columns valence and arousal `labels.read_labels` reads it back.
-    Raises ValueError on a name that would leave the folder, another shape, or a value that is no number.
+    `time_s` [T] are the frames' times, s; `valid` bool [T] is false where no feature of the row was computed from
+    real media. Six decimals, values clipped to [−1, 1]. Raises ValueError on a name that would leave the folder,
+    another shape, or a value that is no number.
     """
     path = trial_path(folder, trial, ".txt")
     rows = writable(trial, values, len(columns))
-    line = ",".join([f"%.{DECIMALS}f"] * len(columns))
-    text = "\n".join([",".join(columns), *(line % tuple(row) for row in rows.tolist()), ""])
+    if not len(rows) == len(time_s) == len(valid):
+        raise ValueError(f"{trial}: {len(rows)} predictions, {len(time_s)} times and {len(valid)} flags")
+    line = f"%.{DECIMALS}f,{','.join([f'%.{DECIMALS}f'] * len(columns))},%d"
+    every = zip(time_s.tolist(), rows.tolist(), valid.tolist(), strict=True)
+    header = ",".join(["time_s", *columns, "valid"])
+    text = "\n".join([header, *(line % (at_s, *row, real) for at_s, row, real in every), ""])
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, text.encode())
     return path

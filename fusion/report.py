@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from ..features_store.types import JsonValue
 from .ccc import ccc
 from .config import COLUMNS
@@ -34,6 +35,11 @@ class Report:
         """The challenge's P = (CCC_V + CCC_A) / 2; of one task its CCC."""
         return _mean([self.valence, self.arousal]) or 0.0
 
+    @property
+    def scored_trials(self) -> int:
+        """Trials with a labelled frame; the others are in no score."""
+        return sum(trial.rows > 0 for trial in self.trials)
+
     def as_json(self) -> dict[str, JsonValue]:
         """The words of metrics.json."""
         return {
@@ -43,7 +49,7 @@ class Report:
             "mean_trial_ccc_valence": self.mean_trial_valence,
             "mean_trial_ccc_arousal": self.mean_trial_arousal,
             "frames": self.rows,
-            "trials": len(self.trials),
+            "trials": self.scored_trials,
         }
 
 
@@ -81,7 +87,10 @@ def report_lines(scored: Report, max_trial_lines: int) -> list[str]:
             number(_mean([scored.mean_trial_valence, scored.mean_trial_arousal])),
         ],
     ]
-    lines = [*text_table(cells), f"{scored.rows} labelled frames of {len(scored.trials)} trials"]
+    lines = [
+        *text_table(cells),
+        f"{counted(scored.rows, 'labelled frame')} of {counted(scored.scored_trials, 'trial')}",
+    ]
     trials = screen(text_table(trial_cells(scored.trials)), max_trial_lines) if max_trial_lines else []
     return [*lines, *([""] if trials else []), *trials]
 

@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import json
+import os
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
-from .options import result_options, run_config
+from ..features_store.options import FILE, FOLDER, STORE
+from ..features_store.text import counted
+from .config import LESS_MEMORY
+from .options import length_option, result_options, run_config
 
 if TYPE_CHECKING:
-    from .report import Report
+    from .evaluate import Evaluation
 
 _SCREEN_LINES = 30
 
 
 @click.command()
 @result_options
-@click.option("--store", help="Feature store. [default: the one the run was trained on]")
+@click.option("--store", type=STORE, help="Feature store. [default: the one the run was trained on]")
 @click.option(
     "--annotations",
     type=FOLDER,
@@ -32,7 +37,9 @@ _SCREEN_LINES = 30
     type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
+@length_option
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
 
@@ -41,7 +48,10 @@ def evaluate(**options: Any) -> None:
     """
     from .evaluate import evaluate_runs
     from .report import report_lines
+    from .result_folder import earlier_files, result_folder
 
+    out = options["out"]
+    earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(
         options["runs"],
         options["store"],
@@ -50,56 +60,61 @@ def evaluate(**options: Any) -> None:
         run_config(options),
         options["allow_other_features"],
         lambda line: click.echo(line, err=True),
+        out,
+        options["allow_length_difference"],
     )
-    if options["out"] is not None:
+    if out is not None:
+        from .json_files import write_json
+        from .optional import usable
         from .pictures import draw_predictions
-        from .prediction_files import write_prediction
 
-        for name, rows in found.predictions.trials.items():
-            write_prediction(options["out"] / "predictions", name, found.predictions.columns, rows)
-        draw_predictions(
-            options["out"] / "plots",
-            found.store,
-            found.sources,
-            found.predictions.trials,
-            found.predictions.columns,
-            found.report,
-        )
-        _write_report(options["out"], found.report)
+        predictions = found.predictions
+        with result_folder(out, "evaluate", found.made) as folder:
+            found.write(folder / "predictions")
+            if usable("matplotlib.backends.backend_agg", "pictures"):
+                draw_predictions(
+                    folder / "plots",
+                    found.store,
+                    list(found.sources.values()),
+                    predictions.trials,
+                    predictions.columns,
+                    found.report,
+                    found.made,
+                )
+            write_json(folder / "report.json", _as_json(found))
+        _tell_replaced(out, earlier)
     if options["as_json"]:
-        click.echo(json.dumps(_as_json(found.report)))
+        click.echo(json.dumps(_as_json(found)))
     else:
         click.echo("\n".join(report_lines(found.report, _SCREEN_LINES)))
 
 
-def _write_report(folder: Path, report: Report) -> None:
-    from ..features_store.disk import replace_file
+def _as_json(found: Evaluation) -> dict[str, Any]:
+    by_trial = [asdict(trial) for trial in found.report.trials]
+    return {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
 
-    replace_file(folder / "report.json", (json.dumps(_as_json(report), indent=1) + "\n").encode())
 
-
-def _as_json(report: Report) -> dict[str, Any]:
-    return {**report.as_json(), "by_trial": [asdict(trial) for trial in report.trials]}
+def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
+    if earlier:
+        click.echo(f"note: the earlier results in {out} are replaced: {len(earlier)} files", err=True)
 
 
 @click.command()
 @result_options
-@click.option("--store", required=True, help="Feature store of the trials to predict.")
+@click.option("--store", type=STORE, required=True, help="Feature store of the trials to predict.")
 @click.option(
     "--out",
     type=FOLDER,
-    help="Folder for one file a trial (valence,arousal; a row a frame). [default: none]",
+    help="Folder for one file a trial (time_s,valence,arousal,valid; a row a frame). [default: none]",
 )
 @click.option(
     "--submission",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="Challenge file to write, in the rows and order of --sample. [default: none]",
 )
 @click.option(
     "--sample",
-    type=click.Path(path_type=Path, dir_okay=False),
-    metavar="FILE",
+    type=FILE,
     help="The organiser's sample submission. [default: none]",
 )
 @click.option(
@@ -108,18 +123,22 @@ def _as_json(report: Report) -> dict[str, Any]:
     help="Trim or pad trials by more than 2 rows to the sample's length. [default: refuse]",
 )
 @clean_errors()
+@torch_errors(LESS_MEMORY)
 def predict(**options: Any) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from .evaluate import predict_store
-    from .prediction_files import write_prediction
-    from .submission import write_submission
+    from .result_folder import earlier_files, result_folder
+    from .submission import check_out, write_submission
 
     out, submission, sample = options["out"], options["submission"], options["sample"]
     if (submission is None) != (sample is None):
         raise click.UsageError("--submission and --sample go together")
     if out is None and submission is None:
         raise click.UsageError("name --out, or --submission and --sample")
-    predictions = predict_store(
+    earlier = earlier_files(out, "predict") if out is not None else []
+    if submission is not None:
+        check_out(submission, sample)
+    found = predict_store(
         options["runs"],
         options["store"],
         options["smooth"],
@@ -127,17 +146,20 @@ def predict(**options: Any) -> None:
         options["allow_other_features"],
         lambda line: click.echo(line, err=True),
     )
+    predictions = found.predictions
     told: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
     if out is not None:
-        for name, rows in predictions.trials.items():
-            write_prediction(out, name, predictions.columns, rows)
-        click.echo(f"{len(predictions.trials)} trials to {out}", err=True)
+        with result_folder(out, "predict", found.made) as folder:
+            found.write(folder)
+        _tell_replaced(out, earlier)
+        click.echo(f"{counted(len(predictions.trials), 'trial')} to {out}", err=True)
     if submission is not None:
         if len(predictions.columns) != 2:
             raise click.ClickException(
                 f"a submission needs valence and arousal, the runs predict {predictions.columns[0]}"
             )
-        done = write_submission(submission, sample, predictions.trials, options["allow_length_difference"])
+        about = {**found.made, "sample": os.path.abspath(sample)}
+        done = write_submission(submission, sample, predictions.trials, options["allow_length_difference"], about)
         click.echo("\n".join([*done.lines(), f"submission to {submission}"]), err=True)
         told |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if options["as_json"]:

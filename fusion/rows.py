@@ -8,15 +8,14 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..features_store.store import FeatureStore
-from .sources import TrialSource
+from ..features_store.trial import Trial
 from .windows import Windows, row_index
 
 Span = tuple[int, int]
@@ -45,45 +44,50 @@ class ResidentRows:
 class StreamedRows:
     """Rows read from the store when they are asked for: for corpora larger than memory."""
 
-    def __init__(
-        self,
-        store: FeatureStore,
-        sources: Mapping[str, TrialSource],
-        spans: Mapping[str, Span],
-        modalities: Sequence[str],
-    ) -> None:
-        self._store = store
-        self._modalities = tuple(modalities)
-        self._sources = [sources[name] for name in spans]
+    def __init__(self, trials: Mapping[str, Trial], spans: Mapping[str, Span], widths: Mapping[str, int]) -> None:
+        self._trials = [trials[name] for name in spans]
         self._first = [first for first, _ in spans.values()]
-        self._open: dict[str, tuple[Any, ...]] = {}
+        self._widths = widths
 
     def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
-        """Rows [B, window, D] of each modality, on the CPU."""
+        """Rows [B, window, D] of each modality, on the CPU.
+
+        Raises StoreMismatch where rows are broken or missing, or a trial is no longer the one that was opened.
+        """
         spans = zip(windows.start.tolist(), windows.length.tolist(), strict=True)
         parts = [self._window(start, length, window) for start, length in spans]
         return tuple(torch.from_numpy(np.stack(modality)) for modality in zip(*parts, strict=True))
 
     def _window(self, start: int, length: int, window: int) -> list[NDArray[np.float32]]:
         at = bisect_right(self._first, start) - 1
-        begin = start - self._first[at]
-        return [_padded(array, begin, begin + length, window) for array in self._arrays(self._sources[at])]
-
-    def _arrays(self, source: TrialSource) -> tuple[Any, ...]:
-        if source.stored not in self._open:
-            trial = self._store[source.stored]
-            self._open[source.stored] = tuple(trial[name] for name in self._modalities)
-        return self._open[source.stored]
+        trial, begin = self._trials[at], start - self._first[at]
+        tables = [np.zeros((window, width), np.float32) for width in self._widths.values()]
+        with trial.unchanged():
+            for modality, table in zip(self._widths, tables, strict=True):
+                fill_rows(trial, modality, begin, table[:length])
+        return tables
 
 
-def _padded(array: Any, begin: int, end: int, window: int) -> NDArray[np.float32]:
-    """Rows [begin, end) of an array, its last one repeated where it is shorter, zeros up to `window`."""
-    out = np.zeros((window, array.shape[1]), np.float32)
-    stored = array.shape[0]
-    if stored:
+def fill_rows(trial: Trial, modality: str, begin: int, out: NDArray[np.float32]) -> NDArray[np.bool_]:
+    """Put a trial's rows from `begin` on into `out` [n, D], its last one repeated beyond its end.
+
+    Rows that are not finite become zeros; returns which, bool [n]. Raises StoreMismatch where rows are broken or
+    missing.
+    """
+    stored = trial.rows
+    if not stored:
+        out[:] = 0
+        return np.zeros(len(out), np.bool_)
+    first, stop = min(begin, stored - 1), min(begin + len(out), stored)
+    there = stop - first
+    if there == stored and trial[modality].dtype == out.dtype:
+        trial.read_into(modality, out[:stored])  # as fast as it goes
+    else:
         with np.errstate(over="ignore"):  # float64 numbers beyond float32 are not finite here
-            rows = np.asarray(array[min(begin, stored - 1) : min(end, stored)], np.float32)
-        rows = np.where(np.isfinite(rows).all(1, keepdims=True), rows, np.float32(0))
-        out[: len(rows)] = rows
-        out[len(rows) : end - begin] = rows[-1]
-    return out
+            out[:there] = trial.window(modality, first, stop)
+    out[there:] = out[there - 1]
+    broken = np.zeros(len(out), np.bool_)
+    if not np.isfinite(out).all():
+        broken[:] = ~np.isfinite(out).all(axis=1)
+        out[broken] = 0
+    return broken

@@ -7,6 +7,7 @@ Tested by tests/fusion/test_grid.py.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -17,15 +18,21 @@ import click
 
 from ..batch.loop import Listener, run_jobs
 from ..batch.stopping import Stop
+from ..batch.torch_errors import ComputeError, torch_errors
 from ..batch.where import Where, open_place
 from ..batch.work import Pulse
+from ..features_store.claims import ClaimLost
 from ..features_store.corpus import Corpus
+from ..features_store.disk import remove_tree
 from ..features_store.errors import one_line
 from ..features_store.leaving import leave_folder
 from ..features_store.owner import Owner
+from ..features_store.result_files import made
 from ..features_store.store import FeatureStore
-from .config import RunConfig, TrainConfig
-from .crossval import Planned, begin_run, do_run, still_to_do
+from .checkpoint import clear_results, unmark_finished
+from .config import LESS_MEMORY, RunConfig, TrainConfig
+from .crossval import Planned, begin_run, differing, do_run, refusal, still_to_do, without_features
+from .environment import environment
 from .experiment import Experiment, open_experiment
 from .in_hand import in_hand
 from .manifest import Manifest
@@ -34,6 +41,8 @@ from .pictures import draw_history, draw_predictions
 from .prediction_files import write_prediction
 from .progress import shown, silent
 from .report import report_lines
+from .sources import frame_times
+from .stitch import valid_by_trial
 from .train import Outcome, best_row
 from .watch import make_watcher
 
@@ -66,6 +75,7 @@ class TrainWork:
     """What is done for each run, in whatever process: it travels to every worker.
 
     `at`: the folder that paths are relative to, for the processes of a cluster; None in the call's own process.
+    `replace`: a folder that holds another run begins anew. `command`: the line that was typed.
     """
 
     store: str
@@ -78,7 +88,10 @@ class TrainWork:
     plots: bool
     tensorboard: bool
     alone: bool
+    allow_length_difference: bool = False
     at: Path | None = None
+    replace: bool = False
+    command: str = ""
 
     def name(self, job: Planned) -> str:
         """Fold and seed; of a lone run also how to go on with it, which a second call does not do by itself."""
@@ -102,6 +115,7 @@ class TrainWork:
                 self.run,
                 self.allow_other,
                 shown if self.at is None else silent,
+                self.allow_length_difference,
             )
             if self.at is None:
                 for line in experiment.lines():
@@ -113,11 +127,23 @@ class TrainWork:
         planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
         with alone_in_process(pulse), threads(self.run.threads), in_hand(planned.folder) as mine:
             try:
-                if not mine or not still_to_do([planned], resume=True):
+                if not mine:
                     return None
-                outcome = self._train(store, experiment, planned, pulse)
+                told = differing([planned], lambda folds: experiment.checked, self.run)
+                if self.allow_other:
+                    told = without_features(told)
+                if told and not self.replace:
+                    raise ValueError(refusal(told))
+                if told:
+                    clear_results(planned.folder)
+                if not still_to_do([planned], resume=True, anew=told):
+                    return None
+                with torch_errors(LESS_MEMORY):
+                    outcome = self._train(store, experiment, planned, pulse)
+            except ClaimLost as error:
+                return Failed(f"{error}; this call has stopped, and writes nothing more there")
             except ValueError as error:
-                return Failed(one_line(error), _wants_memory(error))
+                return Failed(one_line(error), isinstance(error, ComputeError) and error.may_pass)
         lines = () if self.at is None else tuple(experiment.lines())
         best = best_row(outcome.history)["epoch"]
         report = tuple(report_lines(outcome.report, 0))
@@ -125,7 +151,8 @@ class TrainWork:
 
     def _train(self, store: FeatureStore, experiment: Experiment, planned: Planned, pulse: Pulse) -> Outcome:
         """One run with its bar, pictures and predictions."""
-        described = begin_run(planned, experiment, self.run, self.allow_other)
+        made = environment(experiment.data, self.run, self.command)
+        described = begin_run(planned.folder, experiment.describe(planned.config, planned.fold), made)
         watcher = make_watcher(planned.name, planned.config.max_epochs, planned.folder, self.tensorboard, pulse=pulse)
         try:
             keep = partial(self._keep, store, experiment, planned)
@@ -136,12 +163,27 @@ class TrainWork:
     def _keep(self, store: FeatureStore, experiment: Experiment, planned: Planned, outcome: Outcome) -> None:
         """Predictions of the validation trials, and pictures."""
         outputs = planned.config.outputs
+        unmark_finished(planned.folder)  # which fails where another process has taken the folder over
+        for name in ("predictions", "plots"):  # of fewer epochs
+            remove_tree(planned.folder / name)
+        valid = valid_by_trial(experiment.data, outcome.predictions)
         for name, rows in outcome.predictions.items():
-            write_prediction(planned.folder / "predictions", name, outputs, rows)
+            time_s = frame_times(store, experiment.data.sources[name])
+            write_prediction(planned.folder / "predictions", name, outputs, rows, time_s, valid[name])
         if self.plots:
+            features = experiment.checked.features
+            about = made(
+                command=self.command,
+                runs=[os.path.abspath(planned.folder)],
+                store=features.store,
+                annotations=experiment.checked.annotations,
+                smoothing="none",
+                UNTRAINED=features.untrained,
+            )
             sources = [experiment.data.sources[name] for name in outcome.predictions]
-            draw_history(planned.folder, outcome.history)
-            draw_predictions(planned.folder / "plots", store, sources, outcome.predictions, outputs, outcome.report)
+            draw_history(planned.folder, outcome.history, about)
+            folder, predictions = planned.folder / "plots", outcome.predictions
+            draw_predictions(folder, store, sources, predictions, outputs, outcome.report, about)
 
 
 def do_runs(
@@ -179,12 +221,6 @@ def _to_travel(work: TrainWork, where: Where) -> TrainWork:
         work,
         store=work.store if "://" in work.store else str(at / work.store),
         corpus=replace(work.corpus, root=at / work.corpus.root, files=files),
-        run=replace(work.run, threads=work.run.threads or where.threads(), processes=where.workers),
+        run=replace(work.run, threads=work.run.threads or where.threads(), processes=where.processes()),
         at=at,
     )
-
-
-def _wants_memory(error: ValueError) -> bool:
-    """Whether it was for want of memory, which others may give back."""
-    cause = error.__cause__
-    return isinstance(cause, MemoryError) or (isinstance(cause, RuntimeError) and "allocate" in str(cause))

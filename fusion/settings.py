@@ -5,12 +5,12 @@ Tested by tests/fusion/test_settings.py.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
+from ..features_store.text import did_you_mean
 from ..features_store.types import JsonValue
 from .config import PRESETS, ModelSettings, TrainConfig
 
@@ -20,7 +20,7 @@ _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 def preset(name: str) -> TrainConfig:
     """Settings of a preset. Raises ValueError on a name that is none."""
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is none of {', '.join(PRESETS)}{_nearest(name, PRESETS)}")
+        raise ValueError(f"preset {name!r} is none of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
 
 
@@ -30,7 +30,7 @@ def with_settings(config: TrainConfig, told: Mapping[str, str]) -> TrainConfig:
     for key in told:
         if key not in own | model:
             raise ValueError(
-                f"there is no setting {key!r}{_nearest(key, own | model)}; there are {', '.join(own | model)}"
+                f"there is no setting {key!r}{did_you_mean(key, own | model)}; there are {', '.join(own | model)}"
             )
     values = {key: _read(key, text, (own | model)[key]) for key, text in told.items()}
     changed = replace(config.model, **{key: value for key, value in values.items() if key in model})
@@ -50,15 +50,26 @@ def from_json(found: Mapping[str, Any]) -> TrainConfig:
     own.pop("model", None)
     if not isinstance(model, dict) or set(own) - {"preset"} != set(_settings_of(base)):
         raise ValueError("its settings are those of another avfuse")
-    told = {key: _spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
+    told = {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
     return with_settings(base, told)
 
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
-    """What differs, as `key: one → other`."""
+    """What differs, as `key: <one> in the run, <other> now`."""
     first, second = ({**asdict(each), **asdict(each.model)} for each in (one, other))
     names = [name for name in first | second if name != "model"]
-    return [f"{n}: {first.get(n)} → {second.get(n)}" for n in names if first.get(n) != second.get(n)]
+    return [
+        f"{name}: {spelled(first.get(name))} in the run, {spelled(second.get(name))} now"
+        for name in names
+        if first.get(name) != second.get(name)
+    ]
+
+
+def spelled(value: Any) -> str:
+    """A value as it is written in `--set`; one that is not there is `none`."""
+    if isinstance(value, bool) or value is None:
+        return str(value).lower()
+    return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _settings_of(settings: TrainConfig | ModelSettings) -> dict[str, Any]:
@@ -98,16 +109,7 @@ def _told(kind: Any) -> str:
     return names.get(kind) or f"one of {', '.join(get_args(kind))}"
 
 
-def _spelled(value: Any) -> str:
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
-
-
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _plain(each) for key, each in value.items()}
     return list(value) if isinstance(value, tuple) else value
-
-
-def _nearest(name: str, known: Mapping[str, Any]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""

@@ -16,6 +16,8 @@ from typing import Literal, TypeVar, get_args
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
+
 Kind = Literal["none", "ma", "savgol"]
 Float = TypeVar("Float", np.float32, np.float64)
 
@@ -73,7 +75,10 @@ def smooth(values: NDArray[Float], smoothing: Smoothing) -> NDArray[Float]:
         return values
     width = values.shape[1]
     if len(smoothing.frames) not in (1, width):
-        raise ValueError(f"{smoothing} has {len(smoothing.frames)} windows, but the predictions have {width} column(s)")
+        raise ValueError(
+            f"{smoothing} has {counted(len(smoothing.frames), 'window')}, "
+            f"but the predictions have {counted(width, 'column')}"
+        )
     frames = smoothing.frames * (width // len(smoothing.frames))
     function = _moving_average if smoothing.kind == "ma" else _savgol
     columns = [function(values[:, i].astype(np.float64), window) for i, window in enumerate(frames)]

@@ -7,17 +7,24 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.clock import fit_time
 from ..features_store.corpus import Corpus, is_timed, labels_of
-from ..features_store.schema import TIME
+from ..features_store.label_text import TIMED_HEADER
+from ..features_store.schema import TIME, plain_name
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
+from ..features_store.timed_labels import read_timed
 from ..features_store.trial import Trial
+from .manifest import some
 
 TOLERATED_ROWS = 5
+TOLERATED_SHARE = 0.01
+LENGTH_FLAG = "--allow-length-difference"
 
 
 @dataclass(frozen=True)
@@ -41,46 +48,94 @@ class TrialSource:
 
 @dataclass(frozen=True)
 class Matched:
-    """Labelled trials whose features are there, and what is not: `notes` are lines for the user."""
+    """Labelled trials whose features are there, and what is not: `notes` are lines for the user.
+
+    `ambiguous`: labels whose name several trials of the store have, with those trials.
+    """
 
     trials: Mapping[str, TrialSource]
     without_features: tuple[str, ...]
     without_labels: tuple[str, ...]
     notes: tuple[str, ...]
+    ambiguous: Mapping[str, tuple[str, ...]]
 
 
-def match_trials(store: FeatureStore, corpus: Corpus, names: Iterable[str], modalities: Sequence[str]) -> Matched:
+def match_trials(
+    store: FeatureStore,
+    corpus: Corpus,
+    names: Iterable[str],
+    modalities: Sequence[str],
+    allow_length_difference: bool = False,
+) -> Matched:
     """The trials `names` of the corpus with features of every modality.
 
-    Raises ValueError on bad labels, and where two label files mean one trial of the store.
+    Raises ValueError on bad labels, where two label files mean one trial of the store and, unless
+    `allow_length_difference`, where label rows and frames differ by more than 5 and more than 1 %.
     """
     everything = store.trials()
     stored, several = _by_name(everything)
     trials: dict[str, TrialSource] = {}
     notes: list[str] = []
     missing: list[str] = []
+    ambiguous: dict[str, tuple[str, ...]] = {}
+    far: list[str] = []
     for name in names:
-        trial = store[stored[name]] if name in stored else None
-        lacking = sorted({TIME, *modalities} - set(trial or ())) if trial is None or trial.rows else ["row"]
-        if trial is None or lacking:
+        if name in several:
+            ambiguous[name] = tuple(several[name])
+            notes.append(f"{name}: the store has several of this name: {', '.join(several[name])}; it is left out")
+            continue
+        if name not in stored:
             missing.append(name)
-            notes += [f"{name}: the store has no {', '.join(lacking)}; it is left out"] if trial is not None else []
-            notes += [f"{name}: the store has several of this name: {', '.join(several.get(name, []))}"] * (
-                name in several
-            )
+            notes += _look_alike(name, everything)
+            continue
+        trial = store[stored[name]]
+        lacking = sorted({TIME, *modalities} - set(trial)) if trial.rows else ["row"]
+        if lacking:
+            missing.append(name)
+            notes.append(f"{name}: the store has no {', '.join(lacking)}; it is left out")
             continue
         trials[name] = _labelled(corpus, name, trial)
-        notes += _length_notes(trials[name], trial.rows)
+        if not trials[name].labelled.any():
+            notes.append(f"{name}: {_why_unlabelled(corpus, name, trial)}")
+        if told := _length_difference(trials[name], trial):
+            is_far = abs(trials[name].rows - _frames(trial)) > TOLERATED_SHARE * _frames(trial)
+            far += [told] if is_far else []
+            notes.append(told)
     _check_different(trials)
-    unlabelled = set(everything) - {stored[name] for name in corpus.files if name in stored}
-    return Matched(trials, tuple(missing), tuple(sorted(unlabelled)), tuple(notes))
+    if far and not allow_length_difference:
+        raise ValueError(
+            f"labels have a row a frame, but {len(far)} of {len(trials)} trials have not: {some(far)}; "
+            f"labels at a rate of their own need times ({TIMED_HEADER}); {LENGTH_FLAG} cuts features, or repeats the "
+            "last row"
+        )
+    known = {stored[name] for name in corpus.files if name in stored}
+    known.update(each for name in corpus.files for each in several.get(name, ()))
+    left = sorted(set(everything) - known)
+    return Matched(trials, tuple(missing), tuple(left), tuple(notes), ambiguous)
+
+
+def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
+    """The same trials by their names in the store: the one naming of all results."""
+    return {source.stored: replace(source, name=source.stored) for source in trials.values()}
+
+
+def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
+    """Times of a trial's T rows, s; those beyond the video go on at its mean step.
+
+    Raises ValueError where the trial, or its times, are not in the store.
+    """
+    try:
+        time_s = store[source.stored].time_s
+    except KeyError as error:  # removed since its rows were read, or without times
+        raise ValueError(error.args[0]) from error
+    return fit_time(time_s, source.rows)
 
 
 def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
     """Every trial of the store with these modalities, without labels; and the names of the others."""
     trials, others = {}, []
     for name, trial in store.items():
-        if set(modalities) <= set(trial):
+        if {TIME, *modalities} <= set(trial):
             rows = trial.rows
             trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
         else:
@@ -89,14 +144,45 @@ def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str
 
 
 def _labelled(corpus: Corpus, name: str, trial: Trial) -> TrialSource:
-    track = labels_of(corpus, name, trial.time_s if is_timed(corpus.files[name]) else None)
+    times = trial.time_s if is_timed(corpus.files[name]) else None
+    track = labels_of(corpus, name, times, ends_early=bool(trial.attributes.get("truncated")))
     return TrialSource(name, trial.name, track.values, track.valid)
 
 
-def _length_notes(source: TrialSource, stored_rows: int) -> list[str]:
-    if abs(source.rows - stored_rows) <= TOLERATED_ROWS:
-        return []
-    return [f"{source.name}: {source.rows} label rows but {stored_rows} rows of features"]
+def _frames(trial: Trial) -> int:
+    """Decoded frames of a trial: its rows are as many as the labels it was extracted with."""
+    frames = trial.attributes.get("frames_decoded")
+    return frames if isinstance(frames, int) and not isinstance(frames, bool) else trial.rows
+
+
+def _length_difference(source: TrialSource, trial: Trial) -> str:
+    """What to say of label rows that are not the trial's frames; empty where they are, or nearly."""
+    frames = _frames(trial)
+    if abs(source.rows - frames) > TOLERATED_ROWS:
+        early = ", where decoding ended early" if trial.attributes.get("truncated") else ""
+        what = "frames" if "frames_decoded" in trial.attributes else "rows of features"
+        return f"{source.name}: {counted(source.rows, 'label row')} but {frames} {what}{early}"
+    if abs(source.rows - trial.rows) > TOLERATED_ROWS:
+        return f"{source.name}: {counted(source.rows, 'label row')} but {counted(trial.rows, 'row')} of features"
+    return ""
+
+
+def _why_unlabelled(corpus: Corpus, name: str, trial: Trial) -> str:
+    path = corpus.files[name]
+    if not is_timed(path):
+        return "no frame has a label: every row is masked (-5)"
+    labels_s, frames_s = read_timed(path).time_s, trial.time_s
+    return (
+        f"its labels touch no frame (labels from {labels_s[0]:.6g} to {labels_s[-1]:.6g} s, frames from "
+        f"{frames_s[0]:.6g} to {frames_s[-1]:.6g} s)"
+    )
+
+
+def _look_alike(name: str, stored: Iterable[str]) -> list[str]:
+    """A note where the store has the name in other upper and lower case."""
+    wanted = name.casefold()
+    alike = [each for each in stored if wanted in (plain_name(each).casefold(), _last(plain_name(each)).casefold())]
+    return [f"{name}: the store has {some(alike)}, other upper and lower case; rename one of them"] if alike else []
 
 
 def _check_different(trials: Mapping[str, TrialSource]) -> None:
@@ -113,11 +199,21 @@ def _check_different(trials: Mapping[str, TrialSource]) -> None:
 def _by_name(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
     """{name a label file may have: name in the store}: whole, and the last part where only one has it.
 
-    Also {last part: the names that share it}.
+    Names are compared as `plain_name` has them; one that is the same to the letter goes first. Also {name: the
+    names of the store that share it}.
     """
+    whole: dict[str, list[str]] = defaultdict(list)
     short: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        short[name.rpartition("/")[2]].append(name)
-    alone = {last: found[0] for last, found in short.items() if len(found) == 1}
-    several = {last: found for last, found in short.items() if len(found) > 1 and last not in names}
-    return alone | {name: name for name in names}, several
+        plain = plain_name(name)
+        whole[plain].append(name)
+        short[_last(plain)].append(name)
+    found = {plain: [plain] if plain in each else each for plain, each in {**short, **whole}.items()}
+    return (
+        {plain: each[0] for plain, each in found.items() if len(each) == 1},
+        {plain: each for plain, each in found.items() if len(each) > 1},
+    )
+
+
+def _last(name: str) -> str:
+    return name.rpartition("/")[2]

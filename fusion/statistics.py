@@ -16,7 +16,10 @@ from numpy.typing import NDArray
 
 from .config import StatisticsKind
 
-_SMALLEST_STD = 1e-8
+# What varies by less than float32 has digits for cannot be standardised in it.
+_SMALLEST_STD = float(np.finfo(np.float32).tiny)
+# Sums of squares below this have lost digits in float32, or are 0 although something changes.
+_SMALLEST_SPREAD = 1e-30
 _BLOCK_ROWS = 128
 
 
@@ -55,7 +58,8 @@ def statistics_of(moments: Moments, kind: StatisticsKind) -> Statistics:
     """
     mean, variance = moments.mean, moments.spread / max(moments.count, 1)
     if kind == "scalar":
-        variance = np.full_like(variance, variance.mean() + mean.var())
+        apart = mean - mean[0]  # exactly 0 where all are alike: a rounding error is no change
+        variance = np.full_like(variance, variance.mean() + apart.var())
         mean = np.full_like(mean, mean.mean())
     std = np.sqrt(variance)
     return Statistics(mean, np.where(std > _SMALLEST_STD, std, 1.0))
@@ -77,9 +81,13 @@ def from_json(found: Mapping[str, Any]) -> dict[str, Statistics]:
 
 
 def _block_moments(block: NDArray[np.floating[Any]]) -> Moments:
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         found = _moments(block)
-    return found if np.isfinite(found.spread).all() else _moments(block.astype(np.float64))
+        exact = np.isfinite(found.spread).all()
+        tiny = np.flatnonzero(found.spread < _SMALLEST_SPREAD)
+        if tiny.size:  # few, or dimensions that never change
+            exact &= bool((block[:, tiny] == block[0, tiny]).all())
+    return found if exact else _moments(block.astype(np.float64))
 
 
 def _moments(block: NDArray[np.floating[Any]]) -> Moments:

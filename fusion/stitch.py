@@ -60,3 +60,9 @@ def by_trial(data: Dataset, trials: Iterable[str], rows: NDArray[np.float32]) ->
     """Each trial's rows [T, C] of a table's."""
     spans = ((name, *data.spans[name]) for name in trials)
     return {name: rows[first : first + count] for name, first, count in spans}
+
+
+def valid_by_trial(data: Dataset, trials: Iterable[str]) -> dict[str, NDArray[np.bool_]]:
+    """Of each trial which rows [T] have a feature that was computed from real media."""
+    real = torch.stack(data.valid).any(0).cpu().numpy()
+    return {name: real[first : first + count] for name, first, count in ((name, *data.spans[name]) for name in trials)}

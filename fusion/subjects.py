@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal
 
 from ..features_store.corpus import SUBJECTS_HEADER
+from ..features_store.schema import plain_name
 from .manifest import Grouping, some
 
 GroupChoice = Literal["auto", "subject", "none"]
@@ -69,7 +70,7 @@ def read_groups(path: Path) -> dict[str, str]:
     for line, cells in _csv_rows(path):
         if len(cells) != 2 or not all(cells):
             raise ValueError(f"{path}:{line}: a row is {SUBJECTS_HEADER!r}, got {','.join(cells)!r:.60}")
-        trial, subject = cells
+        trial, subject = plain_name(cells[0]), cells[1]
         if trial in groups:
             raise ValueError(f"{path}:{line}: the trial {trial!r} is named twice")
         groups[trial] = subject

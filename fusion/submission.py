@@ -19,11 +19,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.disk import replace_file
+from ..features_store.result_files import check_file, made, write_with_side_car
+from ..features_store.schema import plain_name
+from ..features_store.text import counted
 from .prediction_files import DECIMALS, writable
+from .sources import LENGTH_FLAG
 
 HEADER = "image_location,valence,arousal"
-LENGTH_FLAG = "--allow-length-difference"
 # Container and decoder differ by a frame or two on many videos (references 7, #31); more is another video.
 TOLERATED_ROWS = 2
 _HEADERS = ("image_location", HEADER)
@@ -52,7 +54,7 @@ class SubmissionReport:
 
     def lines(self) -> list[str]:
         """The report as text."""
-        lines = [f"{self.rows} rows of {self.trials} trials"]
+        lines = [f"{counted(self.rows, 'row')} of {counted(self.trials, 'trial')}"]
         if self.padded:
             lines.append(f"last row repeated: {_some(self.padded.items(), lambda item: f'{item[0]} (+{item[1]})')}")
         if self.trimmed:
@@ -62,10 +64,21 @@ class SubmissionReport:
         return lines
 
 
+def check_out(out: Path, sample: Path) -> None:
+    """Raise ValueError where `out` is the sample, or another file that avfuse has not written."""
+    if out.exists() and out.samefile(sample):
+        raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
+    check_file(out)
+
+
 def write_submission(
-    out: Path, sample: Path, predictions: Mapping[str, NDArray[Any]], allow_length_difference: bool = False
+    out: Path,
+    sample: Path,
+    predictions: Mapping[str, NDArray[Any]],
+    allow_length_difference: bool = False,
+    about: Mapping[str, Any] | None = None,
 ) -> SubmissionReport:
-    """Write the challenge's file `out` whole, for the rows of the file `sample`.
+    """Write the challenge's file `out` whole, for the rows of the file `sample`; how it was made stands beside it.
 
     `predictions` {trial: [T, 2]} (valence, arousal); each is asked for once. A trial of the sample is the
     prediction of its name, else the only one whose last path part it is. Its length is its largest image number:
@@ -73,15 +86,13 @@ def write_submission(
     Raises ValueError on a sample that cannot be read (with file and line), a trial without a prediction or with
     several, another length, or a value that is no number; nothing is written then.
     """
-    if out.exists() and out.samefile(sample):
-        raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
+    check_out(out, sample)
     blocks = read_sample(sample)
     lengths = _lengths(blocks)
     names = match_trials(lengths, predictions)
     values = {trial: writable(trial, predictions[name], 2) for trial, name in names.items()}
     _check_lengths(values, lengths, allow_length_difference)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    replace_file(out, b"".join(_content(blocks, values)))
+    write_with_side_car(out, b"".join(_content(blocks, values)), about or made())
     surplus = {trial: len(rows) - lengths[trial] for trial, rows in values.items()}
     return SubmissionReport(
         rows=sum(len(block.locations) for block in blocks),
@@ -113,16 +124,21 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
     Raises ValueError where one has none, or several.
     """
     exact = set(predictions)
+    alike: dict[str, list[str]] = {}
     by_last: dict[str, list[str]] = {}
     for name in sorted(exact):
-        by_last.setdefault(name.rpartition("/")[2], []).append(name)
-    found = {trial: [trial] if trial in exact else by_last.get(trial, []) for trial in wanted}
+        alike.setdefault(plain_name(name), []).append(name)
+        by_last.setdefault(plain_name(name).rpartition("/")[2], []).append(name)
+    plain = {trial: plain_name(trial) for trial in wanted}
+    found = {
+        trial: [trial] if trial in exact else alike.get(name) or by_last.get(name, []) for trial, name in plain.items()
+    }
     missing = [trial for trial, names in found.items() if not names]
     if missing:
         raise ValueError(f"{len(missing)} of the sample's {len(found)} trials have no prediction: {_some(missing)}")
     for trial, names in found.items():
         if len(names) > 1:
-            raise ValueError(f"the sample's trial {trial} fits {len(names)} predictions: {_some(names)}")
+            raise ValueError(f"the sample's trial {trial} fits {counted(len(names), 'prediction')}: {_some(names)}")
     return {trial: names[0] for trial, names in found.items()}
 
 
@@ -160,13 +176,18 @@ def _lengths(blocks: Iterable[Block]) -> dict[str, int]:
 
 
 def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[str, int], allowed: bool) -> None:
-    told = {trial: f"{trial} ({len(rows)} rows, {lengths[trial]} in the sample)" for trial, rows in values.items()}
+    told = {
+        trial: f"{trial} ({counted(len(rows), 'row')}, {lengths[trial]} in the sample)"
+        for trial, rows in values.items()
+    }
     empty = [told[trial] for trial, rows in values.items() if not len(rows)]
     if empty:
         raise ValueError(f"predictions without a row to repeat: {_some(empty)}")
     far = [told[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
     if far and not allowed:
-        reason = f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {len(values)} trials: {_some(far)}"
+        reason = (
+            f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {_some(far)}"
+        )
         raise ValueError(f"prediction and sample are {reason}; {LENGTH_FLAG} trims, or repeats the last row")
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from . import checkpoint
 from .batches import Batches
 from .config import RunConfig, TrainConfig
@@ -22,6 +23,7 @@ from .data import Dataset
 from .description import Description
 from .devices import deterministic
 from .learner import learn, make_learner, restore, state_of
+from .manifest import Fold
 from .report import Report, report
 from .stitch import by_trial, predict
 
@@ -55,14 +57,14 @@ class Outcome:
 def train(described: Description, data: Dataset, run: RunConfig, folder: Path, watcher: Watcher) -> Outcome:
     """Train one run in its folder, on from its last saved epoch if there is one.
 
-    Raises ValueError where the loss is no number, or a side of the fold has no labelled frame; OSError where the
-    state cannot be saved. The last saved epoch is safe in any case.
+    Raises ValueError where the loss is no number, or a side of the fold has too few labelled frames; OSError where
+    the state cannot be saved. The last saved epoch is safe in any case.
     """
     config, fold = described.config, described.fold
     batches = Batches(data, described.statistics, config)
-    windows = batches.useful(data.windows(fold.train, config), f"training side of fold {fold.number}")
+    windows = batches.to_train_on(data.windows(fold.train, config), f"training side of fold {fold.number}")
     held_out = data.windows(fold.validation, config)
-    batches.useful(held_out, f"validation side of fold {fold.number}")
+    _check_scorable(data, fold)
     learner = make_learner(config, run, data.widths, data.labels.device)
     history: History = []
     best = learner.weights()
@@ -96,6 +98,16 @@ def train(described: Description, data: Dataset, run: RunConfig, folder: Path, w
     return Outcome(scored, predictions, history, reason)
 
 
+def _check_scorable(data: Dataset, fold: Fold) -> None:
+    """Raise ValueError where the held-out trials have no CCC: every labelled row counts, whatever its features are."""
+    labelled = sum(int(data.sources[name].labelled.sum()) for name in fold.validation)
+    side = f"the validation side of fold {fold.number}"
+    if not labelled:
+        raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
+    if labelled == 1:
+        raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
+
+
 def why_stop(config: TrainConfig, history: History) -> str:
     """Why no further epoch is due; empty where one is."""
     if not history:
@@ -103,7 +115,7 @@ def why_stop(config: TrainConfig, history: History) -> str:
     idle = len(history) - best_row(history)["epoch"]
     if idle >= config.early_stop:
         return f"no better P in {idle} epochs"
-    return f"all {len(history)} epochs done" if len(history) >= config.max_epochs else ""
+    return f"all {counted(len(history), 'epoch')} done" if len(history) >= config.max_epochs else ""
 
 
 def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
+from ..features_store.disk import check_fence
+from .optional import usable
 from .progress import LINE_EVERY_S
 from .tables import number
 
@@ -65,16 +67,21 @@ class Bar:
 
     def __init__(self, name: str, epochs: int, stream: TextIO) -> None:
         self._name, self._epochs = name, epochs
-        self._bar: tqdm[NoReturn] = tqdm(unit="batch", file=stream, dynamic_ncols=True, leave=False)
+        shape: dict[str, Any] = {"unit": "batch", "dynamic_ncols": True, "leave": False, "smoothing": 0}
+        self._bar: tqdm[NoReturn] = tqdm(desc=f"{name}: starting", bar_format="{desc}", file=stream, **shape)
         self._told = ""
         self._loss_s = 0.0
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
         """Move the bar; the loss is asked for twice a second, since that waits for the device."""
         if step == 0:
+            self._bar.bar_format = None
             self._bar.reset(total=steps)
+            # The clock starts here, at the end of the first batch, which therefore does not count for the rate.
+            self._bar.initial = self._bar.n = 1
             self._bar.set_description(f"{self._name} epoch {epoch}/{self._epochs}")
-        self._bar.update()
+        else:
+            self._bar.update()
         if time.monotonic() - self._loss_s > LOSS_EVERY_S:
             self._loss_s = time.monotonic()
             self._bar.set_postfix_str(f"loss {loss():.3f}{self._told}")
@@ -142,6 +149,7 @@ class TensorBoard:
     """Events below the run's folder."""
 
     def __init__(self, folder: Path) -> None:
+        check_fence()
         self._writer = open_writer(folder)
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
@@ -149,6 +157,7 @@ class TensorBoard:
 
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Write the epoch's numbers."""
+        check_fence()
         for name in _SCALARS:
             if row[name] is not None:
                 self._writer.add_scalar(name, row[name], row["epoch"])
@@ -160,14 +169,16 @@ class TensorBoard:
 
 
 def wants_tensorboard(told: bool | None) -> bool:
-    """Whether to write events: as told, else where tensorboard is installed."""
-    return importlib.util.find_spec("tensorboard") is not None if told is None else told
+    """Whether to write events: as told, else where tensorboard works. Raises ValueError where it was asked for."""
+    if told is not False and importlib.util.find_spec("tensorboard") is None:
+        if told:
+            raise ValueError("TensorBoard is missing: pip install 'avfuse[tensorboard]', or --no-tensorboard")
+        return False
+    return usable("torch.utils.tensorboard.writer", "TensorBoard's events", told)
 
 
 def open_writer(folder: Path) -> SummaryWriter:
-    """A writer of TensorBoard events. Raises ValueError where tensorboard is not installed."""
-    try:
-        from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra, and slow to load
-    except ImportError as error:
-        raise ValueError("TensorBoard is missing: pip install 'avfuse[tensorboard]', or --no-tensorboard") from error
+    """A writer of TensorBoard events."""
+    from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra, and slow to load
+
     return SummaryWriter(str(folder))

@@ -5,22 +5,22 @@ Tested by tests/pipeline/test_run.py.
 
 from __future__ import annotations
 
-import sys
 import time
 
+from ..batch.torch_errors import compute_error
 from ..batch.work import Pulse
 from ..features_store.errors import flat, one_line
 from ..features_store.files import LocalFiles
 from ..features_store.store import FeatureStore
 from ..features_store.trouble import is_stores_fault
-from .config import RunConfig
+from .config import LESS_MEMORY, RunConfig
 from .extract import extract_video
 from .jobs import Failure, Job, Receipt, Stage
 from .media import MediaError
 from .toolbox import Toolbox
 
 # What an odd file can provoke in ffprobe's answer, in NumPy or in a network: it costs that video only.
-_VIDEO_ERRORS = (ValueError, LookupError, ArithmeticError, RuntimeError, MemoryError)
+_VIDEO_ERRORS = (ValueError, LookupError, ArithmeticError)
 # What a disk that is away for a moment makes ffmpeg say.
 _PASSING_WORDS = ("Input/output error", "Stale file handle", "Connection timed out", "Cannot allocate memory")
 
@@ -61,11 +61,12 @@ def attempt(job: Job, store: FeatureStore, tools: Toolbox, run: RunConfig, pulse
         return _failure(job, "timeout", str(error), may_pass=True)
     except MediaError as error:
         return _media_failure(job, error, pulse.where)
+    except (RuntimeError, MemoryError) as error:
+        told = compute_error(error, LESS_MEMORY)
+        stage = "embed" if type(error).__module__.startswith("torch") else "extract"
+        return _failure(job, stage, str(told), told.may_pass)
     except _VIDEO_ERRORS as error:
-        if _is_gpu_full(error):
-            return _failure(job, "embed", f"out of GPU memory; try a smaller --batch-size ({error})", may_pass=True)
-        may_pass = isinstance(error, MemoryError)
-        return _failure(job, "extract", f"{type(error).__name__}: {one_line(error)}", may_pass)
+        return _failure(job, "extract", f"{type(error).__name__}: {one_line(error)}")
     except OSError as error:
         # With these every further video would fail the same way: the run stops instead, and loses nothing.
         if is_stores_fault(error, store.files.root if isinstance(store.files, LocalFiles) else None):
@@ -78,11 +79,6 @@ def _media_failure(job: Job, error: MediaError, where: str | None) -> Failure:
     words = f"{job.video} {error.words} (by the worker on {where})" if unread and where else error.words
     may_pass = error.may_pass or unread or any(word in error.words for word in _PASSING_WORDS)
     return _failure(job, error.stage, words, may_pass=may_pass)
-
-
-def _is_gpu_full(error: Exception) -> bool:
-    torch = sys.modules.get("torch")  # what was not loaded has raised nothing
-    return torch is not None and isinstance(error, torch.OutOfMemoryError)
 
 
 def _failure(job: Job, stage: str, reason: str, may_pass: bool = False) -> Failure:

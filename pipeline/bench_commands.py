@@ -10,15 +10,25 @@ from typing import get_args
 
 import click
 
+from ..batch.torch_errors import torch_errors
 from ..features_store.errors import clean_errors
-from .config import ExtractConfig, Precision, RunConfig
+from ..features_store.options import FILE, Number
+from ..features_store.text import counted
+from .config import LESS_MEMORY, ExtractConfig, Precision, RunConfig
 from .video_info import MediaError
 
 
 @click.command()
-@click.argument("video", type=click.Path(path_type=Path, dir_okay=False))
-@click.option("--seconds", default=30.0, show_default=True, help="Measure on the first so many s of the video.")
-@click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
+@click.argument("video", type=FILE)
+@click.option(
+    "--seconds",
+    type=Number(min=0, min_open=True),
+    metavar="S",
+    default=30.0,
+    show_default=True,
+    help="Measure on the first so many s of the video.",
+)
+@click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option(
     "--precision",
     type=click.Choice(get_args(Precision)),
@@ -29,6 +39,7 @@ from .video_info import MediaError
 @click.option(
     "--batch-size",
     type=click.IntRange(min=1),
+    metavar="N",
     default=RunConfig.batch_size,
     show_default=True,
     help="Faces or patches a network sees at once.",
@@ -43,6 +54,7 @@ from .video_info import MediaError
 )
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable figures on stdout. [default: off]")
 @clean_errors(MediaError)
+@torch_errors(LESS_MEMORY)
 def bench(
     video: Path, seconds: float, device: str, precision: Precision, batch_size: int, detect_every: int, as_json: bool
 ) -> None:
@@ -64,6 +76,6 @@ def bench(
     if as_json:
         click.echo(json.dumps({**asdict(speeds), "bound": speeds.bound, "limited_by": speeds.limit.stage}))
         return
-    click.echo(f"{video}: {speeds.frames} frames, {precision}")
+    click.echo(f"{video}: {counted(speeds.frames, 'frame')}, {precision}")
     for line in speed_lines(speeds):
         click.echo(line)

@@ -86,6 +86,14 @@ def decoders() -> frozenset[str]:
     return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
 
 
+@functools.cache
+def decodable_codecs() -> frozenset[str]:
+    """Codecs that this ffmpeg has a decoder for, such as `av1`. Raises MediaError without ffmpeg."""
+    said = ask(["ffmpeg", "-hide_banner", "-codecs"], "ffmpeg").partition("-------")[2]
+    rows = (line.split() for line in said.splitlines())
+    return frozenset(row[1] for row in rows if len(row) > 1 and row[0].startswith("D"))
+
+
 def _heard(process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
     """All that it prints, as far as it is wanted, and the last of its complaints."""
     if process.stdout is None or process.stderr is None:

@@ -10,13 +10,15 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..batch.stopping import Stop, listening
+from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
 from ..features_store.errors import clean_errors
-from ..features_store.options import FOLDER
-from .config import ExtractConfig, RunConfig
+from ..features_store.options import FOLDER, GroupedCommand, chosen_trials
+from ..features_store.text import counted, untrained_line
+from .config import LESS_MEMORY, ExtractConfig, RunConfig
 from .media import MediaError
-from .options import extract_options
+from .options import GROUPS, extract_options
 from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
@@ -25,9 +27,10 @@ if TYPE_CHECKING:
     from .summary import Summary
 
 
-@click.command()
+@click.command(cls=GroupedCommand, groups=GROUPS)
 @extract_options
 @clean_errors(MediaError, WeightsMissing, WorkerUnfit)
+@torch_errors(LESS_MEMORY)
 def extract(**options: Any) -> None:
     """Every video below a folder, to features in a store: one row a video frame, with masks for what is not real.
 
@@ -44,26 +47,55 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
     from . import plan as planning
     from .discover import find_sources
     from .provenance import identity
-    from .weights import resolve, weight_names
 
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config, run = _configs(options)
     sources = find_sources(options["videos"], options["annotations"], options["aligned"])
-    weights = resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+    weights = _weights(config, options)
+    fingerprint = identity(config, weights) if weights is not None else None
     place = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
-    selection = planning.Selection(options["shard"], options["overwrite"], options["retry_failed"], options["limit"])
+    selection = planning.Selection(
+        chosen_trials(options["trials"], options["trials_from"]),
+        options["shard"],
+        options["overwrite"],
+        options["retry_failed"],
+        options["limit"],
+    )
+    store = _look_into(place)  # a run that is refused makes none
+    plan = planning.make_plan(sources, config, store, fingerprint, selection, weights or {})
+    _tell_plan(plan, weights or {})
+    if plan.replaced:
+        _tell_replacing(planning.replacing_line(plan.replaced), place, options["replace"])
     if options["dry_run"]:
-        plan = planning.make_plan(sources, config, _look_into(place), identity(config, weights), selection)
-        _tell_plan(plan, weights)
         _tell_dry_run(plan, options["as_json"])
         return 0
     store = _open_store(place)
-    plan = planning.make_plan(sources, config, store, identity(config, weights), selection)
-    _tell_plan(plan, weights)
-    summary = _run(plan, store, config, run, weights, where, stop, options)
+    summary = _run(plan, store, config, run, weights or {}, where, stop, options)
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
     return _tell_end(summary, store)
+
+
+def _weights(config: ExtractConfig, options: dict[str, Any]) -> dict[str, WeightSource] | None:
+    """The weights; None where there are none, which a dry run does not need."""
+    from .weights import resolve, weight_names
+
+    try:
+        return resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+    except WeightsMissing as error:
+        if not options["dry_run"]:
+            raise
+        click.echo(f"note: the run itself needs weights: {error}", err=True)
+        return None
+
+
+def _tell_replacing(line: str, place: str, asked_for: bool) -> None:
+    """Raises click.ClickException where nobody has asked for it."""
+    if not asked_for:
+        raise click.ClickException(
+            f"{place}: {line}. --replace makes them anew; or give the former settings, or --store"
+        )
+    click.echo(f"note: {line}", err=True)
 
 
 def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
@@ -76,6 +108,8 @@ def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
         vggish_output=options["vggish_output"],
         precision=options["precision"],
         aligned=options["aligned"] is not None,
+        video_stream=options["video_stream"],
+        audio_stream=options["audio_stream"],
     )
     return config, RunConfig(
         device=options["device"],
@@ -107,18 +141,15 @@ def _look_into(where: str) -> FeatureStore | None:
 def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
     """What a user should know before the run, on stderr."""
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
-    if untrained:
-        click.echo(
-            f"UNTRAINED: {', '.join(untrained)} come from random networks: for tests and demos only.",
-            err=True,
-        )
+    if line := untrained_line(untrained):
+        click.echo(line, err=True)
     for feature, source in weights.items():
         if source.same_as:
             click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(
-        f"{len(plan.jobs)} videos to do, {len(plan.done)} done before, "
+        f"{counted(len(plan.jobs), 'video')} to do, {len(plan.done)} done before, "
         f"{len(plan.failures) + len(plan.failed_before)} failed",
         err=True,
     )
@@ -152,8 +183,11 @@ def _run(
         from .progress import make_reporter
         from .run import ExtractWork, run_plan
 
-        work = ExtractWork(store.path, config, run, weights, plan.overwrite, plan.failures_known)
-        run_plan(plan, work, where, options["retries"], stop, make_reporter(options["verbose"]), summary)
+        work = ExtractWork(
+            store.path, config, run, weights, plan.overwrite, plan.failures_known, replace=options["replace"]
+        )
+        reporter = make_reporter(options["verbose"], counts="picture" if config.visual else "sound")
+        run_plan(plan, work, where, options["retries"], stop, reporter, summary)
         stop.raise_if_set()
     return summary
 
@@ -166,7 +200,7 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
         click.echo("videos that failed before were left alone; --retry-failed tries them again", err=True)
     if summary.elsewhere:
         click.echo(
-            f"{len(summary.elsewhere)} trials were left to another run, which has them in hand or done", err=True
+            f"{counted(len(summary.elsewhere), 'trial')} left to another run, which is doing or has done them", err=True
         )
     click.echo(
         f"{len(summary.receipts)} extracted, {summary.done_before} done before, {summary.failed} failed, "
@@ -181,12 +215,13 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
 @click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
 @clean_errors(MediaError)
 def doctor(store: Path, as_json: bool) -> None:
-    """What works on this machine, and the mend for what does not. Exit code 1 when something needed is missing."""
+    """What works on this machine, and how to fix what does not. Exit code 1 when extract cannot start."""
     from dataclasses import asdict
 
-    from .doctor import examine
+    from .doctor import examine, summed_up
 
     findings = list(examine(store))
+    can_start = all(finding.ok or not finding.needed for finding in findings)
     if as_json:
         click.echo(json.dumps([asdict(finding) for finding in findings]))
     else:
@@ -194,4 +229,5 @@ def doctor(store: Path, as_json: bool) -> None:
         for finding in findings:
             mend = "" if finding.ok else f" -> {finding.mend}"
             click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
-    sys.exit(int(any(not finding.ok and finding.needed for finding in findings)))
+        click.echo(summed_up(findings), err=not can_start)
+    sys.exit(int(not can_start))

@@ -6,7 +6,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 from ..features_store.clock import AudioAlign, MissingFace
 
@@ -24,8 +24,11 @@ DEFAULT_FEATURES = NETWORK_FEATURES
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
 
+# What takes less memory.
+LESS_MEMORY = "a smaller --batch-size"
+
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
-ALGORITHM = 2
+ALGORITHM = 3
 
 
 @dataclass(frozen=True)
@@ -33,6 +36,7 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: all of them.
+    `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video.
     """
 
     features: tuple[str, ...] = DEFAULT_FEATURES
@@ -43,6 +47,8 @@ class ExtractConfig:
     vggish_output: VggishOutput = "raw"
     precision: Precision = "fp32"
     aligned: bool = False
+    video_stream: int | None = None
+    audio_stream: int | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in FEATURES]
@@ -59,6 +65,9 @@ class ExtractConfig:
                 raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
         if self.detect_every < 1:
             raise ValueError(f"frames are searched whole every 1 or more, got {self.detect_every}")
+        for number in (self.video_stream, self.audio_stream):
+            if number is not None and number < 0:
+                raise ValueError(f"streams are numbered from 0 on, got {number}")
 
     @property
     def visual(self) -> tuple[str, ...]:
@@ -88,21 +97,32 @@ class RunConfig:
     timeout_floor_s: float = 120.0
 
 
-def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
-    """Hash of the settings and of the weights (`{feature: sha256, or the recipe of untrained ones}`).
+def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the settings (`asdict` of an ExtractConfig, or what a store says of them) that the features use.
 
-    The order of the features, and settings that none of them uses, do not count.
+    The order of the features does not count.
     """
-    settings = {**asdict(config), "features": sorted(config.features)}
+    features = set(settings["features"])
+    visual = bool(features & set(VISUAL_FEATURES))
     unused = {
-        "face": not config.visual,
-        "detect_every": not config.visual or config.aligned,
-        "missing_face": not config.visual,
-        "aligned": not config.visual,
-        "audio_align": set(config.features) == set(config.visual),
-        "vggish_output": "vggish" not in config.features,
-        "precision": not config.networks,
+        "face": not visual,
+        "detect_every": not visual or settings.get("aligned", False),
+        "missing_face": not visual,
+        "aligned": not visual,
+        "audio_align": features <= set(VISUAL_FEATURES),
+        "vggish_output": "vggish" not in features,
+        "precision": not features & set(NETWORK_FEATURES),
     }
     used = {name: value for name, value in settings.items() if not unused.get(name, False)}
-    identity = {"algorithm": ALGORITHM, "settings": used, "weights": dict(weight_ids)}
+    return {**used, "features": sorted(features)}
+
+
+def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
+    """Hash of the settings that are used and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
+    return fingerprint_of(asdict(config), weight_ids)
+
+
+def fingerprint_of(settings: Mapping[str, Any], weight_ids: Mapping[str, str]) -> str:
+    """The same of settings by name, as a store has them."""
+    identity = {"algorithm": ALGORITHM, "settings": used_settings(settings), "weights": dict(weight_ids)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

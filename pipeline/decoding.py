@@ -80,6 +80,16 @@ class Decoding:
         killed = (f"ffmpeg ended with {code}",) if code else ()
         return code != 0 or self._log.ended_in_damage(), (*killed, *self._log.damage())
 
+    def shapes(self) -> list[tuple[int, int, float]]:
+        """Width, height and pixels' aspect of the frames so far: each that occurred, in order."""
+        with self._log.changed:
+            return list(self._log.shapes)
+
+    def channels_power(self) -> float:
+        """Mean square of the sound's samples over all channels, before they became one; 0: unknown."""
+        with self._log.changed:
+            return self._log.channels_energy / max(1.0, self._log.channels_samples)
+
     def kill(self) -> None:
         """Stop ffmpeg; its pipes then come to their end."""
         if self._process.poll() is None:

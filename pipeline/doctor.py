@@ -5,13 +5,26 @@ from __future__ import annotations
 import os
 import platform
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from ..batch.torch_errors import compute_error
+from ..features_store.errors import one_line
 from . import media
+from .config import LESS_MEMORY, ExtractConfig
 from .registry import REGISTRY
-from .weights import cache_folder, cached_path
+from .weights import (
+    WeightsInvalid,
+    WeightsMissing,
+    is_damaged,
+    load_network,
+    local_path,
+    resolve,
+    weight_folders,
+    weight_names,
+)
 
 _DECODERS = (
     "h264",
@@ -29,6 +42,15 @@ _DECODERS = (
     "vorbis",
 )
 _LOW_DISK_BYTES = 10 << 30
+# extra → (its module, what it is for)
+_EXTRAS = {
+    "onnx": ("onnx", "weights in .onnx files"),
+    "parquet": ("pyarrow", "export to parquet"),
+    "tensorboard": ("tensorboard", "training curves in TensorBoard"),
+    "xarray": ("xarray", "a store as xarray datasets"),
+    "jobqueue": ("dask_jobqueue", "--jobqueue: workers as jobs of SLURM, PBS, SGE"),
+    "demo": ("skimage", "synth and demo"),
+}
 
 
 @dataclass(frozen=True)
@@ -53,6 +75,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield from _ffmpeg()
     yield from _torch()
     yield from _weights()
+    yield from _extras()
     yield from _disk(folder)
 
 
@@ -78,18 +101,66 @@ def _torch() -> Iterator[Finding]:
 
     yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
     if torch.cuda.is_available():
-        names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
-        yield Finding("cuda", True, names)
+        try:
+            names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+        except RuntimeError as error:  # held by another job, or a driver that does not fit
+            yield Finding("cuda", False, str(compute_error(error, LESS_MEMORY)), "until then the CPU does")
+        else:
+            yield Finding("cuda", True, names)
     else:
         reason = "no CUDA in this torch" if torch.version.cuda is None else "torch sees no GPU"
         yield Finding("cuda", False, reason, "runs on the CPU; for a GPU install its driver (see nvidia-smi)")
 
 
 def _weights() -> Iterator[Finding]:
+    """Every published file: where it lies, or how to get it; then whether a plain `extract` can read what it needs."""
+    told = os.environ.get("AVFUSE_WEIGHTS")
+    try:
+        places = " or ".join(map(str, weight_folders())) or "any folder: set HOME, or AVFUSE_WEIGHTS"
+    except ValueError as error:
+        yield Finding("AVFUSE_WEIGHTS", False, str(error), "name a folder that is there, or unset it", needed=True)
+        return
+    if told:
+        yield Finding("AVFUSE_WEIGHTS", True, told)
     for file in REGISTRY.values():
-        path = cached_path(file)
-        mend = f"avfuse weights fetch {file.name}" if file.url else "by hand: see avfuse weights list"
-        yield Finding(f"weights {file.name}", path is not None, str(path or f"not in {cache_folder()}"), mend)
+        path, fetch = (
+            local_path(file),
+            f"avfuse weights fetch {file.name}" if file.url else "by hand: see avfuse weights list",
+        )
+        if path is not None and is_damaged(path, file):
+            yield Finding(f"weights {file.name}", False, f"{path} is damaged, or another file", f"remove it; {fetch}")
+        else:
+            yield Finding(f"weights {file.name}", path is not None, str(path or f"not in {places}"), fetch)
+    wanting = list(dict.fromkeys(filter(None, map(_wanting, weight_names(ExtractConfig())))))
+    fix = "avfuse weights fetch, --weights or AVFUSE_WEIGHTS; --untrained 0 tries things out without"
+    yield Finding("usual features", not wanting, "; ".join(wanting) or "have their weights", fix, needed=True)
+
+
+def _wanting(feature: str) -> str | None:
+    """What keeps a feature from its network; None where it can be read."""
+    try:
+        load_network(resolve([feature], {}, None)[feature])
+    except WeightsMissing:
+        return f"no weights for {feature}"
+    except (WeightsInvalid, OSError) as error:
+        return one_line(error)
+    return None
+
+
+def _extras() -> Iterator[Finding]:
+    for extra, (module, use) in _EXTRAS.items():
+        there = find_spec(module) is not None
+        yield Finding(f"extra {extra}", there, use if there else f"not installed; {use}", _pip(extra))
+
+
+def _pip(extra: str) -> str:
+    return f"pip install 'avfuse[{extra}]'"
+
+
+def summed_up(findings: Sequence[Finding]) -> str:
+    """One line: `extract cannot start: …` with everything that is missing, or that nothing is."""
+    missing = [f"{each.what}: {each.found}" for each in findings if not each.ok and each.needed]
+    return f"extract cannot start: {'; '.join(missing)}" if missing else "everything extract needs is here"
 
 
 def _disk(folder: Path) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import time
 
 from ..features_store.clock import fit_time
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.types import JsonValue, RowSource
 from . import media
 from .config import ExtractConfig
@@ -17,6 +18,7 @@ from .toolbox import Toolbox
 from .tracks import PersonRows, face_arrays, person_tracks, track_arrays
 
 LENGTH_TOLERANCE_ROWS = 5
+_TRAINABLE_SHARE = 0.01  # what differs by more, train takes only with --allow-length-difference
 
 
 def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -> Receipt:
@@ -26,7 +28,7 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     trial is left then.
     """
     started_s = time.monotonic()
-    info = media.probe(job.video)
+    info = media.probe(job.video, media.Choice(tools.config.video_stream, tools.config.audio_stream))
     with store.temporary_directory() as scratch:
         picture = read_picture(info, job, tools, scratch, progress)
         length = len(picture.time_s) if job.length is None else job.length
@@ -93,7 +95,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     warnings = [f"{what}: {'; '.join(dict.fromkeys(words))}" for what, words in told.items() if words]
     frames = len(picture.time_s)
     if picture.ending.truncated:
-        warnings.append(f"the picture ended in an error after {frames} frames")
+        warnings.append(f"the picture ended in an error after {counted(frames, 'frame')}")
     if not sound.present:
         warnings.append("no audio: its features are zero rows, all invalid")
     if job.crops is not None and not job.crops.is_dir():
@@ -101,5 +103,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
     if picture.face_share() == 0:
         warnings.append("no face in any frame: visual features are zero rows, all invalid")
     if abs(frames - length) > LENGTH_TOLERANCE_ROWS:
-        warnings.append(f"{job.length} label rows but {frames} decoded frames")
+        refused = abs(frames - length) > _TRAINABLE_SHARE * frames
+        more = ": train refuses it without --allow-length-difference" if refused else ""
+        warnings.append(f"{counted(length, 'label row')} but {counted(frames, 'decoded frame')}{more}")
     return warnings

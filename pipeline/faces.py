@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from .config import CROP_PX
-from .cuts import CutFinder
+from .cuts import with_cuts
 from .found import Faces
 from .media import FrameBatch
 
@@ -62,9 +62,8 @@ class FaceCrops:
 
 def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[list[FaceCrops]]:
     """Crops of each followed person, batch by batch (one person, or under `all` as many as have appeared)."""
-    find_cuts = CutFinder()
-    for batch in batches:
-        seen = list(search(batch, find_cuts(batch.pixels)))
+    for batch, cuts in with_cuts(batches):
+        seen = list(search(batch, cuts))
         faces, chosen = [each for each, _ in seen], [row for _, row in seen]
         slots = max(len(row) for row in chosen)
         yield [

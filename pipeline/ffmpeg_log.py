@@ -30,11 +30,19 @@ _FILTER = rb"\[Parsed_a?showinfo_\d+ @ \w+\] \[info\] "
 _TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
 _RESAMPLED = re.compile(rb"\[ashowinfo@resampled @ \w+\] \[info\] n:\d+ .* nb_samples:(\d+)")
+_SHAPE = re.compile(rb" sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
+_LOUDNESS = re.compile(rb"\[Parsed_astats_\d+ @ \w+\] \[info\] (RMS level dB|Number of samples): (-?[\d.]+|-inf)\s*$")
 _AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
 _POSITION = re.compile(rb" pos:\s*(-?\d+) ")
 _SPOKEN = re.compile(r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)")
 _SIGNALLED = re.compile(rb"\[info\] Exiting normally, received signal (\d+)")
 _DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
+# The file itself ends too early. MPEG-TS calls a packet corrupt too after one that was lost.
+_TORN = re.compile(r"partial file|ended prematurely|Packet corrupt|truncat", re.IGNORECASE)
+# A last chunk with nothing in it is no sign of an early end; what decodes badly has more to complain of.
+_EMPTY = re.compile(r"missing picture|no frame!|No JPEG data|Error while decoding stream")
+# Complaints of a decoder about its last frames: as many as it may reorder.
+_LAST_FRAMES = 3
 # Complaints about what we asked for, not about the file.
 _OURS = ("null", "rawvideo", "f32le", "swscaler", "out#", "Parsed_", "auto_")
 
@@ -71,11 +79,16 @@ class Stamp:
 
 @dataclass(frozen=True)
 class Complaint:
-    """A warning or an error of ffmpeg's, and how many frames had been shown before it."""
+    """A warning or an error of ffmpeg's, and how many frames had been shown before it.
+
+    `is_torn`: of who reads the file, which ends too early; `is_empty`: about a packet with nothing to decode.
+    """
 
     words: str
     is_damage: bool
     after_frames: int
+    is_torn: bool = False
+    is_empty: bool = False
 
 
 class Log:
@@ -96,6 +109,9 @@ class Log:
         self._time_base = (1, 1)
         self._next_n = 0
         self._tells_places = False
+        self.shapes: dict[tuple[int, int, float], None] = {}  # width, height, aspect of a pixel: each once, in order
+        self.channels_energy, self.channels_samples = 0.0, 0.0  # of the sound before its channels become one
+        self._rms = 0.0
 
     def follow(self, stderr: IO[bytes]) -> None:
         """Read to the end of the stream; the body of the thread."""
@@ -111,7 +127,9 @@ class Log:
 
     def feed(self, line: bytes) -> None:
         """Take in one line."""
-        if match := _FRAME.match(line):
+        if match := _LOUDNESS.match(line):
+            self._hear(match[1], float(match[2]))
+        elif match := _FRAME.match(line):
             self._frame(int(match[1]), match[2], line)
         elif match := _RESAMPLED.match(line):
             self.num_resampled += int(match[1])
@@ -135,10 +153,18 @@ class Log:
             return tuple(dict.fromkeys(each.words for each in self._complaints if each.is_damage))
 
     def ended_in_damage(self) -> bool:
-        """Whether a sign of damage belongs to the last frames; before any frame it belongs to the head."""
+        """Whether the file is torn at its end, or its very last frames are damaged; before any frame it is the head's.
+
+        Who reads the file is ahead of what is shown by `END_FRAMES`. One damaged frame with good ones after it is no
+        end, nor is a packet with nothing in it.
+        """
         with self.changed:
-            last = max(1, self.num_frames - END_FRAMES)
-            return any(each.is_damage and each.after_frames >= last for each in self._complaints)
+            return any(
+                each.is_damage
+                and not each.is_empty
+                and each.after_frames >= max(1, self.num_frames - (END_FRAMES if each.is_torn else _LAST_FRAMES))
+                for each in self._complaints
+            )
 
     def _frame(self, n: int, pts: bytes, line: bytes) -> None:
         audio = _AUDIO.search(line)
@@ -149,6 +175,9 @@ class Log:
         for _ in range(min(n - self._next_n, END_FRAMES)):  # lines that another thread's words had torn apart
             self._append(Stamp(None, num, den, num_samples))
         self._next_n = n + 1
+        if not audio and len(self.shapes) < _KEPT_LINES and (shape := _SHAPE.search(line)):
+            aspect = int(shape[1]) / int(shape[2]) if int(shape[1]) and int(shape[2]) else 1.0
+            self.shapes[int(shape[3]), int(shape[4]), aspect] = None
         after = self.num_resampled if audio and n == 0 and self.num_frames else None
         ticks = None if pts == b"NOPTS" else int(pts) - self._shift_s * den // num
         if audio and (place := _POSITION.search(line)):
@@ -165,4 +194,15 @@ class Log:
         who, words = match["who"] or "", match["words"].strip()
         is_damage = match["level"] != "warning" or _DAMAGE.search(words) is not None
         said = f"{who}: {words}" if who else words
-        self._complaints.append(Complaint(said, is_damage and not who.startswith(_OURS), self.num_frames))
+        torn = not who.startswith("mpegts") and _TORN.search(words) is not None
+        empty = _EMPTY.search(words) is not None
+        is_damage &= not who.startswith(_OURS)
+        self._complaints.append(Complaint(said, is_damage, self.num_frames, torn, empty))
+
+    def _hear(self, what: bytes, value: float) -> None:
+        if what.startswith(b"RMS"):
+            self._rms = 10 ** (value / 20)
+        else:  # comes after the level: one more part of the sound (between two changes of layout) is told
+            self.channels_energy += self._rms**2 * value
+            self.channels_samples += value
+            self._rms = 0.0

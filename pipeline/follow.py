@@ -26,7 +26,8 @@ PRESENCE_S = 1.0  # time constant: a face not seen for 0.7 s falls from 1 to ½
 STEADY = 0.5
 START_SCORE = 0.9  # to be chosen; a face already followed is kept at the detector's own threshold
 MAX_SLOTS = 8  # people of one video under `all`
-_FORGOTTEN_S = 3.0  # a track not seen for this long ends
+_FORGOTTEN_S = 3.0  # a track not seen for this long ends,
+_FORGOTTEN_FRAMES = 3  # and in so many frames: at 1 frame/s three seconds are a flash and the frame after it
 _MIN_OVERLAP = 0.3
 _NEAR_SIDES = 0.75  # a fast face may leave its own box: as near as this, in sides, and of like size, it is the same
 _LIKE_SIZE = 2.0
@@ -37,7 +38,8 @@ _SIDE_MIN_AREA = 0.25  # a face this much smaller than the largest is background
 class Track:
     """One face over time: last box, presence in [0, 1], when last seen, and its index in this frame if it is seen.
 
-    `looked_s`: when it was last looked for; what is not looked for does not fade.
+    `looked_s`: when it was last looked for; what is not looked for does not fade. `missed`: in how many frames since it
+    was seen.
     """
 
     box: NDArray[np.float32]
@@ -45,6 +47,7 @@ class Track:
     seen_s: float
     looked_s: float
     face: int | None
+    missed: int = 0
 
 
 class Tracks:
@@ -62,7 +65,7 @@ class Tracks:
         start = cut or self._time_s is None
         step = 0.0 if self._time_s is None else _fade(time_s - self._time_s)
         self._time_s = time_s
-        self.tracks = [] if start else [each for each in self.tracks if time_s - each.seen_s < _FORGOTTEN_S]
+        self.tracks = [] if start else [each for each in self.tracks if not _forgotten(each, time_s)]
         for track in self.tracks:
             track.face = None
         left = self._continued(faces, time_s)
@@ -71,6 +74,7 @@ class Tracks:
                 fade = _fade(time_s - track.looked_s)
                 track.presence = track.presence * fade + (0.0 if track.face is None else 1 - fade)
                 track.looked_s = time_s
+                track.missed = track.missed + 1 if track.face is None else 0
         # Whoever is there from the start of a shot need not prove first that they stay.
         presence = STEADY if start else 1 - step
         self.tracks += [Track(faces.boxes[face], presence, time_s, time_s, face) for face in left]
@@ -88,6 +92,10 @@ class Tracks:
             left.remove(face)
             fits[row], fits[:, face] = 0, 0
         return left
+
+
+def _forgotten(track: Track, time_s: float) -> bool:
+    return time_s - track.seen_s >= _FORGOTTEN_S and track.missed >= _FORGOTTEN_FRAMES
 
 
 def _fade(seconds: float) -> float:

@@ -11,9 +11,10 @@ import json
 import math
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,12 +24,14 @@ from .child import decoders, ffmpeg_version
 from .decoding import Decoding
 from .ffmpeg_log import Stamp
 from .joins import with_parts
+from .streams import Choice, choose, lacks_parameters
 from .timeline import BLOCK_SAMPLES, LOOK_AHEAD_S, SAMPLE_RATE_HZ, FrameClock, Placement
-from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, video_info
+from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, is_torn_avi, video_info
 
 __all__ = [
     "MAX_FRAMES",
     "AudioReader",
+    "Choice",
     "Ending",
     "FrameBatch",
     "FrameReader",
@@ -43,19 +46,41 @@ _MOST_WAITING_SAMPLES = 60 * SAMPLE_RATE_HZ
 _BATCH_BYTES = 64 << 20
 _DEFAULT_STEP_S = 1 / 30
 _LONGEST_STEP_S = 3600.0
+_SILENT_POWER = 1e-8  # -80 dB of full scale
+_CANCELLED = 16.0  # 12 dB; that mono has nothing above 8 kHz takes 5 dB off white noise
 # 186 h at 25 frames/s: a file can name one frame again and again, for four bytes a time.
 MAX_FRAMES = 1 << 24
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Look into a video file without decoding it: the first picture track (no cover), the first sound track.
+def probe(path: str | os.PathLike[str], choice: Choice = Choice()) -> VideoInfo:  # noqa: B008 - frozen
+    """Look into a video file without decoding more of it than a frame, and choose its picture and its sound.
 
     Raises MediaError for what is not a readable local video file: folders, empty files, playlists, sound
-    alone, frames of more than 2^26 px.
+    alone, frames of more than 2^26 px; and where there is no stream of the wanted number.
     """
     path = Path(os.path.abspath(path))  # `resolve` would follow links
     check_file(path)
-    return with_parts(video_info(path, json.loads(child.ask(ffmpeg_arguments.to_probe(str(path)), str(path)))))
+
+    def ask(arguments: list[str]) -> dict[str, Any]:
+        told: dict[str, Any] = json.loads(child.ask(arguments, str(path)))
+        return told
+
+    def num_packets() -> dict[int, int]:
+        counted = ask(ffmpeg_arguments.to_count_packets(str(path)))["streams"]
+        return {int(each["index"]): int(each.get("nb_read_packets", 0)) for each in counted}
+
+    found = ask(ffmpeg_arguments.to_probe(str(path)))
+    if hard := lacks_parameters(found):
+        found = ask(ffmpeg_arguments.to_probe(str(path), long_look=True))
+    streams = choose(path, found, choice, child.decodable_codecs, num_packets)
+    first: dict[str, Any] = {}
+    for packets in (1, 300):  # a capture that begins in mid-GOP has its first frame later
+        with suppress(MediaError):  # whoever decodes it will say what is wrong
+            words = ffmpeg_arguments.to_first_frame(str(path), int(streams.video["index"]), packets, long_look=hard)
+            first = next(iter(ask(words).get("frames", [])), {})
+        if first:
+            break
+    return with_parts(video_info(path, found, streams, first, hard_to_probe=hard))
 
 
 class _Reader:
@@ -154,7 +179,15 @@ class FrameReader(_Reader):
             warnings.append(f"{self._clock.num_repaired} frames without a time that rises: times repaired")
         if self._clock.num_joins:
             warnings.append(f"{self._clock.num_joins + 1} recordings joined in one file: times repaired, they go on")
-        if self._info.container == "avi" and last_s + 1 < 0.9 * (self._info.duration_s or 0):
+        if len(shapes := self._ffmpeg.shapes()) > 1:
+            said = ", then ".join(f"{width}×{height}" for width, height, _ in shapes[:4])
+            whole = f"{self._info.width_px}×{self._info.height_px}"
+            warnings.append(f"the picture changes its size or shape ({said}): all fitted into {whole}, undistorted")
+        if (
+            self._info.container == "avi"
+            and last_s + 1 < 0.9 * (self._info.duration_s or 0)
+            and is_torn_avi(self._info.path)
+        ):
             # An AVI cut between two chunks raises no error, but its header tells how long it was.
             truncated = True
             warnings.append(f"ends at {last_s:.2f} s of {self._info.duration_s:.2f} s")
@@ -177,6 +210,7 @@ class AudioReader(_Reader):
         super().__init__(info, "audio", arguments, stall_timeout_s)
         self._placement = Placement(info.origin_s, info.audio_start_s, info.audio_parts)
         self._num_broken = 0
+        self._energy = 0.0
         self._until = until_s * SAMPLE_RATE_HZ
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -213,6 +247,7 @@ class AudioReader(_Reader):
         broken = ~np.isfinite(samples)
         self._num_broken += int(np.count_nonzero(broken))
         samples[broken] = 0
+        self._energy += float(np.vdot(samples, samples))
         return samples
 
     def _placed(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
@@ -223,6 +258,13 @@ class AudioReader(_Reader):
 
     def _end(self, num_samples: int) -> Ending:
         truncated, damage = self._ffmpeg.finish(num_samples)
+        channels = self._info.audio_channels
+        power, mono_power = self._ffmpeg.channels_power(), self._energy / num_samples
+        # Channels that have nothing in common lose a factor of their number.
+        if channels > 1 and power > _SILENT_POWER and mono_power * channels * _CANCELLED < power:
+            lost_db = 10 * math.log10(power / max(mono_power, _SILENT_POWER))
+            words = f"its {channels} channels cancel each other: mono is {lost_db:.0f} dB quieter than they are"
+            damage = (*damage, f"{words} (one microphone with its wires swapped?)")
         return Ending(truncated, self._warnings(damage))
 
     def _warnings(self, damage: tuple[str, ...]) -> tuple[str, ...]:

@@ -17,7 +17,6 @@ from .grid import GRID_SAMPLES, WINDOW_SAMPLES, Spans, lie_on, matmul, rows_on_g
 from .timeline import SAMPLE_RATE_HZ
 
 NUM_CEPSTRA = 13
-NUM_COEFFICIENTS = 3 * NUM_CEPSTRA
 _NUM_BANDS = 26
 _FFT_SAMPLES = 512
 _PREEMPHASIS = 0.97
@@ -108,11 +107,7 @@ def _mel_matrix() -> NDArray[np.float64]:
     edges = np.linspace(0.0, bins[-1], _NUM_BANDS + 2)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
     at = bins[:, None]
-    matrix: NDArray[np.float64] = np.maximum(
-        0.0, np.minimum((at - low) / (centre - low), (high - at) / (high - centre))
-    )
-    matrix[-1] = 0.0
-    return matrix
+    return np.asarray(np.maximum(0.0, np.minimum((at - low) / (centre - low), (high - at) / (high - centre))))
 
 
 def _dct_matrix() -> NDArray[np.float64]:

@@ -9,7 +9,17 @@ import click
 
 from ..batch.options import batch_options
 from ..features_store.clock import AudioAlign, MissingFace
-from ..features_store.options import FOLDER, Command, config_option, with_options
+from ..features_store.options import (
+    FOLDER,
+    STORE,
+    Command,
+    MergedOption,
+    Number,
+    config_option,
+    expand_home,
+    trial_options,
+    with_options,
+)
 from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, VggishOutput
 
 
@@ -39,14 +49,34 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
         name, sign, file = value.partition("=")
         if not sign or not name or not file:
             self.fail(f"{value!r} is not NAME=FILE", param, ctx)
-        return name, Path(file)
+        return name, Path(expand_home(file, self, param, ctx))
 
+
+# Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
+GROUPS = {
+    "Input and store": ("videos", "store", "annotations", "aligned", "video-stream", "audio-stream"),
+    "Features": ("features", "vggish-output", "audio-align"),
+    "Faces": ("face", "detect-every", "missing-face"),
+    "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
+    "Which videos": ("trials", "trials-from", "limit", "replace", "overwrite", "retry-failed", "dry-run"),
+    "Where and how": (
+        "workers",
+        "scheduler",
+        "jobqueue",
+        "shard",
+        "videos-at-once",
+        "retries",
+        "timeout-factor",
+        "stall-timeout",
+    ),
+    "Settings file and output": ("config", "json", "verbose", "help"),
+}
 
 _OPTIONS = (
     click.option("--videos", type=FOLDER, required=True, help="Folder of videos; sub-folders are searched too."),
     click.option(
         "--store",
-        type=str,
+        type=STORE,
         help="Store to write: a folder or zarr store URL. [default: features.zarr beside --videos]",
     ),
     click.option(
@@ -68,6 +98,7 @@ _OPTIONS = (
     ),
     click.option(
         "--weights",
+        cls=MergedOption,
         type=WeightsOption(),
         multiple=True,
         help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]",
@@ -78,7 +109,7 @@ _OPTIONS = (
         metavar="SEED",
         help="Seeded random weights for every network without --weights: for tests and demos only. [default: off]",
     ),
-    click.option("--device", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
     click.option(
         "--precision",
         type=click.Choice(get_args(Precision)),
@@ -89,6 +120,7 @@ _OPTIONS = (
     click.option(
         "--batch-size",
         type=click.IntRange(min=1),
+        metavar="N",
         default=32,
         show_default=True,
         help="Faces or patches a network sees at once.",
@@ -130,6 +162,20 @@ _OPTIONS = (
         show_default=True,
         help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
     ),
+    click.option(
+        "--video-stream",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Picture of every video: the N-th video stream from 0 on, as ffmpeg's v:N. [default: the default one, "
+        "no still image]",
+    ),
+    click.option(
+        "--audio-stream",
+        type=click.IntRange(min=0),
+        metavar="N",
+        help="Sound of every video: the N-th audio stream from 0 on, as ffmpeg's a:N. [default: the default one of the "
+        "picture's programme, no commentary]",
+    ),
     *batch_options("videos"),
     click.option(
         "--videos-at-once",
@@ -139,19 +185,28 @@ _OPTIONS = (
     ),
     click.option(
         "--timeout-factor",
-        type=click.FloatRange(min=0, min_open=True),
+        type=Number(min=0, min_open=True),
+        metavar="X",
         default=100.0,
         show_default=True,
         help="Give a video up that takes more than 120 s and this many times its duration.",
     ),
     click.option(
         "--stall-timeout",
-        type=click.FloatRange(min=1),
+        type=Number(min=1),
+        metavar="S",
         default=60.0,
         show_default=True,
         help="Give a video up when ffmpeg delivers nothing for this long, in s.",
     ),
-    click.option("--overwrite", is_flag=True, help="Extract again what is done. [default: off]"),
+    *trial_options("extract"),
+    click.option(
+        "--replace",
+        is_flag=True,
+        help="Make done trials of other settings, weights, features or lengths anew; without it a run that would do so "
+        "does not start. [default: off]",
+    ),
+    click.option("--overwrite", is_flag=True, help="Extract all again, also what is done. [default: off]"),
     click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]"),
     click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]"),
     click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]"),

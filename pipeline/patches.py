@@ -75,9 +75,7 @@ def _mel_matrix() -> NDArray[np.float64]:
     bins = _mel(np.linspace(0, SAMPLE_RATE_HZ / 2, _FFT_SAMPLES // 2 + 1))[:, None]
     edges = np.linspace(_mel(_LOW_HZ), _mel(_HIGH_HZ), NUM_BANDS + 2)
     low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    matrix = np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre)))
-    matrix[0] = 0.0
-    return matrix
+    return np.asarray(np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))))
 
 
 def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:

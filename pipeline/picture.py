@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,14 +50,22 @@ def read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path,
         _People(tools, scratch) as people,
         ahead(reader, reader.kill) as batches,
     ):
-        noted = _noting_times(batches, times, lambda frames, at_s: progress("picture", frames, at_s, info.duration_s))
+
+        def tell(decoded: int, at_s: float) -> None:
+            # Frames are decoded ahead: what is told is how many of them are embedded, and about when the last one is.
+            embedded = people.embedded()
+            progress("picture", embedded, at_s * embedded / decoded, info.duration_s)
+
+        noted = _noting_times(batches, times, tell)
         for group in detected_faces(noted, info, job.face, tools) if detecting else _given_faces(noted, job, problems):
             people.take(group)
+    time_s = np.concatenate(times)
+    progress("picture", len(time_s), float(time_s[-1]), info.duration_s)
     ending = reader.ending
     more = len(problems) - _PROBLEMS_NAMED
     named = [*problems[:_PROBLEMS_NAMED], *([f"and {more} more crops"] if more > 0 else [])]
     warnings = (*ending.warnings, *named)
-    return Picture(np.concatenate(times), people.rows, media.Ending(ending.truncated, warnings))
+    return Picture(time_s, people.rows, media.Ending(ending.truncated, warnings))
 
 
 class _People:
@@ -66,7 +75,9 @@ class _People:
         self.rows: list[PersonRows] = []
         self._tools, self._scratch = tools, scratch
         self._arrivals: list[dict[str, Arrivals]] = []
-        self._frames = 0
+        self._frames = self._embedded = 0
+        # Frames so far, and for each network's rows on their way how many parts must have arrived for them.
+        self._on_the_way: deque[tuple[int, list[tuple[Arrivals, int]]]] = deque()
 
     def __enter__(self) -> Self:
         return self
@@ -87,6 +98,15 @@ class _People:
             for name, each in arrivals.items():
                 each.expect(self._tools.networks.engine.submit(name, crops.pixels))
         self._frames += len(group[0].seen)
+        self._on_the_way.append(
+            (self._frames, [(each, each.asked) for person in self._arrivals for each in person.values()])
+        )
+
+    def embedded(self) -> int:
+        """Frames from the first on whose rows have all arrived."""
+        while self._on_the_way and all(each.arrived >= asked for each, asked in self._on_the_way[0][1]):
+            self._embedded, _ = self._on_the_way.popleft()
+        return self._embedded
 
     def _add(self) -> None:
         number = len(self.rows)

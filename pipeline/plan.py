@@ -1,24 +1,39 @@
 """What a run has to do: the jobs found, less what the store has done and what failed before.
 
-Tested by tests/pipeline/test_plan.py.
+Tested by tests/pipeline/test_plan.py and tests/faults/test_replacing.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 
 from ..batch.shards import balanced
+from ..features_store.errors import check_known, preview
 from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.store import FeatureStore
 from ..features_store.types import JsonValue
 from .config import ExtractConfig
-from .discover import Sources, file_identity, find_jobs
+from .discover import Sources, check_sources, file_identity, find_jobs
 from .durations import weights_ms
 from .jobs import Failure, Job
-from .provenance import crops_digest
+from .provenance import crops_digest, has_crops, made_differently, stored_features
 from .registry import sha256_of
+from .weights import WeightSource
+
+_NO_WEIGHTS: Mapping[str, WeightSource] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Replaced:
+    """A done trial that this run would make anew from the same video: what differs, and the features it would lose."""
+
+    trial: str
+    differences: tuple[str, ...]
+    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,6 +41,7 @@ class Plan:
     """Jobs to do, trials already done, failures known before decoding, former failures left alone, and notes.
 
     `trials`: all that the videos make, whoever does them; `overwrite`: do the jobs even where the store has them;
+    `replaced`: those of the jobs that the store holds, made otherwise;
     `failures_known`: how many lines `failures.jsonl` had, so that newer ones can be told.
     """
 
@@ -37,6 +53,7 @@ class Plan:
     trials: tuple[str, ...]
     overwrite: bool
     failures_known: int
+    replaced: tuple[Replaced, ...] = ()
 
 
 def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
@@ -55,8 +72,9 @@ def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
 
 @dataclass(frozen=True)
 class Selection:
-    """Which of the jobs found are wanted: part I of N, done and failed ones too or not, at most so many."""
+    """Which of the jobs found are wanted: these trials (None: all), part I of N, done and failed ones too or not …"""
 
+    trials: tuple[str, ...] | None = None
     shard: tuple[int, int] = (0, 1)
     overwrite: bool = False
     retry_failed: bool = False
@@ -67,49 +85,112 @@ def make_plan(
     sources: Sources,
     config: ExtractConfig,
     store: FeatureStore | None,
-    fingerprint: str,
+    fingerprint: str | None,
     selection: Selection,
+    weights: Mapping[str, WeightSource] = _NO_WEIGHTS,
 ) -> Plan:
-    """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before."""
+    """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before.
+
+    `fingerprint` None: that of these settings with whatever weights the store has. Raises ValueError
+    where no trial has the labels or crops that were named, or where a chosen trial is not there.
+    """
     jobs, failures, notes = find_jobs(sources, config)
+    notes += check_sources(sources, jobs, config)
+    trials = tuple(job.trial for job in jobs)
+    if selection.trials is not None:
+        check_known("trial", selection.trials, [*trials, *(failure.trial for failure in failures)])
+        jobs = [job for job in jobs if job.trial in selection.trials]
+        failures = [failure for failure in failures if failure.trial in selection.trials]
     known = len(read_failures(store)) if store is not None else 0
     former: dict[str, FailureRecord] = {}
     if store is not None and not selection.retry_failed and not selection.overwrite:
         former = {record.trial: record for record in outstanding(store)}
-    todo, done, left = [], [], []
+    todo: list[Job] = []
+    done, left, replaced = [], [], {}
     for job in shard_of(jobs, *selection.shard):
-        if store is not None and not selection.overwrite and is_done(store, job, fingerprint):
+        told = None if store is None or selection.overwrite else standing(store, job, config, fingerprint, weights)
+        if told == []:
             done.append(job.trial)
         elif job.trial in former and same_file(job.video, former[job.trial]):
             left.append(former[job.trial])
         else:
             todo.append(job)
+            if told and store is not None:
+                replaced[job.trial] = Replaced(job.trial, tuple(told), _lost(store, job.trial, config))
+    todo = todo[: selection.limit]
     # What planning itself finds is the same for every shard: the first one reports it, and only once.
     found = failures if selection.shard[0] == 0 else []
     left += [former[each.trial] for each in found if _is_known(each, former)]
     return Plan(
-        jobs=tuple(todo[: selection.limit]),
+        jobs=tuple(todo),
         done=tuple(done),
         failures=tuple(each for each in found if not _is_known(each, former)),
         failed_before=tuple(left),
         notes=tuple(notes),
-        trials=tuple(job.trial for job in jobs),
+        trials=trials,
         overwrite=selection.overwrite,
         failures_known=known,
+        replaced=tuple(replaced[job.trial] for job in todo if job.trial in replaced),
     )
 
 
-def is_done(store: FeatureStore, job: Job, fingerprint: str) -> bool:
-    """Whether the store holds this trial, made by these settings from this file (and crops) to this length."""
+def replacing_line(replaced: Sequence[Replaced]) -> str:
+    """How many done trials would be made anew, why, and what they would lose."""
+    names = preview([each.trial for each in replaced])
+    lost = Counter(name for each in replaced for name in each.lost)
+    counted = Counter(line for each in replaced for line in each.differences)
+    told = [_counted(line, count, len(replaced)) for line, count in counted.most_common(6)]
+    told += ["and others"] if len(counted) > len(told) else []
+    told += [f"they would lose {', '.join(_counted(*each, len(replaced)) for each in lost.items())}"] if lost else []
+    which = "1 done trial" if len(replaced) == 1 else f"{len(replaced)} done trials"
+    return f"{which} would be replaced ({names}): {'; '.join(told)}"
+
+
+def _counted(what: str, count: int, of: int) -> str:
+    return what if count == of else f"{what} ({count} of them)"
+
+
+def standing(
+    store: FeatureStore,
+    job: Job,
+    config: ExtractConfig,
+    fingerprint: str | None,
+    weights: Mapping[str, WeightSource] = _NO_WEIGHTS,
+) -> list[str] | None:
+    """What the trial that the store holds of this video was made with otherwise, by name with both values.
+
+    Empty: it is done. None: there is none, or one that is not whole, or one of another content: it is made without
+    asking.
+    """
     attributes = store.attributes(job.trial)
-    if attributes is None or attributes.get("fingerprint") != fingerprint or attributes.get("face") != job.face:
-        return False
-    wanted_length = attributes.get("frames_decoded") if job.length is None else job.length
-    if attributes.get("rows") != wanted_length or not store.has_all_faces(job.trial):
-        return False
-    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops):
-        return False
-    return _same_content(job.video, attributes.get("source"))
+    source = (attributes or {}).get("source")
+    if attributes is not None and not isinstance(source, dict):
+        return ["made elsewhere: the video it comes from is not recorded"]
+    if attributes is None or not isinstance(source, dict) or not _same_content(job.video, source):
+        return None
+    told = made_differently(attributes, config, fingerprint, weights)
+    face = attributes.get("face")
+    if face != job.face and not any(line.startswith("face:") for line in told):
+        told.append(f"face: {face} in the store, {job.face} now")
+    rows = attributes.get("rows")
+    if rows != (attributes.get("frames_decoded") if job.length is None else job.length):
+        told.append(_rows_told(rows, job))
+    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not told:
+        if has_crops(job.crops):
+            return None  # the organiser's next batch
+        told.append("crops: some in the store, none now (is --aligned right?)")
+    return told if told or store.has_all_faces(job.trial) else None
+
+
+def _rows_told(rows: JsonValue, job: Job) -> str:
+    if job.length is None:
+        return "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
+    return f"rows: {rows} in the store, {job.length} labels now"
+
+
+def _lost(store: FeatureStore, trial: str, config: ExtractConfig) -> tuple[str, ...]:
+    stored = stored_features(store.attributes(trial) or {}) or []
+    return tuple(name for name in stored if name not in config.features)
 
 
 def _is_known(failure: Failure, former: Mapping[str, FailureRecord]) -> bool:
@@ -117,10 +198,10 @@ def _is_known(failure: Failure, former: Mapping[str, FailureRecord]) -> bool:
     return record is not None and record.reason == failure.reason
 
 
-def _same_content(video: Path, source: JsonValue) -> bool:
+def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:
     """Size and time as recorded, or else the same content (a copied file has another time)."""
     size, mtime_ns = file_identity(video)
-    if not isinstance(source, dict) or source.get("size") != size:
+    if source.get("size") != size:
         return False
     if source.get("mtime_ns") == mtime_ns:
         return True

@@ -16,7 +16,8 @@ from ..batch.machine import jobs_at_once
 from ..batch.stopping import Stop
 from ..batch.where import Where, open_place
 from ..batch.work import Lost, Pulse
-from ..features_store.claims import claim
+from ..features_store.claims import ClaimLost, claim
+from ..features_store.errors import flat
 from ..features_store.failures import read_failures
 from ..features_store.leaving import leave
 from ..features_store.owner import Owner
@@ -24,7 +25,7 @@ from ..features_store.store import FeatureStore
 from .attempt import attempt
 from .config import ExtractConfig, RunConfig
 from .jobs import Failure, Job, Receipt, Stage
-from .plan import Plan, is_done, same_file
+from .plan import Plan, same_file, standing
 from .registry import sha256_of
 from .summary import Summary, stopping
 from .toolbox import Toolbox, open_toolbox
@@ -36,8 +37,8 @@ Result = Receipt | Failure | None
 class Reporter(Protocol):
     """Where a run tells what it does; several videos may be in hand at once."""
 
-    def begin(self, jobs: int) -> None:
-        """The run has this many videos to do."""
+    def begin(self, jobs: int, starting: str) -> None:
+        """The run has this many videos to do; what is done before the first of them, where that takes a while."""
 
     def start(self, job: Job) -> None:
         """A video is begun."""
@@ -65,7 +66,8 @@ class Reporter(Protocol):
 class ExtractWork:
     """What is done for each video, in whatever process: it travels to every worker.
 
-    `failures_known`: lines of `failures.jsonl` when the plan was made; `foreign`: the workers may have other files.
+    `failures_known`: lines of `failures.jsonl` when the plan was made; `foreign`: the workers may have other files;
+    `replace`: trials of other settings are made anew.
     """
 
     store: str
@@ -75,6 +77,7 @@ class ExtractWork:
     overwrite: bool
     failures_known: int
     foreign: bool = False
+    replace: bool = False
 
     def name(self, job: Job) -> str:
         """The trial."""
@@ -95,15 +98,26 @@ class ExtractWork:
     def _do(self, store: FeatureStore, tools: Toolbox, job: Job, pulse: Pulse) -> Result:
         """One video, unless another run has it in hand or has dealt with it. Raises RunStopped."""
         with stopping(store), claim(store.path, job.trial) as mine:
-            if not mine or not (self.overwrite or not self._settled(job, store, tools.fingerprint)):
+            if not mine:
                 return None
-            return attempt(job, store, tools, self.run, pulse)
+            if not self.overwrite:
+                if self._found_bad(job, store):
+                    return None
+                told = standing(store, job, self.config, tools.fingerprint, self.weights)
+                if told == []:
+                    return None
+                if told and not self.replace:  # nobody asked for that: the plan was made before it was there
+                    reason = f"another run has made it meanwhile ({'; '.join(told)}); --replace makes it anew"
+                    return Failure(job.name, job.trial, "plan", flat(reason), job.video)
+            try:
+                return attempt(job, store, tools, self.run, pulse)
+            except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
+                return Failure(job.name, job.trial, "claim", f"{error}; nothing was written", job.video, may_pass=True)
 
-    def _settled(self, job: Job, store: FeatureStore, fingerprint: str) -> bool:
-        """Whether another run has done the trial, or found its video bad, since the plan was made."""
+    def _found_bad(self, job: Job, store: FeatureStore) -> bool:
+        """Whether another run has found the video bad since the plan was made."""
         newer = read_failures(store)[self.failures_known :]
-        found_bad = any(record.trial == job.trial and same_file(job.video, record) for record in newer)
-        return found_bad or is_done(store, job, fingerprint)
+        return any(record.trial == job.trial and same_file(job.video, record) for record in newer)
 
 
 def run_plan(
@@ -120,7 +134,7 @@ def run_plan(
         work, jobs = _to_travel(work, where), _by_size(jobs)
     stop.left = [work.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(leave, store, Owner.current())
-    reporter.begin(len(jobs))
+    reporter.begin(len(jobs), where.starting)
     try:
         # A GPU that is named by its number is the one for all.
         own_gpus = work.run.device in ("auto", "cuda")

@@ -58,7 +58,7 @@ def read_sound(
     open_audio = partial(media.AudioReader, info, stall_timeout_s=tools.stall_timeout_s)
 
     def tell(rows: int) -> None:
-        progress("sound", rows, float(time_s[rows - 1]), float(time_s[-1]))
+        progress("sound", rows, float(time_s[max(rows, 1) - 1]), float(time_s[-1]))
 
     try:
         valid, ending = _fill(spools, open_audio, time_s, tools, tell)
@@ -87,6 +87,7 @@ def _fill(
         with open_audio() as audio, _Rows(from_patches, tools) as embedded:
             for batch in patches(audio, time_s, tools.config.audio_align, _PATCHES_AT_ONCE):
                 tell(embedded.take(batch.logmel))
+        tell(len(time_s))
         real = patch_valid(time_s, tools.config.audio_align, audio.real_spans())
         valid.update(dict.fromkeys(from_patches, real))
         ending = audio.ending
@@ -105,7 +106,7 @@ class _Rows:
 
     def __init__(self, spools: Mapping[str, Spool], tools: Toolbox) -> None:
         self._tools = tools
-        self._rows = 0
+        self._spools = list(spools.values())
         self._raw = [spool for name, spool in spools.items() if name not in PATCH_FEATURES]
         self._arrivals: dict[int, tuple[str, list[Arrivals]]] = {}
         for name, spool in spools.items():
@@ -124,12 +125,11 @@ class _Rows:
                 arrivals.drop()
 
     def take(self, logmel: NDArray[np.float32]) -> int:
-        """The next patches [N, 96, 64]; returns how many there were so far."""
+        """The next patches [N, 96, 64]; returns how many rows there are of every feature so far."""
         for spool in self._raw:
             spool.append(logmel)
         for name, sharing in self._arrivals.values():
             futures = self._tools.networks.engine.submit(name, logmel)
             for arrivals in sharing:
                 arrivals.expect(futures)
-        self._rows += len(logmel)
-        return self._rows
+        return min(map(len, self._spools))

@@ -49,11 +49,14 @@ class Arrivals:
 
     def __init__(self, spool: Spool, at_most: int = 16) -> None:
         self._spool, self._at_most = spool, at_most
+        self.asked = self.arrived = 0  # parts, of which each future is one
         self._waiting: deque[Future[NDArray[np.float32]]] = deque()
 
     def expect(self, futures: Iterable[Future[NDArray[np.float32]]]) -> None:
         """Take more; waits while more than `at_most` are on their way. Raises what has gone wrong with them."""
+        before = len(self._waiting)
         self._waiting.extend(futures)
+        self.asked += len(self._waiting) - before
         self._settle(self._at_most)
 
     def settle(self) -> None:
@@ -69,6 +72,7 @@ class Arrivals:
     def _settle(self, left: int) -> None:
         while len(self._waiting) > left or (self._waiting and self._waiting[0].done()):
             self._spool.append(self._waiting.popleft().result())
+            self.arrived += 1
 
 
 @dataclass(frozen=True)

@@ -11,15 +11,40 @@ from typing import Any
 import click
 
 from ..features_store.errors import clean_errors
+from ..features_store.options import FOLDER, Number
+from ..features_store.text import counted
 from .video_info import MediaError
 
 
 @click.command()
-@click.argument("out", type=click.Path(path_type=Path, file_okay=False))
-@click.option("--trials", default=12, show_default=True, help="How many trials, 6 or more; each special kind is there.")
-@click.option("--seconds", default=8.0, show_default=True, help="Length of every clip, in s, 1 to 600.")
-@click.option("--seed", default=0, show_default=True, help="The same seed makes the same labels and frames.")
-@click.option("--lag", "lag_s", default=0.3, show_default=True, help="How far the voice leads the face, in s, 0 to 2.")
+@click.argument("out", type=FOLDER)
+@click.option(
+    "--trials",
+    metavar="N",
+    default=12,
+    show_default=True,
+    help="How many trials, 6 or more; each special kind is there.",
+)
+@click.option(
+    "--seconds",
+    type=Number(),
+    metavar="S",
+    default=8.0,
+    show_default=True,
+    help="Length of every clip, in s, 1 to 600.",
+)
+@click.option(
+    "--seed", metavar="N", default=0, show_default=True, help="The same seed makes the same labels and frames."
+)
+@click.option(
+    "--lag",
+    "lag_s",
+    type=Number(),
+    metavar="S",
+    default=0.3,
+    show_default=True,
+    help="How far the voice leads the face, in s, 0 to 2.",
+)
 @click.option("--overwrite", is_flag=True, help="Replace an earlier planted corpus in OUT. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="What was planted as JSON on stdout. [default: off]")
 @clean_errors(MediaError)
@@ -59,7 +84,9 @@ def _table(planted: dict[str, dict[str, Any]]) -> str:
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     total = sum(trial["frames"] for trial in planted.values())
-    return "\n".join([*(line.rstrip() for line in lines), f"{len(planted)} trials, {total} frames"])
+    return "\n".join(
+        [*(line.rstrip() for line in lines), f"{counted(len(planted), 'trial')}, {counted(total, 'frame')}"]
+    )
 
 
 def _cells(name: str, trial: dict[str, Any]) -> tuple[str, ...]:

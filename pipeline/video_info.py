@@ -8,12 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .timeline import Part
+
+if TYPE_CHECKING:
+    from .streams import Streams
 
 MAX_PIXELS = 1 << 26
 MAX_STREAMS = 128
@@ -23,6 +26,16 @@ _PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest
 _SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64", "amr", "ape", "wv")
 _REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
 _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
+# Rows (a, b), (c, d) of a display matrix, and what ffmpeg does about the same matrix in a container.
+_TURNS: dict[tuple[int, ...], tuple[str, ...]] = {
+    (0, 1, -1, 0): ("transpose=clock",),
+    (0, 1, 1, 0): ("transpose=cclock_flip",),
+    (0, -1, 1, 0): ("transpose=cclock",),
+    (0, -1, -1, 0): ("transpose=clock_flip",),
+    (-1, 0, 0, -1): ("hflip", "vflip"),
+    (-1, 0, 0, 1): ("hflip",),
+    (1, 0, 0, -1): ("vflip",),
+}
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
@@ -42,18 +55,29 @@ class MediaError(RuntimeError):
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a file says about itself; sizes in px as displayed (rotated), starts in s on its own clock."""
+    """What a file says about itself; sizes in px as displayed (rotated), starts in s on its own clock.
+
+    `video_stream`, `audio_stream`: places in the file; `video_name`, `audio_name`: the same as ffmpeg's `v:N`, `a:N`.
+    `pixel_aspect`: width : height of a pixel as displayed; `turn`: filters that turn upright what only the coded
+    pictures say is turned. `hard_to_probe`: told by a second, longer look, which decoding needs too.
+    """
 
     path: Path
     container: str
     video_stream: int
     audio_stream: int | None
+    video_name: str
+    audio_name: str | None
+    audio_channels: int
     width_px: int
     height_px: int
     fps: Fraction | None
     video_start_s: float
     audio_start_s: float | None
     duration_s: float | None
+    pixel_aspect: Fraction = Fraction(1)
+    turn: tuple[str, ...] = ()
+    hard_to_probe: bool = False
     # Where recordings were joined: what puts each stream's times on one clock.
     video_parts: tuple[Part, ...] = ()
     audio_parts: tuple[Part, ...] = ()
@@ -98,27 +122,40 @@ def check_file(path: Path) -> None:
         raise MediaError(str(path), "probe", "is empty (0 bytes): copy or download it again")
 
 
-def video_info(path: Path, found: Mapping[str, Any]) -> VideoInfo:
-    """From ffprobe's JSON (`-show_streams -show_format`); raises MediaError without a usable video stream."""
-    streams = found.get("streams", [])
-    video = next((each for each in streams if each.get("codec_type") == "video" and not _is_cover(each)), None)
-    audio = next((each for each in streams if each.get("codec_type") == "audio"), None)
-    if video is None:
-        only = "sound alone" if audio else "neither picture nor sound"
-        raise MediaError(str(path), "probe", f"has no video stream ({only}): give a file with a picture track")
-    width_px, height_px = _displayed(path, video)
+def video_info(
+    path: Path, found: Mapping[str, Any], streams: Streams, first: Mapping[str, Any], *, hard_to_probe: bool
+) -> VideoInfo:
+    """From ffprobe's JSON about a file and, where one decodes, its first frame; MediaError without a usable size."""
+    video, audio = streams.video, streams.audio
+    width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
+    if width_px < 1 or height_px < 1:
+        raise MediaError(str(path), "probe", "has a video stream without a frame size: damaged, or cut too early")
+    if width_px * height_px > MAX_PIXELS:
+        raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
+    pixel_aspect = _pixel_aspect(first) or _pixel_aspect(video) or Fraction(1)
+    turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
+    turn = () if turns else _turn(first)
+    # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
+    if (turns and abs(turns[0] % 180 - 90) < 1) or (turn and turn[0].startswith("transpose")):
+        width_px, height_px, pixel_aspect = height_px, width_px, 1 / pixel_aspect
     container = str(found["format"]["format_name"]).split(",", maxsplit=1)[0]
     return VideoInfo(
         path=path,
         container=container,
         video_stream=int(video["index"]),
         audio_stream=int(audio["index"]) if audio else None,
+        video_name=streams.video_name,
+        audio_name=streams.audio_name,
+        audio_channels=int(audio.get("channels", 0)) if audio else 0,
         width_px=width_px,
         height_px=height_px,
         fps=_ratio(video.get("avg_frame_rate")),
         video_start_s=_start_s(video),
         audio_start_s=_start_s(audio) if audio else None,
         duration_s=_duration_s(container, video, found["format"]),
+        pixel_aspect=pixel_aspect,
+        turn=turn,
+        hard_to_probe=hard_to_probe,
     )
 
 
@@ -140,25 +177,33 @@ def why_refused(said: str) -> str:
     return f"cannot be read as a video: {'; '.join(lines[-3:]) or 'ffmpeg gave no reason'}"
 
 
-def _is_cover(stream: Mapping[str, Any]) -> bool:
-    disposition = stream.get("disposition", {})
-    return bool(disposition.get("attached_pic") or disposition.get("timed_thumbnails"))
+def is_torn_avi(path: Path) -> bool:
+    """Whether an AVI ends within one of its parts, by the lengths that these say; empty chunks make none shorter."""
+    size, at = path.stat().st_size, 0
+    with path.open("rb") as file:
+        while at + 8 <= size:
+            file.seek(at)
+            length = int.from_bytes(file.read(8)[4:], "little")
+            at += 8 + length + length % 2
+    return at > size + 1
 
 
-def _displayed(path: Path, video: Mapping[str, Any]) -> tuple[int, int]:
-    width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
-    if width_px < 1 or height_px < 1:
-        raise MediaError(str(path), "probe", "has a video stream without a frame size: damaged, or cut too early")
-    if width_px * height_px > MAX_PIXELS:
-        raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
-    turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
-    # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
-    upright = not turns or abs(turns[0] % 180 - 90) >= 1
-    return (width_px, height_px) if upright else (height_px, width_px)
+def _pixel_aspect(stream: Mapping[str, Any]) -> Fraction | None:
+    return _ratio(str(stream.get("sample_aspect_ratio", "")).replace(":", "/"))
+
+
+def _turn(first: Mapping[str, Any]) -> tuple[str, ...]:
+    """Filters for the display orientation that the first coded picture carries (an SEI message of H.264, HEVC)."""
+    for each in first.get("side_data_list", []):
+        rows = [line.partition(":")[2].split() for line in str(each.get("displaymatrix", "")).split("\n") if line]
+        if len(rows) == 3:
+            signs = tuple(round(int(number) / (1 << 16)) for row in rows[:2] for number in row[:2])
+            return _TURNS.get(signs, ())
+    return ()
 
 
 def _ratio(text: str | None) -> Fraction | None:
-    num, _, den = (text or "0/0").partition("/")
+    num, _, den = (text if text and text[0].isdigit() else "0/0").partition("/")
     return Fraction(int(num), int(den or 1)) if int(num) > 0 and int(den or 1) > 0 else None
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -72,14 +73,38 @@ def weight_names(config: ExtractConfig) -> tuple[str, ...]:
 
 
 def cache_folder() -> Path:
-    """Where fetched weights lie: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avfuse" / "weights"
+    """Where fetched weights lie: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
+
+    Raises ValueError where there is neither the variable nor a home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avfuse" / "weights"
+    except RuntimeError as error:  # an unknown user without HOME, as in containers
+        raise ValueError(
+            "there is no home folder to keep weights in: set HOME or XDG_CACHE_HOME, or AVFUSE_WEIGHTS=FOLDER"
+        ) from error
 
 
-def cached_path(file: WeightFile) -> Path | None:
-    """Where a published file lies in the cache; None while it is not there. Its content is not looked at."""
-    path = cache_folder() / file.file_name
-    return path if path.is_file() else None
+def weight_folders() -> list[Path]:
+    """Where weights are looked for: `$AVFUSE_WEIGHTS`, then the cache. Raises ValueError where the first is none."""
+    told = os.environ.get("AVFUSE_WEIGHTS")
+    folders = [Path(os.path.expanduser(told))] if told else []
+    if told and not folders[0].is_dir():
+        raise ValueError(f"AVFUSE_WEIGHTS={told} is not a folder")
+    with suppress(ValueError):  # without a home folder there is no cache
+        folders.append(cache_folder())
+    return folders
+
+
+def local_path(file: WeightFile) -> Path | None:
+    """Where a published file lies on this machine; None while it is not there. Its content is not looked at."""
+    paths = (folder / file.file_name for folder in weight_folders())
+    return next((path for path in paths if path.is_file()), None)
+
+
+def is_damaged(path: Path, file: WeightFile, hash_of: Callable[[Path], str] = sha256_of) -> bool:
+    """Whether a file under a published name is not the published one, as far as its hash is known."""
+    return file.sha256_prefix is not None and not file.matches(hash_of(path))
 
 
 def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: int | None) -> dict[str, WeightSource]:
@@ -131,20 +156,13 @@ def _find(feature: str, search: _Search) -> WeightSource | None:
         return _from_file(feature, Path(search.given[feature]), search)
     if search.seed is not None:  # before the folders, so that it means the same on every machine
         return WeightSource(feature, "untrained", None, None, "none: random numbers", untrained_seed=search.seed)
-    for folder in _folders():
+    for folder in weight_folders():
         if path := _in_folder(folder, feature):
             _refuse_damaged(path, search)
             return _from_file(feature, path, search)
     other = _FALLBACK.get(feature)
     source = _find(other, search) if other else None
     return replace(source, feature=feature, same_as=other) if source else None
-
-
-def _folders() -> list[Path]:
-    folder = os.environ.get("AVFUSE_WEIGHTS")
-    if folder and not Path(folder).is_dir():
-        raise ValueError(f"AVFUSE_WEIGHTS={folder} is no folder")
-    return [*([Path(folder)] if folder else []), cache_folder()]
 
 
 def _in_folder(folder: Path, feature: str) -> Path | None:
@@ -154,8 +172,8 @@ def _in_folder(folder: Path, feature: str) -> Path | None:
 
 
 def _refuse_damaged(path: Path, search: _Search) -> None:
-    known = next((file for file in REGISTRY.values() if file.file_name == path.name and file.sha256_prefix), None)
-    if known and not known.matches(search.sha256_of(path)):
+    known = next((file for file in REGISTRY.values() if file.file_name == path.name), None)
+    if known and is_damaged(path, known, search.sha256_of):
         raise WeightsInvalid(
             f"{path} has sha256 {search.sha256_of(path)}, the published one {known.sha256_prefix}: damaged, "
             f"or another. Run `avfuse weights fetch {known.name}`, or give it with --weights if it is yours"

@@ -1,4 +1,4 @@
-"""`avfuse weights`: the published weights, and what of them lies in the cache."""
+"""`avfuse weights`: the published weights, and which of them are on this machine."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ from pathlib import Path
 import click
 
 from ..features_store.errors import clean_errors
+from ..features_store.text import columns
 from .http_resume import DownloadError, Progress
 from .registry import REGISTRY, WeightFile, entry, sha256_of
-from .weights import WeightsInvalid, WeightsMissing, cache_folder, cached_path
+from .weights import WeightsInvalid, WeightsMissing, cache_folder, local_path, weight_folders
 
 _MISMATCH = 3
 
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: which there are, under which licence, and what of them is in the cache."""
+    """Pretrained weights: which there are, under which licence, and which of them are here."""
 
 
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_weights(as_json: bool) -> None:
-    """Every known weight file: architecture, size, sha256, licence, where from, cached or not."""
+    """Every known weight file: feature, architecture, size, licence, here or not; then where each comes from."""
     entries = [_describe(file) for file in REGISTRY.values()]
-    click.echo(json.dumps(entries, indent=2) if as_json else "\n\n".join(map(_paragraph, entries)))
+    click.echo(json.dumps(entries, indent=2) if as_json else "\n".join(_table(entries)))
 
 
 @weights.command()
@@ -57,11 +58,11 @@ def fetch(names: tuple[str, ...], all_files: bool) -> None:
 @click.argument("name", required=False)
 @clean_errors(WeightsMissing)
 def verify(name: str | None) -> None:
-    """Hash the cached files again, all or the one called NAME. Exit code 3 when one is not as published."""
-    files = [entry(name)] if name else [file for file in REGISTRY.values() if cached_path(file)]
+    """Hash the files again, all or the one called NAME. Exit code 3 when one is not as published."""
+    files = [entry(name)] if name else [file for file in REGISTRY.values() if local_path(file)]
     verdicts = [_verdict(file, _cached(file)) for file in files]
     if not files:
-        click.echo(f"nothing in {cache_folder()}")
+        click.echo(f"nothing in {_places()}")
     if not all(verdicts):
         sys.exit(_MISMATCH)
 
@@ -70,16 +71,20 @@ def verify(name: str | None) -> None:
 @click.argument("name")
 @clean_errors(WeightsMissing, WeightsInvalid)
 def path(name: str) -> None:
-    """Where the cached file called NAME lies."""
+    """Where the file called NAME lies: in $AVFUSE_WEIGHTS, else in the cache."""
     click.echo(str(_cached(entry(name))))
 
 
 def _cached(file: WeightFile) -> Path:
-    found = cached_path(file)
+    found = local_path(file)
     if found is None:
         mend = f"run `avfuse weights fetch {file.name}`" if file.url else file.note
-        raise WeightsMissing(f"{file.name} is not in {cache_folder()}: {mend}")
+        raise WeightsMissing(f"{file.name} is not in {_places()}: {mend}")
     return found
+
+
+def _places() -> str:
+    return " or ".join(map(str, weight_folders() or [cache_folder()]))
 
 
 def _verdict(file: WeightFile, found: Path) -> bool:
@@ -92,7 +97,7 @@ def _verdict(file: WeightFile, found: Path) -> bool:
 
 
 def _describe(file: WeightFile) -> dict[str, str | int | None]:
-    found = cached_path(file)
+    found = local_path(file)
     return {
         "name": file.name,
         "feature": file.feature,
@@ -108,14 +113,31 @@ def _describe(file: WeightFile) -> dict[str, str | int | None]:
     }
 
 
-def _paragraph(described: dict[str, str | int | None]) -> str:
-    shown = {
-        key: value or {"cached": "no", "from": "by hand"}.get(key, "not known") for key, value in described.items()
-    }
-    head, prefix = shown.pop("name"), shown.pop("sha256_prefix")
-    if described["sha256"] is None and described["sha256_prefix"]:
-        shown["sha256"] = f"begins with {prefix}"
-    return "\n".join([str(head), *(f"  {key:<13} {value}" for key, value in shown.items())])
+def _table(entries: list[dict[str, str | int | None]]) -> Iterator[str]:
+    """A line a file, then for each what does not fit into columns."""
+    yield from columns(
+        [
+            ("name", "feature", "architecture", "size", "here", "licence"),
+            *(
+                (
+                    str(each["name"]),
+                    str(each["feature"]),
+                    str(each["architecture"]),
+                    f"{size / 1e6:.0f} MB" if isinstance(size := each["size_bytes"], int) else "?",
+                    "yes" if each["cached"] else "no",
+                    str(each["licence"]),
+                )
+                for each in entries
+            ),
+        ]
+    )
+    for each in entries:
+        prefix = each["sha256_prefix"]
+        known = each["sha256"] or (f"begins with {prefix}" if prefix else "not known")
+        yield f"\n{each['name']}: {str(each['note']).removeprefix('by hand: ')}"
+        yield f"  from    {each['from'] or 'by hand'}"
+        yield f"  sha256  {known}"
+        yield f"  file    {each['cached'] or each['file']}"
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from click.testing import CliRunner
 
 from avfuse import __version__
 from avfuse.cli import COMMANDS, main
+from avfuse.features_store.options import option_name
 
 
 def commands(group, prefix=()):
@@ -30,6 +31,25 @@ def test_every_option_has_help_with_its_default(name):
             assert parameter.help, parameter.name
             told = parameter.required or parameter.show_default or "default" in parameter.help
             assert told, f"{parameter.name} does not tell its default"
+
+
+@pytest.mark.parametrize("name", ["extract", "train"])
+def test_every_option_is_under_one_heading(name):
+    command = ALL[(name,)]
+    grouped = [option for names in command.groups.values() for option in names]
+    assert sorted(grouped) == sorted(option_name(each) for each in command.get_params(click.Context(command)))
+    shown = CliRunner().invoke(main, [name, "--help"]).stdout
+    assert all(f"\n{heading}:\n" in shown for heading in command.groups)
+
+
+@pytest.mark.parametrize("name", ALL, ids=" ".join)
+def test_placeholders_are_those_of_all_commands(name):
+    words = {"DIR", "FILE", "PATH", "STORE", "DEVICE", "ADDRESS", "LIST", "N", "S", "X", "GB", "SEED", "I/N", "K|all"}
+    words |= {"KEY=VALUE", "NAME=FILE", "none|ma:K|savgol:K"}
+    for parameter in ALL[name].params:
+        if isinstance(parameter, click.Option) and not parameter.is_flag:
+            shown = parameter.make_metavar(click.Context(ALL[name]))
+            assert shown in words or isinstance(parameter.type, click.Choice), f"{parameter.name}: {shown}"
 
 
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
@@ -54,8 +74,19 @@ def test_the_demo_leaves_a_folder_of_others_alone(tmp_path):
     assert (tmp_path / "run" / "config.json").is_file()
 
 
-def test_unknown_commands_are_wrong_usage():
-    assert CliRunner().invoke(main, ["etxract"]).exit_code == 2
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["etxract"], "There is no command 'etxract' (did you mean extract?)."),
+        (["xyzzy"], "There is no command 'xyzzy'."),
+        (["weights", "lst"], "Did you mean 'list'?"),
+        (["train", "--stroe", "x"], "'--store'"),
+    ],
+)
+def test_mistyped_words_are_wrong_usage(words, told):
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 2
+    assert told in result.stderr.splitlines()[-1]
 
 
 def test_python_m_avfuse_is_the_same():

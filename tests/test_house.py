@@ -28,6 +28,27 @@ def test_setup_cfg_lists_every_package():
     assert set(setup_cfg()["options"]["packages"].split()) == packages_on_disk()
 
 
+def test_the_lowest_versions_are_those_that_were_tested_together():
+    config = setup_cfg()
+    extras = [
+        line for name, lines in config["options.extras_require"].items() if name != "check" for line in lines.split()
+    ]
+    bounds = dict(
+        re.findall(
+            r"^([\w-]+)(?:\[\w+\])?>=([\d.]+)",
+            "\n".join([*config["options"]["install_requires"].split(), *extras]),
+            re.M,
+        )
+    )
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (ROOT / "constraints-lowest.txt").read_text(), re.M))
+    del tested["distributed"]  # comes with dask[distributed]
+    assert {name.lower() for name in bounds} == tested.keys()
+    for name, bound in bounds.items():
+        parts = [[int(part) for part in told.split(".")] for told in (tested[name.lower()], bound)]
+        assert parts[0][: len(parts[1])] == parts[1], name
+        assert not any(parts[0][len(parts[1]) :]), name
+
+
 def test_every_folder_with_modules_is_a_package():
     folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert all((folder / "__init__.py").is_file() for folder in folders)

@@ -4,7 +4,7 @@
     OUT/annotations/VA_Estimation_Challenge/{Train_Set,Validation_Set}/video01.txt …
     OUT/cropped_aligned/video01/00001.jpg …
     OUT/truth/video01.csv …              labels and their parts with nothing masked, what face and voice do
-    OUT/planted.json
+    OUT/planted.json                     beside it planted.json.made.json: command line and version
 
 Tested by tests/pipeline/test_synth.py.
 """
@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...features_store.label_text import FRAME_HEADER, MASKED
-from ...features_store.labels import CHALLENGE
+from ...features_store.label_text import CHALLENGE, FRAME_HEADER, MASKED
+from ...features_store.result_files import check_place, made, side_car, write_with_side_car
 from ..faces import align
 from .encode import encode
 from .face import Plane, load_picture
@@ -54,7 +54,7 @@ def make_corpus(
         _make_clip(out, clip, picture)
         on_clip(clip.recipe.video + clip.recipe.suffix)
     summary = _summary(config, clips)
-    (out / PLANTED).write_text(json.dumps(summary, indent=1) + "\n")
+    write_with_side_car(out / PLANTED, (json.dumps(summary, indent=1) + "\n").encode(), made())
     return summary
 
 
@@ -66,7 +66,9 @@ def _clear(out: Path, overwrite: bool) -> None:
     if out.exists() and any(out.iterdir()) and not (earlier and overwrite):
         what = "holds a planted corpus: --overwrite makes it anew" if earlier else "is not empty: give a new folder"
         raise ValueError(f"{out} {what}")
-    (out / PLANTED).unlink(missing_ok=True)
+    check_place(out)
+    for name in (PLANTED, side_car(out / PLANTED).name):
+        (out / name).unlink(missing_ok=True)
     for part in _PARTS if earlier else ():
         shutil.rmtree(out / part, ignore_errors=True)
     out.mkdir(parents=True, exist_ok=True)

@@ -31,6 +31,12 @@ def test_no_part_is_heavier_than_it_must_be(weights, count):
     assert max(loads) <= sum(weights.values()) / count + max(weights.values())
 
 
+def test_the_heaviest_goes_first_and_each_to_the_lightest_part():
+    assert balanced({"a": 1, "b": 1, "c": 2}, 2) == [["c"], ["a", "b"]]
+    assert balanced({"a": 3, "b": 5, "c": 4, "d": 2}, 2) == [["b", "d"], ["a", "c"]]
+    assert balanced({"b": 1, "a": 1}, 2) == [["a"], ["b"]]  # the first part of equal ones, by name
+
+
 def test_what_weighs_nothing_is_dealt_out_too():
     assert balanced(dict.fromkeys("abcd", 0), 2) == [["a", "c"], ["b", "d"]]
 

@@ -216,10 +216,13 @@ class TestFeatures:
         assert all(np.isfinite(scores[name]) for name in ("P", "ccc_valence", "ccc_arousal"))
         assert all(value.isfinite().all() for value in load_file(tmp_path / "run/model.safetensors").values())
 
-    def test_fewer_rows_than_labels(self, corpus, started, tmp_path):
+    def test_fewer_rows_than_labels(self, corpus, refused, started, tmp_path):
         """The labels say how long a trial is: the last row is repeated."""
         corpus.rewrite("clip3", **{name: rows[:90] for name, rows in corpus.rows("clip3").items()})
-        said, scores = started(corpus)
+        told = refused(corpus)
+        assert "clip3: 115 label rows but 90 rows of features" in told
+        assert "--allow-length-difference" in told
+        said, scores = started(corpus, "--allow-length-difference")
         assert "note: clip3: 115 label rows but 90 rows of features" in said
         assert scores["frames"] == 240
         assert len((tmp_path / "run" / "predictions" / "clip3.txt").read_text().splitlines()) == 116

@@ -70,6 +70,14 @@ def test_foreign_claim_lives_its_time(tmp_path, age_s, taken, plant, claim_file)
         assert mine is taken
 
 
+@pytest.mark.parametrize(("age_s", "taken"), [(500, False), (700, True)])
+def test_foreign_claim_lives_ten_minutes(tmp_path, age_s, taken, plant, claim_file):
+    """The documented time, where nobody asks for another."""
+    plant(claim_file(tmp_path), ("elsewhere", 1, 0), age_s=age_s)
+    with claim(tmp_path, "a") as mine:
+        assert mine is taken
+
+
 @pytest.mark.parametrize(("age_s", "taken"), [(0, False), (8, False), (12, True)])
 def test_half_a_claim_is_left_by_a_kill(tmp_path, age_s, taken, claim_file):
     path = claim_file(tmp_path)

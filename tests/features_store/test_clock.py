@@ -76,3 +76,13 @@ def test_fit_time_keeps_rising(steps, length):
     assert (np.diff(fitted) > 0).all()
     kept = min(length, len(time_s))
     assert (fitted[:kept] == time_s[:kept]).all()
+
+
+def test_times_past_the_end_go_on_at_the_mean_step():
+    np.testing.assert_allclose(fit_time(np.array([0, 0.04, 0.08]), 5), [0, 0.04, 0.08, 0.12, 0.16], rtol=1e-12)
+    np.testing.assert_allclose(fit_time(np.array([0, 0.1]), 3), [0, 0.1, 0.2], rtol=1e-12)
+    np.testing.assert_allclose(fit_time(np.array([1.0, 1.1, 1.4]), 5), [1.0, 1.1, 1.4, 1.6, 1.8], rtol=1e-12)
+
+
+def test_times_after_a_single_frame_go_on_at_30_frames_a_second():
+    np.testing.assert_allclose(fit_time(np.array([2.0]), 3), [2, 2 + 1 / 30, 2 + 2 / 30], rtol=1e-12)

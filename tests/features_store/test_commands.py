@@ -3,12 +3,14 @@ import subprocess
 import sys
 
 import click
+import numpy as np
 import pytest
 from click.testing import CliRunner
 
 from avfuse.features_store import commands
 from avfuse.features_store.errors import clean_errors
 from avfuse.features_store.failures import FailureRecord, append_failure
+from avfuse.features_store.status import trial_states, trial_table
 from avfuse.features_store.store import FeatureStore
 
 UNTRAINED = "UNTRAINED WEIGHTS: vggish: for tests and demos only\n"
@@ -32,7 +34,7 @@ def test_status(filled):
     result = run(commands.status, "--store", filled.path)
     assert result.exit_code == 0
     assert "2 trials, 80 rows" in result.output
-    assert "fingerprint f1: 1 trials" in result.output
+    assert "fingerprint f1: 1 trial\n" in result.output
     assert "UNTRAINED WEIGHTS: vggish of 2 trials" in result.output
     assert "iresnet50" not in result.output
     assert "failed: d.mp4 (decode): moov atom not found" in result.output
@@ -66,7 +68,8 @@ def test_verify(filled, flip):
 def test_export_and_import(filled, tmp_path, by_option):
     file = tmp_path / "f.h5"
     result = run(commands.export, "--store", filled.path, "--to", "h5", "--out", file)
-    assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials to {file}\n", UNTRAINED)
+    assert (result.exit_code, result.stdout) == (0, f"2 trials to {file}\n")
+    assert result.stderr.startswith(f"{UNTRAINED}about 11.0 KB to write to {file}, ")
     source = ["--from", file] if by_option else [file]
     result = run(commands.import_h5, *source, "--store", tmp_path / "back.zarr")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials from {file}\n", UNTRAINED)
@@ -88,7 +91,7 @@ def test_could_not_start(tmp_path, command, arguments):
     assert result.exit_code == 1
     assert result.stdout == ""
     assert len(result.stderr.splitlines()) == 1
-    assert str(tmp_path) in result.stderr
+    assert (arguments[0] if arguments[:1] == ["absent.h5"] else str(tmp_path)) in result.stderr
 
 
 def test_wrong_usage(tmp_path):
@@ -133,3 +136,28 @@ def test_other_errors_pass():
         raise ZeroDivisionError
     with pytest.raises(BrokenPipeError), clean_errors():
         raise BrokenPipeError(32, "Broken pipe")
+
+
+def test_the_state_of_each_trial(store, make_arrays):
+    arrays = make_arrays(10)
+    arrays["time"] = np.array([0.0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])  # a pause after the fourth frame
+    arrays["face_score"] = np.array([1, 1, 1, 0, 0, 1, 1, 1, 0, 1], np.float32)
+    arrays["vggish_valid"] = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0, 0], bool)
+    store.write("a", arrays, {"warnings": ["a warning"]})
+    store.write("empty", {"time": np.zeros(0)}, {})
+    a, empty = trial_states(store)
+    gaps = (a.length_s, a.faces, a.face_gap_s, a.sound, a.sound_gap_s)
+    assert gaps == pytest.approx((1.3 * 10 / 9, 0.7, 0.6, 0.6, 1.3 / 9 + 0.1))
+    assert a.warnings == ("a warning",)
+    assert (empty.rows, empty.length_s, empty.faces, empty.sound) == (0, None, None, None)
+    assert [len(line.split("  ")) > 1 for line in trial_table([a, empty])] == [True] * 3
+
+
+def test_a_trial_that_cannot_be_read_is_named(filled):
+    shard = filled.files.root / "c" / "time" / "c" / "0"
+    shard.write_bytes(shard.read_bytes()[:-9])
+    result = run(commands.status, "--store", filled.path, "--trials", "--json")
+    assert result.exit_code == 0
+    whole, broken = json.loads(result.output)["by_trial"]
+    assert whole["warnings"] == []
+    assert "`avfuse verify` says how to fix it" in broken["warnings"][0]

@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from avfuse.features_store.export import export_store
+from avfuse.features_store.export import Choice, estimated_bytes, export_store
 from avfuse.features_store.importing import import_h5
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.types import StoreMismatch
@@ -138,9 +138,53 @@ def test_failed_export_leaves_nothing(filled, tmp_path, flip):
     out = tmp_path / "f.h5"
     out.write_text("the old one")
     with pytest.raises(StoreMismatch, match=r"rows 0–5 of .*v/face0/vggish.*avfuse verify"):
-        export_store(filled, "h5", out)
+        export_store(filled, "h5", out, overwrite=True)
     assert out.read_text() == "the old one"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f.h5", "features.zarr"]
+
+
+def test_what_is_there_is_replaced_only_when_asked_for(filled, tmp_path):
+    (tmp_path / "f.h5").write_text("the old one")
+    with pytest.raises(ValueError, match=r"f\.h5 would be replaced: --overwrite"):
+        export_store(filled, "h5", tmp_path / "f.h5")
+    assert (tmp_path / "f.h5").read_text() == "the old one"
+    export_store(filled, "h5", tmp_path / "f.h5", overwrite=True)
+    assert h5py.is_hdf5(tmp_path / "f.h5")
+    for to in ("csv", "npy"):
+        export_store(filled, to, tmp_path / to, Choice(trials=["b"]))
+        with pytest.raises(ValueError, match="would be replaced"):
+            export_store(filled, to, tmp_path / to)
+        assert not list((tmp_path / to).rglob("*face0*"))  # refused before anything is written
+
+
+def test_chosen_trials_and_features(filled, tmp_path):
+    choice = Choice(trials=["b", "v"], features=["vggish"])
+    assert export_store(filled, "npy", tmp_path / "out", choice) == 2
+    found = sorted(str(path.relative_to(tmp_path / "out")) for path in tmp_path.rglob("out/**/*.npy"))
+    arrays = ("time.npy", "vggish.npy", "vggish_valid.npy")
+    assert found == [f"{trial}/{array}" for trial in ("b", "v/face0") for array in arrays]
+    export_store(filled, "h5", tmp_path / "f.h5", choice)
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    assert import_h5(tmp_path / "f.h5", back) == 2
+    assert sorted(back["b"]) == ["time", "vggish", "vggish_valid"]
+    assert (back["v/face0"]["vggish"][:] == filled["v/face0"]["vggish"][:]).all()
+    with pytest.raises(ValueError, match=r"no trial is called b/1\.6: did you mean b/1\.5\?"):
+        export_store(filled, "npy", tmp_path / "out", Choice(trials=["b/1.6"]))
+    with pytest.raises(ValueError, match="is called vgish: did you mean vggish"):
+        export_store(filled, "npy", tmp_path / "other", Choice(["b"], ["vgish"]))
+
+
+@pytest.mark.parametrize("to", ["h5", "npy", "parquet", "csv"])
+def test_the_estimate_is_about_right(store, make_arrays, tmp_path, to):
+    if to == "parquet":
+        pytest.importorskip("pyarrow")
+    for trial in ("a", "b"):
+        store.write(trial, make_arrays(2000), {})
+    for choice in (Choice(), Choice(["a"], ["iresnet50"])):
+        out = tmp_path / str(choice.trials)
+        export_store(store, to, out, choice)
+        written = sum(path.stat().st_size for path in [out, *out.rglob("*")] if path.is_file())
+        assert 0.5 * written < estimated_bytes(store, to, choice) < 2 * written
 
 
 def test_unknown_format(store, tmp_path):

@@ -4,6 +4,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avfuse.features_store import labels
+from avfuse.features_store.corpus import open_corpus
 from avfuse.features_store.labels import LabelTrack, annotation_files, count_rows, read_labels
 
 HEADER = b"valence,arousal\n"
@@ -184,7 +185,96 @@ def test_links_in_a_circle(tmp_path):
         annotation_files(tmp_path)
 
 
+def test_a_link_that_leads_up_below_the_root_is_followed_once(tmp_path):
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    (tmp_path / "a" / "b" / "up").symlink_to(tmp_path / "a")
+    found = [[folder.name for folder in level] for level in labels.folder_levels(tmp_path)]
+    assert found == [["a"], ["b"], []]
+
+
+def test_the_folder_of_the_sets_may_have_any_name(tmp_path):
+    path = write(tmp_path / "mine" / "Train_Set" / "a.txt", HEADER)
+    assert annotation_files(tmp_path / "mine") == {"a": path}
+    (tmp_path / "VA_Estimation_Challenge").mkdir()
+    with pytest.raises(ValueError, match="VA_Estimation_Challenge holds no label file"):
+        annotation_files(tmp_path / "VA_Estimation_Challenge")
+
+
+def test_a_folder_that_several_names_lead_to_goes_by_the_first(tmp_path):
+    (tmp_path / "m" / "inside").mkdir(parents=True)
+    for name in "zfbydkwc":
+        (tmp_path / name).symlink_to(tmp_path / "m")
+    found = [[path.relative_to(tmp_path).as_posix() for path in level] for level in labels.folder_levels(tmp_path)]
+    assert found == [["b"], ["b/inside"], []]
+
+
 def test_two_links_to_one_folder(tmp_path):
     write(tmp_path / "real" / "VA_Estimation_Challenge" / "Train_Set" / "a.txt", HEADER)
     (tmp_path / "linked").symlink_to(tmp_path / "real")
     assert list(annotation_files(tmp_path)) == ["a"]
+
+
+EXPR_HEADER = "Neutral,Anger,Disgust,Fear,Happiness,Sadness,Surprise,Other"
+AU_HEADER = "AU1,AU2,AU4,AU6,AU7,AU10,AU12,AU15,AU23,AU24,AU25,AU26"
+
+
+def write_file(path, *lines):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text("\n".join(lines) + "\n")
+
+
+class TestOtherTasks:
+    """Labels of expressions and action units are named where valence and arousal are meant."""
+
+    @pytest.mark.parametrize(
+        ("folder", "header", "task"),
+        [
+            ("EXPR_Recognition_Challenge", EXPR_HEADER, "EXPR"),
+            ("EXPR_Classification_Challenge", EXPR_HEADER.removesuffix(",Other"), "EXPR"),
+            ("AU_Detection_Challenge", AU_HEADER, "AU"),
+            ("VA_Estimation_Challenge", EXPR_HEADER, "EXPR"),
+            ("VA_Estimation_Challenge", AU_HEADER, "AU"),
+        ],
+    )
+    @pytest.mark.parametrize("root", ["", "folder"])
+    @pytest.mark.parametrize("find", [annotation_files, open_corpus])
+    def test_are_named(self, tmp_path, folder, header, task, root, find):
+        write_file(tmp_path / folder / "Train_Set" / "clip.txt", header, "0")
+        at = tmp_path / folder if root else tmp_path
+        with pytest.raises(ValueError, match=f"holds {task} labels .*valence and arousal are needed"):
+            find(at)
+
+    @pytest.mark.parametrize(("header", "task"), [(EXPR_HEADER, "EXPR"), (AU_HEADER.replace(",", ", "), "AU")])
+    def test_are_named_in_folders_of_any_name(self, tmp_path, header, task):
+        write_file(tmp_path / "labels" / "clip.txt", header, "0")
+        with pytest.raises(ValueError, match=rf"clip\.txt:1 holds {task} labels"):
+            open_corpus(tmp_path)
+
+    def test_may_lie_beside(self, tmp_path):
+        write_file(tmp_path / "VA_Estimation_Challenge" / "Train_Set" / "clip.txt", "valence,arousal", "0,0")
+        write_file(tmp_path / "EXPR_Recognition_Challenge" / "Train_Set" / "clip.txt", EXPR_HEADER, "0")
+        write_file(tmp_path / "AU_Detection_Challenge" / "Train_Set" / "clip.txt", AU_HEADER, "0")
+        assert list(annotation_files(tmp_path)) == ["clip"]
+        assert list(open_corpus(tmp_path).files) == ["clip"]
+
+
+@pytest.mark.parametrize("name", ["clip.TXT", "clip.Txt", "clip.csv", "clip.CSV", "clip .txt", "clip.txt "])
+def test_suffixes_in_any_case_and_spaces_are_matched(tmp_path, name):
+    write_file(tmp_path / "Train_Set" / name, "valence,arousal", "0,0")
+    assert list(annotation_files(tmp_path)) == ["clip"]
+
+
+def test_labels_in_a_file_of_another_suffix_are_named(tmp_path):
+    write_file(tmp_path / "Train_Set" / "clip.txt", "valence,arousal", "0,0")
+    write_file(tmp_path / "Train_Set" / "clip2.dat", "valence,arousal", "0,0")
+    write_file(tmp_path / "Train_Set" / "README.md", "anything")
+    with pytest.raises(ValueError, match=r"clip2\.dat begins like a label file"):
+        annotation_files(tmp_path)
+
+
+@pytest.mark.parametrize("names", [("clip.txt", "clip.TXT"), ("clip.txt", "clip.csv"), ("\u00e9.txt", "e\u0301.txt")])
+def test_two_files_of_one_trial_are_named(tmp_path, names):
+    for name in names:
+        write_file(tmp_path / "Train_Set" / name, "valence,arousal", "0,0")
+    with pytest.raises(ValueError, match="has two label files"):
+        annotation_files(tmp_path)

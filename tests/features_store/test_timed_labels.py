@@ -4,7 +4,15 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avfuse.features_store import timed_labels
-from avfuse.features_store.timed_labels import TimedLabels, at_frames, is_timed, read_timed
+from avfuse.features_store.timed_labels import (
+    BEYOND_S,
+    BEYOND_SHARE,
+    TimedLabels,
+    at_frames,
+    check_reach,
+    is_timed,
+    read_timed,
+)
 
 HEADER = "time,valence,arousal\n"
 fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=60, deadline=None)
@@ -212,3 +220,39 @@ def test_the_quick_way_is_the_slow_way(tmp_path, rows, rising):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(timed_labels, "plain_numbers", lambda *_: None)
         assert outcome(path) == quick
+
+
+class TestReach:
+    """Labels far beyond the video are of another clock."""
+
+    TIMES_S = np.arange(150) / 25  # to 5.96 s
+
+    def labels(self, time_s, valid=None):
+        count = len(time_s)
+        return TimedLabels(
+            "clip", np.asarray(time_s, float), np.zeros((count, 2)), np.ones(count, bool) if valid is None else valid
+        )
+
+    @pytest.mark.parametrize(
+        ("time_s", "told"),
+        [
+            (np.arange(12) * 500.0, "labels reach 5500 s, the video ends at 5.96 s"),  # ms
+            (np.arange(150.0), "labels reach 149 s, the video ends at 5.96 s"),  # frame numbers
+            (np.arange(12) / 2 + 100, "labels reach 105.5 s, the video ends at 5.96 s"),
+            (np.arange(12) / 2 - 100, "labels begin at -100 s, the video begins at 0 s"),
+        ],
+    )
+    def test_is_an_error_with_both_numbers(self, time_s, told):
+        with pytest.raises(ValueError, match=f"clip: {told}: is `time` in seconds"):
+            check_reach(self.labels(time_s), self.TIMES_S)
+
+    def test_a_little_beyond_is_as_it_should_be(self):
+        check_reach(self.labels([0, 5, 5.96 + BEYOND_S]), self.TIMES_S)
+        hour_s = np.arange(0, 3600, 0.5)
+        check_reach(self.labels([0, 3599.5 * (1 + 0.99 * BEYOND_SHARE)]), hour_s)
+        with pytest.raises(ValueError, match=r"labels reach 3700 s, the video ends at 3599\.5 s"):
+            check_reach(self.labels([100, 3700]), hour_s)
+
+    def test_masked_samples_and_videos_that_end_early_do_not_count(self):
+        check_reach(self.labels([0, 5, 5500], np.array([True, True, False])), self.TIMES_S)
+        check_reach(self.labels([0, 5, 60]), self.TIMES_S, ends_early=True)

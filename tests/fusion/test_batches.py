@@ -138,17 +138,36 @@ def test_windows_with_fewer_than_two_rows_in_the_loss_are_of_no_use(make_data, r
     rows["a"] |= {"face_valid": flags, "voice_valid": flags}
     data = make_data(rows, {**labels, "a": np.zeros((50, 2))})
     wanted = config()
-    windows = Batches(data, PLAIN, wanted).useful(data.windows(["a", "b"], wanted), "training side")
+    windows = Batches(data, PLAIN, wanted).to_train_on(data.windows(["a", "b"], wanted), "training side")
     assert windows.start.tolist() == [30, 50]
     assert windows.length.tolist() == [20, 8]
     labelled = config(rows_in_loss="labelled")
-    assert len(Batches(data, PLAIN, labelled).useful(data.windows(["a", "b"], labelled), "training side")) == 4
+    assert len(Batches(data, PLAIN, labelled).to_train_on(data.windows(["a", "b"], labelled), "training side")) == 4
 
 
-def test_a_side_without_a_labelled_row_is_an_error(make_data, rows):
-    data = make_data(rows, {"a": np.full((50, 2), -5), "b": np.full((8, 2), -5)})
-    with pytest.raises(ValueError, match="the validation side of fold 3 has no labelled frame: all its rows are -5"):
-        Batches(data, PLAIN, config()).useful(data.windows(["a"], config()), "validation side of fold 3")
+def test_a_side_that_cannot_be_trained_on_says_why(make_data, rows, labels):
+    def refused(rows, labels, **settings):
+        data, wanted = make_data(rows, labels), config(**settings)
+        with pytest.raises(ValueError, match="the training side of fold 3 has ") as told:
+            Batches(data, PLAIN, wanted).to_train_on(data.windows(["a"], wanted), "training side of fold 3")
+        return str(told.value)
+
+    assert "no labelled frame: all its label rows are masked (-5)" in refused(
+        rows, {**labels, "a": np.full((50, 2), -5)}
+    )
+    silent = {**rows, "a": rows["a"] | {"voice_valid": np.zeros(50, bool)}}
+    assert "labelled frames, but none at which all features are real" in refused(silent, labels, rows_in_loss="all")
+    lone = np.full((50, 2), -5.0)
+    lone[25] = 0
+    assert "no window with two frames in the loss" in refused(rows, {**labels, "a": lone}, rows_in_loss="labelled")
+
+
+def test_two_labelled_rows_at_the_end_of_a_trial_are_enough(make_data, rows, labels):
+    flags = np.arange(50) >= 48
+    rows["a"] |= {"face_valid": flags, "voice_valid": flags}
+    data = make_data(rows, {**labels, "a": np.zeros((50, 2))})
+    windows = Batches(data, PLAIN, config()).to_train_on(data.windows(["a"], config()), "training side")
+    assert (windows.start.tolist(), windows.length.tolist()) == ([30], [20])
 
 
 def batch_of(windows: int, modalities: int) -> Batch:

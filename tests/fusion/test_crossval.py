@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from avfuse import __version__
 from avfuse.fusion.config import PRESETS
 from avfuse.fusion.crossval import Planned, plan_runs, score_of, still_to_do
 
@@ -64,6 +65,25 @@ class TestTable:
             for row in rows:
                 assert f"{float(row['best_valence']):z.3f}" in text
                 assert f"±{float(row['sd_P']):.3f}" in text
+
+    def test_what_it_was_made_of(self, small, grid):
+        """Runs, store, labels, command line and version, in the table's JSON; a run has it in files of its own."""
+        made = json.loads((grid / "crossval.json").read_text())["made"]
+        assert made["runs"] == [f"fold{fold}/seed{seed}" for fold in FOLDS for seed in SEEDS]
+        assert (made["store"], made["annotations"]) == ([str(small.store)], [str(small.annotations)])
+        assert (made["avfuse"], made["smoothing"], made["UNTRAINED"]) == (__version__, "none", [])
+        environment = json.loads((grid / "fold3/seed1/environment.json").read_text())
+        for command in (made["command"], environment["command"]):
+            assert command.startswith(f"avfuse train --store {small.store}")
+            assert command.endswith("--fold all --seeds 2 --epochs 2")
+
+    def test_untrained_features_are_in_the_table_s_files(self, plant_small, fit, tmp_path):
+        corpus = plant_small(tmp_path, weights={"voice": {"name": "small", "untrained": 0}})
+        result = fit(corpus, tmp_path / "runs", "--seeds", 2, "--epochs", 1)
+        for name in ("crossval.txt", "crossval.md"):
+            assert "UNTRAINED WEIGHTS: voice: for tests and demos only" in (tmp_path / "runs" / name).read_text()
+        assert json.loads((tmp_path / "runs/crossval.json").read_text())["made"]["UNTRAINED"] == ["voice"]
+        assert "UNTRAINED" not in result.stdout  # it was said on stderr
 
     def test_on_stdout(self, small, grid, runs, fit):
         result = fit(small, runs, *WHOLE)

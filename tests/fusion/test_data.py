@@ -1,5 +1,9 @@
+import os
+import re
 import shutil
+import uuid
 import warnings
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +12,10 @@ import torch
 import zarr
 
 from avfuse.features_store.arrays import create_array
+from avfuse.features_store.nodes import group_json
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.types import StoreMismatch
+from avfuse.fusion import checkpoint
 from avfuse.fusion.batches import Batches
 from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data import load
@@ -309,3 +315,104 @@ def test_the_store_is_read_as_it_is(make_data, make_store, rows):
     batches_of(make_data(rows, streamed=True, store=store))
     assert {path: path.read_bytes() for path in Path(store.path).rglob("*") if path.is_file()} == before
     assert zarr.open_group(store.path, mode="r").attrs
+
+
+def shard(store: FeatureStore, name: str, array: str) -> Path:
+    return next(path for path in Path(store.path, name, array, "c").rglob("*") if path.is_file())
+
+
+class TestStreamedUnderWay:
+    """What becomes of the store between two batches."""
+
+    @pytest.fixture
+    def streamed(self, make_data, make_store, rows):
+        store = make_store(rows)
+        data = make_data(rows, streamed=True, store=store)
+        windows = data.windows(["a"], config())
+        assert np.array_equal(data.rows.gather(windows, 20)[0][0].numpy(), rows["a"]["face"][:20])
+        return store, partial(data.rows.gather, windows, 20)
+
+    @pytest.mark.parametrize(
+        "damage", [Path.unlink, lambda path: os.truncate(path, 40), lambda path: os.truncate(path, 0)]
+    )
+    def test_a_file_that_vanishes_or_shrinks(self, streamed, damage):
+        store, gather = streamed
+        damage(shard(store, "a", "voice"))
+        with pytest.raises(
+            StoreMismatch, match=r"^trial 'a': rows 0–\d+ of .*/a/voice are broken \(.*/a/voice/c/0/0: "
+        ):
+            gather()
+
+    def test_a_trial_made_anew_with_other_settings(self, streamed, rows):
+        """Of the same shape: its rows fit, and must not stand beside those of the making before."""
+        store, gather = streamed
+        arrays = {name: array[:] for name, array in store["a"].items()}
+        store.write("a", {**arrays, "face": rows["a"]["face"] + 1}, {"fingerprint": "other"})
+        with pytest.raises(StoreMismatch, match=r"^trial 'a' was made anew, .* since it was opened \(.*a/zarr.json\)"):
+            gather()
+
+    def test_a_trial_made_anew_that_has_come_to_the_same(self, streamed, rows):
+        store, gather = streamed
+        before = gather()
+        store.write("a", {name: array[:] for name, array in store["a"].items()}, {"fingerprint": "small", "seconds": 3})
+        assert all(map(torch.equal, gather(), before))
+
+    def test_a_trial_that_is_being_made_anew(self, streamed):
+        """Half of it is there: that is not damage."""
+        store, gather = streamed
+        store.files.write("a/zarr.json", group_json({"complete": False}))
+        shutil.rmtree(Path(store.path, "a", "face"))
+        with pytest.raises(StoreMismatch, match="trial 'a' was made anew, or is being made anew, since it was opened"):
+            gather()
+
+    def test_a_trial_that_is_removed(self, streamed):
+        store, gather = streamed
+        store.remove("a")
+        with pytest.raises(StoreMismatch, match="trial 'a' was removed since it was opened"):
+            gather()
+
+    def test_the_run_ends_with_one_line(self, plant_small, tmp_path, avfuse, train_words, monkeypatch):
+        """As a user meets it, and the last saved epoch is safe."""
+        corpus, run = plant_small(tmp_path), tmp_path / "run"
+        file = shard(FeatureStore(corpus.store), "clip5", "face")
+        saved = checkpoint.save_state
+
+        def save_and_lose(*words):
+            saved(*words)
+            file.unlink(missing_ok=True)
+
+        monkeypatch.setattr(checkpoint, "save_state", save_and_lose)
+        result = avfuse(*train_words(corpus, run, "--memory-gb", 0))
+        assert result.exit_code == 1
+        told = (
+            rf"Error: {run}: trial 'clip5': rows \d+–\d+ of file://{file.parents[2]} are broken \({file}: No such file"
+        )
+        assert re.match(told, result.stderr.splitlines()[-1])
+        assert len(checkpoint.load_state(run).history) == 1
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+def test_behind_a_url_a_missing_file_is_an_error_too(rows, streamed):
+    """There zarr reads, which fills in zeros by itself."""
+    store = FeatureStore(f"memory://{uuid.uuid4().hex}/features.zarr", mode="a")
+    flags = {"face_valid": np.ones(50, bool)}
+    store.write("a", {"time": np.arange(50) / 25, "face": rows["a"]["face"], **flags}, {"fingerprint": "small"})
+    lose = partial(store.files.remove, "a/face/c/0/0")
+    if not streamed:
+        lose()
+        with pytest.raises(StoreMismatch, match=r"trial 'a': rows 0–50 of .* are broken .*c/0/0 is missing"):
+            load(store, source("a", 50), ["face"], ROOM)
+        return
+    data = load(store, source("a", 50), ["face"], Room(torch.device("cpu"), 0, 0))
+    windows = data.windows(["a"], TrainConfig(modalities=("face",), window_frames=20, hop_frames=15))
+    assert np.array_equal(data.rows.gather(windows, 20)[0][0].numpy(), rows["a"]["face"][:20])
+    lose()
+    with pytest.raises(StoreMismatch, match=r"trial 'a': rows 0–20 of .* are broken .*c/0/0 is missing"):
+        data.rows.gather(windows, 20)
+
+
+def test_a_trial_that_goes_before_it_is_read(make_store, rows):
+    store = make_store(rows)
+    store.remove("a")
+    with pytest.raises(ValueError, match="has no complete trial 'a'"):
+        load(store, source("a", 50), ["face"], ROOM)

@@ -16,7 +16,7 @@ CPU = torch.device("cpu")
 def rows_of(folder):
     """{trial: [T, C]} of a folder of predictions."""
     found = sorted((folder / "predictions").rglob("*.txt"))
-    return {path.stem: np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2) for path in found}
+    return {path.stem: np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)[:, 1:-1] for path in found}
 
 
 @pytest.fixture(scope="module")

@@ -1,5 +1,6 @@
 """`evaluate` and `predict`: held-out trials scored again, and a store to files or to the challenge's submission."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -8,16 +9,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avfuse import __version__
 from avfuse.features_store.labels import read_labels
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.checkpoint import read_metrics
+from avfuse.fusion.description import read_description
 from avfuse.fusion.smoothing import parse_smoothing, smooth
 
 UNTRAINED = {"voice": {"name": "small", "untrained": 0}}
 
 
 def rows_of(path):
-    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)
+    """The predicted columns, without time_s and valid."""
+    return np.loadtxt(path, delimiter=",", skiprows=1, ndmin=2)[:, 1:-1]
 
 
 @pytest.fixture
@@ -68,13 +72,11 @@ class TestEvaluate:
 
     def test_trial_by_trial(self, trained, small, evaluate, plain_ccc):
         for trial in evaluate(trained)["by_trial"]:
-            labels, told = (
-                read_labels(small.labels(trial["trial"])),
-                read_labels(trained / "predictions" / f"{trial['trial']}.txt"),
-            )
+            labels = read_labels(small.labels(trial["trial"]))
+            told = rows_of(trained / "predictions" / f"{trial['trial']}.txt")
             assert trial["rows"] == labels.valid.sum()
             for column, task in enumerate(("valence", "arousal")):
-                pair = (each.values[labels.valid, column].astype(float) for each in (told, labels))
+                pair = (each[labels.valid, column].astype(float) for each in (told, labels.values))
                 assert trial[task] == pytest.approx(plain_ccc(*pair), abs=1e-5)
 
     def test_on_the_screen(self, trained, avfuse):
@@ -98,6 +100,39 @@ class TestEvaluate:
         for path in pictures:
             with Image.open(path) as picture:
                 picture.load()
+
+    def test_what_it_was_made_of(self, trained, small, evaluate, tmp_path):
+        """In the report, and beside the files that have no place for it."""
+        words = ("--smooth", "ma:5", "--out", tmp_path / "out")
+        made = evaluate(trained, *words)["made"]
+        assert made["command"].startswith(f"avfuse evaluate --run {trained} --json --device cpu --smooth ma:5")
+        assert made["avfuse"] == __version__
+        assert (made["runs"], made["store"]) == ([str(trained)], str(small.store))
+        assert (made["annotations"], made["smoothing"], made["UNTRAINED"]) == (str(small.annotations), "ma:5", [])
+        assert made["labels_sha256"] != read_description(trained).labels_sha256  # the training trials' are not in it
+        beside = json.loads((tmp_path / "out" / "made.json").read_text())
+        assert beside["made"] == json.loads((tmp_path / "out" / "report.json").read_text())["made"]
+        assert {"report.json", "predictions/clip3.txt", "plots/all_frames.png"} < set(beside["files"])
+
+    def test_out_of_an_earlier_evaluation_is_replaced_whole(self, trained, corpus, evaluate, avfuse, tmp_path):
+        """Files of a trial that is no longer there do not stay."""
+        out = tmp_path / "out"
+        evaluate(trained, "--out", out)
+        FeatureStore(corpus.store, mode="a").remove("clip7")
+        result = avfuse("evaluate", "--run", trained, "--store", corpus.store, "--out", out)
+        assert result.exit_code == 0
+        assert f"note: the earlier results in {out} are replaced" in result.stderr
+        assert [path.stem for path in (out / "predictions").iterdir()] == ["clip3"]
+        assert [path.stem for path in (out / "plots" / "predictions").iterdir()] == ["clip3"]
+        assert json.loads((out / "report.json").read_text())["trials"] == 1
+
+    def test_what_fails_leaves_the_earlier_evaluation(self, trained, corpus, evaluate, avfuse, tmp_path):
+        out = tmp_path / "out"
+        evaluate(trained, "--out", out)
+        before = {path: path.read_bytes() for path in out.rglob("*") if path.is_file()}
+        corpus.labels("clip7").unlink()
+        refused(avfuse("evaluate", "--run", trained, "--annotations", corpus.annotations, "--out", out))
+        assert {path: path.read_bytes() for path in out.rglob("*") if path.is_file()} == before
 
     def test_smoothed(self, trained, evaluate, tmp_path):
         report = evaluate(trained, "--smooth", "savgol:7,11", "--out", tmp_path)
@@ -130,8 +165,25 @@ class TestEvaluate:
     def test_other_labels(self, trained, corpus, evaluate):
         """The scores are against the labels that are named."""
         for name in ("clip3", "clip7"):
-            shutil.copy(trained / "predictions" / f"{name}.txt", corpus.labels(name))
+            np.savetxt(
+                corpus.labels(name),
+                rows_of(trained / "predictions" / f"{name}.txt"),
+                "%.6f",
+                ",",
+                header="valence,arousal",
+                comments="",
+            )
         assert evaluate(trained, "--annotations", corpus.annotations)["P"] == pytest.approx(1, abs=1e-6)
+
+    def test_what_has_changed_since_is_told(self, corpus, fit, avfuse, tmp_path):
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        assert avfuse("evaluate", "--run", tmp_path / "run").stderr == ""
+        header, *rows = corpus.labels("clip3").read_text().splitlines()
+        corpus.labels("clip3").write_text("\n".join([header, *reversed(rows)]))
+        corpus.rewrite("clip7", voice=corpus.rows("clip7")["voice"] * 2)
+        lines = avfuse("evaluate", "--run", tmp_path / "run").stderr.splitlines()
+        since = "have changed since the runs were trained; scored as they are now"
+        assert lines == [f"note: labels of clip3 {since}", f"note: features of clip7 {since}"]
 
     def test_labels_without_the_trials(self, trained, corpus, avfuse):
         corpus.labels("clip7").unlink()
@@ -155,10 +207,22 @@ class TestEvaluate:
         corpus.rewrite("clip7", fingerprint="0123456789abcdef")
         told = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
         assert "planted" in told
-        assert "0123456789ab (1 trials)" in told
+        assert "0123456789ab (1 trial)" in told
         assert "--allow-other-features" in told
         report = evaluate(trained, "--store", corpus.store, "--allow-other-features")
         assert report["P"] == pytest.approx(read_metrics(trained)["P"], abs=1e-6)
+
+    def test_settings_that_differ_are_named(self, corpus, fit, avfuse, tmp_path):
+        for number in range(8):
+            FeatureStore(corpus.store, mode="a").write(
+                f"clip{number}", corpus.rows(f"clip{number}"), {"fingerprint": "f32", "settings": {"precision": "fp32"}}
+            )
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        FeatureStore(corpus.store, mode="a").write(
+            "clip7", corpus.rows("clip7"), {"fingerprint": "f16", "settings": {"precision": "fp16"}}
+        )
+        told = refused(avfuse("evaluate", "--run", tmp_path / "run"))
+        assert "(settings precision: fp32 in the run, fp16 in the store)" in told
 
     def test_features_of_other_weights_that_the_run_does_not_hold_out(self, trained, corpus, evaluate):
         corpus.rewrite("clip0", fingerprint="0123456789abcdef")
@@ -202,7 +266,7 @@ class TestPredict:
             for path in (tmp_path / "out").rglob("*.txt")
         }
         assert set(files) == {*(f"clip{number}" for number in range(8)), "batch1/new"}
-        assert all(len(read_labels(path).valid) == store[name].rows for name, path in files.items())
+        assert all(len(rows_of(path)) == store[name].rows for name, path in files.items())
         for name in ("clip3", "clip7"):
             expected = rows_of(trained / "predictions" / f"{name}.txt")
             assert rows_of(files[name]) == pytest.approx(expected, abs=2e-6)
@@ -220,7 +284,40 @@ class TestPredict:
         result = avfuse("predict", "--run", trained, "--store", corpus.store, "--out", tmp_path / "out")
         assert result.exit_code == 0
         assert "note: left out, since they have not all of face, voice: clip1" in result.stderr.splitlines()
-        assert len(list((tmp_path / "out").iterdir())) == 7
+        assert len(list((tmp_path / "out").glob("*.txt"))) == 7
+
+    def test_times_and_rows_that_are_real(self, trained, corpus, avfuse, tmp_path):
+        """A row is valid where one of the run's features is real; times are the store's, whatever they are."""
+        rows = corpus.rows("clip3")
+        face, voice = rows["face_valid"].copy(), rows["voice_valid"].copy()
+        face[:30], voice[20:40] = False, False
+        time_s = np.cumsum(np.random.default_rng(0).uniform(0.02, 0.06, len(face)))
+        corpus.rewrite("clip3", face_valid=face, voice_valid=voice, time=time_s)
+        result = avfuse("predict", "--run", trained, "--store", corpus.store, "--out", tmp_path / "out")
+        assert result.exit_code == 0, result.stderr
+        path = tmp_path / "out" / "clip3.txt"
+        assert path.read_text().splitlines()[0] == "time_s,valence,arousal,valid"
+        found = np.loadtxt(path, delimiter=",", skiprows=1)
+        assert found[:, 0] == pytest.approx(time_s, abs=1e-6)
+        assert np.flatnonzero(found[:, 3] == 0).tolist() == [*range(20, 30)]
+
+    def test_what_it_was_made_of(self, trained, small, avfuse, tmp_path):
+        out = tmp_path / "out"
+        words = ("--run", trained, "--store", small.store, "--out", out, "--smooth", "ma:5")
+        assert avfuse("predict", *words).exit_code == 0
+        told = json.loads((out / "made.json").read_text())
+        assert sorted(told["files"]) == [f"clip{number}.txt" for number in range(8)]
+        made = told["made"]
+        assert (made["runs"], made["store"], made["smoothing"]) == ([str(trained)], str(small.store), "ma:5")
+        assert made["command"] == f"avfuse predict --run {trained} --store {small.store} --out {out} --smooth ma:5"
+        assert made["fingerprints"] == {"planted": 8}
+
+    def test_out_of_an_earlier_prediction_is_replaced_whole(self, trained, corpus, avfuse, tmp_path):
+        words = ("--run", trained, "--store", corpus.store, "--out", tmp_path / "out")
+        assert avfuse("predict", *words).exit_code == 0
+        FeatureStore(corpus.store, mode="a").remove("clip7")
+        assert "8 files" in avfuse("predict", *words).stderr
+        assert {path.stem for path in (tmp_path / "out").glob("*.txt")} == {f"clip{number}" for number in range(7)}
 
     def test_no_trial_has_the_features(self, trained, corpus, avfuse, tmp_path):
         for number in range(8):
@@ -247,6 +344,30 @@ class TestPredict:
         result = avfuse("predict", "--run", trained, "--store", small.store, *words)
         assert result.exit_code == 2
         assert told in result.stderr
+
+
+def test_one_naming_of_trials(small, fit, evaluate, avfuse, tmp_path):
+    """The labels know the last part of a name; run, report, table, predictions and plots all say the store's."""
+    store = FeatureStore(tmp_path / "deep.zarr", mode="a")
+    for number in range(8):
+        store.write(f"batch{number % 3}/clip{number}", small.rows(f"clip{number}"), {"fingerprint": "planted"})
+    corpus = type(small)(tmp_path / "deep.zarr", small.annotations)
+    fit(corpus, tmp_path / "run", "--epochs", 1, "--plots")
+    report = evaluate(tmp_path / "run", "--out", tmp_path / "report")
+    predicted = avfuse("predict", "--run", tmp_path / "run", "--store", corpus.store, "--out", tmp_path / "predicted")
+    assert predicted.exit_code == 0
+    held_out = {"batch0/clip3", "batch1/clip7"}
+    fold = json.loads((tmp_path / "run/fold.json").read_text())
+    assert set(fold["validation"]) == held_out
+    assert {trial["trial"] for trial in report["by_trial"]} == held_out
+    places = ("run/predictions", "run/plots/predictions", "report/predictions", "report/plots/predictions")
+    for place in places:
+        found = [path.relative_to(tmp_path / place) for path in (tmp_path / place).rglob("*.*")]
+        assert {path.with_suffix("").as_posix() for path in found} == held_out
+    found = [path.relative_to(tmp_path / "predicted") for path in (tmp_path / "predicted").rglob("*.txt")]
+    assert {path.with_suffix("").as_posix() for path in found} == {*fold["train"], *fold["validation"]}
+    # A store without the folders is another naming of the same trials.
+    assert evaluate(tmp_path / "run", "--store", small.store)["P"] == pytest.approx(report["P"], abs=1e-6)
 
 
 ROWS = {"clip3": 115, "clip7": 135}
@@ -285,6 +406,21 @@ class TestSubmission:
         assert json.loads(result.stdout) == {
             "trials": 8, "columns": ["valence", "arousal"], "rows": 250, "padded": {}, "trimmed": {},
         }  # fmt: skip
+
+    def test_what_it_was_made_of_lies_beside_it(self, submit, trained, small, tmp_path):
+        submit(ROWS, "--smooth", "ma:5")
+        told = json.loads((tmp_path / "mine.txt.made.json").read_text())
+        assert told["sha256"] == hashlib.sha256((tmp_path / "mine.txt").read_bytes()).hexdigest()
+        made = told["made"]
+        assert (made["runs"], made["smoothing"], made["store"]) == ([str(trained)], "ma:5", str(small.store))
+        assert made["sample"] == str(tmp_path / "sample.txt")
+
+    def test_an_earlier_one_is_replaced_and_nothing_else(self, submit, tmp_path):
+        assert submit(ROWS)[0].exit_code == 0
+        assert submit(ROWS, "--smooth", "ma:5")[0].exit_code == 0
+        (tmp_path / "mine.txt").write_text("image_location,valence,arousal\nchanged by hand")
+        assert "is not as avfuse wrote it" in refused(submit(ROWS)[0])
+        assert "changed by hand" in (tmp_path / "mine.txt").read_text()
 
     def test_a_row_or_two_more_or_less(self, submit, trained, tmp_path):
         result, _ = submit({"clip3": 116, "clip7": 133})

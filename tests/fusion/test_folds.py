@@ -178,6 +178,17 @@ def test_whole_subjects_are_cut_nearly_evenly():
     assert [len(fold.validation) for fold in make_folds(one_large, folds=3).folds] == [9, 1, 1]
 
 
+def test_a_slice_ends_as_near_to_an_even_share_as_whole_subjects_allow():
+    def sizes(counts, folds):
+        corpus = plain([f"video{subject}_{part}" for subject, count in enumerate(counts) for part in range(count)])
+        return [len(fold.validation) for fold in make_folds(corpus, folds=folds).folds]
+
+    assert sizes([4, 5, 1], 2) == [4, 6]  # 4 is nearer to 5 than 9 is
+    assert sizes([2, 2, 5, 1], 2) == [4, 6]
+    assert sizes([3, 4, 3], 2) == [7, 3]  # 3 and 7 are as near: the larger one
+    assert sizes([1, 1, 1, 1, 1], 2) == [3, 2]
+
+
 def test_what_is_refused():
     split, free = official(["a", "b"], ["c"]), plain(["a_left", "a_right", "b"])
     with pytest.raises(ValueError, match=r"official split and its six folds: leave --folds out"):

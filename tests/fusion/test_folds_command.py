@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from avfuse.cli import main
 from avfuse.features_store.options import config_option
 from avfuse.fusion.fold_options import fold_options, manifest_of, manifest_option
-from avfuse.fusion.manifest import read_manifest
+from avfuse.fusion.manifest import Fold, read_manifest
 
 
 def folds(*words):
@@ -132,6 +132,33 @@ def test_a_manifest_must_fit_the_labels(plain, tmp_path, capsys):
     assert capsys.readouterr().err == f"note: trials with labels that {path} leaves out: d, e\n"
     with pytest.raises(click.UsageError, match="--manifest has the folds already"):
         manifest_of(plain, folds=2, manifest=path)
+
+
+def test_a_manifest_may_name_trials_as_a_store_does(plain, tmp_path):
+    path = tmp_path / "folds.json"
+    fold = '{"fold": 0, "train": ["batch1/a", "c"], "validation": ["batch2/b"]}'
+    path.write_text(f'{{"avfuse_folds": 1, "folds": [{fold}]}}')
+    assert manifest_of(plain, manifest=path)[1].folds == (Fold(0, ("a", "c"), ("b",)),)
+
+
+def test_out_is_replaced_only_as_it_was_written(plain, tmp_path):
+    out = tmp_path / "folds.json"
+    words = ("--annotations", plain, "--out", out)
+    assert folds(*words, "--folds", 2).exit_code == 0
+    told = json.loads((tmp_path / "folds.json.made.json").read_text())
+    assert told["made"]["annotations"] == str(plain)
+    assert folds(*words, "--folds", 3).exit_code == 0
+    assert len(read_manifest(out).folds) == 3
+    edited = out.read_text().replace('"a"', '"b"')
+    out.write_text(edited)
+    result = folds(*words, "--folds", 2)
+    assert result.exit_code == 1
+    assert "is not as avfuse wrote it; remove it, or name another file" in result.stderr
+    assert out.read_text() == edited
+    (tmp_path / "folds.json.made.json").unlink()
+    (tmp_path / "labels.csv").write_text("mine")
+    assert folds("--annotations", plain, "--folds", 2, "--out", tmp_path / "labels.csv").exit_code == 1
+    assert (tmp_path / "labels.csv").read_text() == "mine"
 
 
 def test_another_command_can_have_the_options(plain):

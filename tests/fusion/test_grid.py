@@ -25,12 +25,12 @@ from avfuse.features_store.owner import Owner
 from avfuse.fusion.checkpoint import load_state
 from avfuse.fusion.config import PRESETS, RunConfig
 from avfuse.fusion.crossval import Planned, plan_runs, shard_of, still_to_do
-from avfuse.fusion.devices import out_of_memory, room_of
+from avfuse.fusion.devices import room_of
 from avfuse.fusion.folds import make_folds
 from avfuse.fusion.hearing import Hearing
 from avfuse.fusion.in_hand import in_hand, is_in_hand
 from avfuse.fusion.one_process import alone_in_process, threads
-from avfuse.fusion.runs import Failed, Trained, TrainWork, _wants_memory
+from avfuse.fusion.runs import Failed, Trained, TrainWork
 from avfuse.fusion.watch import make_watcher
 
 WHOLE = ("--fold", 1, "--seeds", 3, "--epochs", 2)
@@ -245,16 +245,6 @@ class TestParts:
         assert work.name(JOB) == "fold 1 seed 0"
         assert replace(work, alone=True).name(JOB) == "fold 1 seed 0 (--resume goes on in runs/fold1/seed0)"
 
-    def test_only_want_of_memory_may_pass(self):
-        def failing(error):
-            with pytest.raises(ValueError, match="do not fit the memory") as caught, out_of_memory():
-                raise error
-            return _wants_memory(caught.value)
-
-        assert failing(MemoryError("no more"))
-        assert failing(RuntimeError("can't allocate memory"))
-        assert not _wants_memory(ValueError("the loss is nan"))
-
     def test_processes_share_the_memory(self):
         one, two = (room_of(RunConfig("cpu", processes=count)).host_bytes for count in (1, 2))
         assert one / two == pytest.approx(2, rel=0.3)
@@ -283,6 +273,9 @@ class TestParts:
         heard = Hearing(3, said.append, ["note: known"])
         heard.told(JOB, (3, 9, 0.5, 2))
         heard.tick()
+        heard.tick()  # the first line comes at once, the next one after 30 s
+        assert said == ["0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)"]
+        said.clear()
         monkeypatch.setattr("avfuse.fusion.hearing.LINE_EVERY_S", 0)
         heard.tick()
         heard.again(JOB, Failed("no room", may_pass=True))

@@ -1,3 +1,4 @@
+import json
 import sys
 import time
 
@@ -7,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from avfuse import __version__
 from avfuse.fusion.plots import _envelope, learning_curves, overview, prediction_plot
 
 BOTH = ("valence", "arousal")
@@ -28,7 +30,7 @@ def drawn(monkeypatch):
 
     figures = []
     save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, path: [figures.append(figure), save(figure, path)])
+    monkeypatch.setattr(plots, "_save", lambda figure, *more: [figures.append(figure), save(figure, *more)])
     return figures
 
 
@@ -165,3 +167,12 @@ def test_no_global_state(tmp_path):
     had = "matplotlib.pyplot" in sys.modules
     prediction_plot(tmp_path / "a.png", "a", BOTH, time_s, truth)
     assert ("matplotlib.pyplot" in sys.modules) == had
+
+
+def test_a_picture_says_what_it_is_of(tmp_path):
+    about = {"command": "avfuse évaluer 日本", "runs": ["r"], "UNTRAINED": ["voice"]}
+    truth = np.zeros((3, 1))
+    overview(tmp_path / "a.png", ("valence",), truth, truth, {}, about)
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.info["Software"] == f"avfuse {__version__}"
+        assert json.loads(picture.info["Description"]) == about

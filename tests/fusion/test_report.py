@@ -88,12 +88,21 @@ def test_a_trial_of_which_too_little_is_labelled_is_not_in_the_mean(sources, tol
     assert found.rows == without.rows + labelled_rows
 
 
+def test_a_trial_with_exactly_two_labelled_rows_is_in_the_mean(sources, told):
+    few = [*sources[:2], TrialSource("c", "c", sources[2].labels, np.arange(25) < 2)]
+    found = report(few, told, ("valence", "arousal"))
+    each = [ccc(told[s.name][:, 1], s.labels[:, 1], s.labelled) for s in few]
+    assert found.trials[2].rows == 2
+    assert found.mean_trial_arousal == pytest.approx(np.mean(each), abs=1e-12)
+    assert found.mean_trial_arousal != report(few[:2], told, ("valence", "arousal")).mean_trial_arousal
+
+
 def test_nothing_labelled_is_zero_and_not_nan(sources, told):
     nothing = [TrialSource(s.name, s.name, s.labels, np.zeros(s.rows, bool)) for s in sources]
     found = report(nothing, told, ("valence", "arousal"))
     assert (found.rows, found.valence, found.p) == (0, 0, 0)
     assert found.mean_trial_arousal is None
-    assert "0 labelled frames of 3 trials" in report_lines(found, 10)
+    assert "0 labelled frames of 0 trials" in report_lines(found, 10)
 
 
 def test_json(sources, told):

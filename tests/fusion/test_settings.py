@@ -42,6 +42,13 @@ EVERY = [
 ]
 
 
+def typed(value):
+    """As `--set` takes it."""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
 @pytest.mark.parametrize(("config", "name", "kind", "value"), EVERY)
 def test_every_setting_can_be_told_as_text(config, name, kind, value):
     text, expected = another(name, kind, value)
@@ -51,7 +58,7 @@ def test_every_setting_can_be_told_as_text(config, name, kind, value):
     assert type(found[name][1]) is type(value)
     assert {n: v for n, v in found.items() if n != name} == {n: v for n, v in before.items() if n != name}
     assert changed.preset == config.preset
-    assert differences(config, changed) == [f"{name}: {value} → {expected}"]
+    assert differences(config, changed) == [f"{name}: {typed(value)} in the run, {typed(expected)} now"]
     assert from_json(json.loads(json.dumps(as_json(changed)))) == changed
 
 
@@ -206,5 +213,5 @@ def test_json_without_a_known_preset_is_refused(told):
 
 def test_differences_name_settings_of_run_and_network():
     other = replace(S1, lr=1e-5, model=replace(S1.model, kernels=(3,)))
-    assert differences(S1, other) == ["lr: 0.0001 → 1e-05", "kernels: (3, 5, 7) → (3,)"]
-    assert "preset: crossattn → concat" in differences(S1, PRESETS["concat"])
+    assert differences(S1, other) == ["lr: 0.0001 in the run, 1e-05 now", "kernels: 3,5,7 in the run, 3 now"]
+    assert "preset: crossattn in the run, concat now" in differences(S1, PRESETS["concat"])

@@ -60,8 +60,8 @@ def test_a_whole_name_goes_before_a_last_part(make_store, corpus):
 def test_a_last_part_that_two_trials_have_is_none(make_store, corpus):
     found = matched(make_store({"batch1/x": features(), "batch2/x": features()}), corpus({"x": 20}))
     assert not found.trials
-    assert found.without_features == ("x",)
-    assert found.without_labels == ("batch1/x", "batch2/x")
+    assert dict(found.ambiguous) == {"x": ("batch1/x", "batch2/x")}
+    assert (found.without_features, found.without_labels) == ((), ())
 
 
 def test_labels_in_folders_match_features_in_folders(make_store, tmp_path):
@@ -101,7 +101,8 @@ def test_only_the_trials_that_are_asked_for(make_store, corpus):
 
 @pytest.mark.parametrize(("labels", "noted"), [(15, False), (25, False), (14, True), (26, True)])
 def test_lengths_that_differ_by_more_than_five_rows_are_noted(make_store, corpus, labels, noted):
-    found = matched(make_store({"batch1/x": features()}), corpus({"x": labels}))
+    annotated = corpus({"x": labels})
+    found = match_trials(make_store({"batch1/x": features()}), annotated, annotated.files, MODALITIES, True)
     assert found.notes == ((f"x: {labels} label rows but 20 rows of features",) if noted else ())
     assert found.trials["x"].rows == labels
 
@@ -161,3 +162,53 @@ def test_two_label_files_cannot_mean_one_trial(make_store, tmp_path):
         (tmp_path / "labels" / name).write_text("valence,arousal\n0,0\n0,0\n")
     with pytest.raises(ValueError, match=r"'batch1/x' and 'x' both mean trial 'batch1/x'"):
         matched(make_store({"batch1/x": features(2)}), open_corpus(tmp_path / "labels"))
+
+
+@pytest.mark.parametrize(
+    ("labels", "frames", "refused"),
+    [(12, 150, True), (26, 20, True), (25, 20, False), (506, 500, True), (909, 900, False), (910, 900, True)],
+)
+def test_label_rows_that_are_not_frames_are_refused(make_store, corpus, labels, frames, refused):
+    store, annotated = make_store({"x": features(frames)}), corpus({"x": labels})
+    if refused:
+        told = (
+            f"1 of 1 trials have not: x: {labels} label rows but {frames} rows of features; .*--allow-length-difference"
+        )
+        with pytest.raises(ValueError, match=told):
+            matched(store, annotated)
+    allowed = match_trials(store, annotated, ["x"], MODALITIES, allow_length_difference=True)
+    assert allowed.trials["x"].rows == labels
+
+
+def test_rows_that_were_extracted_with_the_labels_are_held_against_the_frames(make_store, corpus):
+    store = make_store({})
+    track = {"time": np.arange(12) / 25}
+    for name in MODALITIES:
+        track |= {name: np.zeros((12, 2), np.float32), f"{name}_valid": np.ones(12, bool)}
+    store.write("x", track, {"fingerprint": "small", "frames_decoded": 150})
+    with pytest.raises(ValueError, match="x: 12 label rows but 150 frames"):
+        matched(store, corpus({"x": 12}))
+
+
+COMPOSED, DECOMPOSED = "caf\u00e9", "cafe\u0301"
+
+
+@pytest.mark.parametrize("stored", [COMPOSED, DECOMPOSED, f"batch1/{DECOMPOSED}", f"{COMPOSED} "])
+@pytest.mark.parametrize("labelled", [COMPOSED, DECOMPOSED, f"{COMPOSED} "])
+def test_names_that_look_the_same_are_the_same(make_store, corpus, stored, labelled):
+    found = matched(make_store({stored: features()}), corpus({labelled: 20}))
+    assert {name: trial.stored for name, trial in found.trials.items()} == {COMPOSED: stored}
+    assert found.without_labels == ()
+
+
+def test_other_upper_and_lower_case_is_named(make_store, corpus):
+    found = matched(make_store({"batch1/Clip": features()}), corpus({"clip": 20}))
+    assert not found.trials
+    assert found.notes == ("clip: the store has batch1/Clip, other upper and lower case; rename one of them",)
+
+
+def test_a_trial_whose_labels_touch_no_frame_is_named(make_store, tmp_path):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "x.csv").write_text("time,valence,arousal\n1.5,0,0\n1.6,1,-1\n")
+    found = matched(make_store({"x": features(26)}), open_corpus(tmp_path / "labels"))
+    assert found.notes == ("x: its labels touch no frame (labels from 1.5 to 1.6 s, frames from 0 to 1 s)",)

@@ -75,6 +75,14 @@ def test_squares_beyond_float32_are_no_matter(size):
     np.testing.assert_allclose(of(rows).mean, rows.astype(np.float64).mean(0), rtol=1e-5)
 
 
+def test_one_dimension_of_two_whose_squares_are_beyond_float32():
+    rows = np.random.default_rng(0).uniform(-1, 1, (300, 2)) * [1e25, 1]
+    for columns in ([0, 1], [1, 0]):
+        found, expected = of(rows[:, columns]), rows[:, columns].astype(np.float32).astype(np.float64)
+        np.testing.assert_allclose(found.std, expected.std(0), rtol=1e-6)
+        np.testing.assert_allclose(found.mean, expected.mean(0), rtol=1e-5)
+
+
 def test_both_kinds_by_hand():
     rows = [[0, 10], [2, 10], [4, 13]]
     each, one = of(rows), of(rows, "scalar")
@@ -91,6 +99,23 @@ def test_a_dimension_that_never_changes_has_the_deviation_one(value):
     assert found.std[0] == 1
     assert found.mean[0] == np.float32(value)
     assert found.std[1] > 1
+
+
+@pytest.mark.parametrize("kind", ["scalar", "feature"])
+@pytest.mark.parametrize("scale", [1e-9, 1e-12, 1e-20, 1e-30])
+def test_a_feature_of_tiny_scale_has_its_own_deviation(kind, scale):
+    rows = np.random.default_rng(0).standard_normal((300, 3))
+    rows[:, 2] = 0.5  # never changes
+    plain, tiny = of(rows, kind), of(rows * scale, kind)
+    changing = slice(0, 2)
+    np.testing.assert_allclose(tiny.std[changing], scale * plain.std[changing], rtol=1e-5)
+    assert kind == "scalar" or tiny.std[2] == 1
+
+
+@pytest.mark.parametrize("value", [0.1, 1 / 3, 1e-12])
+def test_a_modality_that_never_changes_has_the_deviation_one(value):
+    found = together(moments_of(np.full((n, 7), value, np.float32)) for n in (3, 200, 130))
+    assert statistics_of(found, "scalar").std.tolist() == [1] * 7
 
 
 @pytest.mark.parametrize("kind", ["scalar", "feature"])

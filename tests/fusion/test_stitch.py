@@ -117,6 +117,24 @@ def test_predictions_are_clipped():
     assert (told == -1).any()
 
 
+def test_predictions_are_clipped_at_both_ends():
+    rows = np.array([[-3, 1.5], [-1, 1], [0.5, -0.5]], np.float32)
+    data, config = table_of([3]), config_of(3, 2)
+    data.rows.tables[0][:3] = torch.from_numpy(rows)
+    told = predict(TellsItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
+    assert told.tolist() == [[-1, 1], [-1, 1], [0.5, -0.5]]
+
+
+@pytest.mark.parametrize("bad", [np.nan, -np.nan])
+@pytest.mark.parametrize("at", [(0, 0), (4, 1)])
+def test_a_prediction_that_is_no_number_is_an_error(bad, at):
+    data, config = table_of([5]), config_of(5, 5)
+    data.rows.tables[0][at] = bad
+    batches, windows = Batches(data, AS_IT_IS, config), data.windows(data.spans, config)
+    with pytest.raises(ValueError, match="the network predicts what is no number: try a smaller lr"):
+        predict(TellsItsRow(), data, batches, windows, 2, "fp32")
+
+
 def test_what_padding_is_told_is_dropped():
     windows = plan_windows([(0, 4)], 10, 5)
     stitcher = Stitcher(4, 1, torch.device("cpu"))

@@ -88,7 +88,7 @@ def test_two_rows_more_or_less_are_fitted(tmp_path, sample, rows, padded, trimme
 @pytest.mark.parametrize("rows", [1, 7, 13, 500])
 def test_more_needs_the_flag(tmp_path, sample, rows):
     path = sample(*rows_of("batch/a", range(1, 11)))
-    with pytest.raises(ValueError, match=rf"batch/a \({rows} rows, 10 in the sample\).*--allow-length-difference"):
+    with pytest.raises(ValueError, match=rf"batch/a \({rows} rows?, 10 in the sample\).*--allow-length-difference"):
         write_submission(tmp_path / "out", path, {"batch/a": ramp(rows)})
     assert not (tmp_path / "out").exists()
     report = write_submission(tmp_path / "out", path, {"batch/a": ramp(rows)}, allow_length_difference=True)
@@ -133,6 +133,28 @@ def test_matching():
         match_trials(["a"], ["y/a", "x/a"])
     with pytest.raises(ValueError, match="no prediction: x/a"):
         match_trials(["x/a"], ["a"])
+
+
+def test_matching_goes_by_the_last_part_of_a_path_alone():
+    assert match_trials(["c"], ["a/b/c", "c/d"]) == {"c": "a/b/c"}
+    with pytest.raises(ValueError, match="no prediction: b/c"):
+        match_trials(["b/c"], ["a/b/c"])
+
+
+def test_predictions_that_fit_alike_are_named_in_order():
+    names = [f"{letter}/a" for letter in "hgfedcba"]
+    with pytest.raises(ValueError, match=r"trial a fits 8 predictions: a/a, b/a, c/a, d/a, e/a and 3 more"):
+        match_trials(["a"], names)
+
+
+def test_five_names_are_shown_whole():
+    with pytest.raises(ValueError, match=r"trial a fits 5 predictions: a/a, b/a, c/a, d/a, e/a$"):
+        match_trials(["a"], [f"{letter}/a" for letter in "edcba"])
+
+
+def test_the_folders_above_the_submission_are_made(tmp_path, sample):
+    write_submission(tmp_path / "new" / "deep" / "out.txt", sample(*rows_of("a", [1])), {"a": ramp(1)})
+    assert (tmp_path / "new" / "deep" / "out.txt").read_text() == f"{HEADER}\na/00001.jpg,0.000000,0.000000\n"
 
 
 def test_unused_predictions_are_told(tmp_path, sample):
@@ -224,3 +246,7 @@ def test_real_size(tmp_path, sample):
     assert report.rows == 100_000
     assert len(report.trimmed) == 100
     assert sorted(predictions.asked) == sorted(predictions)
+
+
+def test_names_in_other_unicode_are_the_same():
+    assert match_trials(["caf\u00e9"], ["batch1/cafe\u0301"]) == {"caf\u00e9": "batch1/cafe\u0301"}

@@ -75,6 +75,17 @@ class TestBar:
         assert "4/4" in said
         assert said.endswith("\r")  # nothing of the bar is left
 
+    def test_the_first_second_shows_something_and_promises_nothing(self):
+        stream = Terminal()
+        bar = Bar("fold 0", 9, stream)
+        assert stream.getvalue().strip() == "fold 0: starting"
+        bar.step(1, 0, 40, Loss())
+        first = stream.getvalue().rpartition("\r")[2]
+        assert "fold 0 epoch 1/9" in first
+        assert "1/40" in first
+        assert "<?, ?batch/s" in first  # of one batch that has ended no rate is known
+        bar.close()
+
     def test_the_device_is_not_asked_at_each_step(self):
         """Asking for the loss waits for the device."""
         bar, loss = Bar("fold 0", 9, Terminal()), Loss()

@@ -207,8 +207,8 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
     assert len(extract(videos, store, *options)["extracted"]) == 1
     rows = FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:]
     assert len(extract(videos, store, *options)["extracted"]) == 0
-    assert len(extract(videos, store, *options, "--audio-align", "center")["extracted"]) == 1
-    assert len(extract(videos, store, *options, "--untrained", 1)["extracted"]) == 1
+    assert len(extract(videos, store, *options, "--audio-align", "center", "--replace")["extracted"]) == 1
+    assert len(extract(videos, store, *options, "--untrained", 1, "--replace")["extracted"]) == 1
     assert not np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:], rows)
     for _ in range(2):
         assert len(extract(videos, store, *options, "--overwrite")["extracted"]) == 1
@@ -329,14 +329,17 @@ def test_aligned_crops_replace_detection(media, everything, tmp_path):
     assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
     assert FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"].valid("iresnet50")[7]
     assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
-    extract(videos, tmp_path / "s.zarr", *options, "--missing-face", "zero")
+    extract(videos, tmp_path / "s.zarr", *options, "--missing-face", "zero", "--replace")
     assert not FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["iresnet50"][8:].any()
 
 
 def test_without_a_folder_of_crops_every_face_is_missing(media, tmp_path):
-    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
-    (tmp_path / "crops").mkdir()
-    summary = extract(videos, tmp_path / "s.zarr", "--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops")
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg", media / "real/grid_brbk7n.mpg")
+    crops = tmp_path / "crops" / "grid_brbk7n"
+    crops.mkdir(parents=True)
+    Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
+    options = ("--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops", "--trials", "grid_bbaf2n_truncated")
+    summary = extract(videos, tmp_path / "s.zarr", *options)
     assert any("no folder of aligned crops" in warning for warning in summary["extracted"][0]["warnings"])
     trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
     assert not trial.valid("iresnet50").any()
@@ -349,7 +352,7 @@ def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffm
     crops.mkdir(parents=True)
     Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
     words = ["extract", "--videos", videos, "--store", tmp_path / "s.zarr", "--aligned", tmp_path / "crops"]
-    words += ["--features", "iresnet50", "--weights", f"iresnet50={tmp_path / 'w.pth'}", "--json"]
+    words += ["--features", "iresnet50", "--weights", f"iresnet50={tmp_path / 'w.pth'}", "--json", "--replace"]
     rows = []
     for seed in (1, 2):
         network = load_network(resolve(["iresnet50"], {}, seed)["iresnet50"])

@@ -12,6 +12,8 @@ from avfuse.pipeline.faces import (
     TEMPLATE_PX,
     FaceCrops,
     SeenFaces,
+    _anywhere,
+    _inside,
     align,
     aligned_crops,
     similarity,
@@ -50,6 +52,52 @@ def test_crop_equals_scikit_image_warp(picture):
     expected = warp(picture, theirs.inverse, output_shape=(CROP_PX, CROP_PX), order=1, preserve_range=True)
     crop = align(picture, LANDMARKS_PX)
     assert np.abs(crop.astype(float) - expected).max() <= 0.51
+
+
+def test_the_template_is_insightfaces():
+    """The numbers of `arcface_src` in insightface's face_align.py (MIT), written out."""
+    published = [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
+    assert TEMPLATE_PX.tolist() == published
+
+
+def warped(frame, landmarks):
+    theirs = SimilarityTransform.from_estimate(landmarks, TEMPLATE_PX)
+    return warp(frame, theirs.inverse, output_shape=(CROP_PX, CROP_PX), order=1, preserve_range=True)
+
+
+def test_a_face_well_inside_the_frame_equals_scikit_image_too():
+    """The quick way of taking pixels, and both ways agree there."""
+    y, x = np.mgrid[0:300, 0:400]
+    frame = np.stack([127 + 100 * np.sin(x / 9 + n) * np.cos(y / 7 - n) for n in range(3)], axis=2).astype(np.uint8)
+    marks = LANDMARKS_PX + 110
+    assert np.abs(align(frame, marks).astype(float) - warped(frame, marks)).max() <= 0.51
+    top, left = np.mgrid[0:298:7, 0:398:11]
+    for quick, slow in zip(_inside(frame, top, left), _anywhere(frame, top, left), strict=True):
+        np.testing.assert_array_equal(quick, slow)
+
+
+@pytest.mark.parametrize("over", [(95, 0), (0, 60), (-60, 0), (0, -50)], ids=["right", "bottom", "left", "top"])
+def test_a_face_over_an_edge_is_cut_off_there(over):
+    """Bright up to the edge, black beyond it: between the last pixel and the first one outside, and not elsewhere."""
+    frame = np.full((160, 200, 3), 200, np.uint8)
+    marks = LANDMARKS_PX + over
+    crop = align(frame, marks)
+    a, b = similarity(marks, TEMPLATE_PX)
+    places = (np.arange(CROP_PX) + 1j * np.arange(CROP_PX)[:, None] - b) / a
+    inside = (places.real >= 0) & (places.real <= 199) & (places.imag >= 0) & (places.imag <= 159)
+    outside = (places.real <= -1) | (places.real >= 200) | (places.imag <= -1) | (places.imag >= 160)
+    assert inside.any()
+    assert outside.any()
+    assert (crop[inside] == 200).all()
+    assert (crop[outside] == 0).all()
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300])
+def test_landmarks_that_are_no_numbers_give_no_crop(picture, bad):
+    marks = LANDMARKS_PX.copy()
+    marks[2, 0] = bad
+    with np.errstate(all="ignore"):
+        assert align(picture, marks) is None
 
 
 def test_outside_the_frame_is_black(picture):

@@ -89,3 +89,47 @@ def test_who_waits_is_woken_at_the_end():
         thread.start()
         assert log.changed.wait_for(lambda: log.ended, timeout=5)
     thread.join()
+
+
+@pytest.mark.parametrize(
+    ("words", "good_after", "ended"),
+    [
+        ("[h264 @ 0x55] [error] error while decoding MB 5 6, bytestream -5", 1, True),
+        ("[h264 @ 0x55] [error] error while decoding MB 5 6, bytestream -5", 6, False),
+        ("[warning] a.ts: corrupt decoded frame in stream 0", 1, True),
+        ("[warning] a.ts: corrupt decoded frame in stream 0", 6, False),
+        ("[mpegts @ 0x55] [warning] Packet corrupt (stream = 0, dts = 39).", 6, False),  # one that was lost
+        ("[avi @ 0x55] [warning] Packet corrupt (stream = 0, dts = 39).", 6, True),  # the file's last
+        ("[matroska,webm @ 0x55] [error] File ended prematurely", 20, True),
+        ("[h264 @ 0x55] [error] missing picture in access unit with size 10", 0, False),
+        ("[mjpeg @ 0x55] [error] No JPEG data found in image", 0, False),
+    ],
+)
+def test_only_an_early_end_is_one(words, good_after, ended):
+    frames = [FRAME_5_1.format(n=n, pts=n) for n in range(80)]
+    assert heard(CONFIG, *frames[: 80 - good_after], words, *frames[80 - good_after :]).ended_in_damage() == ended
+
+
+def test_shapes_of_frames_each_once():
+    said = [
+        f"n:{n:4d} pts:{n:>7} pts_time:1 pos:9 fmt:yuv420p {shape} i:P"
+        for n, shape in enumerate(
+            ["sar:0/1 s:96x54", "sar:1/1 s:96x54", "sar:4/3 s:96x54", "sar:1/1 s:54x96", "sar:1/1 s:96x54"]
+        )
+    ]
+    assert list(heard(CONFIG, *(SHOWINFO + each for each in said)).shapes) == [
+        (96, 54, 1),
+        (96, 54, 4 / 3),
+        (54, 96, 1),
+    ]
+
+
+def test_how_loud_the_channels_were_part_by_part():
+    loud = "[Parsed_astats_2 @ 0x55] [info] "
+    log = heard(
+        loud + "RMS level dB: -20.0",
+        loud + "Number of samples: 300",
+        loud + "RMS level dB: -inf",
+        loud + "Number of samples: 100",
+    )
+    assert log.channels_energy / log.channels_samples == pytest.approx(0.01 * 0.75)

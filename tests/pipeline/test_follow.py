@@ -3,8 +3,7 @@
 import numpy as np
 import pytest
 
-from avfuse.pipeline.cuts import CutFinder
-from avfuse.pipeline.follow import Followers, overlaps, select
+from avfuse.pipeline.follow import START_SCORE, STEADY, Followers, Tracks, affinity, overlaps, select
 from avfuse.pipeline.found import NO_FACES, Faces
 
 SIZE_PX = (640, 360)
@@ -137,11 +136,107 @@ def test_overlap_is_intersection_over_union():
     )
 
 
-def test_cuts_are_found_within_and_between_batches():
-    rng = np.random.default_rng(0)
-    shots = [np.repeat(rng.integers(0, 255, (1, 72, 96, 3), dtype=np.uint8), 5, axis=0) for _ in range(3)]
-    find = CutFinder()
-    first = find(np.concatenate(shots[:2]))
-    assert [row for row, cut in enumerate(first) if cut] == [5]
-    assert find(shots[2])[0]
-    assert not any(find(shots[2]))
+def lost_for(frames, fps=25.0):
+    """Whether another person is chosen when the followed one is not seen in so many frames."""
+    followers = Followers("largest", SIZE_PX)
+    follow(followers, 10, 0, (100, 100, 100), (400, 100, 90))
+    return [followers(faces((400, 100, 90)), 10 + n / fps, False) for n in range(frames)][-1] == [0]
+
+
+def test_a_face_may_be_away_for_ln_2_of_a_second():
+    """Blinks of the detector (a hand, a turned head) last up to half a second; after 0.7 s somebody else may come."""
+    assert not lost_for(round(0.65 * 25))
+    assert lost_for(round(0.75 * 25))
+    tracks = Tracks()
+    tracks.advance(faces((100, 100, 100)), 0.0, False)
+    for frame in range(1, 25 * 20):
+        tracks.advance(faces((100, 100, 100)), frame / 25, False)
+    tracks.advance(NO_FACES, 20.96, False)
+    assert tracks.tracks[0].presence == pytest.approx(np.exp(-1), abs=1e-3)  # one second unseen: the time constant
+
+
+def test_the_share_of_a_second_that_makes_a_face_steady_is_half():
+    """More often seen than not: a face found in every other frame is, one in every third is not."""
+    for every, steady in ((1.8, True), (3, False)):
+        tracks = Tracks()
+        tracks.advance(NO_FACES, 0.0, False)
+        presences = []
+        for frame in range(1, 250):
+            seen = frame % every < 1
+            tracks.advance(faces((100, 100, 100)) if seen else NO_FACES, frame / 25, False)
+            presences.append(tracks.tracks[0].presence if tracks.tracks else 0.0)
+        assert (np.mean(presences[100:]) >= STEADY) == steady
+    assert STEADY == 0.5
+
+
+def test_who_is_not_looked_for_does_not_fade():
+    """Between two searches of the whole frame only the followed one is looked for."""
+    tracks = Tracks()
+    for frame in range(50):
+        tracks.advance(faces((100, 100, 100), (400, 100, 90)), frame / 25, False)
+    followed, other = tracks.tracks
+    before = other.presence
+    for frame in range(50, 75):
+        tracks.advance(faces((100, 100, 100)), frame / 25, False, [followed])
+    assert other.presence == before
+    tracks.advance(faces((100, 100, 100)), 3.0, False)
+    assert other.presence == pytest.approx(before * np.exp(-1.04), rel=0.01)  # the whole time since it was looked for
+
+
+def test_a_face_to_begin_with_is_one_that_the_detector_is_sure_of():
+    """MTCNN's own threshold is 0.7; below 0.9 every third find on the real clips is no face."""
+    for score, chosen in ((START_SCORE - 0.01, [None]), (START_SCORE + 0.01, [0])):
+        assert Followers("largest", SIZE_PX)(faces((100, 100, 100), scores=[score]), 0.0, False) == chosen
+    assert START_SCORE == 0.9
+
+
+def test_a_face_unseen_for_three_seconds_is_another_one_when_it_comes_back():
+    """Long enough to bend down for something; whoever is there later may be somebody else."""
+    for away_s, same in ((2.9, True), (3.1, False)):
+        tracks = Tracks()
+        tracks.advance(faces((100, 100, 100)), 0.0, False)
+        (track,) = tracks.tracks
+        for at_s in np.arange(0.1, away_s - 0.05, 0.1):
+            tracks.advance(NO_FACES, at_s, False)
+        tracks.advance(faces((100, 100, 100)), away_s, False)
+        assert (tracks.tracks == [track]) == same
+
+
+def test_what_continues_a_face():
+    """By overlap from 0.3 on: MTCNN's boxes of one face in neighbouring frames share 0.6 and more, and a face that
+    moves by half its side 0.33. A small face within a large one's box (a print on a shirt) is another: 0.28.
+    """
+    box = np.array([100, 100, 200, 200], np.float32)
+
+    def goes_on(x, y, width, height):
+        return affinity(box, np.array([[x, y, x + width, y + height]], np.float32))[0] > 0
+
+    assert affinity(box, np.array([[150, 100, 250, 200]], np.float32))[0] == pytest.approx(1 + 1 / 3)  # overlap counts
+    assert affinity(box, np.array([[156, 100, 256, 200]], np.float32))[0] < 1  # 0.28: only its nearness does
+    assert not goes_on(120, 120, 49, 49)  # 0.24, and less than half as large
+    assert goes_on(120, 120, 56, 56)  # 0.31
+    # Away from its box: as near as three quarters of a side, and neither twice as large nor half as large.
+    assert goes_on(174, 100, 100, 100)
+    assert not goes_on(176, 100, 100, 100)
+    assert goes_on(160, 110, 51, 51)
+    assert not goes_on(160, 110, 49, 49)
+
+
+def test_a_quarter_of_the_area_is_background():
+    """Half as wide, so twice as far away: somebody behind, not the second person of the talk."""
+    for side, chosen in ((51, 0), (49, 1)):
+        found = faces((10, 100, side), (150, 100, 100), (400, 100, 100))
+        assert select(found, everyone(found), "left", SIZE_PX) == chosen
+
+
+@pytest.mark.parametrize("fps", [25.0, 1.0])
+def test_frames_in_which_nobody_can_be_seen_change_nothing(fps):
+    """A flash, a dark second: the smaller face was followed, and it is afterwards."""
+    followers = Followers("largest", SIZE_PX)
+    followers(faces((100, 100, 90)), 0.0, False)
+    both = faces((100, 100, 90), (400, 100, 100))
+    now = [n / fps for n in range(1, 60)]
+    assert all(followers(both, at_s, False) == [0] for at_s in now[:20])
+    for at_s in now[20 : 22 if fps == 1 else 45]:
+        assert followers(NO_FACES, at_s, False) == [None]
+    assert all(followers(both, at_s, False) == [0] for at_s in now[22 if fps == 1 else 45 :])

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avfuse.features_store.clock import patch_start_frames
-from avfuse.pipeline.grid import lie_on
+from avfuse.pipeline.grid import lie_on, rows_on_grid, windows
 from avfuse.pipeline.patches import PATCH_SAMPLES, Patches, log_mel, patch_valid, patches
 
 RATE_HZ = 16_000
@@ -78,6 +78,28 @@ def test_all_blocks_are_read_even_when_no_row_wants_them():
     assert len(taken) == 50
 
 
+@pytest.mark.parametrize("count", [1, 79, 80, 399, 400, 401, 560, 16_000, 16_400, 32_240])
+def test_every_whole_window_up_to_a_second_after_the_sound_is_there(count):
+    """The last one is whole to the sample, where pieces end too."""
+    assert sum(map(len, windows([noise(count)], 0))) == (count + RATE_HZ - 400) // 160 + 1
+
+
+@pytest.mark.parametrize(("batch_rows", "sizes"), [(1, [1] * 10), (4, [4, 4, 2]), (5, [5, 5]), (50, [10])])
+def test_rows_come_in_batches_of_the_size_asked_for(batch_rows, sizes):
+    frames = np.arange(30.0)[:, None]
+    batches = list(rows_on_grid([frames[:20], frames[20:]], np.arange(0, 20, 2), 3, batch_rows))
+    assert [len(batch) for batch in batches] == sizes
+    np.testing.assert_array_equal(np.concatenate(batches)[:, :, 0], [[at, at + 1, at + 2] for at in range(0, 20, 2)])
+
+
+def test_a_batch_is_delivered_before_more_sound_is_read():
+    taken = []
+    pieces = (taken.append(number) or np.zeros((4, 1)) for number in range(50))
+    for number, batch in enumerate(rows_on_grid(pieces, np.arange(0, 200, 2), 1, 2), 1):
+        assert len(batch) == 2
+        assert len(taken) == number
+
+
 def test_memory_does_not_grow_with_the_length():
     """Rows a minute apart in an hour of sound: nothing is kept for the batch but its patches."""
     block = noise(10 * RATE_HZ)
@@ -102,6 +124,9 @@ def test_valid_has_half_a_sample_of_slack():
     slack_s = 0.49 / RATE_HZ
     assert patch_valid(np.zeros(1), "start", [(slack_s, 0.975 - slack_s)]).all()
     assert not patch_valid(np.zeros(1), "start", [(0.0, 0.975 - 1 / RATE_HZ)]).any()
+    beyond_s = 0.51 / RATE_HZ
+    assert not patch_valid(np.zeros(1), "start", [(beyond_s, 2.0)]).any()
+    assert not patch_valid(np.zeros(1), "start", [(0.0, 0.975 - beyond_s)]).any()
 
 
 def test_a_tiny_hole_voids_no_more_than_its_share():

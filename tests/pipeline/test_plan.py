@@ -1,6 +1,8 @@
 """Which trials a folder of videos makes, and which of them are still to do."""
 
 import json
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,9 +10,9 @@ import pytest
 from avfuse.features_store.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.discover import find_jobs, find_sources, walk_videos
-from avfuse.pipeline.plan import Selection, make_plan, shard_of
-from avfuse.pipeline.provenance import source_attributes
+from avfuse.pipeline.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
+from avfuse.pipeline.plan import Selection, is_done, make_plan, shard_of
+from avfuse.pipeline.provenance import crops_digest, source_attributes
 
 CONFIG = ExtractConfig()
 
@@ -46,6 +48,33 @@ def test_walks_sub_folders_and_skips_what_is_no_video(videos):
     touch(videos, "b/x.MP4", "a.avi", "notes.txt", ".hidden.mp4", "b/sound.wav", "list.m3u8", "-dash.mkv")
     names = {path.relative_to(videos).as_posix() for path in walk_videos(videos)}
     assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
+
+
+def test_a_folder_in_which_nothing_is_a_video_says_so(videos):
+    touch(videos, "a.wav", "b/c.wav", "labels.txt", "README", ".DS_Store")
+    with pytest.raises(ValueError, match=r"nothing here is a video by its suffix \(its files: 2 .wav, ") as error:
+        jobs_of(videos)
+    assert str(videos) in str(error.value)
+
+
+def test_an_empty_folder_says_so(videos):
+    with pytest.raises(ValueError, match="it has no files"):
+        jobs_of(videos)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["m2t", "MOD", "tod", "ogm", "264", "H265", "hevc", "lrv", "insv", "gif", "360", "dav", "vro", "mjpg", "3gpp"],
+)
+def test_what_cameras_write_is_tried(videos, suffix):
+    touch(videos, f"clip.{suffix}")
+    (job,), failures, _ = jobs_of(videos)
+    assert (job.trial, failures) == ("clip", [])
+
+
+def test_every_suffix_is_documented():
+    text = (Path(__file__).parents[2] / "docs" / "store.md").read_text()
+    assert set(re.findall(r"(?<=[ `])\.\w[\w-]*", text)) >= VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
 
 
 def test_a_link_that_leads_back_up_ends(videos):
@@ -91,7 +120,7 @@ def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
         "7": ("7.mp4", "largest", None),
     }
     assert not failures
-    assert notes == ["1 annotated trials have no video: gone"]
+    assert notes == ["no video for 1 annotated trial: gone"]
 
 
 def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):
@@ -171,6 +200,40 @@ def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_
     assert len(planned(videos, store).jobs) == 1
 
 
+@pytest.mark.parametrize("changes", [{"face": "left"}, {"frames_decoded": 4}, {"fingerprint": "g"}, {"source": None}])
+def test_a_trial_made_in_another_way_is_not_done(videos, tmp_path, changes):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    assert is_done(store, job, "f")
+    finish(store, videos / "a.mp4", **changes)
+    assert not is_done(store, job, "f")
+
+
+def test_done_with_the_same_crops_alone(videos, tmp_path):
+    touch(videos, "a.mp4")
+    touch(tmp_path / "crops" / "a", "00001.jpg")
+    (job,), _, _ = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(aligned=True))
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4", crops=crops_digest(job.crops))
+    assert is_done(store, job, "f")
+    touch(tmp_path / "crops" / "a", "00002.jpg")
+    assert not is_done(store, job, "f")
+
+
+def test_done_with_every_face_alone(videos, tmp_path):
+    touch(videos, "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4", faces=1)
+    assert not is_done(store, job, "f")
+    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "g"})
+    assert not is_done(store, job, "f")
+    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "f"})
+    assert is_done(store, job, "f")
+
+
 def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):
     touch(videos, "a.mp4", "b.mp4")
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
@@ -201,6 +264,47 @@ def test_failed_before_waits_for_retry_or_for_a_new_file(videos, tmp_path):
     assert len(planned(videos, store, retry_failed=True).jobs) == 1
     (videos / "a.mp4").write_bytes(b"mended")
     assert len(planned(videos, store).jobs) == 1
+
+
+def failed(store, path, trial=None, reason="bad"):
+    status = path.stat()
+    append_failure(
+        store, FailureRecord(path.name, "probe", reason, "now", trial or path.stem, status.st_size, status.st_mtime_ns)
+    )
+
+
+def test_overwriting_tries_again_what_failed_before(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    failed(store, videos / "a.mp4")
+    assert [job.trial for job in planned(videos, store).jobs] == ["b"]
+    plan = planned(videos, store, overwrite=True)
+    assert [job.trial for job in plan.jobs] == ["a", "b"]
+    assert plan.failed_before == ()
+
+
+def test_what_planning_finds_is_reported_by_the_first_part_alone(videos):
+    touch(videos, "a.avi", "a.mp4", "b.mp4")
+    parts = [planned(videos, None, shard=(index, 3)) for index in range(3)]
+    assert [[failure.video for failure in part.failures] for part in parts] == [["a.mp4"], [], []]
+    assert sorted(job.trial for part in parts for job in part.jobs) == ["a", "b"]
+    assert {part.trials for part in parts} == {("a", "b")}
+
+
+@pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (3, 2), (1, 1), (0, 0)])
+def test_a_part_that_is_not_there_is_refused(videos, index, count):
+    touch(videos, "a.mp4")
+    with pytest.raises(ValueError, match=f"shard I/N needs 0 ≤ I < N, got {index}/{count}"):
+        shard_of(jobs_of(videos)[0], index, count)
+
+
+def test_how_many_failures_the_store_knows_is_in_the_plan(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    assert planned(videos, store).failures_known == planned(videos, None).failures_known == 0
+    for name in ("a.mp4", "b.mp4", "a.mp4"):
+        failed(store, videos / name)
+    assert planned(videos, store).failures_known == planned(videos, store, overwrite=True).failures_known == 3
 
 
 def test_a_dry_plan_needs_no_store(videos):

@@ -5,7 +5,9 @@ import io
 import json
 import time
 import zipfile
+from concurrent.futures import Future
 from dataclasses import replace
+from types import SimpleNamespace
 
 import click
 import numpy as np
@@ -16,8 +18,10 @@ from avfuse.batch.options import Shard
 from avfuse.cli import main
 from avfuse.pipeline import demo, progress
 from avfuse.pipeline.config import ExtractConfig, fingerprint
-from avfuse.pipeline.doctor import examine
+from avfuse.pipeline.doctor import examine, summed_up
+from avfuse.pipeline.faces import FaceCrops, unseen
 from avfuse.pipeline.jobs import Failure, Job, Receipt
+from avfuse.pipeline.picture import _People
 from avfuse.pipeline.provenance import is_vfr
 
 RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, ("a warning",))
@@ -106,16 +110,30 @@ def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, where):
     [
         ({"SLURM_ARRAY_TASK_ID": "3", "SLURM_ARRAY_TASK_COUNT": "8"}, (3, 8)),
         ({"SLURM_ARRAY_TASK_ID": "8", "SLURM_ARRAY_TASK_COUNT": "8", "SLURM_ARRAY_TASK_MIN": "1"}, (7, 8)),
+        ({"ID": "30", "COUNT": "4", "MIN": "0", "MAX": "30", "STEP": "10"}, (3, 4)),
+        ({"ID": "10", "COUNT": "4", "MIN": "0", "MAX": "30", "STEP": "10"}, (1, 4)),
+        ({"ID": "8", "COUNT": "3", "MIN": "0", "MAX": "9", "STEP": "4"}, (2, 3)),  # 0-9:4
+        ({"ID": "5", "COUNT": "3", "MIN": "1", "MAX": "5", "STEP": "2"}, (2, 3)),
+        ({"ID": "7", "COUNT": "1", "MIN": "7", "MAX": "7", "STEP": "1"}, (0, 1)),
         ({"SLURM_ARRAY_TASK_ID": "3"}, (0, 1)),
         ({}, (0, 1)),
     ],
 )
 def test_shard_auto_is_the_place_in_the_slurm_array(monkeypatch, environment, place):
-    for name in ("ID", "COUNT", "MIN"):
+    for name in ("ID", "COUNT", "MIN", "MAX", "STEP"):
         monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
     for name, value in environment.items():
-        monkeypatch.setenv(name, value)
+        monkeypatch.setenv(name if name.startswith("SLURM") else f"SLURM_ARRAY_TASK_{name}", value)
     assert Shard().convert("auto", None, None) == place
+
+
+@pytest.mark.parametrize("task", ["1", "3", "5", "7"])
+def test_an_array_that_is_not_evenly_spaced_is_refused(monkeypatch, task):
+    """--array=1,3,5,7 has step 1 in SLURM's words: task 3 would be part 2, and part 1 done by nobody."""
+    for name, value in {"ID": task, "COUNT": "4", "MIN": "1", "MAX": "7", "STEP": "1"}.items():
+        monkeypatch.setenv(f"SLURM_ARRAY_TASK_{name}", value)
+    with pytest.raises(click.BadParameter, match="not evenly spaced: use --array=0-N"):
+        Shard().convert("auto", None, None)
 
 
 @pytest.mark.parametrize("text", ["3/3", "-1/3", "1", "a/b", "1/0"])
@@ -157,8 +175,8 @@ def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
     reporter.end()
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
-    told = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 frames/s" for frames in (30, 60, 90)]
-    assert lines[:4] == [*told, "0/2 videos, a: sound row 100 (100%), 0.8 frames/s"]
+    told = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 rows/s" for frames in (30, 60, 90)]
+    assert lines[:4] == [*told, "0/2 videos, a: sound row 100 (100%), 0.8 rows/s"]
     assert lines[4:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
 
 
@@ -182,9 +200,9 @@ def test_a_line_names_all_videos_in_hand(monkeypatch):
     reporter.tick()
     assert stream.getvalue().splitlines() == [
         "trying again: f.mp4: the disk slept",
-        "0/9 videos, a, b 30%, c, d, and 1 more, 2.0 frames/s",
+        "0/9 videos, a, b 30%, c, d, and 1 more, 2.0 rows/s",
         "warning: a: a warning",
-        "1/9 videos, 1.2 frames/s",
+        "1/9 videos, 1.2 rows/s",
     ]
 
 
@@ -203,7 +221,7 @@ def test_bars_on_a_terminal():
     reporter.progress(job, "sound", 36, 1.2, 2.4)
     reporter.finish(job, RECEIPT)
     reporter.end()
-    assert "done: a: 72 rows in 8.0 s (9.0 frames/s)" in stream.getvalue()
+    assert "done: a: 72 rows in 8.0 s (9.0 rows/s)" in stream.getvalue()
     assert "1/1" in stream.getvalue()
 
 
@@ -215,11 +233,67 @@ def test_two_bars_for_many_videos():
     for number, job in enumerate(jobs):
         reporter.start(job)
         reporter.progress(job, "picture", 20 + number, 1.2, 2.4)
-    assert "2 videos in hand: 41frame" in stream.getvalue()
+    assert "2 videos in progress, 41 rows" in stream.getvalue()
     reporter.finish(jobs[0], RECEIPT)
     reporter.drop(jobs[1])
     reporter.end()
-    assert "b:  50%" in stream.getvalue()
+    assert "b picture:  50%" in stream.getvalue()
+
+
+def test_rows_are_counted_where_they_are_made_and_over_the_whole_run(monkeypatch):
+    """Without visual features decoding the picture makes no row; failed and dropped videos made none either."""
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    stream = io.StringIO()
+    reporter = progress.make_reporter(verbose=False, stream=stream, counts="sound")
+    reporter.begin(3, "starting 2 workers")
+    assert stream.getvalue() == "starting 2 workers\n"  # at once
+    now[0] += 100  # loading networks is no video's time
+    jobs = [Job(None, f"{name}.mp4", name, "largest", 1) for name in "abc"]
+    reporter.start(jobs[0])
+    reporter.progress(jobs[0], "picture", 900, 30.0, 40.0)
+    now[0] += 30
+    reporter.progress(jobs[0], "sound", 120, 4.0, 40.0)
+    reporter.progress(jobs[0], "sound", 60, 2.0, 40.0)  # once more, for the MFCCs
+    now[0] += 30
+    reporter.tick()
+    assert stream.getvalue().splitlines()[1:] == [
+        "0/3 videos, a: picture row 900 (75%)",
+        "0/3 videos, a: sound row 120 (10%), 4.0 rows/s",
+        "0/3 videos, a: sound row 60 (5%), 2.0 rows/s",
+    ]
+
+
+def test_a_bar_shows_its_life_before_the_first_video():
+    stream = Terminal()
+    reporter = progress.make_reporter(verbose=False, stream=stream)
+    reporter.begin(2, "starting 2 workers")
+    assert "0/2" in stream.getvalue()
+    assert "starting 2 workers" in stream.getvalue()
+    reporter.end()
+
+
+def test_frames_count_when_they_are_embedded(tmp_path):
+    """Decoding is ahead of the networks: a frame whose face is still on its way is not told as done."""
+    asked = []
+
+    def submit(name, pixels):
+        asked.append(Future())
+        return asked[-1:]
+
+    faces = FaceCrops(np.zeros((4, 112, 112, 3), np.uint8), replace(unseen(4), scores=np.ones(4, np.float32)))
+    embedder = SimpleNamespace(dim=2)
+    networks = SimpleNamespace(engine=SimpleNamespace(submit=submit), embedders={"iresnet50": embedder})
+    with _People(SimpleNamespace(config=ExtractConfig(), networks=networks), tmp_path) as people:
+        for _ in range(3):
+            people.take([faces])
+        assert people.embedded() == 0
+        asked[0].set_result(np.zeros((4, 2), np.float32))
+        people.take([faces])
+        assert people.embedded() == 4
+        for future in asked[1:]:
+            future.set_result(np.zeros((4, 2), np.float32))
+    assert people.embedded() == 16
 
 
 def test_doctor_says_what_works(tmp_path):
@@ -229,6 +303,25 @@ def test_doctor_says_what_works(tmp_path):
     assert str(tmp_path) in findings["writable"].found
     assert not findings["weights suzhang-ir50"].ok
     assert "by hand" in findings["weights suzhang-ir50"].mend
+
+
+def test_doctor_sums_up(monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path))
+    (tmp_path / "vggish-10086976.pth").write_bytes(b"half of it")
+    (tmp_path / "iresnet50.pth").write_bytes(b"no network")
+    findings = {finding.what: finding for finding in examine(tmp_path)}
+    assert findings["AVFUSE_WEIGHTS"].found == str(tmp_path)
+    assert f"{tmp_path / 'vggish-10086976.pth'} is damaged" in findings["weights vggish"].found
+    assert f"{tmp_path / 'iresnet50.pth'}: " in findings["usual features"].found
+    assert {"extra onnx", "extra parquet", "extra tensorboard"} < findings.keys()
+    said = summed_up(list(findings.values()))
+    assert said.startswith(f"extract cannot start: usual features: {tmp_path / 'iresnet50.pth'}: ")
+    assert summed_up([finding for finding in findings.values() if finding.ok]) == "everything extract needs is here"
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "gone"))
+    result = CliRunner().invoke(main, ["doctor"])
+    assert result.exit_code == 1
+    assert f"AVFUSE_WEIGHTS={tmp_path / 'gone'} is not a folder" in result.stderr
 
 
 def test_doctor_names_the_mend_when_ffmpeg_is_missing(monkeypatch):

@@ -165,7 +165,7 @@ def test_unknown_names_are_refused(tmp_path):
 
 def test_a_folder_that_is_none(tmp_path, monkeypatch):
     monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "nowhere"))
-    with pytest.raises(ValueError, match="nowhere is no folder"):
+    with pytest.raises(ValueError, match="nowhere is not a folder"):
         resolve(["vggish"], {}, None)
 
 

@@ -1,0 +1,68 @@
+"""What torch raises is one line that says what to do, whatever command it ends."""
+
+import click
+import pytest
+import torch
+
+from avfuse.batch.torch_errors import ComputeError, compute_error, torch_errors
+from avfuse.batch.work import WorkerUnfit
+
+BUSY = (
+    "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevicesUnavailable' in …\n"
+    "CUDA kernel errors might be asynchronously reported at some other API call\n"
+)
+FULL = (
+    "CUDA out of memory. Tried to allocate 20.00 MiB. GPU 0 has a total capacity of 79.11 GiB of which 8.00 MiB is free"
+)
+
+
+class TestMeaning:
+    @pytest.mark.parametrize(
+        ("error", "told", "may_pass"),
+        [
+            (torch.OutOfMemoryError(FULL), "do not fit the memory: try less (CUDA out of memory. Tried", True),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "fit the memory", True),
+            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "the memory", True),
+            (MemoryError(), "do not fit the memory: try less (MemoryError)", True),
+            (RuntimeError(BUSY), "the GPU is held by another job: wait for that, or name another one by", True),
+            (RuntimeError("Found no NVIDIA driver on your system. Please check"), "say --device cpu (Found", False),
+            (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "cpu (CUDA", False),
+            (RuntimeError("\n\nCUDA error: an illegal memory access\nmore"), "RuntimeError: CUDA error: an ill", False),
+            (RuntimeError(), "RuntimeError: RuntimeError", False),
+        ],
+        ids=["gpu", "cpu", "cublas", "python", "busy", "driver", "kernels", "other", "silent"],
+    )
+    def test_in_one_line(self, error, told, may_pass):
+        found = compute_error(error, "less")
+        assert told in str(found)
+        assert found.may_pass is may_pass
+        assert "\n" not in str(found)
+        assert len(str(found)) < 500
+
+    def test_a_compiler_that_is_missing_and_one_that_fails(self):
+        missing = RuntimeError(
+            "InvalidCxxCompiler: No working C++ compiler found in torch._inductor.config.cpp.cxx: ()"
+        )
+        assert str(compute_error(missing, "")).startswith("--compile needs a C++ compiler: install g++, or leave out")
+        failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})(
+            "CppCompileError: gone\n1"
+        )
+        told = "the network cannot be compiled here: leave out --compile (CppCompileError: gone)"
+        assert str(compute_error(failed, "")) == told
+
+
+class TestTurning:
+    def test_torch_itself(self):
+        """The real thing, out of memory and of the wrong shape."""
+        with pytest.raises(ComputeError, match="do not fit the memory: try less"), torch_errors("less"):
+            torch.empty(1 << 60)
+        with pytest.raises(ComputeError, match="RuntimeError: mat1 and mat2 shapes cannot be multiplied"):
+            torch_errors("less")(torch.mm)(torch.zeros(2, 3), torch.zeros(2, 3))
+
+    @pytest.mark.parametrize(
+        "error", [WorkerUnfit("away"), click.exceptions.Exit(0), ValueError("odd"), OSError(5, "x")]
+    )
+    def test_what_has_words_of_its_own_is_left(self, error):
+        with pytest.raises(type(error)) as caught, torch_errors("less"):
+            raise error
+        assert caught.value is error

@@ -1,0 +1,28 @@
+"""Plurals, columns, suggestions, and the one line about random networks."""
+
+import pytest
+
+from avfuse.features_store.text import columns, counted, did_you_mean, untrained_line
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
+def test_counts(number, told):
+    assert counted(number, "video") == told
+
+
+def test_a_plural_of_its_own():
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_columns():
+    assert columns([("a", "b"), ("long", "")]) == ["a     b", "long"]
+
+
+def test_suggestions():
+    assert did_you_mean("trian", ["train", "status"]) == " (did you mean train?)"
+    assert did_you_mean("xyzzy", ["train"]) == ""
+
+
+def test_untrained():
+    assert untrained_line(["vggish", "voice", "vggish"]) == "UNTRAINED WEIGHTS: vggish, voice: for tests and demos only"
+    assert untrained_line([]) is None

@@ -1,0 +1,190 @@
+"""Which streams of a file are decoded, as ffprobe tells of them."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avfuse.pipeline.media import AudioReader, Choice, FrameReader, MediaError, probe
+from avfuse.pipeline.streams import choose, lacks_parameters
+
+KNOWN = frozenset(["h264", "aac", "mp2", "mjpeg", "png"])
+
+
+def video(index, codec="h264", title="", size=64, **flags):
+    return {
+        "index": index,
+        "codec_type": "video",
+        "codec_name": codec,
+        "width": size,
+        "height": size,
+        "disposition": dict.fromkeys(flags, 1),
+        "tags": {"title": title},
+    }
+
+
+def audio(index, codec="aac", title="", channels=2, **flags):
+    return {
+        "index": index,
+        "codec_type": "audio",
+        "codec_name": codec,
+        "channels": channels,
+        "sample_rate": "48000" if channels else "0",
+        "disposition": dict.fromkeys(flags, 1),
+        "tags": {"title": title},
+    }
+
+
+def chosen(*streams, packets=None, programmes=(), **choice):
+    """Places of the picture and the sound in the file."""
+    found = {"streams": streams, "programs": [{"streams": [{"index": at} for at in one]} for one in programmes]}
+    counted = packets or dict.fromkeys(range(len(streams)), 250)
+    told = choose(Path("/a.mkv"), found, Choice(**choice), lambda: KNOWN, lambda: counted)
+    return told.video["index"], told.audio["index"] if told.audio else None
+
+
+@pytest.mark.parametrize("flag", ["comment", "descriptions", "visual_impaired", "hearing_impaired", "dub", "karaoke"])
+def test_sound_that_is_made_to_go_with_another(flag):
+    assert chosen(video(0), audio(1, **{flag: 1}), audio(2)) == (0, 2)
+    assert chosen(video(0), audio(1, **{flag: 1, "default": 1}), audio(2)) == (0, 2)
+    assert chosen(video(0), audio(1, **{flag: 1})) == (0, 1)  # there is no other
+
+
+@pytest.mark.parametrize("title", ["Director's Commentary", "Audio Description", "English AD", "Kommentar", "Hörfilm"])
+def test_a_title_tells_where_no_flag_does(title):
+    assert chosen(video(0), audio(1, title=title, default=1), audio(2, title="Stereo", default=1)) == (0, 2)
+
+
+@pytest.mark.parametrize("title", ["English", "Radio", "Undescribed", "ADR mix", "SoundHandler", "Main"])
+def test_other_titles_tell_nothing(title):
+    assert chosen(video(0), audio(1, title=title), audio(2)) == (0, 1)
+
+
+def test_the_default_one_or_else_the_first():
+    assert chosen(video(0), audio(1), audio(2), audio(3, default=1)) == (0, 3)
+    assert chosen(video(0), audio(1), audio(2)) == (0, 1)
+    assert chosen(video(0), video(1, default=1)) == (1, None)
+    assert chosen(video(0), video(1)) == (0, None)
+
+
+def test_what_has_no_decoder_or_no_packet_comes_last():
+    assert chosen(video(0), audio(1, codec="ac4", default=1), audio(2)) == (0, 2)
+    assert chosen(video(0), audio(1, channels=0), audio(2)) == (0, 2)
+    assert chosen(video(0, codec="vvc", default=1), video(1)) == (1, None)
+    assert chosen(video(0), audio(1, codec="ac4")) == (0, 1)  # what is wrong is said when it is decoded
+    nameless = {**audio(1), "codec_name": None}
+    assert chosen(video(0), nameless, audio(2)) == (0, 2)
+
+
+def test_no_still_image_beside_a_video():
+    cover, still = video(0, "mjpeg", attached_pic=1), video(0, "png", default=1)
+    assert chosen(cover, video(1)) == (1, None)
+    assert chosen(still, video(1), packets={0: 1, 1: 250}) == (1, None)
+    assert chosen(video(0, "mjpeg", default=1), video(1), packets={0: 10, 1: 250}) == (1, None)
+    assert chosen(video(0, "mjpeg"), video(1), packets={0: 250, 1: 250}) == (0, None)  # a camera's two pictures
+    assert chosen(still, packets={0: 1}) == (0, None)
+
+
+def test_the_sound_of_the_pictures_programme():
+    two = (audio(0), video(1), audio(2), audio(3))
+    assert chosen(*two, programmes=[[0], [1, 2, 3]]) == (1, 2)
+    assert chosen(*two, programmes=[[0, 3], [1]]) == (1, 2)  # that belongs to none
+    assert chosen(audio(0), video(1), programmes=[[0], [1]]) == (1, None)  # another programme's is none of it
+    assert chosen(audio(0, default=1), video(1), audio(2), programmes=[[0], [1, 2]]) == (1, 2)
+
+
+def test_numbers_count_the_streams_of_a_kind_as_ffmpeg_does():
+    streams = video(0, "mjpeg", attached_pic=1), audio(1), video(2), audio(3, comment=1)
+    assert chosen(*streams) == (2, 1)
+    assert chosen(*streams, audio=1) == (2, 3)
+    assert chosen(*streams, video=0) == (0, 1)
+    with pytest.raises(MediaError, match=r"no audio stream a:2 \(only a:0 to a:1\): see --audio-stream"):
+        chosen(*streams, audio=2)
+    with pytest.raises(MediaError, match=r"no video stream v:1 \(only v:0\)"):
+        chosen(video(0), video=1)
+    with pytest.raises(MediaError, match=r"no audio stream a:0 \(none at all\)"):
+        chosen(video(0), audio=0)
+
+
+def test_when_to_look_longer():
+    assert lacks_parameters({"streams": [video(0, size=0), audio(1)]})
+    assert lacks_parameters({"streams": [video(0), audio(1, channels=0)]})
+    assert not lacks_parameters({"streams": [video(0), audio(1), audio(2, channels=0)]})
+    assert not lacks_parameters({"streams": [audio(0)]})
+
+
+def seen(info):
+    with FrameReader(info) as frames:
+        pixels = np.concatenate([batch.pixels for batch in frames])
+    return pixels, frames.ending
+
+
+def heard(info):
+    with AudioReader(info) as sound:
+        samples = np.concatenate(list(sound))
+    return samples, sound.ending
+
+
+@pytest.fixture
+def loud(make_clip):
+    """A short clip with these channels [S, C] at 48 kHz, as PCM without a layout."""
+
+    def make(channels, name="a.mov", codec="pcm_s16le"):
+        frames = np.zeros((25, 48, 64, 3), np.uint8)
+        options = ("-c:v", "mpeg4", "-c:a", codec)
+        return make_clip(name, frames, samples=channels, rate_hz=48_000, options=options)
+
+    return make
+
+
+@pytest.mark.parametrize("count", [3, 6, 8, 16, 24])
+def test_many_channels_are_their_mean(loud, count):
+    channels = np.zeros((48_000, count))
+    channels[:, 3 % count] = 0.6 * np.sin(np.arange(48_000) * 0.05)  # the place of a 5.1's effects
+    samples, ending = heard(probe(loud(channels)))
+    assert np.abs(samples[2000:-2000]).max() == pytest.approx(0.6 / count, rel=0.02)
+    assert ending.warnings == ()
+
+
+def test_channels_that_cancel_are_a_warning(loud):
+    tone = 0.5 * np.sin(np.arange(48_000) * 0.05)
+    for channels, warned in (
+        ([tone, -tone], True),
+        ([tone, -0.9 * tone], True),
+        ([tone, tone], False),
+        ([tone, 0 * tone], False),
+        ([0 * tone, 0 * tone], False),
+    ):
+        _, ending = heard(probe(loud(np.stack(channels, axis=1), "a.mkv")))
+        assert any("2 channels cancel each other" in words for words in ending.warnings) == warned
+
+
+@pytest.mark.parametrize("change", ["size", "aspect"])
+def test_a_shape_that_changes_is_fitted_in(ffmpeg_run, tmp_path, change):
+    """Two parts of a broadcast: the second stands upright, or goes from 4:3 to 16:9 as DVDs and broadcasts do."""
+    parts = {"size": (("96x48", "1"), ("24x48", "1")), "aspect": (("96x48", "2/3"), ("96x48", "8/9"))}[change]
+    for name, start_s, (part_size, part_aspect) in zip("ab", (0, 1), parts, strict=True):
+        source = ["-f", "lavfi", "-i", f"color=white:s={part_size}:r=25:d=1"]
+        words = ["-vf", f"setsar={part_aspect}", "-c:v", "mpeg2video", "-output_ts_offset", start_s]
+        ffmpeg_run(*source, *words, tmp_path / f"{name}.ts")
+    path = tmp_path / "both.ts"
+    path.write_bytes((tmp_path / "a.ts").read_bytes() + (tmp_path / "b.ts").read_bytes())
+    pixels, ending = seen(probe(path))
+    assert pixels.shape[1:] == (48, 96, 3)
+    assert (pixels[0] > 200).all()
+    bright = pixels[-2].mean(axis=2) > 128
+    across, down = int(bright.any(axis=0).sum()), int(bright.any(axis=1).sum())
+    assert (across, down) == ((24, 48) if change == "size" else (96, 36))
+    assert sum("changes its size or shape" in words for words in ending.warnings) == 1
+
+
+def test_the_end_of_an_avi_is_its_own(make_clip, tmp_path):
+    """Chunks without anything in them, as a screen recorder writes for a still picture; and the same file cut."""
+    frames = np.random.default_rng(0).integers(0, 256, (75, 48, 64, 3), np.uint8)
+    data = make_clip("a.avi", frames, options=("-c:v", "mjpeg")).read_bytes()
+    (tmp_path / "cut.avi").write_bytes(data[: len(data) // 2])
+    _, ending = seen(probe(tmp_path / "cut.avi"))
+    assert ending.truncated
+    case = Path(__file__).parent / "cases" / "streams" / "screen_still_at_end.avi"
+    pixels, ending = seen(probe(case))
+    assert (len(pixels), ending.truncated) == (100, False)
