@@ -12,17 +12,21 @@ from .ffmpeg_log import Log, Stamp
 from .video_info import MediaError
 
 _KILL_WAIT_S = 10.0
+# The log is written before the data, and its thread has only to read it: longer takes a line that was torn.
+_LOG_WAIT_S = 2.0
 
 
 class Decoding:
     """One ffmpeg that decodes one stream to a pipe; a thread reads its log, so that neither waits."""
 
-    def __init__(self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float) -> None:
+    def __init__(
+        self, process: subprocess.Popen[bytes], path: str, stage: str, stall_timeout_s: float, shift_s: int = 0
+    ) -> None:
         if process.stdout is None or process.stderr is None:
             raise ValueError("ffmpeg's output and log are read from pipes")
         self._process, self._path, self._stage, self._timeout_s = process, path, stage, stall_timeout_s
         self._out, self._err = process.stdout, process.stderr
-        self._log = Log()
+        self._log = Log(shift_s)
         self._poll = select.poll()  # `select` cannot watch descriptors above 1023
         self._poll.register(self._out, select.POLLIN)
         self._thread = threading.Thread(target=self._log.follow, args=(self._err,), daemon=True)
@@ -40,13 +44,23 @@ class Decoding:
             filled += count
         return filled
 
-    def take_stamp(self) -> Stamp | None:
-        """The next frame's stamp; None when the log ended without it. Raises MediaError on a stall."""
+    def take_stamps(self, frames: int, samples: int, ended: bool) -> list[Stamp]:
+        """The stamps that have come, once all that belong to so many frames and samples have, or the log has `ended`.
+
+        Fewer where a line was lost: nobody waits for the log while ffmpeg waits for a reader of its data. Raises
+        MediaError where the log does not end after the data has.
+        """
         log = self._log
+
+        def complete() -> bool:
+            return log.ended or (not ended and log.num_frames >= frames and log.num_resampled >= samples)
+
         with log.changed:
-            if not log.changed.wait_for(lambda: log.stamps or log.ended, self._timeout_s):
+            if not log.changed.wait_for(complete, self._timeout_s if ended else _LOG_WAIT_S) and ended:
                 raise self._stalled()
-            return log.stamps.popleft() if log.stamps else None
+            stamps = list(log.stamps)
+            log.stamps.clear()
+        return stamps
 
     def finish(self, num_delivered: int) -> tuple[bool, tuple[str, ...]]:
         """Wait for ffmpeg's end after its last byte: (ended in an error, signs of damage).

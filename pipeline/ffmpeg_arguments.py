@@ -39,6 +39,8 @@ _OWN_THREADS = 16
 _PIXELS_AT_ONCE = 1 << 27
 _MOST_CHANNELS = 64  # of an ffmpeg's filter
 _PLACE = "file:"
+# Where a stream of these begins at 0 and is read alone, ffmpeg moves its start there, unless the times are shifted.
+_CORRECTED = ("mpegts", "mpeg", "flv", "wtv")
 _SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info", "filter_threads": 4}
 
 
@@ -100,9 +102,12 @@ def _in_shape(info: VideoInfo) -> tuple[str, ...]:
 
 
 def to_samples(info: VideoInfo, stream: int) -> list[str]:
-    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr."""
+    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr.
+
+    What the resampler gave is told too: it loses what it holds where rate or layout change and it is built anew.
+    """
     # rematrix_maxval: (L + R) / 2 for every codec, as in 16-bit files; ffmpeg's float is 3 dB louder.
-    mono = f"aresample={SAMPLE_RATE_HZ}:rematrix_maxval=1.0"
+    mono = f"aresample={SAMPLE_RATE_HZ}:rematrix_maxval=1.0,ashowinfo@resampled"
     if info.audio_channels > 2:
         # More are rarely what their positions say (microphones side by side): their mean, by number and not by place.
         # `<` shares the weight among those of the numbers that there are, however many after a change in mid-stream.
@@ -127,9 +132,22 @@ def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 
 
+def to_packets(info: VideoInfo) -> list[str]:
+    """Stream, times and length of every packet on stdout, undecoded, as `index,pts,dts,duration` in s."""
+    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", str(value))]
+    asked = ["-of", "csv=p=0", "-show_entries", "packet=stream_index,pts_time,dts_time,duration_time"]
+    return ["ffprobe", "-hide_banner", "-loglevel", "quiet", *safe, *asked, f"file:{info.path}"]
+
+
+def shift_s(info: VideoInfo) -> int:
+    """What the readers' arguments add to every time of this file, s."""
+    return 1 if info.container in _CORRECTED else 0
+
+
 def _compile(info: VideoInfo, stream: int, decoding: dict[str, int | None], **options: Any) -> list[str]:
     look = _LONG_LOOK if info.hard_to_probe else {}
-    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **look, **decoding)[str(stream)]
+    shifted = {"itsoffset": shift_s(info)} if shift_s(info) else {}
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **look, **shifted, **decoding)[str(stream)]
     # One thread to write what is decoded: each more would hold a frame.
     compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, threads=1, **options).compile()
     # ffmpeg-python hashes its words as UTF-8, which a file name need not be

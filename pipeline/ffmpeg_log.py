@@ -3,6 +3,7 @@
     [Parsed_showinfo_0 @ 0x55] [info] config in time_base: 1/12800, …
     [Parsed_showinfo_0 @ 0x55] [info] n:   7 pts:   3584 pts_time:0.28 …      pts · time_base
     [Parsed_ashowinfo_1 @ 0x55] [info] n:7 pts:7168 … rate:44100 nb_samples:1024  time base 1/rate (by asettb)
+    [ashowinfo@resampled @ 0x55] [info] n:7 pts:2601 … nb_samples:371   what the resampler has given
     [h264 @ 0x55] [error] Invalid NAL unit size (1932 > 1860).
     [info] Exiting normally, received signal 15.                             and the code is 255, as of other errors
 
@@ -28,9 +29,11 @@ _LINE_BYTES = 1 << 16
 _FILTER = rb"\[Parsed_a?showinfo_\d+ @ \w+\] \[info\] "
 _TIME_BASE = re.compile(_FILTER + rb"config in time_base: (\d+)/(\d+)")
 _FRAME = re.compile(_FILTER + rb"n:\s*(\d+) pts:\s*(-?\d+|NOPTS)\s")
+_RESAMPLED = re.compile(rb"\[ashowinfo@resampled @ \w+\] \[info\] n:\d+ .* nb_samples:(\d+)")
 _SHAPE = re.compile(rb" sar:(\d+)/(\d+) s:(\d+)x(\d+) ")
 _LOUDNESS = re.compile(rb"\[Parsed_astats_\d+ @ \w+\] \[info\] (RMS level dB|Number of samples): (-?[\d.]+|-inf)\s*$")
 _AUDIO = re.compile(rb" rate:(\d+) nb_samples:(\d+)")
+_POSITION = re.compile(rb" pos:\s*(-?\d+) ")
 _SPOKEN = re.compile(r"(?:\[(?P<who>[^\]]*?) @ \w+\] )?\[(?P<level>warning|error|fatal|panic)\] (?P<words>.*)")
 _SIGNALLED = re.compile(rb"\[info\] Exiting normally, received signal (\d+)")
 _DAMAGE = re.compile(r"corrupt|PES packet size mismatch")
@@ -46,12 +49,16 @@ _OURS = ("null", "rawvideo", "f32le", "swscaler", "out#", "Parsed_", "auto_")
 
 @dataclass(frozen=True)
 class Stamp:
-    """Time of a decoded frame: `pts` in ticks of `num / den` s (None: unknown); audio frames have samples."""
+    """Time of a decoded frame: `pts` in ticks of `num / den` s (None: unknown); audio frames have samples.
+
+    `after_samples`: the filters were built anew for this frame, when so many resampled ones had come out.
+    """
 
     pts: int | None
     num: int
     den: int
     num_samples: int = 0
+    after_samples: int | None = None
 
     @property
     def time_s(self) -> float | None:
@@ -87,18 +94,21 @@ class Complaint:
 class Log:
     """Reads ffmpeg's stderr in a thread of its own, so that ffmpeg never waits; stamps queue up in order.
 
-    `signal`: the one that ended ffmpeg before its time.
+    `signal`: the one that ended ffmpeg before its time. `shift_s` is what was added to every time of the file.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, shift_s: int = 0) -> None:
         self.stamps: deque[Stamp] = deque()
         self.num_frames = 0
+        self.num_resampled = 0
+        self._shift_s = shift_s
         self.ended = False
         self.signal: int | None = None
         self.changed = threading.Condition()
         self._complaints: deque[Complaint] = deque(maxlen=_KEPT_LINES)
         self._time_base = (1, 1)
         self._next_n = 0
+        self._tells_places = False
         self.shapes: dict[tuple[int, int, float], None] = {}  # width, height, aspect of a pixel: each once, in order
         self.channels_energy, self.channels_samples = 0.0, 0.0  # of the sound before its channels become one
         self._rms = 0.0
@@ -121,6 +131,8 @@ class Log:
             self._hear(match[1], float(match[2]))
         elif match := _FRAME.match(line):
             self._frame(int(match[1]), match[2], line)
+        elif match := _RESAMPLED.match(line):
+            self.num_resampled += int(match[1])
         elif match := _TIME_BASE.match(line):
             self._time_base = int(match[1]), int(match[2])
             self._next_n = 0  # the filters were built anew (another size, another rate) and count from 0 again
@@ -157,15 +169,22 @@ class Log:
     def _frame(self, n: int, pts: bytes, line: bytes) -> None:
         audio = _AUDIO.search(line)
         num, den = (1, int(audio[1])) if audio else self._time_base
+        num_samples = int(audio[2]) if audio else 0
         if n == 0:
             self._next_n = 0
         for _ in range(min(n - self._next_n, END_FRAMES)):  # lines that another thread's words had torn apart
-            self._append(Stamp(None, num, den))
+            self._append(Stamp(None, num, den, num_samples))
         self._next_n = n + 1
         if not audio and len(self.shapes) < _KEPT_LINES and (shape := _SHAPE.search(line)):
             aspect = int(shape[1]) / int(shape[2]) if int(shape[1]) and int(shape[2]) else 1.0
             self.shapes[int(shape[3]), int(shape[4]), aspect] = None
-        self._append(Stamp(None if pts == b"NOPTS" else int(pts), num, den, int(audio[2]) if audio else 0))
+        after = self.num_resampled if audio and n == 0 and self.num_frames else None
+        ticks = None if pts == b"NOPTS" else int(pts) - self._shift_s * den // num
+        if audio and (place := _POSITION.search(line)):
+            # A frame that does not begin a packet of the file has no time there: the reader guesses one.
+            ticks = None if place[1] == b"-1" and self._tells_places else ticks
+            self._tells_places |= place[1] != b"-1"
+        self._append(Stamp(ticks, num, den, num_samples, after))
 
     def _append(self, stamp: Stamp) -> None:
         self.stamps.append(stamp)

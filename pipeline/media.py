@@ -22,8 +22,10 @@ from numpy.typing import NDArray
 from . import child, ffmpeg_arguments
 from .child import decoders, ffmpeg_version
 from .decoding import Decoding
+from .ffmpeg_log import Stamp
+from .joins import with_parts
 from .streams import Choice, choose, lacks_parameters
-from .timeline import BLOCK_SAMPLES, SAMPLE_RATE_HZ, FrameClock, Placement
+from .timeline import BLOCK_SAMPLES, LOOK_AHEAD_S, SAMPLE_RATE_HZ, FrameClock, Placement
 from .video_info import Ending, FrameBatch, MediaError, VideoInfo, check_file, is_torn_avi, video_info
 
 __all__ = [
@@ -40,6 +42,7 @@ __all__ = [
     "probe",
 ]
 
+_MOST_WAITING_SAMPLES = 60 * SAMPLE_RATE_HZ
 _BATCH_BYTES = 64 << 20
 _DEFAULT_STEP_S = 1 / 30
 _LONGEST_STEP_S = 3600.0
@@ -77,7 +80,7 @@ def probe(path: str | os.PathLike[str], choice: Choice = Choice()) -> VideoInfo:
             first = next(iter(ask(words).get("frames", [])), {})
         if first:
             break
-    return video_info(path, found, streams, first, hard_to_probe=hard)
+    return with_parts(video_info(path, found, streams, first, hard_to_probe=hard))
 
 
 class _Reader:
@@ -91,7 +94,8 @@ class _Reader:
 
     def __enter__(self) -> Self:
         process = child.start(self._arguments, str(self._info.path))
-        self._decoding = Decoding(process, str(self._info.path), self._stage, self._stall_timeout_s)
+        shift_s = ffmpeg_arguments.shift_s(self._info)
+        self._decoding = Decoding(process, str(self._info.path), self._stage, self._stall_timeout_s, shift_s)
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
@@ -133,17 +137,35 @@ class FrameReader(_Reader):
         self._shape = (info.height_px, info.width_px, 3) if pixels else (1, 1, 1)
         self._batch = max(1, min(batch_frames, _BATCH_BYTES // int(np.prod(self._shape))))
         step_s = min(1 / float(info.fps), _LONGEST_STEP_S) if info.fps else _DEFAULT_STEP_S
-        self._clock = FrameClock(info.origin_s, info.video_start_s, step_s)
+        self._clock = FrameClock(info.origin_s, info.video_start_s, step_s, info.video_parts)
 
     def __iter__(self) -> Iterator[FrameBatch]:
-        num_frames, time_s = 0, np.zeros(1)
-        while len(pictures := self._pictures()):
-            time_s = np.array([self._clock.next(self._ffmpeg.take_stamp()) for _ in pictures])
+        num_frames, num_stamps, last_s = 0, 0, 0.0
+        times: list[float] = []
+        waiting = np.empty((0, *self._shape), np.uint8)  # frames whose time is told by those that follow
+        ended = False
+        while not ended:
+            pictures = self._pictures()
             num_frames += len(pictures)
+            ended = len(pictures) < self._batch
             if num_frames > MAX_FRAMES:
                 raise MediaError(str(self._info.path), "video", f"gives more than {MAX_FRAMES} frames: damaged")
-            yield FrameBatch(pictures if self._pixels else pictures[:, :0, :0].repeat(3, axis=3), time_s)
-        self._ending = self._end(num_frames, float(time_s[-1]))
+            stamps: list[Stamp | None] = [*self._ffmpeg.take_stamps(num_frames, 0, ended)]
+            missing = num_frames - num_stamps - len(stamps)
+            if ended or missing > self._batch:  # no more than a batch may wait for a line that was lost
+                stamps += [None] * missing
+            num_stamps += len(stamps)
+            for stamp in stamps:
+                self._clock.add(stamp)
+            times += self._clock.settled(ended)
+            waiting = np.concatenate([waiting, pictures]) if len(waiting) else pictures
+            count = min(len(times), len(waiting))
+            if count:
+                last_s = times[count - 1]
+                shown, waiting = waiting[:count], waiting[count:]
+                time_s, times = np.array(times[:count]), times[count:]
+                yield FrameBatch(shown if self._pixels else shown[:, :0, :0].repeat(3, axis=3), time_s)
+        self._ending = self._end(num_frames, last_s)
 
     def _pictures(self) -> NDArray[np.uint8]:
         pictures = np.empty((self._batch, *self._shape), np.uint8)
@@ -155,6 +177,8 @@ class FrameReader(_Reader):
         warnings = list(damage)
         if self._clock.num_repaired:
             warnings.append(f"{self._clock.num_repaired} frames without a time that rises: times repaired")
+        if self._clock.num_joins:
+            warnings.append(f"{self._clock.num_joins + 1} recordings joined in one file: times repaired, they go on")
         if len(shapes := self._ffmpeg.shapes()) > 1:
             said = ", then ".join(f"{width}×{height}" for width, height, _ in shapes[:4])
             whole = f"{self._info.width_px}×{self._info.height_px}"
@@ -184,17 +208,28 @@ class AudioReader(_Reader):
             raise ValueError(f"{info.path} has no audio stream")
         arguments = ffmpeg_arguments.to_samples(info, info.audio_stream)
         super().__init__(info, "audio", arguments, stall_timeout_s)
-        self._placement = Placement(info.origin_s, info.audio_start_s)
+        self._placement = Placement(info.origin_s, info.audio_start_s, info.audio_parts)
         self._num_broken = 0
         self._energy = 0.0
         self._until = until_s * SAMPLE_RATE_HZ
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
-        num_samples = 0
-        while len(samples := self._samples()):
+        num_samples, num_placed = 0, 0
+        waiting = np.empty(0, np.float32)
+        ended = False
+        while not ended:
+            samples = self._samples()
             num_samples += len(samples)
-            self._hear_until(num_samples)
-            for block in self._placed(samples):
+            ended = len(samples) < BLOCK_SAMPLES
+            for stamp in self._ffmpeg.take_stamps(0, num_samples, ended):
+                self._placement.add(stamp.time_s, stamp.duration_s, stamp.after_samples)
+            waiting = np.concatenate([waiting, samples]) if len(waiting) else samples
+            # What follows a sample says where it lies.
+            known = int((self._placement.joined_s - LOOK_AHEAD_S) * SAMPLE_RATE_HZ) - num_placed
+            count = len(waiting) if ended else max(0, known, len(waiting) - _MOST_WAITING_SAMPLES)
+            ready, waiting = waiting[:count], waiting[count:]
+            num_placed += len(ready)
+            for block in self._placed(ready):
                 yield block
                 if self._placement.position >= self._until:
                     self._ending = Ending(False, self._warnings(()))
@@ -221,15 +256,6 @@ class AudioReader(_Reader):
         except ValueError as error:
             raise MediaError(str(self._info.path), "audio", str(error)) from error
 
-    def _hear_until(self, num_samples: int) -> None:
-        # A frame is announced before its samples come out; one sample of slack for the resampler's rounding.
-        placement = self._placement
-        while placement.joined_s * SAMPLE_RATE_HZ < num_samples - 1 or not placement.settled:
-            stamp = self._ffmpeg.take_stamp()
-            if stamp is None:
-                return
-            placement.add(stamp.time_s, stamp.duration_s)
-
     def _end(self, num_samples: int) -> Ending:
         truncated, damage = self._ffmpeg.finish(num_samples)
         channels = self._info.audio_channels
@@ -243,8 +269,15 @@ class AudioReader(_Reader):
 
     def _warnings(self, damage: tuple[str, ...]) -> tuple[str, ...]:
         warnings = list(damage)
-        if self._placement.num_moves:
-            warnings.append(f"sound moved to its times at {self._placement.num_moves} places")
+        placement = self._placement
+        if placement.num_moves:
+            warnings.append(f"sound moved to its times at {placement.num_moves} places")
+        if placement.drift_s:
+            warnings.append(f"the sound's clock drifts: followed, by {placement.drift_s:.3f} s in all")
+        if placement.num_impossible:
+            warnings.append(
+                f"{placement.num_impossible} times of sound are impossible: its samples were counted instead"
+            )
         if self._num_broken:
             warnings.append(f"{self._num_broken} samples were no numbers: taken as zero")
         return tuple(warnings)

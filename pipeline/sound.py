@@ -67,7 +67,9 @@ def read_sound(
             raise
         empty = {name: Spool(scratch / f"{name}-none.f32", spool.row_shape) for name, spool in spools.items()}
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
-    return Sound(True, spools, valid, ending.warnings)
+    silent = valid and not any(rows.any() for rows in valid.values())
+    nothing = ("no row has sound that is real throughout: is it damaged, or shorter than a second?",) if silent else ()
+    return Sound(True, spools, valid, (*ending.warnings, *nothing))
 
 
 def _fill(

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .timeline import Part
+
 if TYPE_CHECKING:
     from .streams import Streams
 
@@ -76,6 +78,9 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     turn: tuple[str, ...] = ()
     hard_to_probe: bool = False
+    # Where recordings were joined: what puts each stream's times on one clock.
+    video_parts: tuple[Part, ...] = ()
+    audio_parts: tuple[Part, ...] = ()
 
     @property
     def origin_s(self) -> float:

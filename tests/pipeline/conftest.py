@@ -1,5 +1,6 @@
 """Clips with white flashes and clicks at the same moments, and what to read them with."""
 
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from avfuse.pipeline.media import AudioReader, FrameReader, probe
+
+sys.path.append(str(Path(__file__).parent))  # the sweep is a program too
 
 CLICK_S = 0.005
 

@@ -129,6 +129,18 @@ def test_valid_has_half_a_sample_of_slack():
     assert not patch_valid(np.zeros(1), "start", [(0.0, 0.975 - beyond_s)]).any()
 
 
+def test_a_tiny_hole_voids_no_more_than_its_share():
+    """Of 975 ms 40 may be missing, in one hole or in two, and 60 may not."""
+    time_s = np.arange(0, 3, 0.01)
+    assert patch_valid(time_s, "start", [(0.0, 1.5), (1.54, 4.0)]).all()
+    touched = (time_s < 1.56) & (time_s + 0.975 > 1.5)
+    np.testing.assert_array_equal(patch_valid(time_s, "start", [(0.0, 1.5), (1.56, 4.0)]), ~touched)
+    both = (time_s < 1.5) & (time_s + 0.975 > 1.74)  # 80 ms lie in the patch, less what its ends cut off
+    valid = patch_valid(time_s, "start", [(0.0, 1.5), (1.54, 1.7), (1.74, 4.0)])
+    assert not valid[both].any()
+    assert valid[(time_s + 0.975 < 1.7) | (time_s > 1.54)].all()
+
+
 def test_a_patch_has_its_shape():
     with pytest.raises(ValueError, match="96 × 64"):
         Patches(np.zeros((2, 64, 96), np.float32))

@@ -16,8 +16,16 @@ class At:
 
 
 def times(*given_s: float | None, origin_s=0.0, start_s=0.0) -> list[float]:
-    clock = FrameClock(origin_s, start_s, step_s=0.04)
-    return [clock.next(None if at_s is None else At(at_s)) for at_s in given_s]
+    return clocked(FrameClock(origin_s, start_s, step_s=0.04), given_s)
+
+
+def clocked(clock: FrameClock, given_s) -> list[float]:
+    """All times at once; told one by one they must be the same."""
+    found = []
+    for at_s in given_s:
+        clock.add(None if at_s is None else At(at_s))
+        found += clock.settled(ended=False)
+    return found + clock.settled(ended=True)
 
 
 def test_good_times_stay_as_they_are():
@@ -25,16 +33,52 @@ def test_good_times_stay_as_they_are():
 
 
 def test_missing_times_come_a_frame_step_later():
-    assert times(None, None, 1.2, None, origin_s=1, start_s=1.5) == pytest.approx([0.5, 0.54, 0.541, 0.581])
+    assert times(None, None, 1.58, None, origin_s=1, start_s=1.5) == pytest.approx([0.5, 0.54, 0.58, 0.62])
     assert times(None, None, origin_s=0, start_s=0) == pytest.approx([0.0, 0.04])
 
 
-def test_times_that_do_not_rise_come_a_tick_later():
-    assert times(0.0, 0.04, 0.04, 0.03, 0.12) == pytest.approx([0.0, 0.04, 0.041, 0.042, 0.12])
+def test_times_that_do_not_rise_come_between_their_neighbours():
+    assert times(0.0, 0.04, 0.04, 0.03, 0.12) == pytest.approx([0.0, 0.04, 0.04 + 0.08 / 3, 0.08 + 0.04 / 3, 0.12])
+
+
+@pytest.mark.parametrize("ahead_s", [0.05, 0.2, 3.0, 20.0, 7200.0, 1e6])
+@pytest.mark.parametrize("bad", [(0,), (49,), (10, 60), (50, 51), (98,), (99,)])
+def test_a_frame_stamped_ahead_is_repaired_and_no_other(bad, ahead_s):
+    true_s = np.arange(100) / 25
+    if len(bad) == 2 and bad[1] == bad[0] + 1 and ahead_s < 0.1:
+        pytest.skip("which of three is out of line cannot be told")
+    given_s = [at_s + ahead_s * (row in bad) for row, at_s in enumerate(true_s)]
+    found = np.array(times(*given_s))
+    others = ~np.isin(np.arange(100), bad)
+    np.testing.assert_array_equal(found[others], true_s[others])
+    if bad != (99,):  # of the last frame nobody can say
+        np.testing.assert_allclose(found, true_s, atol=0.0401)
+    assert (np.diff(found) > 0).all()
+
+
+@pytest.mark.parametrize("rate", [1, 5, 30])
+def test_a_slow_video_with_a_frame_ahead(rate):
+    given_s = [at + 3.0 * (at == 20) for at in np.arange(40) / rate * 1.0]
+    found = np.array(clocked(FrameClock(0.0, 0.0, 1 / rate), given_s))
+    np.testing.assert_allclose(found, np.arange(40) / rate, atol=1 / rate)
+
+
+def test_a_pause_is_kept():
+    given_s = [0.0, 0.04, 0.08, 5.0, 5.04, 5.08, 5.12, 9.0, 9.04]
+    assert times(*given_s) == given_s
+
+
+@pytest.mark.parametrize(("at", "missing"), [(50, 0.02), (100, 0.02)])
+def test_of_two_frames_at_one_time_the_second_moves(at, missing):
+    given_s = np.arange(200) / 25
+    given_s[at:] -= 0.04  # two on one tick, then the old pace
+    found = np.array(times(*given_s))
+    assert found[at] == pytest.approx(given_s[at] + missing)
+    np.testing.assert_array_equal(np.delete(found, at), np.delete(given_s, at))
 
 
 def test_a_new_clock_goes_on_where_the_old_one_ended():
-    assert times(8.0, 8.04, 1.0, 1.05, 1.08) == pytest.approx([8.0, 8.04, 8.08, 8.13, 8.16])
+    assert times(8.0, 8.04, 1.0, 1.05, 1.08, origin_s=0, start_s=8.0) == pytest.approx([8.0, 8.04, 8.08, 8.13, 8.16])
 
 
 @given(st.lists(st.none() | st.floats(-1e6, 1e6), min_size=1, max_size=40))
@@ -88,12 +132,14 @@ def test_one_frame_alone_cannot_move_the_rest():
 
 
 def test_a_slow_clock_is_followed():
-    """100 ppm: after ten minutes the sound is 60 ms off when it is only counted, at most 5 ms when it is placed."""
+    """100 ppm: after ten minutes the sound is 60 ms off when it is only counted, at most 5 ms when it is followed."""
     frames = [(n * 0.1 * 1.0001, 1600) for n in range(6000)]
     placed, placement = run(frames, block=160_000)
     last = int(np.flatnonzero(placed == 5999 * 1600 + 1)[0])
     assert last / 16_000 == pytest.approx(frames[-1][0], abs=0.0052)
-    assert 10 <= placement.num_moves <= 13
+    assert placement.num_moves == 0
+    assert placement.drift_s == pytest.approx(0.057, abs=0.004)
+    assert len(placement.real_spans()) == 1
 
 
 def test_a_new_audio_clock_goes_on():
@@ -139,7 +185,7 @@ def test_frames_of_true_times_stand_at_them(gaps, block):
     joined = 0
     for time_s, count in frames:
         (where,) = np.flatnonzero(placed == joined + 1)
-        assert abs(where / 16_000 - time_s) <= 0.005 + 0.6 / 16_000
+        assert abs(where / 16_000 - time_s) <= 0.005 + 0.6 / 16_000, frames
         joined += count
 
 
@@ -147,15 +193,15 @@ def test_a_time_years_ahead_is_repaired_and_left_behind():
     """One damaged time of many: the frames after it keep theirs."""
     year_s = 365 * 86_400.0
     clock = FrameClock(0.0, 0.0, step_s=0.04)
-    found = [clock.next(At(time_s)) for time_s in (0.0, 0.04, 0.08 + year_s, 0.12, 0.16)]
+    found = clocked(clock, (0.0, 0.04, 0.08 + year_s, 0.12, 0.16))
     np.testing.assert_allclose(found, np.arange(5) / 25, atol=1e-6)
-    assert clock.num_repaired == 2
+    assert clock.num_repaired == 1
 
 
 @pytest.mark.parametrize("first_s", [-1e9, -1e6, 1e6, 1e9])
 def test_a_first_time_far_from_the_stated_start_is_the_start(first_s):
     clock = FrameClock(2.0, 3.0, step_s=0.04)
-    found = [clock.next(At(first_s + frame / 25)) for frame in range(3)]
+    found = clocked(clock, [first_s + frame / 25 for frame in range(3)])
     np.testing.assert_allclose(found, 1.0 + np.arange(3) / 25, atol=1e-6)
 
 

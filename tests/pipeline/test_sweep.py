@@ -1,0 +1,17 @@
+"""A tenth of the sweep over faults of clocks; `make soak` makes the whole."""
+
+import pytest
+from sweep import CONTAINERS, check, recipes
+
+TENTH = recipes(seed=1, clips=20)
+
+
+def test_the_tenth_has_every_fault_and_container():
+    assert {recipe.container for recipe in TENTH} == set(CONTAINERS)
+    for fault in ("jitter_s", "drift", "late_s", "gap_s", "outliers", "sound_outlier", "joined"):
+        assert any(getattr(recipe, fault) for recipe in TENTH), fault
+
+
+@pytest.mark.parametrize("recipe", TENTH, ids=lambda recipe: f"{recipe.number}-{recipe.container}")
+def test_click_and_flash_stay_together(recipe, tmp_path):
+    assert check(recipe, tmp_path).faults == []
