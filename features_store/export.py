@@ -29,6 +29,7 @@ from .arrays import dims_of, row_slices
 from .disk import naming
 from .errors import check_known
 from .reading import read_rows
+from .result_files import check_place
 from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from .store import FeatureStore
 from .trial import Trial
@@ -73,11 +74,12 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     """Write the chosen complete trials to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
 
     Each file appears whole or not at all. Raises ValueError on another format, on an unknown trial or feature, where
-    a file is there already and `overwrite` is not given, or where pyarrow is needed and missing; OSError where
+    `out` lies in a store, a file is there already and `overwrite` is not given, or where pyarrow is needed and missing; OSError where
     nothing can be written.
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
+    check_place(out)
     trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
@@ -136,7 +138,7 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
                 group = file.require_group(trial.name)
             except UnicodeEncodeError as error:
                 raise ValueError(
-                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is none; rename its video"
+                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
                 ) from error
             _h5_group(group, trial)
 

@@ -157,6 +157,14 @@ def test_what_is_there_is_replaced_only_when_asked_for(filled, tmp_path):
         assert not list((tmp_path / to).rglob("*face0*"))  # refused before anything is written
 
 
+@pytest.mark.parametrize("to", ["h5", "npy", "csv"])
+def test_nothing_is_written_into_a_store(filled, tmp_path, to):
+    before = sorted((tmp_path / "features.zarr").rglob("*"))
+    with pytest.raises(ValueError, match=r"lies in the store .*features\.zarr"):
+        export_store(filled, to, tmp_path / "features.zarr" / "out", overwrite=True)
+    assert sorted((tmp_path / "features.zarr").rglob("*")) == before
+
+
 def test_chosen_trials_and_features(filled, tmp_path):
     choice = Choice(trials=["b", "v"], features=["vggish"])
     assert export_store(filled, "npy", tmp_path / "out", choice) == 2
