@@ -29,6 +29,7 @@ from .arrays import dims_of, row_slices
 from .disk import naming
 from .errors import check_known
 from .reading import read_rows
+from .result_files import check_place
 from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from .store import FeatureStore
 from .trial import Trial
@@ -73,11 +74,14 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     """Write the chosen complete trials to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
 
     Each file appears whole or not at all. Raises ValueError on another format, on an unknown trial or feature, where
-    a file is there already and `overwrite` is not given, or where pyarrow is needed and missing; OSError where
-    nothing can be written.
+    `out` lies in a store, a file is there already and `overwrite` is not given, or pyarrow is needed and missing;
+    OSError where nothing can be written.
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
+    check_place(out)
+    if to == "h5" and out.is_dir():
+        raise ValueError(f"{out} is a folder, and h5 is one file; name it")
     trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
