@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
-# Of a time so much before and after is looked at: jitter comes back within it (a raster of capture buffers beats with
-# the frames' length in up to 2.5 s), a gap does not.
+# Of a time so much before and after is looked at: jitter comes back within it, a gap does not.
 _WINDOW_S = 4.0
 # What is within the window of a sample has to have its own window.
 LOOK_AHEAD_S = 2 * _WINDOW_S
@@ -171,11 +170,9 @@ class FrameClock:
         against = [each for each in following if each <= time_s and (each > before_s or self._last_s is None)]
         if not against:
             return time_s > before_s + LONGEST_PAUSE_S
-        in_favour = sum(each > time_s for each in following)
-        if len(against) == in_favour or len(against) == 1:
-            step_s = self._step_s
-            return abs(time_s - expected_s) > abs(against[0] - expected_s - step_s) + step_s
-        return len(against) > in_favour
+        if len(against) > 1:
+            return True
+        return abs(time_s - expected_s) > abs(against[0] - expected_s - self._step_s) + self._step_s
 
     def _between(self, before_s: float, expected_s: float, tick_s: float) -> float:
         """A time for a frame without one: a frame step after the one before, and before the next good one."""
