@@ -184,6 +184,10 @@ class FrameClock:
             room_s = (given_s + self._offset_s - before_s) / missing
             expected_s = before_s + min(room_s, self._step_s) if room_s > tick_s / 2 else before_s + tick_s
             break
+        else:
+            known = [given_s + self._offset_s for given_s, _ in self._waiting if given_s is not None]
+            if known and max(known) <= before_s:  # they fell, by less than a new clock does: wait for them
+                expected_s = before_s + tick_s
         return float(max(expected_s, np.nextafter(before_s, np.inf)))
 
 

@@ -257,8 +257,8 @@ def test_a_gap_is_found_through_jitter():
     _, placement = run(frames, block=160_000)
     spans = placement.real_spans()
     gap_s, after_s = max(zip([end for _, end in spans], [start for start, _ in spans[1:]], strict=False), key=np.ptp)
-    assert gap_s == pytest.approx(10.025, abs=0.012)
-    assert after_s - gap_s == pytest.approx(0.3, abs=0.012)
+    assert gap_s == pytest.approx(10.025, abs=0.025)
+    assert after_s - gap_s == pytest.approx(0.3, abs=0.025)
 
 
 @pytest.mark.parametrize("beat_s", [0.34, 0.7])
