@@ -161,7 +161,9 @@ class FrameClock:
         low_s, high_s = before_s - NEW_CLOCK_S, before_s + LONGEST_PAUSE_S
         if self._last_s is None:
             low_s = before_s - 2 * NEW_CLOCK_S
-        elsewhere = [not low_s <= each <= high_s for each in (time_s, *following)]
+        # The later ones are that much further on, in either case.
+        gone_s = [each - steps * self._step_s for steps, each in enumerate((time_s, *following))]
+        elsewhere = [not low_s <= each <= high_s for each in gone_s]
         return elsewhere[0] and (len(elsewhere) == 1 or 2 * sum(elsewhere) > len(elsewhere))
 
     def _is_out_of_line(self, time_s: float, before_s: float, expected_s: float, following: list[float]) -> bool:
