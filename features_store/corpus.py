@@ -9,8 +9,7 @@ Tested by tests/features_store/test_corpus.py.
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,9 +21,8 @@ from .labels import (
     LabelTrack,
     add_label_file,
     annotation_files,
+    candidates,
     challenge_folder,
-    folder_levels,
-    is_label_file,
     read_labels,
 )
 from .schema import plain_name
@@ -101,27 +99,8 @@ def label_name(corpus: Corpus, trial: str) -> str | None:
 
 def _plain_files(root: Path) -> dict[str, Path]:
     files: dict[str, Path] = {}
-    for path in _candidates(root):
+    for path in candidates(root):
         if read_header(path, (*HEADERS, SUBJECTS_HEADER)) == SUBJECTS_HEADER:
             continue
         add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
     return files
-
-
-def _candidates(root: Path) -> Iterator[Path]:
-    """Files named like labels, in folders that are not hidden; a folder reached twice by links counts once."""
-    hidden: set[Path] = set()
-    for level in ([root], *folder_levels(root)):
-        for folder in sorted(level):
-            if folder.parent in hidden or (folder.name.startswith(".") and folder != root):
-                hidden.add(folder)
-                continue
-            for name in sorted(os.listdir(folder)):
-                path = folder / name
-                if not name.startswith(".") and is_label_file(path) and _to_open(path):
-                    yield path
-
-
-def _to_open(path: Path) -> bool:
-    """A file, or a link to nowhere, which fails when it is opened."""
-    return path.is_file() or not path.exists()

@@ -74,12 +74,14 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     """Write the chosen complete trials to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
 
     Each file appears whole or not at all. Raises ValueError on another format, on an unknown trial or feature, where
-    `out` lies in a store, a file is there already and `overwrite` is not given, or where pyarrow is needed and missing; OSError where
-    nothing can be written.
+    `out` lies in a store, a file is there already and `overwrite` is not given, or pyarrow is needed and missing;
+    OSError where nothing can be written.
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
     check_place(out)
+    if to == "h5" and out.is_dir():
+        raise ValueError(f"{out} is a folder, and h5 is one file; name it")
     trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]

@@ -154,7 +154,7 @@ def shown(line: bytes) -> str:
 
 
 def _accepted_header(path: Path, line: bytes, accepted: tuple[str, ...]) -> str:
-    header = re.sub(rb",[ \t]+", b",", line.rstrip()).decode("latin-1")
+    header = re.sub(rb"[ \t]*,[ \t]*", b",", line.rstrip()).decode("latin-1")
     if header not in accepted:
         if task := task_of_header(header):
             raise OtherTaskError(f"{path}:1", task)

@@ -58,6 +58,8 @@ def annotation_files(root: Path) -> dict[str, Path]:
     """
     folder = challenge_folder(root)
     if folder is None:
+        for path in candidates(root):
+            peek(path)  # labels of another task are named
         raise ValueError(f"{root} holds no folder {CHALLENGE}; name the folder of the ABAW annotations")
     files: dict[str, Path] = {}
     for path in sorted(path for name in SETS for path in (folder / name).glob("*")):
@@ -145,6 +147,25 @@ def folder_levels(root: Path) -> Iterator[list[Path]]:
         level = [child for target, child in below.items() if target not in visited]
         visited.update(below)
         yield level
+
+
+def candidates(root: Path) -> Iterator[Path]:
+    """Files below, named like labels, in folders that are not hidden; a folder reached twice by links counts once."""
+    hidden: set[Path] = set()
+    for level in ([root], *folder_levels(root)):
+        for folder in sorted(level):
+            if folder.parent in hidden or (folder.name.startswith(".") and folder != root):
+                hidden.add(folder)
+                continue
+            for name in sorted(os.listdir(folder)):
+                path = folder / name
+                if not name.startswith(".") and is_label_file(path) and _to_open(path):
+                    yield path
+
+
+def _to_open(path: Path) -> bool:
+    """A file, or a link to nowhere, which fails when it is opened."""
+    return path.is_file() or not path.exists()
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -44,4 +44,5 @@ class _Unheard(io.FileIO):
 def _open_nothing(number: int) -> io.TextIOWrapper:
     handle = os.open(os.devnull, os.O_RDWR)  # gets this very number, the lowest one that is free
     os.set_inheritable(handle, True)  # else ffmpeg and the workers would have the same trouble
-    return open(handle, "r" if number == 0 else "w", encoding="utf-8")
+    # The number stays taken when the stream that this returns is replaced by another over it.
+    return open(handle, "r" if number == 0 else "w", encoding="utf-8", closefd=False)

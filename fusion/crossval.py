@@ -123,8 +123,8 @@ def without_features(told: Mapping[Planned, Differences]) -> dict[Planned, Diffe
 def refusal(told: Mapping[Planned, Differences]) -> str:
     """What differs of the first of these runs, how many more there are, and what to do."""
     (planned, first), *more = told.items()
-    others = f", and so do {len(more)} more of these runs" if more and first.settings else ""
-    others = f", and so were {len(more)} more of these runs" if more and not first.settings else others
+    one, several = ("does", "do") if first.settings else ("was", "were")
+    others = f", and so {one if len(more) == 1 else several} {len(more)} more of these runs" if more else ""
     if first.settings or first.trials or first.labels:
         return f"{first.of(planned.folder)}{others}; --replace trains anew, or name another --out"
     allow = "--allow-other-features goes on regardless"

@@ -14,6 +14,7 @@ from ..features_store.options import FILE, config_option
 from ..features_store.result_files import check_file, made
 from .fold_options import fold_options, manifest_of
 from .manifest import Fold, Manifest, manifest_json, write_manifest
+from .result_folder import check_no_label
 
 
 @click.command()
@@ -35,6 +36,7 @@ def folds(out: Path | None, as_json: bool, **options: Any) -> None:
     """
     corpus, manifest = manifest_of(**options)
     if out is not None:
+        check_no_label(out, corpus)
         if not out.is_file() or out.read_bytes() != manifest_json(manifest).encode():
             check_file(out)
         write_manifest(out, manifest, made(annotations=os.path.abspath(corpus.root)))

@@ -84,12 +84,16 @@ def _trials(found: Description, now: Description) -> Iterable[str]:
 
 
 def _labels(found: Description, now: Description) -> Iterable[str]:
-    changed = [name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest]
-    if changed or (not found.labels and found.labels_sha256 != now.labels_sha256):
-        what = f"labels of {some(sorted(changed))}" if changed else "labels"
-        yield _both(what, f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN])
-        if found.annotations != now.annotations:
-            yield _both("annotations", found.annotations, now.annotations)
+    changed = sorted(name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest)
+    if changed:
+        one, other = (labels[changed[0]][:_SHOWN] for labels in (found.labels, now.labels))
+        yield _both(f"labels of {some(changed)}", f"sha256 {one}", other)
+    elif not found.labels and found.labels_sha256 != now.labels_sha256:
+        yield _both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN])
+    else:
+        return
+    if found.annotations != now.annotations:
+        yield _both("annotations", found.annotations, now.annotations)
 
 
 def _features(found: Description, now: Description) -> Iterable[str]:

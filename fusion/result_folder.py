@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from ..features_store.corpus import Corpus
+from ..features_store.labels import is_label_file
 from ..features_store.result_files import MADE_FILE, check_place
 from ..features_store.scratch import SCRATCH, scratch_directory, sweep_scratch
 from .json_files import write_json
@@ -31,6 +32,12 @@ def check_among_labels(out: Path, corpus: Corpus) -> None:
         raise ValueError(
             f"{out} lies in the annotations {corpus.root}, where it would count as labels; name another --out"
         )
+
+
+def check_no_label(file: Path, corpus: Corpus) -> None:
+    """Raise ValueError where a file lies among the labels and is called as they are."""
+    if is_label_file(file) and file.resolve().is_relative_to(corpus.root.resolve()):
+        raise ValueError(f"{file} would count as labels in {corpus.root}; name it {file.stem}.json, or another place")
 
 
 def earlier_files(out: Path, kind: str) -> list[str]:

@@ -24,6 +24,8 @@ from .manifest import some
 
 TOLERATED_ROWS = 5
 TOLERATED_SHARE = 0.01
+# Labels of a part of a video are right, and look like times in minutes or of another clock: that is asked.
+LEAST_REACH = 0.5
 LENGTH_FLAG = "--allow-length-difference"
 
 
@@ -79,6 +81,7 @@ def match_trials(
     missing: list[str] = []
     ambiguous: dict[str, tuple[str, ...]] = {}
     far: list[str] = []
+    short: dict[str, str] = {}
     for name in names:
         if name in several:
             ambiguous[name] = tuple(several[name])
@@ -97,10 +100,17 @@ def match_trials(
         trials[name] = _labelled(corpus, name, trial)
         if not trials[name].labelled.any():
             notes.append(f"{name}: {_why_unlabelled(corpus, name, trial)}")
+        elif trials[name].labelled.mean() < LEAST_REACH and (told := _short_reach(corpus, name, trial)):
+            short[name] = told
         if told := _length_difference(trials[name], trial):
             is_far = abs(trials[name].rows - _frames(trial)) > TOLERATED_SHARE * _frames(trial)
             far += [told] if is_far else []
             notes.append(told)
+    if short:
+        notes.append(
+            f"timed labels of {some(list(short))} reach less than half of the frames ({next(iter(short.values()))}): "
+            "is `time` in seconds, from the beginning of the video?"
+        )
     _check_different(trials)
     if far and not allow_length_difference:
         raise ValueError(
@@ -171,11 +181,21 @@ def _why_unlabelled(corpus: Corpus, name: str, trial: Trial) -> str:
     path = corpus.files[name]
     if not is_timed(path):
         return "no frame has a label: every row is masked (-5)"
-    labels_s, frames_s = read_timed(path).time_s, trial.time_s
-    return (
-        f"its labels touch no frame (labels from {labels_s[0]:.6g} to {labels_s[-1]:.6g} s, frames from "
-        f"{frames_s[0]:.6g} to {frames_s[-1]:.6g} s)"
-    )
+    return f"its labels touch no frame ({_both_spans(read_timed(path).time_s, trial.time_s)})"
+
+
+def _short_reach(corpus: Corpus, name: str, trial: Trial) -> str:
+    """Where the labels and the frames lie if most of the frames lie before or after all labels, else nothing."""
+    if not is_timed(corpus.files[name]):
+        return ""
+    labels_s, frames_s = read_timed(corpus.files[name]).time_s, trial.time_s
+    reached = np.mean((frames_s >= labels_s[0]) & (frames_s <= labels_s[-1]))
+    return _both_spans(labels_s, frames_s) if reached < LEAST_REACH else ""
+
+
+def _both_spans(labels_s: NDArray[np.float64], frames_s: NDArray[np.float64]) -> str:
+    labels, frames = (f"from {time_s[0]:.6g} to {time_s[-1]:.6g} s" for time_s in (labels_s, frames_s))
+    return f"labels {labels}, frames {frames}"
 
 
 def _look_alike(name: str, stored: Iterable[str]) -> list[str]:

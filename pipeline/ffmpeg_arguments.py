@@ -37,6 +37,7 @@ _FIRST_S = 10
 # A decoder works on as many pictures at once as it has threads, of which it takes 16 at most by itself.
 _OWN_THREADS = 16
 _PIXELS_AT_ONCE = 1 << 27
+_FROM_KEY = ("select=key+not(isnan(prev_selected_t))",)  # no frame is selected yet, so there is no time of one
 _MOST_CHANNELS = 64  # of an ffmpeg's filter
 _PLACE = "file:"
 # Where a stream of these begins at 0 and is read alone, ffmpeg moves its start there, unless the times are shifted.
@@ -51,7 +52,7 @@ def to_probe(path: str, *, long_look: bool = False) -> list[str]:
 
 def to_first_frame(path: str, stream: int, num_packets: int, *, long_look: bool) -> list[str]:
     """What the first frames of a stream say of themselves, as JSON on stdout."""
-    asked = "frame=sample_aspect_ratio:frame_side_data=displaymatrix"
+    asked = "frame=key_frame,sample_aspect_ratio:frame_side_data=displaymatrix"
     look = ["-select_streams", str(stream), "-read_intervals", f"%+#{num_packets}"]
     return _to_ask(path, asked, *look, long_look=long_look)
 
@@ -82,7 +83,7 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
         info,
         info.video_stream,
         decoding,
-        vf=",".join([*info.turn, "showinfo=checksum=0", *shape]),
+        vf=",".join([*(_FROM_KEY if info.from_key else ()), *info.turn, "showinfo=checksum=0", *shape]),
         pix_fmt="rgb24" if pixels else "gray",
         f="rawvideo",
         **{passthrough_option(version): "passthrough"},

@@ -74,13 +74,21 @@ def probe(path: str | os.PathLike[str], choice: Choice = Choice()) -> VideoInfo:
         found = ask(ffmpeg_arguments.to_probe(str(path), long_look=True))
     streams = choose(path, found, choice, child.decodable_codecs, num_packets)
     first: dict[str, Any] = {}
+    from_key = False
     for packets in (1, 300):  # a capture that begins in mid-GOP has its first frame later
         with suppress(MediaError):  # whoever decodes it will say what is wrong
             words = ffmpeg_arguments.to_first_frame(str(path), int(streams.video["index"]), packets, long_look=hard)
-            first = next(iter(ask(words).get("frames", [])), {})
-        if first:
+            frames = ask(words).get("frames", [])
+            first = next(iter(frames), {})
+            # HEVC's decoder shows pictures in grey before its first key frame; with none at all they are what there is.
+            from_key = streams.video.get("codec_name") == "hevc" and not _is_key(first) and any(map(_is_key, frames))
+        if first and (_is_key(first) or from_key or streams.video.get("codec_name") != "hevc"):
             break
-    return with_parts(video_info(path, found, streams, first, hard_to_probe=hard))
+    return with_parts(video_info(path, found, streams, first, hard_to_probe=hard, from_key=from_key))
+
+
+def _is_key(frame: dict[str, Any]) -> bool:
+    return bool(int(frame.get("key_frame", 0)))
 
 
 class _Reader:

@@ -20,8 +20,7 @@ from numpy.typing import NDArray
 
 SAMPLE_RATE_HZ = 16_000
 BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
-# Of a time so much before and after is looked at: jitter comes back within it (a raster of capture buffers beats with
-# the frames' length in up to 2.5 s), a gap does not.
+# Of a time so much before and after is looked at: jitter comes back within it, a gap does not.
 _WINDOW_S = 4.0
 # What is within the window of a sample has to have its own window.
 LOOK_AHEAD_S = 2 * _WINDOW_S
@@ -162,7 +161,9 @@ class FrameClock:
         low_s, high_s = before_s - NEW_CLOCK_S, before_s + LONGEST_PAUSE_S
         if self._last_s is None:
             low_s = before_s - 2 * NEW_CLOCK_S
-        elsewhere = [not low_s <= each <= high_s for each in (time_s, *following)]
+        # The later ones are that much further on, in either case.
+        gone_s = [each - steps * self._step_s for steps, each in enumerate((time_s, *following))]
+        elsewhere = [not low_s <= each <= high_s for each in gone_s]
         return elsewhere[0] and (len(elsewhere) == 1 or 2 * sum(elsewhere) > len(elsewhere))
 
     def _is_out_of_line(self, time_s: float, before_s: float, expected_s: float, following: list[float]) -> bool:
@@ -171,11 +172,9 @@ class FrameClock:
         against = [each for each in following if each <= time_s and (each > before_s or self._last_s is None)]
         if not against:
             return time_s > before_s + LONGEST_PAUSE_S
-        in_favour = sum(each > time_s for each in following)
-        if len(against) == in_favour or len(against) == 1:
-            step_s = self._step_s
-            return abs(time_s - expected_s) > abs(against[0] - expected_s - step_s) + step_s
-        return len(against) > in_favour
+        if len(against) > 1:
+            return True
+        return abs(time_s - expected_s) > abs(against[0] - expected_s - self._step_s) + self._step_s
 
     def _between(self, before_s: float, expected_s: float, tick_s: float) -> float:
         """A time for a frame without one: a frame step after the one before, and before the next good one."""
@@ -187,6 +186,10 @@ class FrameClock:
             room_s = (given_s + self._offset_s - before_s) / missing
             expected_s = before_s + min(room_s, self._step_s) if room_s > tick_s / 2 else before_s + tick_s
             break
+        else:
+            known = [given_s + self._offset_s for given_s, _ in self._waiting if given_s is not None]
+            if known and max(known) <= before_s:  # they fell, by less than a new clock does: wait for them
+                expected_s = before_s + tick_s
         return float(max(expected_s, np.nextafter(before_s, np.inf)))
 
 

@@ -60,6 +60,7 @@ class VideoInfo:
     `video_stream`, `audio_stream`: places in the file; `video_name`, `audio_name`: the same as ffmpeg's `v:N`, `a:N`.
     `pixel_aspect`: width : height of a pixel as displayed; `turn`: filters that turn upright what only the coded
     pictures say is turned. `hard_to_probe`: told by a second, longer look, which decoding needs too.
+    `from_key`: what is shown before the first key frame lacks what it was coded from.
     """
 
     path: Path
@@ -78,6 +79,7 @@ class VideoInfo:
     pixel_aspect: Fraction = Fraction(1)
     turn: tuple[str, ...] = ()
     hard_to_probe: bool = False
+    from_key: bool = False
     # Where recordings were joined: what puts each stream's times on one clock.
     video_parts: tuple[Part, ...] = ()
     audio_parts: tuple[Part, ...] = ()
@@ -123,7 +125,13 @@ def check_file(path: Path) -> None:
 
 
 def video_info(
-    path: Path, found: Mapping[str, Any], streams: Streams, first: Mapping[str, Any], *, hard_to_probe: bool
+    path: Path,
+    found: Mapping[str, Any],
+    streams: Streams,
+    first: Mapping[str, Any],
+    *,
+    hard_to_probe: bool,
+    from_key: bool,
 ) -> VideoInfo:
     """From ffprobe's JSON about a file and, where one decodes, its first frame; MediaError without a usable size."""
     video, audio = streams.video, streams.audio
@@ -156,6 +164,7 @@ def video_info(
         pixel_aspect=pixel_aspect,
         turn=turn,
         hard_to_probe=hard_to_probe,
+        from_key=from_key,
     )
 
 

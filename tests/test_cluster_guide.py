@@ -9,13 +9,13 @@ import sys
 import time
 from pathlib import Path
 
+import click
 import pytest
-import yaml
 from click.testing import CliRunner
 
 from avfuse.batch.jobqueue import make_cluster, read_jobqueue
 from avfuse.cli import main
-from avfuse.features_store.settings_file import _as_flag
+from avfuse.features_store.settings_file import load_settings
 from avfuse.features_store.store import FeatureStore
 
 GUIDE = Path(__file__).parents[1] / "docs" / "cluster.md"
@@ -86,15 +86,17 @@ def test_the_cluster(environment, tmp_path):
 
 def test_the_queue(tmp_path):
     (settings,) = snippets("yaml")
-    (option,) = [each for each in main.get_command(None, "extract").params if each.name == "jobqueue"]
-    with make_cluster(read_jobqueue(_as_flag(option, yaml.safe_load(settings)["jobqueue"]))) as cluster:
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "c.yaml").write_text(settings.replace("/data", str(tmp_path)))
+    context = click.Context(main.get_command(None, "extract"))
+    load_settings(context, context.command.params[0], tmp_path / "c.yaml")
+    with make_cluster(read_jobqueue(context.default_map["jobqueue"])) as cluster:
         script = cluster.job_script()
     for words in ("-p gpu", "--cpus-per-task=4", "-t 08:00:00", "--gres=gpu:1", "--requeue"):
         assert f"#SBATCH {words}" in script
-    (tmp_path / "videos").mkdir()
-    (tmp_path / "c.yaml").write_text(settings.replace("/data", str(tmp_path)))
     result = CliRunner().invoke(main, ["extract", "--config", str(tmp_path / "c.yaml"), "--features", "mfcc"])
-    assert result.exit_code == 0, result.output  # without videos no worker is asked for
+    assert result.exit_code == 1  # without videos no worker is asked for
+    assert "nothing here is a video" in result.stderr, result.output
 
 
 def test_an_object_store(avfuse, tmp_path, videos, monkeypatch):

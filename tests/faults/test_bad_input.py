@@ -309,7 +309,7 @@ def test_a_mended_file_is_picked_up(invoke, videos, tmp_path, failures):
     videos("mended.mp4")
     result = invoke(*words)
     assert result.exit_code == 3
-    assert "1 videos to do, 1 done before, 1 failed" in result.stderr
+    assert "1 video to do, 1 done before, 1 failed" in result.stderr
     assert FeatureStore(store).trials() == ["good", "mended"]
     assert failures(store) == before
     (folder / "bad.mp4").unlink()

@@ -44,8 +44,9 @@ def test_nothing_to_do(invoke, tmp_path):
     (tmp_path / "videos").mkdir()
     words = ("extract", "--videos", tmp_path / "videos", "--store", tmp_path / "s.zarr", "--features", "mfcc")
     result = invoke(*words, "--json")
-    assert result.exit_code == 0
-    assert json.loads(result.stdout)["extracted"] == []
+    assert result.exit_code == 1
+    assert result.stdout == ""
+    assert "nothing here is a video by its suffix" in result.stderr
 
 
 def test_a_dry_run_makes_no_store(cli, three, tmp_path, snapshot):

@@ -104,7 +104,7 @@ class TestExtraction:
                 before = snapshot(store / "slow")
             _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 0, said
-        assert b"1 trials were left to another run" in said
+        assert b"1 trial left to another run" in said
         assert snapshot(store / "slow") == before
 
     def test_a_trial_whose_claim_was_removed_is_done_again(self, cli, videos, shim, tmp_path):

@@ -349,7 +349,7 @@ class TestInTheMiddle:
         assert "Traceback" not in said
         assert "1/3 [" in said
         assert "stopped by SIGINT with 2 videos to do: b slow/slow, c; what is done is safe" in said
-        assert "b slow/slow: " in said
+        assert "b slow/slow picture: " in said
         assert "\r" in said.replace("\r\n", "")
         assert said.rstrip().splitlines()[-1].strip()
         assert failures(tmp_path / "s.zarr") == []

@@ -151,7 +151,7 @@ class TestFolds:
     def test_one_trial_of_one_row(self, corpus, started):
         corpus.labels("clip0").write_text("valence,arousal\n0.1,0.2\n")
         said, _ = started(corpus, "--allow-length-difference")
-        assert "note: clip0: 1 label rows but 100 rows of features" in said
+        assert "note: clip0: 1 label row but 100 rows of features" in said
 
 
 class TestFeatures:

@@ -201,7 +201,7 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
     assert process.returncode == 130
     assert "Traceback" not in said
     last = said.rstrip().splitlines()[-1]
-    told = f"1 runs to do: fold 0 seed 0 (--resume goes on in {tmp_path / 'run'})"
+    told = f"1 run to do: fold 0 seed 0 (--resume goes on in {tmp_path / 'run'})"
     assert last == f"Error: stopped by SIGINT with {told}; what is done is safe, run again to go on"
     assert f"fold 0 seed 0 epoch 2/{EPOCHS}:" in said
     assert said.replace("\r\n", "\n").count("\r") > 2

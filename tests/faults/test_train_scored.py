@@ -37,6 +37,16 @@ def test_held_out_trials_of_one_labelled_row_each_are_scored_together(corpus, fi
     assert read_metrics(tmp_path / "run")["mean_trial_ccc_valence"] is None
 
 
+def test_held_out_trials_of_one_row_each_are_scored_together(corpus, fit, tmp_path):
+    for name in ("clip3", "clip7"):
+        corpus.rewrite(name, **{array: rows[:1] for array, rows in corpus.rows(name).items()})
+        path = corpus.labels(name)
+        path.write_text("".join(path.read_text().splitlines(keepends=True)[:2]))
+    fit(corpus, tmp_path / "run", "--epochs", 1)
+    found = read_metrics(tmp_path / "run")
+    assert (found["frames"], found["trials"]) == (2, 2)
+
+
 def test_one_labelled_row_in_all_has_no_ccc(corpus, avfuse, train_words, tmp_path):
     keep_labels(corpus.labels("clip3"), 1)
     keep_labels(corpus.labels("clip7"), 0)

@@ -157,12 +157,22 @@ def test_what_is_there_is_replaced_only_when_asked_for(filled, tmp_path):
         assert not list((tmp_path / to).rglob("*face0*"))  # refused before anything is written
 
 
-@pytest.mark.parametrize("to", ["h5", "npy", "csv"])
-def test_nothing_is_written_into_a_store(filled, tmp_path, to):
-    before = sorted((tmp_path / "features.zarr").rglob("*"))
-    with pytest.raises(ValueError, match=r"lies in the store .*features\.zarr"):
-        export_store(filled, to, tmp_path / "features.zarr" / "out", overwrite=True)
-    assert sorted((tmp_path / "features.zarr").rglob("*")) == before
+@pytest.mark.parametrize(
+    ("to", "place", "told"),
+    [
+        ("csv", "features.zarr", "lies in the store"),
+        ("npy", "features.zarr/new", "lies in the store"),
+        ("h5", "features.zarr/b/f.h5", "lies in the store"),
+        ("h5", "labels", "labels is a folder, and h5 is one file"),
+    ],
+)
+def test_a_store_and_a_folder_stay_as_they_were(filled, tmp_path, to, place, told):
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "labels" / "clip.txt").write_text("valence,arousal\n0,0\n")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(ValueError, match=told):
+        export_store(filled, to, tmp_path / place, overwrite=True)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 def test_chosen_trials_and_features(filled, tmp_path):

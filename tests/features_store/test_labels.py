@@ -245,10 +245,12 @@ class TestOtherTasks:
             find(at)
 
     @pytest.mark.parametrize(("header", "task"), [(EXPR_HEADER, "EXPR"), (AU_HEADER.replace(",", ", "), "AU")])
-    def test_are_named_in_folders_of_any_name(self, tmp_path, header, task):
-        write_file(tmp_path / "labels" / "clip.txt", header, "0")
+    @pytest.mark.parametrize("find", [annotation_files, open_corpus])
+    @pytest.mark.parametrize("root", ["", "Train_Set"])
+    def test_are_named_in_folders_of_any_name(self, tmp_path, header, task, find, root):
+        write_file(tmp_path / "Train_Set" / "clip.txt", header, "0")
         with pytest.raises(ValueError, match=rf"clip\.txt:1 holds {task} labels"):
-            open_corpus(tmp_path)
+            find(tmp_path / root)
 
     def test_may_lie_beside(self, tmp_path):
         write_file(tmp_path / "VA_Estimation_Challenge" / "Train_Set" / "clip.txt", "valence,arousal", "0,0")

@@ -87,7 +87,7 @@ def test_settings_from_a_file(plain, tmp_path):
     settings.write_text("fold: 5\n")
     refused = folds("--annotations", plain, "--config", settings)
     assert refused.exit_code == 2
-    assert "unknown keys: fold" in refused.stderr
+    assert "unknown key: fold" in refused.stderr
 
 
 def test_few_trials_leave_one_fold(official):
@@ -180,3 +180,21 @@ def test_torch_is_not_loaded(plain):
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
+
+
+@pytest.mark.parametrize("place", ["plain/f.csv", "annotations/VA_Estimation_Challenge/Train_Set/f.TXT"])
+def test_a_manifest_is_no_label_file(plain, official, tmp_path, place):
+    """Else the next command takes it for a trial."""
+    root = plain if place.startswith("plain") else official
+    words = () if root is official else ("--folds", 2)
+    result = folds("--annotations", root, *words, "--out", tmp_path / place)
+    assert result.exit_code == 1
+    assert "would count as labels" in result.stderr.splitlines()[-1]
+    assert folds("--annotations", root, *words, "--out", root / "f.json").exit_code == 0
+
+
+def test_a_file_in_capitals_is_a_trial_as_the_others(official):
+    train = official / "VA_Estimation_Challenge" / "Train_Set"
+    before = json.loads(folds("--annotations", official, "--json").stdout)["folds"][0]
+    (train / "video1_2.txt").rename(train / "video1_2.TXT")
+    assert json.loads(folds("--annotations", official, "--json").stdout)["folds"][0] == before

@@ -107,6 +107,20 @@ def test_a_grid_on_other_data(corpus, grid, tmp_path, avfuse, train_words, chang
     assert contents(runs) == before
 
 
+def test_the_sha256_of_that_trial_is_named(corpus, run, avfuse, train_words):
+    seen = json.loads((run / "fold.json").read_text())["labels"]["clip2"][:12]
+    relabel(corpus, "clip2")
+    assert f"labels of clip2: sha256 {seen} in the run, " in avfuse(*train_words(corpus, run)).stderr
+
+
+@pytest.mark.parametrize(("seeds", "told"), [(2, "and so was 1 more of these"), (3, "and so were 2 more of these")])
+def test_how_many_more_are_so(corpus, fit, avfuse, train_words, tmp_path, seeds, told):
+    words = ("--seeds", seeds, "--epochs", 1)
+    fit(corpus, tmp_path / "runs", *words)
+    relabel(corpus, "clip2")
+    assert told in avfuse(*train_words(corpus, tmp_path / "runs", *words)).stderr
+
+
 def test_the_same_data_elsewhere(corpus, run, fit, tmp_path):
     """A corpus that was copied is the same corpus."""
     before = contents(run)

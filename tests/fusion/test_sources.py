@@ -210,3 +210,16 @@ def test_a_trial_whose_labels_touch_no_frame_is_named(make_store, tmp_path):
     (tmp_path / "labels" / "x.csv").write_text("time,valence,arousal\n1.5,0,0\n1.6,1,-1\n")
     found = matched(make_store({"x": features(26)}), open_corpus(tmp_path / "labels"))
     assert found.notes == ("x: its labels touch no frame (labels from 1.5 to 1.6 s, frames from 0 to 1 s)",)
+
+
+def test_timed_labels_of_a_small_part_of_the_frames_are_asked_about(make_store, tmp_path):
+    """Minutes, or a shift, on a short video; a label in every second frame of the whole of it is none of both."""
+    (tmp_path / "labels").mkdir()
+    for name, times in {"minutes": (0, 0.01), "shifted": (0.6, 1.6), "most": (0.1, 0.9), "gaps": (0, 1)}.items():
+        rows = "".join(f"{time},0,0\n" for time in times)
+        (tmp_path / "labels" / f"{name}.csv").write_text(f"time,valence,arousal\n{rows}")
+    store = make_store({name: features(26) for name in ("minutes", "shifted", "most", "gaps")})
+    assert matched(store, open_corpus(tmp_path / "labels")).notes == (
+        "timed labels of minutes, shifted reach less than half of the frames (labels from 0 to 0.01 s, frames from 0 "
+        "to 1 s): is `time` in seconds, from the beginning of the video?",
+    )

@@ -184,7 +184,7 @@ def test_who_is_not_looked_for_does_not_fade():
 
 
 def test_a_face_to_begin_with_is_one_that_the_detector_is_sure_of():
-    """MTCNN's own threshold is 0.7; below 0.9 every third find on the real clips is no face."""
+    """Above MTCNN's own threshold of 0.7, which is enough for a face that is followed already."""
     for score, chosen in ((START_SCORE - 0.01, [None]), (START_SCORE + 0.01, [0])):
         assert Followers("largest", SIZE_PX)(faces((100, 100, 100), scores=[score]), 0.0, False) == chosen
     assert START_SCORE == 0.9
@@ -203,8 +203,8 @@ def test_a_face_unseen_for_three_seconds_is_another_one_when_it_comes_back():
 
 
 def test_what_continues_a_face():
-    """By overlap from 0.3 on: MTCNN's boxes of one face in neighbouring frames share 0.6 and more, and a face that
-    moves by half its side 0.33. A small face within a large one's box (a print on a shirt) is another: 0.28.
+    """By overlap from 0.3 on: the boxes of a face that moves by half its side share 0.33. A small face
+    within a large one's box (a print on a shirt) is another: 0.28.
     """
     box = np.array([100, 100, 200, 200], np.float32)
 

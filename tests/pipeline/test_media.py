@@ -410,7 +410,7 @@ def test_what_is_no_video_is_refused(tmp_path, write_wav):
 def test_absurd_frame_sizes_are_refused(width, height, words):
     stream = {"index": 0, "codec_type": "video", "width": width, "height": height, "time_base": "1/25"}
     with pytest.raises(MediaError, match=words):
-        video_info(Path("/a.mp4"), {}, Streams(stream, None, "v:0", None), {}, hard_to_probe=False)
+        video_info(Path("/a.mp4"), {}, Streams(stream, None, "v:0", None), {}, hard_to_probe=False, from_key=False)
 
 
 @pytest.fixture

@@ -188,3 +188,27 @@ def test_the_end_of_an_avi_is_its_own(make_clip, tmp_path):
     case = Path(__file__).parent / "cases" / "streams" / "screen_still_at_end.avi"
     pixels, ending = seen(probe(case))
     assert (len(pixels), ending.truncated) == (100, False)
+
+
+def test_a_hevc_capture_begins_with_its_first_key_frame(ffmpeg_run, tmp_path):
+    """HEVC's decoder shows what it lacks the beginning of, in grey; H.264's and MPEG-2's wait."""
+    whole, cut = tmp_path / "whole.ts", tmp_path / "cut.ts"
+    coding = "keyint=50:min-keyint=50:scenecut=0:log-level=error"
+    ffmpeg_run(
+        *("-f", "lavfi", "-i", "testsrc2=s=128x96:r=25:d=5", "-f", "lavfi", "-i", "sine=d=5"),
+        *("-c:v", "libx265", "-preset", "ultrafast", "-x265-params", coding, "-c:a", "mp2", whole),
+    )
+    packets = whole.read_bytes()
+    cut.write_bytes(packets[len(packets) // 8 // 188 * 188 :])
+    info = probe(cut)
+    with FrameReader(info) as reader:
+        batches = list(reader)
+    time_s = np.concatenate([batch.time_s for batch in batches])
+    with FrameReader(probe(whole)) as reader:
+        right = np.concatenate([batch.pixels for batch in reader])
+    assert info.from_key
+    assert not probe(whole).from_key
+    np.testing.assert_allclose(np.diff(time_s), 0.04, atol=1e-4)
+    np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in batches]), right[-len(time_s) :])
+    assert len(time_s) == 75
+    assert time_s[0] > 1  # the sound is earlier, and time 0 its start
