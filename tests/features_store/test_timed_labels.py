@@ -66,8 +66,8 @@ def test_tolerated(tmp_path, content):
         ("0,0,0\n\n1,0,0\n", 3, "three numbers"),
         ("nan,0,0\n", 2, "three numbers"),
         ("inf,0,0\n", 2, "three numbers"),
-        ("1e999,0,0\n", 2, "no time of a video"),
-        ("-1e999,0,0\n", 2, "no time of a video"),
+        ("1e999,0,0\n", 2, "not a time of a video"),
+        ("-1e999,0,0\n", 2, "not a time of a video"),
         ("0,nan,0\n", 2, "three numbers"),
         ("0,0,1.01\n", 2, "neither in"),
         ("0,-5,3\n", 2, "neither in"),
@@ -172,7 +172,7 @@ def test_one_sample():
 
 
 def test_what_is_checked():
-    with pytest.raises(ValueError, match="no finite number"):
+    with pytest.raises(ValueError, match="not a finite number"):
         at_frames(timed([0], [0]), np.array([0, np.nan]))
     with pytest.raises(ValueError, match="must rise"):
         timed([0, 0], [0, 0])

@@ -36,7 +36,7 @@ class TestUsage:
             (("--set", "window-frames=1", "--set", "hop-frames=1"), "a window of one frame has no CCC"),
             (("--set", "statistics=trial"), "statistics is one of scalar, feature"),
             (("--set", "task=va", "--task", "va"), "task: given twice, as an option and by --set"),
-            (("--set", "seed=3"), "the seed is told by --seed"),
+            (("--set", "seed=3"), "give the seed by --seed"),
             (("--modalities", "face,face"), "modalities are distinct feature names"),
             (("--task", "fear"), "'fear' is not one of"),
             (("--seeds", "0"), "0 is not in the range"),
