@@ -305,3 +305,12 @@ def test_what_a_resampler_lost_is_counted():
     placed = np.concatenate(list(placement.place(np.arange(1, 3181, dtype=np.float32))))
     assert placed[1600] == 1581
     assert len(placed) == 3200
+
+
+@pytest.mark.parametrize(("pause_h", "kept"), [(11, True), (13, False)])
+def test_half_a_day_is_the_longest_pause(pause_h, kept):
+    """A camera left on over a night pauses for less; a time further ahead is damaged."""
+    pause_s = pause_h * 3600.0
+    given_s = [0.0, 0.04, 0.08, *(pause_s + np.arange(1, 8) / 25)]
+    found = times(*given_s)
+    assert found == pytest.approx(given_s if kept else np.arange(10) / 25, abs=1e-6)
