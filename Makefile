@@ -8,7 +8,7 @@ SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
 .PHONY: demo test soak mutants check setup ffmpeg clean
 
-demo: setup
+demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
 
 test: setup
@@ -33,14 +33,19 @@ check: setup
 
 setup: ffmpeg $(VENV)/.ready
 
-$(VENV)/.ready: setup.cfg pyproject.toml constraints.txt
+# What tests and checks need comes on top of what the demo needs, so that a first picture is there soon.
+$(VENV)/.ready: $(VENV)/.ready-demo
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	touch $@
+
+$(VENV)/.ready-demo: setup.cfg pyproject.toml constraints.txt
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "avfuse needs Python 3.11 or newer: make PYTHON=python3.11")'
 	$(PYTHON) -c 'import ensurepip' 2>/dev/null || \
 		{ [ "$$(id -u)" = 0 ] && $(SUDO_APT) update && $(SUDO_APT) install -y python3-venv; } || \
 		{ echo "Python's venv module is missing; install it: sudo apt-get install python3-venv" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --constraint constraints.txt --upgrade pip setuptools
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[demo]'
 	touch $@
 
 ffmpeg:

@@ -70,7 +70,9 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
-        click.echo("\n".join(["how to fix:", *(f"  {command}" for command in fix)]), err=True)
+        click.echo(
+            "\n".join(["how to fix, with your folders in place of …:", *(f"  {command}" for command in fix)]), err=True
+        )
     if problems:
         context.exit(EXIT_PROBLEMS)
 

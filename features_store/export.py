@@ -140,7 +140,7 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
                 group = file.require_group(trial.name)
             except UnicodeEncodeError as error:
                 raise ValueError(
-                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is none; rename its video"
+                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
                 ) from error
             _h5_group(group, trial)
 

@@ -19,7 +19,7 @@ def import_h5(path: Path, store: FeatureStore) -> int:
     """Write every trial of an exported file into the store; returns their number.
 
     A trial whose arrays differ from their checksums is not published. Raises StoreMismatch then, and where
-    the file is no export of avfuse; OSError where it cannot be read.
+    the file is not an export of avfuse; OSError where it cannot be read.
     """
     import h5py  # noqa: PLC0415
 
@@ -29,7 +29,7 @@ def import_h5(path: Path, store: FeatureStore) -> int:
 
 
 def check_export(path: Path) -> None:
-    """Raise StoreMismatch where a file is no export of avfuse, OSError where it cannot be read."""
+    """Raise StoreMismatch where a file is not an export of avfuse, OSError where it cannot be read."""
     import h5py  # noqa: PLC0415
 
     if not path.is_file():
@@ -73,4 +73,4 @@ def _attributes(path: Path, node: Any) -> Mapping[str, JsonValue]:
     try:
         return {key: json.loads(text) for key, text in node.attrs.items()}
     except (TypeError, ValueError) as error:
-        raise StoreMismatch(f"{path}: an attribute of {node.name} is no JSON text ({error})") from error
+        raise StoreMismatch(f"{path}: an attribute of {node.name} is not JSON text ({error})") from error

@@ -56,7 +56,7 @@ class LabelText:
 
 
 def read_text(path: Path, accepted: tuple[str, ...] = HEADERS) -> LabelText:
-    """The whole file. Raises ValueError with `file:1` on a header that is not `accepted`, and on what is no file."""
+    """The whole file. Raises ValueError with `file:1` on a header that is not `accepted`, and on what is not a file."""
     if check_file(path) > _MOST_BYTES:
         raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no labels of one trial are that long")
     first, _, body = path.read_bytes().removeprefix(_BOM).rstrip().partition(b"\n")
@@ -74,7 +74,7 @@ def check_file(path: Path) -> int:
     """Size in bytes. Raises ValueError for a pipe or a device, which would be waited for, or read, for ever."""
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
-        raise ValueError(f"{path} is no file: a pipe, a socket or a device")
+        raise ValueError(f"{path} is not a file but a pipe, a socket or a device")
     return status.st_size
 
 

@@ -24,18 +24,18 @@ def read_node(files: Files, key: str) -> dict[str, Any] | None:
     if content is None:
         return None
     if len(content) > _MOST_BYTES:
-        raise StoreMismatch(f"{files.location(name)} is no zarr metadata ({len(content)} bytes): remove it")
+        raise StoreMismatch(f"{files.location(name)} is not zarr metadata ({len(content)} bytes): remove it")
     try:
         node = json.loads(content)
     except (ValueError, RecursionError) as error:
         raise StoreMismatch(f"{files.location(name)} is broken ({error}): remove it, and extract again") from error
     if not isinstance(node, dict) or not isinstance(node.get("attributes", {}), dict):
-        raise StoreMismatch(f"{files.location(name)} is no zarr metadata: remove it, and extract again")
+        raise StoreMismatch(f"{files.location(name)} is not zarr metadata: remove it, and extract again")
     return node
 
 
 def group_json(attributes: dict[str, JsonValue]) -> bytes:
-    """The zarr.json of a group. Raises ValueError where an attribute is no JSON, or NaN or infinite."""
+    """The zarr.json of a group. Raises ValueError where an attribute is not JSON, or NaN or infinite."""
     node = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     try:
         return json.dumps(node, indent=2, allow_nan=False).encode()

@@ -1,7 +1,7 @@
 """Options from a YAML file: the same names as on the command line, where flags win.
 
 A value is read as the text that stands in the file, as if it had been typed on the command line: `walltime: 02:00:00`
-is no number of seconds, `out: 2026` is a folder. Lists and maps belong to the options that take several values.
+is not a number of seconds, `out: 2026` is a folder. Lists and maps belong to the options that take several values.
 
 Tested by tests/features_store/test_settings_file.py.
 """

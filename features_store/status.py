@@ -181,7 +181,9 @@ def differing_settings(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
                     :16
                 ]
         for name, value in told.items():
-            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            words = (
+                ", ".join(map(str, value)) if isinstance(value, list) else ("default" if value is None else str(value))
+            )
             found.setdefault(name, Counter())[words] += 1
     for values in found.values():
         if missing := count - values.total():

@@ -184,7 +184,7 @@ def _create(files: Files) -> None:
     if isinstance(files, LocalFiles) and files.root.is_dir():
         others = [name for name in os.listdir(files.root) if not name.startswith(".")]
         if NODE_FILE not in others and others not in ([], [FAILURES_FILE]):
-            raise StoreMismatch(f"{files.root} holds other files and is no avfuse store; name a new folder")
+            raise StoreMismatch(f"{files.root} holds other files and is not an avfuse store; name a new folder")
     files.create(NODE_FILE, group_json({FORMAT_KEY: FORMAT}))
 
 
@@ -194,6 +194,6 @@ def _check_root(files: Files) -> None:
     place = files.location("")
     if not isinstance(found, int):
         reason = f"there is no {NODE_FILE}" if node is None else f"{NODE_FILE} has no {FORMAT_KEY}"
-        raise StoreMismatch(f"{place} is no avfuse store: {reason}; name the folder that `extract` made")
+        raise StoreMismatch(f"{place} is not an avfuse store: {reason}; name the folder that `extract` made")
     if found > FORMAT:
         raise StoreMismatch(f"{place} has format {found}, this avfuse reads {FORMAT}; install a newer avfuse")

@@ -91,7 +91,7 @@ def at_frames(labels: TimedLabels, time_s: NDArray[np.float64]) -> LabelTrack:
     are no numbers.
     """
     if not np.isfinite(time_s).all():
-        raise ValueError(f"{labels.trial}: a frame's time is no finite number")
+        raise ValueError(f"{labels.trial}: a frame's time is not a finite number")
     left = np.clip(np.searchsorted(labels.time_s, time_s, side="right") - 1, 0, None)
     right = np.minimum(left + 1, labels.time_s.size - 1)
     span_s, weight = _place(labels, time_s, left, right)
@@ -155,7 +155,7 @@ def _rows(text: LabelText) -> Iterator[list[float]]:
         time, *labels = cells_of(place, line, TIMED_HEADER)
         time_s, *values = numbers_in(place, line, TIMED_HEADER, [time, *(cell or b"-5" for cell in labels)])
         if not abs(time_s) <= _LATEST_S:
-            raise ValueError(f"{place}: {time_s} is no time of a video in s")
+            raise ValueError(f"{place}: {time_s} is not a time of a video in s")
         if not time_s > before_s:
             raise ValueError(f"{place}: the time {time_s} s does not rise; the row before has {before_s} s")
         check_range(place, values)

@@ -43,7 +43,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         if array not in self.checksums:
             raise KeyError(f"trial {self.name!r} has no array {array!r}, only {', '.join(self)}")
         if array not in self._opened:
-            read_node(self._files, f"{self.name}/{array}")  # refused where it is no JSON of a sane size
+            read_node(self._files, f"{self.name}/{array}")  # refused where it is not JSON of a sane size
             self._opened[array] = open_array(self._files.location(f"{self.name}/{array}"))
         return self._opened[array]
 

@@ -108,7 +108,7 @@ def _settings_words(attributes: Mapping[str, JsonValue]) -> str:
 def _verify_trial(store: FeatureStore, trial: Trial) -> Iterator[Problem]:
     checksums = trial.attributes.get("checksums", {})
     if not isinstance(checksums, dict):
-        yield Problem(trial.name, None, None, None, "`checksums` is no table of arrays")
+        yield Problem(trial.name, None, None, None, "`checksums` is not a table of arrays")
         return
     for array, checksum in sorted(checksums.items()):
         if is_array_name(array):

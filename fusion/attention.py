@@ -21,7 +21,7 @@ class CrossAttention(nn.Module):
     def __init__(self, query_width: int, key_width: int, width: int, heads: int, reach: int = 0) -> None:
         super().__init__()
         if width % heads:
-            raise ValueError(f"the attention's width {width} is no multiple of its {heads} heads")
+            raise ValueError(f"the attention's width {width} is not a multiple of its {heads} heads")
         self.heads, self.reach = heads, reach
         self.query = nn.Linear(query_width, width)
         self.key = nn.Linear(key_width, width)

@@ -43,7 +43,7 @@ def train(**options: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
     RUN then holds the best network, its settings, scores (metrics.json), history.csv, predictions and plots. A
-    second call leaves finished runs alone. Exit codes: 0 all done, or left to another call that has it in hand; 1
+    second call leaves finished runs alone. Exit codes: 0 all done, or left to another call that is training it; 1
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
@@ -98,9 +98,9 @@ def _config(options: dict[str, Any]) -> TrainConfig:
     told = {name: str(value) for name, value in told.items() if value is not None}
     settings = dict(options["settings"])
     if twice := sorted(set(told) & set(settings)):
-        raise click.UsageError(f"{', '.join(twice)}: told twice, as an option and by --set")
+        raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
     if "seed" in settings:
-        raise click.UsageError("the seed is told by --seed")
+        raise click.UsageError("give the seed by --seed")
     try:
         return with_settings(preset(options["preset"]), {**told, **settings, "seed": str(options["seed"])})
     except ValueError as error:

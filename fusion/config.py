@@ -68,7 +68,7 @@ class CrossAttentionSettings:
         _not_negative(self, "attention_reach")
         _below_one(self, "dropout")
         if self.attention_width % self.heads:
-            raise ValueError(f"attention_width {self.attention_width} is no multiple of heads {self.heads}")
+            raise ValueError(f"attention_width {self.attention_width} is not a multiple of heads {self.heads}")
 
 
 @dataclass(frozen=True)

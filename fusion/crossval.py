@@ -137,7 +137,7 @@ def has_learned(folder: Path) -> bool:
 
 
 def still_to_do(runs: Iterable[Planned], resume: bool, anew: Collection[Planned] = ()) -> list[Planned]:
-    """Runs that are not finished, also those in hand, and those to begin `anew`.
+    """Runs that are not finished, also those being trained, and those to begin `anew`.
 
     Raises ValueError on other files, or a run that may not go on. Whether a folder holds the run that is planned
     tells `differing`.

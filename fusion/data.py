@@ -132,7 +132,7 @@ def _width(trials: Sequence[Trial], modality: str) -> int:
         if len(shape) != 2:
             raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer takes features [T, D]")
         if f"{modality}{VALID_SUFFIX}" not in trial:
-            raise ValueError(f"{modality} is no feature: trial {trial.name!r} does not say which rows are real")
+            raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")
         _check_rows(trial, modality, shape[0])
         widths.setdefault(shape[1], trial.name)
     if len(widths) > 1:

@@ -19,7 +19,7 @@ _NAMED = 4
 class Hearing:
     """Hears what becomes of `runs` runs and says it; `told` are lines that have been said already.
 
-    `failed`: {run: why}; `elsewhere`: runs that another call has in hand, or has done.
+    `failed`: {run: why}; `elsewhere`: runs that another call is training, or has done.
     """
 
     def __init__(self, runs: int, say: Callable[[str], None], told: Iterable[str] = ()) -> None:
@@ -46,7 +46,7 @@ class Hearing:
             self._say_scores(job, result)
         elif result is None:
             self.elsewhere.append(job)
-            self._say(f"{job.name}: left to another call, which has it in hand or has done it: {job.folder}")
+            self._say(f"{job.name}: left to another call, which is training it or has done it: {job.folder}")
         else:
             self.failed[job] = _why(job, result)
             if self._runs > 1:
@@ -67,7 +67,7 @@ class Hearing:
         if self._epochs and time.monotonic() - self._said_s >= LINE_EVERY_S:
             self._said_s = time.monotonic()
             lines = list(self._epochs.values())
-            more = f"; {len(lines) - _NAMED} more in hand" if len(lines) > _NAMED else ""
+            more = f"; {len(lines) - _NAMED} more in progress" if len(lines) > _NAMED else ""
             self._say(f"{self._over} of {counted(self._runs, 'run')} over; {'; '.join(lines[:_NAMED])}{more}")
 
     def _say_scores(self, job: Planned, result: Trained) -> None:

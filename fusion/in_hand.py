@@ -1,4 +1,4 @@
-"""Which process has a run's folder in hand: one at a time, by the same claims that the store has.
+"""Which process is training in a run's folder: one at a time, by the same claims that the store has.
 
     RUN/.claims/…     there while a process trains in RUN; that of a dead one is taken over
 

@@ -25,7 +25,7 @@ def read_json(folder: Path, name: str) -> dict[str, Any]:
             f"{folder} holds no run: there is no {name}; name a folder that `avfuse train` made"
         ) from error
     except ValueError as error:
-        raise ValueError(f"{path} is no JSON: {error}") from error
+        raise ValueError(f"{path} is not JSON: {error}") from error
     if not isinstance(found, dict):
         raise ValueError(f"{path} holds no JSON object")
     return found

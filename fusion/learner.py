@@ -96,7 +96,7 @@ def make_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], dev
 def learn(learner: Learner, batches: Batches, windows: Windows, epoch: int, told: StepTold) -> float:
     """One epoch over all windows in an order of its own; returns the mean loss a window.
 
-    Raises ValueError where the loss is no number.
+    Raises ValueError where the loss is not a number.
     """
     generator = seed_epoch(learner.config.seed, epoch)
     order = torch.randperm(len(windows), generator=generator)

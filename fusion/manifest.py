@@ -109,11 +109,11 @@ def read_manifest(path: Path) -> Manifest:
     try:
         return _manifest(json.loads(path.read_bytes(), object_pairs_hook=_object))
     except RecursionError:
-        raise ValueError(f"{path} is no fold manifest: nested too deeply") from None
+        raise ValueError(f"{path} is not a fold manifest: nested too deeply") from None
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}:{error.lineno}: no JSON: {error.msg}") from error
     except ValueError as error:
-        raise ValueError(f"{path} is no fold manifest: {error}") from error
+        raise ValueError(f"{path} is not a fold manifest: {error}") from error
 
 
 def some(names: list[str]) -> str:

@@ -42,7 +42,7 @@ def write_prediction(
 
     `time_s` [T] are the frames' times, s; `valid` bool [T] is false where no feature of the row was computed from
     real media. Six decimals, values clipped to [−1, 1]. Raises ValueError on a name that would leave the folder,
-    another shape, or a value that is no number.
+    another shape, or a value that is not a number.
     """
     path = trial_path(folder, trial, ".txt")
     rows = writable(trial, values, len(columns))
@@ -60,7 +60,7 @@ def write_prediction(
 def writable(trial: str, values: NDArray[Any], width: int) -> NDArray[np.float64]:
     """`values` [T, width] clipped to [−1, 1] and rounded to the decimals of the files; no zero is negative.
 
-    Raises ValueError on another shape, or a value that is no number.
+    Raises ValueError on another shape, or a value that is not a number.
     """
     if values.ndim != 2 or values.shape[1] != width:
         raise ValueError(f"{trial}: a prediction is an array [T, {width}], got the shape {values.shape}")

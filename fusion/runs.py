@@ -66,7 +66,7 @@ class Failed:
     may_pass: bool = False
 
 
-# None: another call has it in hand, or has done it.
+# None: another call is training it, or has done it.
 Result = Trained | Failed | None
 
 
@@ -123,7 +123,7 @@ class TrainWork:
             yield partial(self._do, store, experiment)
 
     def _do(self, store: FeatureStore, experiment: Experiment, job: Planned, pulse: Pulse) -> Result:
-        """One run, unless another call has it in hand or has done it since. Raises Stopped, OSError."""
+        """One run, unless another call is training it or has done it since. Raises Stopped, OSError."""
         planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
         with alone_in_process(pulse), threads(self.run.threads), in_hand(planned.folder) as mine:
             try:

@@ -42,7 +42,7 @@ def predict(
 ) -> NDArray[np.float32]:
     """Predictions of the table's rows [N, C], clipped to [-1, 1]; rows outside of `windows` are 0.
 
-    Raises ValueError where one is no number.
+    Raises ValueError where one is not a number.
     """
     device = data.labels.device
     stitcher = Stitcher(len(data.labels) - 1, columns, device)
@@ -52,7 +52,9 @@ def predict(
             stitcher.add(batch.index, model(batch.features, batch.valid, batch.inside))
     rows: NDArray[np.float32] = stitcher.mean().clamp(-1, 1).cpu().numpy()
     if not np.isfinite(rows).all():
-        raise ValueError("the network predicts what is no number: try a smaller lr, grad_clip=1 or --precision fp32")
+        raise ValueError(
+            "the network predicts values that are not numbers: try a smaller lr, grad_clip=1 or --precision fp32"
+        )
     return rows
 
 

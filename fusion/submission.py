@@ -84,7 +84,7 @@ def write_submission(
     prediction of its name, else the only one whose last path part it is. Its length is its largest image number:
     up to 2 rows more or less are trimmed, or the last row is repeated; more only with `allow_length_difference`.
     Raises ValueError on a sample that cannot be read (with file and line), a trial without a prediction or with
-    several, another length, or a value that is no number; nothing is written then.
+    several, another length, or a value that is not a number; nothing is written then.
     """
     check_out(out, sample)
     blocks = read_sample(sample)

@@ -57,7 +57,7 @@ class Outcome:
 def train(described: Description, data: Dataset, run: RunConfig, folder: Path, watcher: Watcher) -> Outcome:
     """Train one run in its folder, on from its last saved epoch if there is one.
 
-    Raises ValueError where the loss is no number, or a side of the fold has too few labelled frames; OSError where
+    Raises ValueError where the loss is not a number, or a side of the fold has too few labelled frames; OSError where
     the state cannot be saved. The last saved epoch is safe in any case.
     """
     config, fold = described.config, described.fold

@@ -93,7 +93,7 @@ def _tell_replacing(line: str, place: str, asked_for: bool) -> None:
     """Raises click.ClickException where nobody has asked for it."""
     if not asked_for:
         raise click.ClickException(
-            f"{place}: {line}. --replace makes them anew; or give the former settings, or --store"
+            f"{place}: {line}. --replace makes them anew; or give the former settings, or name another --store"
         )
     click.echo(f"note: {line}", err=True)
 

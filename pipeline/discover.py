@@ -53,7 +53,7 @@ def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> 
     """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
     for folder in (videos, crops):
         if folder is not None and not folder.is_dir():
-            raise ValueError(f"{folder} is no folder")
+            raise ValueError(f"{folder} is not a folder")
     return Sources(videos, annotation_files(annotations) if annotations else {}, crops)
 
 
@@ -228,7 +228,7 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
             )
         if without:
             notes.append(
-                f"no labels for {len(without)} of {_trials(len(jobs))}, as long as their videos: {preview(without)}"
+                f"no labels for {len(without)} of {_trials(len(jobs))}, which get a row a frame: {preview(without)}"
             )
     return notes
 

@@ -1,4 +1,4 @@
-"""What works on this machine, and the mend for what does not."""
+"""What works on this machine, and how to fix what does not."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ _EXTRAS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: `ok`, or if not whether avfuse can do without it, and the mend."""
+    """One thing looked at: `ok`, or if not whether avfuse can do without it, and how to fix it."""
 
     what: str
     ok: bool

@@ -138,7 +138,7 @@ class _Walk:
     def _value(self, node: Any, place: int) -> NDArray[Any]:
         name = node.input[place] if place < len(node.input) else ""
         if name not in self._values:
-            raise ValueError(f"input {place} of its {node.op_type} {node.name!r} is no constant")
+            raise ValueError(f"input {place} of its {node.op_type} {node.name!r} is not a constant")
         return self._values[name]
 
     def _note(self, node: Any) -> None:

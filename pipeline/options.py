@@ -181,7 +181,7 @@ _OPTIONS = (
         "--videos-at-once",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Videos in hand at once, in each process. [default: 1, on a GPU 4]",
+        help="Videos processed at once, in each process. [default: 1, on a GPU 4]",
     ),
     click.option(
         "--timeout-factor",

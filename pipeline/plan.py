@@ -15,6 +15,7 @@ from ..batch.shards import balanced
 from ..features_store.errors import check_known, preview
 from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.types import JsonValue
 from .config import ExtractConfig
 from .discover import Sources, check_sources, file_identity, find_jobs
@@ -138,9 +139,9 @@ def replacing_line(replaced: Sequence[Replaced]) -> str:
     """How many done trials would be made anew, why, and what they would lose."""
     names = preview([each.trial for each in replaced])
     lost = Counter(name for each in replaced for name in each.lost)
-    counted = Counter(line for each in replaced for line in each.differences)
-    told = [_counted(line, count, len(replaced)) for line, count in counted.most_common(6)]
-    told += ["and others"] if len(counted) > len(told) else []
+    lines = Counter(line for each in replaced for line in each.differences)
+    told = [_counted(line, count, len(replaced)) for line, count in lines.most_common(6)]
+    told += ["and others"] if len(lines) > len(told) else []
     told += [f"they would lose {', '.join(_counted(*each, len(replaced)) for each in lost.items())}"] if lost else []
     which = "1 done trial" if len(replaced) == 1 else f"{len(replaced)} done trials"
     return f"{which} would be replaced ({names}): {'; '.join(told)}"
@@ -185,7 +186,7 @@ def standing(
 def _rows_told(rows: JsonValue, job: Job) -> str:
     if job.length is None:
         return "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
-    return f"rows: {rows} in the store, {job.length} labels now"
+    return f"rows: {rows} in the store, {counted(job.length, 'label row')} now"
 
 
 def _lost(store: FeatureStore, trial: str, config: ExtractConfig) -> tuple[str, ...]:

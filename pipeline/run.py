@@ -35,7 +35,7 @@ Result = Receipt | Failure | None
 
 
 class Reporter(Protocol):
-    """Where a run tells what it does; several videos may be in hand at once."""
+    """Where a run tells what it does; several videos may be in progress at once."""
 
     def begin(self, jobs: int, starting: str) -> None:
         """The run has this many videos to do; what is done before the first of them, where that takes a while."""
@@ -96,7 +96,7 @@ class ExtractWork:
             yield partial(self._do, FeatureStore(self.store, mode="a"), tools)
 
     def _do(self, store: FeatureStore, tools: Toolbox, job: Job, pulse: Pulse) -> Result:
-        """One video, unless another run has it in hand or has dealt with it. Raises RunStopped."""
+        """One video, unless another run is processing it or has dealt with it. Raises RunStopped."""
         with stopping(store), claim(store.path, job.trial) as mine:
             if not mine:
                 return None

@@ -27,11 +27,11 @@ from .video_info import MediaError
 )
 @click.option(
     "--seconds",
-    type=Number(),
+    type=Number(min=1, max=600),
     metavar="S",
     default=8.0,
     show_default=True,
-    help="Length of every clip, in s, 1 to 600.",
+    help="Length of every clip, in s.",
 )
 @click.option(
     "--seed", metavar="N", default=0, show_default=True, help="The same seed makes the same labels and frames."
@@ -39,11 +39,11 @@ from .video_info import MediaError
 @click.option(
     "--lag",
     "lag_s",
-    type=Number(),
+    type=Number(min=0, max=2),
     metavar="S",
     default=0.3,
     show_default=True,
-    help="How far the voice leads the face, in s, 0 to 2.",
+    help="How far the voice leads the face, in s.",
 )
 @click.option("--overwrite", is_flag=True, help="Replace an earlier planted corpus in OUT. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="What was planted as JSON on stdout. [default: off]")

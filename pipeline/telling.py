@@ -1,4 +1,4 @@
-"""How a run's videos are told of: a line for an end, how far one in hand is."""
+"""How a run's videos are told of: a line for an end, how far one in progress is."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """The table of commands: every option has a help text, and nothing heavy loads before a command needs it."""
 
+import re
 import subprocess
 import sys
 
@@ -31,6 +32,13 @@ def test_every_option_has_help_with_its_default(name):
             assert parameter.help, parameter.name
             told = parameter.required or parameter.show_default or "default" in parameter.help
             assert told, f"{parameter.name} does not tell its default"
+
+
+@pytest.mark.parametrize("name", ALL, ids=" ".join)
+def test_help_is_plain(name):
+    text = " ".join(CliRunner().invoke(main, [*name, "--help"]).output.split())
+    assert "None" not in text
+    assert not re.search(r"\bin hand\b|\bis no (?:folder|file|number)\b|\btold twice\b|\bmend\b", text)
 
 
 @pytest.mark.parametrize("name", ["extract", "train"])

@@ -49,6 +49,16 @@ def test_the_lowest_versions_are_those_that_were_tested_together():
         assert not any(parts[0][len(parts[1]) :]), name
 
 
+def test_the_demo_is_set_up_without_what_tests_and_checks_need():
+    rules = dict(re.findall(r"^([^#\t\n:]+): ?([^\n=]*)$", (ROOT / "Makefile").read_text(), re.M))
+    assert "$(VENV)/.ready-demo" in rules["demo"].split()
+    assert not {"setup", "$(VENV)/.ready"} & set(rules["demo"].split())
+    assert all(rules[target] == "setup" for target in ("test", "check", "soak", "mutants"))
+    demo = (ROOT / "Makefile").read_text().split("$(VENV)/.ready-demo: ")[1].split("ffmpeg:\n")[0]
+    assert "'.[demo]'" in demo
+    assert "test" not in demo
+
+
 def test_every_folder_with_modules_is_a_package():
     folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert all((folder / "__init__.py").is_file() for folder in folders)

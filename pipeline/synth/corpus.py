@@ -61,7 +61,7 @@ def make_corpus(
 def _clear(out: Path, overwrite: bool) -> None:
     """An empty, marked folder. Only what an earlier corpus wrote is ever removed."""
     if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is no folder")
+        raise ValueError(f"{out} is not a folder")
     earlier = (out / _MARK).exists()
     if out.exists() and any(out.iterdir()) and not (earlier and overwrite):
         what = "holds a planted corpus: --overwrite makes it anew" if earlier else "is not empty: give a new folder"

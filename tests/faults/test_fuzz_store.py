@@ -141,7 +141,7 @@ def test_json_bombs(root, name, content):
 
 def test_huge_metadata_is_not_parsed(root):
     (root / "b/a/x/zarr.json").write_bytes(b"[" + b"[]," * 3_000_000 + b"1]")
-    with pytest.raises(StoreMismatch, match=r"x/zarr\.json is no zarr metadata \(9000003 bytes\)"):
+    with pytest.raises(StoreMismatch, match=r"x/zarr\.json is not zarr metadata \(9000003 bytes\)"):
         FeatureStore(root)["b/a"].read("x")
     assert any("broken metadata" in problem for problem in problems(root))
 

@@ -101,7 +101,7 @@ def test_a_forgotten_annotations_folder(extract, videos, labelled):
     assert extract("--annotations", labels).exit_code == 0
     refused(extract(), "was --annotations forgotten?")
     assert extract("--annotations", labels).exit_code == 0
-    refused(extract("--annotations", labelled("newer", a=8)), "rows: 7 in the store, 8 labels now")
+    refused(extract("--annotations", labelled("newer", a=8)), "rows: 7 in the store, 8 label rows now")
 
 
 def test_a_changed_video_is_extracted_again_unasked(extract, videos, tiny):
@@ -227,7 +227,7 @@ def test_annotations_of_other_names(extract, videos, labelled):
         )
     some = extract("--annotations", labelled("some", b=3, gone=2), "--dry-run")
     assert some.exit_code == 0
-    assert "note: no labels for 1 of 2 trials, as long as their videos: a\n" in some.stderr
+    assert "note: no labels for 1 of 2 trials, which get a row a frame: a\n" in some.stderr
     assert "note: no video for 1 annotated trial: gone\n" in some.stderr
 
 

@@ -63,12 +63,12 @@ def mask(path):
 class TestPlaces:
     def test_no_store(self, corpus, refused, tmp_path):
         told = refused(corpus, "--store", tmp_path / "nowhere")
-        assert "nowhere is no avfuse store" in told
+        assert "nowhere is not an avfuse store" in told
         assert not (tmp_path / "nowhere").exists()
         assert not (tmp_path / "run").exists()
 
     def test_a_store_that_is_another_folder(self, corpus, refused, tmp_path):
-        assert "is no avfuse store" in refused(corpus, "--store", corpus.annotations)
+        assert "is not an avfuse store" in refused(corpus, "--store", corpus.annotations)
 
     def test_an_empty_store(self, corpus, refused, tmp_path):
         FeatureStore(tmp_path / "empty.zarr", mode="a")
@@ -285,7 +285,7 @@ class TestBrokenRun:
     def test_a_description(self, run, resume, name, snapshot):
         (run / name).write_bytes(b'{"half')
         before = snapshot(run)
-        assert f"{run / name} is no JSON" in resume()
+        assert f"{run / name} is not JSON" in resume()
         assert snapshot(run) == before
 
     def test_results_are_made_again(self, whole, run, fit, same_run):
@@ -302,7 +302,7 @@ class TestBrokenRun:
         [
             ("model.safetensors", b"half", "model.safetensors is broken"),
             ("model.safetensors", None, "has not finished an epoch"),
-            ("config.json", b"{", "config.json is no JSON"),
+            ("config.json", b"{", "config.json is not JSON"),
             ("statistics.json", b"[]", "statistics.json holds no JSON object"),
             ("features.json", None, "there is no features.json"),
         ],

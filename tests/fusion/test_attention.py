@@ -112,5 +112,5 @@ def test_a_reach_leaves_out_what_is_further_away(reach):
 
 
 def test_heads_share_the_width_evenly():
-    with pytest.raises(ValueError, match="width 30 is no multiple of its 4 heads"):
+    with pytest.raises(ValueError, match="width 30 is not a multiple of its 4 heads"):
         CrossAttention(12, 6, 30, 4)

@@ -251,7 +251,7 @@ def test_an_array_that_does_not_say_which_rows_are_real(tmp_path):
     store = FeatureStore(tmp_path / "boxes.zarr", mode="a")
     arrays = {"time": np.arange(9) / 25, "face_box": np.zeros((9, 4), np.float32)}
     store.write("a", arrays, {"fingerprint": "small"})
-    with pytest.raises(ValueError, match="face_box is no feature: trial 'a' does not say which rows are real"):
+    with pytest.raises(ValueError, match="face_box is not a feature: trial 'a' does not say which rows are real"):
         load(store, source("a", 9), ["face_box"], ROOM)
 
 

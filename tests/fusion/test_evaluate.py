@@ -156,7 +156,7 @@ class TestEvaluate:
     def test_store_and_annotations_have_moved(self, corpus, fit, evaluate, avfuse, tmp_path):
         fit(corpus, tmp_path / "run", "--epochs", 1)
         corpus.store.parent.rename(tmp_path / "moved")
-        assert "features.zarr is no avfuse store" in refused(avfuse("evaluate", "--run", tmp_path / "run"))
+        assert "features.zarr is not an avfuse store" in refused(avfuse("evaluate", "--run", tmp_path / "run"))
         store = ("--store", tmp_path / "moved" / "features.zarr")
         assert "annotations" in refused(avfuse("evaluate", "--run", tmp_path / "run", *store))
         report = evaluate(tmp_path / "run", *store, "--annotations", tmp_path / "moved" / "annotations")

@@ -91,7 +91,7 @@ FOLD = {"fold": 0, "train": ["a"], "validation": ["b"]}
 def test_errors_tell_what_is_wrong(tmp_path, change, word):
     path = tmp_path / "folds.json"
     path.write_text(json.dumps({"avfuse_folds": 1, "folds": [FOLD], **change}))
-    with pytest.raises(ValueError, match=rf"folds\.json is no fold manifest: .*{word}"):
+    with pytest.raises(ValueError, match=rf"folds\.json is not a fold manifest: .*{word}"):
         read_manifest(path)
 
 
@@ -103,7 +103,7 @@ def test_errors_tell_what_is_wrong(tmp_path, change, word):
         (b"[]", "must be a JSON object"),
         (b"{}", "missing keys: avfuse_folds, folds"),
         (b'{"folds": [], "folds": []}', "there twice: folds"),
-        (b"\xff\xff", r"folds\.json is no fold manifest"),
+        (b"\xff\xff", r"folds\.json is not a fold manifest"),
         (b"[" * 200_000, "nested too deeply"),
     ],
 )

@@ -186,7 +186,7 @@ class TestTwoCalls:
             assert mine
             assert is_in_hand(runs / NAMES[1])
             result = fit(small, runs, *WHOLE)
-        assert f"fold 1 seed 1: left to another call, which has it in hand or has done it: {runs}" in result.stderr
+        assert f"fold 1 seed 1: left to another call, which is training it or has done it: {runs}" in result.stderr
         assert (runs / NAMES[1] / "training.pt").stat().st_mtime_ns == before
         assert seeds_in(runs) == "2"
         fit(small, runs, *WHOLE)

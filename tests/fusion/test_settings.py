@@ -160,7 +160,7 @@ def test_a_text_that_says_no_value(name, text, told):
         ("other_channels", "0", r"other_channels is above 0, got \(0,\)"),
         ("hop_frames", "301", "hop_frames 301 leaves gaps between windows of 300 frames"),
         ("window_frames", "199", "hop_frames 200 leaves gaps between windows of 199 frames"),
-        ("heads", "3", "attention_width 256 is no multiple of heads 3"),
+        ("heads", "3", "attention_width 256 is not a multiple of heads 3"),
         ("modalities", "", r"modalities are distinct feature names, got \[\]"),
         ("modalities", "a,b,a", r"modalities are distinct feature names, got \['a', 'b', 'a'\]"),
     ],

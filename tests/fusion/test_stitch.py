@@ -131,7 +131,7 @@ def test_a_prediction_that_is_no_number_is_an_error(bad, at):
     data, config = table_of([5]), config_of(5, 5)
     data.rows.tables[0][at] = bad
     batches, windows = Batches(data, AS_IT_IS, config), data.windows(data.spans, config)
-    with pytest.raises(ValueError, match="the network predicts what is no number: try a smaller lr"):
+    with pytest.raises(ValueError, match="the network predicts values that are not numbers: try a smaller lr"):
         predict(TellsItsRow(), data, batches, windows, 2, "fp32")
 
 
