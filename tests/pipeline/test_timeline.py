@@ -171,7 +171,12 @@ def test_placed_sound_is_whole_whatever_the_file_says(frames, block):
     assert (np.diff(placed[real]) > 0).all()
 
 
-@given(st.lists(st.tuples(st.floats(0, 0.5), st.integers(2000, 9000)), min_size=2, max_size=10), st.integers(1, 9000))
+GAP_S = st.one_of(
+    st.just(0.0), st.floats(0.0051, 0.5)
+)  # what is less cannot be told from jitter, and is followed evenly
+
+
+@given(st.lists(st.tuples(GAP_S, st.integers(2000, 9000)), min_size=2, max_size=10), st.integers(1, 9000))
 def test_frames_of_true_times_stand_at_them(gaps, block):
     """Each gap before two frames that agree on it: every sample is within 5 ms and half a sample of its place."""
     frames, at_s = [], 0.0
