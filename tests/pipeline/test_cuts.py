@@ -130,3 +130,9 @@ def test_only_what_is_undone_at_once_is_a_glitch():
     assert without_glitches(times, [1, 0, 0, 0, 0, 0, -1, 0]) == [1, 0, 0, 0, 0, 0, -1, 0]
     assert without_glitches(times * 100, [0, 1, -1, 0, 0, 0, 0, 0]) == [0] * 8
     assert without_glitches(times, [-1, 0, 0, 0, 0, 0, 0, 0]) == [-1, 0, 0, 0, 0, 0, 0, 0]
+
+
+def test_a_picture_that_changes_slowly_is_one_shot():
+    """A cross-fade: each frame is compared with the one before it, not with the first of the shot."""
+    share = np.linspace(0, 1, 21)[:, None, None, None]
+    assert not any(CutFinder()((A * (1 - share) + B * share).astype(np.uint8)))

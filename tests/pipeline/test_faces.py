@@ -12,6 +12,7 @@ from avfuse.pipeline.faces import (
     TEMPLATE_PX,
     FaceCrops,
     SeenFaces,
+    _all_inside,
     _anywhere,
     _inside,
     align,
@@ -130,3 +131,9 @@ def test_aligned_crops_by_number(tmp_path):
     assert [int(pixels.mean()) for pixels in crops.pixels] == [30, 50, 60]
     assert np.isnan(crops.seen.boxes).all()
     assert [problem.split(":")[0] for problem in problems] == ["00007.jpg", "00008.jpg"]
+
+
+@pytest.mark.parametrize(("row", "column", "inside"), [(8, 18, True), (9, 18, False), (8, 19, False), (0, -1, False)])
+def test_the_quick_way_is_for_places_with_neighbours_below_and_right(row, column, inside):
+    frame = np.zeros((10, 20, 3), np.uint8)
+    assert _all_inside(frame, np.array([0, row]), np.array([0, column])) == inside

@@ -240,3 +240,12 @@ def test_frames_in_which_nobody_can_be_seen_change_nothing(fps):
     for at_s in now[20 : 22 if fps == 1 else 45]:
         assert followers(NO_FACES, at_s, False) == [None]
     assert all(followers(both, at_s, False) == [0] for at_s in now[22 if fps == 1 else 45 :])
+
+
+def test_presence_of_others_is_kept_where_only_the_followed_is_looked_for():
+    followers = Followers("largest", SIZE_PX)
+    follow(followers, 2, 0, (100, 100, 100), (400, 100, 90))
+    before = [track.presence for track in followers._tracks.tracks][1]
+    for frame in range(50, 75):
+        assert followers(faces((100, 100, 100)), frame / 25, False, whole=False) == [0]
+    assert [track.presence for track in followers._tracks.tracks][1] == before

@@ -120,3 +120,8 @@ def test_dropped_arrivals_are_cancelled(tmp_path):
 def test_boxes_of_the_first_frames_where_labels_are_fewer(tmp_path):
     arrays = face_arrays(person(tmp_path, [0.9, 0.8, 0.7]), 2)
     assert arrays["face_score"].tolist() == pytest.approx([0.9, 0.8])
+
+
+def test_sound_of_the_first_frames_where_labels_are_fewer(tmp_path):
+    track = audio_track("vggish", spooled(tmp_path, numbers(4)), np.array([True, True, False, False]), 2)
+    assert track.valid.tolist() == [True, True]
