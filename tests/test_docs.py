@@ -50,8 +50,9 @@ def test_inline_options_exist():
         for code in re.findall(r"`([^`\n]+)`", prose):
             options = set(re.findall(r"(?<![\w-])--[a-z][a-z0-9-]+", code)) - {
                 "--strict",
+                "--array",
                 "--constraint",
-            }  # of git and pip
+            }  # of git, Slurm and pip
             assert options <= known, f"{path.name}: {options - known}"
 
 
