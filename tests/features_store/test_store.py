@@ -236,7 +236,7 @@ def test_read_only(store, arrays):
 
 
 def test_what_is_no_store(tmp_path):
-    with pytest.raises(StoreMismatch, match=r"no avfuse store: there is no zarr\.json"):
+    with pytest.raises(StoreMismatch, match=r"is not an avfuse store: there is no zarr\.json"):
         FeatureStore(tmp_path / "absent")
     with pytest.raises(ValueError, match="mode"):
         FeatureStore(tmp_path, mode="w")

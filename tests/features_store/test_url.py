@@ -51,7 +51,7 @@ def test_complete_is_written_last(remote, arrays):
 
 
 def test_no_store(remote):
-    with pytest.raises(StoreMismatch, match="no avfuse store"):
+    with pytest.raises(StoreMismatch, match="is not an avfuse store"):
         FeatureStore(f"{remote.path}/nothing")
 
 
