@@ -307,7 +307,7 @@ def test_face_all_makes_a_trial_of_each_person(media, tmp_path):
     assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
     shutil.rmtree(tmp_path / "s.zarr/two/face1")
     assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
-    extract(videos, tmp_path / "s.zarr", "--features", "mfcc")
+    extract(videos, tmp_path / "s.zarr", "--features", "mfcc", "--replace")
     assert store.trials() == ["two"]
 
 
