@@ -164,7 +164,7 @@ def fold_statistics(planted, fold, kind):
     config = TrainConfig(modalities=MODALITIES, statistics=kind)
     manifest = make_folds(corpus, folds=None, group="none", groups=None)
     experiment = open_experiment(store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_mixed=False)
-    return experiment.describe(config, fold).statistics, experiment.folds[fold]
+    return experiment.describe(config, fold).statistics, experiment.checked.folds[fold]
 
 
 def arrays_of(planted, trials):
