@@ -131,7 +131,8 @@ def refuse_precision(device: torch.device, precision: Precision) -> None:
 def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
     """RGB faces uint8 [N, 112, 112, 3] → float32 [N, 3, px, px] in [−1, 1].
 
-    Source: docs/sources.md (IResNet-50, IR-50)."""
+    Source: docs/sources.md (IResNet-50, IR-50).
+    """
     inputs = (faces.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     if input_px != SUZHANG_PX:
         return inputs

@@ -1,4 +1,4 @@
-"""Video files to frames and samples on one clock; every ffmpeg that reads a video is started here and in `child`.
+"""Video files to frames and samples on one clock; whatever reads a video is started here and in `child`.
 
 Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
 n/16000 s.
