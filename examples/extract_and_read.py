@@ -43,13 +43,13 @@ def main() -> None:
         print(f"{name}: {trial.rows} rows, {valid.mean():.0%} of {feature} real, {trial.time_s[-1]:.2f} s")
 
     name = store.trials()[0]
-    rows = store[name][feature][:]
+    rows = store[name].read(feature)
     # consolidated=False: trials come and go, so the store keeps no second copy of their metadata in its root
     with xarray.open_zarr(arguments.store, group=name, consolidated=False) as data:
         second = data[feature].isel(frame=data["time"].values < 1.0)
         print(f"{name}, the first second, by xarray: {dict(second.sizes)}")
         assert np.array_equal(second.values, rows[: len(second)])
-    plain = zarr.open_group(arguments.store, mode="r")[f"{name}/{feature}"]
+    plain = zarr.open_array(arguments.store / name / feature, mode="r")
     assert np.array_equal(plain[:], rows)
     print(f"{name}, by plain zarr: {plain.shape} {plain.dtype}, the same rows")
 

@@ -43,8 +43,9 @@ def read(store: Path, annotations: Path, part: str, feature: str) -> list[tuple[
         labels = np.loadtxt(path, delimiter=",", skiprows=1, dtype=np.float32, ndmin=2)
         trial = FeatureStore(store)[features[path.stem]]
         valid = trial.valid(feature) & (labels != -5).all(1)  # −5 masks a frame
-        arrays = (trial[feature][:].astype(np.float32), labels, valid)
-        trials.append(tuple(torch.from_numpy(array)[None] for array in arrays))
+        arrays = (trial.read(feature).astype(np.float32), labels, valid)
+        rows, truth, mask = (torch.from_numpy(array)[None] for array in arrays)
+        trials.append((rows, truth, mask))
     return trials
 
 
@@ -69,7 +70,7 @@ def main() -> None:
         for rows, labels, valid in train:
             loss = ccc_loss(network(rows), labels, valid)
             optimizer.zero_grad()
-            loss.backward()
+            loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
             losses.append(loss.item())
         print(f"epoch {epoch}: loss {np.mean(losses):.3f}")

@@ -25,10 +25,16 @@ def main() -> None:
     arguments = parser.parse_args()
 
     # A small corpus: short windows, a larger learning rate, a short warm-up.
-    settings = ["window_frames=60", "hop_frames=30", "batch_size=4", "lr=0.01", "warmup_epochs=1"]
+    settings = ["window_frames=60", "hop_frames=30", "batch_size=4", "lr=0.03", "warmup_epochs=1"]
     words = ["--store", arguments.store, "--annotations", arguments.annotations, "--out", arguments.out]
     words += ["--fold", "0", "--preset", arguments.preset, "--modalities", arguments.modalities]
-    words += ["--epochs", arguments.epochs, *(f"--set={setting}" for setting in settings)]
+    words += [
+        "--no-plots",
+        "--no-tensorboard",
+        "--epochs",
+        arguments.epochs,
+        *(f"--set={setting}" for setting in settings),
+    ]
     avfuse(["train", *map(str, words)], standalone_mode=False)  # as on the command line, in this process
 
     metrics = json.loads((arguments.out / "metrics.json").read_text())

