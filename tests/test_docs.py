@@ -15,7 +15,11 @@ from avfuse.features_store.store import FeatureStore
 
 ROOT = Path(__file__).parents[1]
 FRONT = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md")]
-GUIDES = [*FRONT, *sorted((ROOT / "docs").glob("*.md")), ROOT / "benchmarks" / "README.md"]
+GUIDES = [
+    *FRONT,
+    *sorted((ROOT / "docs").glob("*.md")),
+    *(ROOT / room / "README.md" for room in ("benchmarks", "examples")),
+]
 
 # Documents that no reader has: notes of how the project was made, and their numbered sections.
 FOREIGN = re.compile(
