@@ -1,4 +1,4 @@
-"""Video files to frames and samples on one clock; with `child` the only file that starts ffmpeg.
+"""Video files to frames and samples on one clock; whatever reads a video is started here and in `child`.
 
 Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
 n/16000 s.
