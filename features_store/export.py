@@ -32,6 +32,7 @@ from .reading import read_rows
 from .result_files import check_place
 from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from .store import FeatureStore
+from .text import preview
 from .trial import Trial
 
 _SLICE_ROWS = 1024
@@ -86,8 +87,9 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
         if there:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise ValueError(f"{there[0]}{more} would be replaced: --overwrite does so; or name another --out")
+            raise ValueError(
+                f"{preview(map(str, there), 1)} would be replaced: --overwrite does so; or name another --out"
+            )
     FORMATS[to](store, trials, out)
     return len(trials)
 

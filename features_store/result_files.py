@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -44,9 +45,13 @@ def side_car(path: Path) -> Path:
 
 
 def check_place(out: Path) -> None:
-    """Raise ValueError where `out` is a store, or lies in one."""
+    """Raise ValueError where `out` is a store, or lies in one, or behind a link to nowhere."""
     folder = out.absolute()
     for above in (folder, *folder.parents):
+        if above.is_symlink() and not above.exists():
+            raise ValueError(
+                f"{above} is a link to {os.readlink(above)}, which does not exist; remove the link, or make it"
+            )
         node = above / NODE_FILE
         if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
             raise ValueError(f"{out} lies in the store {above}; name another place")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,6 +13,7 @@ import click
 
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER, Number
+from ..features_store.streams import shows_bars
 from ..features_store.text import counted
 from .video_info import MediaError
 
@@ -70,7 +72,7 @@ def _bar(out: Path) -> Iterator[Callable[[str], None]]:
     from tqdm import tqdm
 
     # On a pipe or in a log a redrawn bar is noise.
-    with tqdm(desc=str(out), unit="clip", disable=None) as bar:
+    with tqdm(desc=str(out), unit="clip", disable=not shows_bars(sys.stderr)) as bar:
 
         def tell(_: str) -> None:
             bar.update()

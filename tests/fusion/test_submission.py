@@ -119,7 +119,7 @@ def test_the_length_is_the_largest_number(tmp_path, sample):
 def test_missing_trials_are_counted_and_named(tmp_path, sample):
     path = sample(*(f"t{i}/00001.jpg" for i in range(9)))
     with pytest.raises(
-        ValueError, match=r"8 of the sample's 9 trials have no prediction: t1, t2, t3, t4, t5 and 3 more"
+        ValueError, match=r"no prediction for 8 of the sample's 9 trials: t1, t2, t3, t4, t5 and 3 more"
     ):
         write_submission(tmp_path / "out", path, {"t0": ramp(1)})
     assert not (tmp_path / "out").exists()
