@@ -58,6 +58,13 @@ def create_file(path: Path, content: bytes) -> None:
         fsync_path(path.parent)
 
 
+def check_link(path: Path) -> None:
+    """Raise ValueError where a path, or a folder on the way to it, is a link to nowhere: nothing can be made there."""
+    for each in (path.absolute(), *path.absolute().parents):
+        if each.is_symlink() and not each.exists():
+            raise ValueError(f"{each} is a link to {os.readlink(each)}, which is not there; make it, or name another")
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there."""
     check_fence()

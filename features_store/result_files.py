@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shlex
 from collections.abc import Mapping
 from datetime import UTC, datetime
@@ -20,7 +19,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from .disk import replace_file
+from .disk import check_link, replace_file
 from .schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
@@ -46,12 +45,9 @@ def side_car(path: Path) -> Path:
 
 def check_place(out: Path) -> None:
     """Raise ValueError where `out` is a store, or lies in one, or behind a link to nowhere."""
+    check_link(out)
     folder = out.absolute()
     for above in (folder, *folder.parents):
-        if above.is_symlink() and not above.exists():
-            raise ValueError(
-                f"{above} is a link to {os.readlink(above)}, which does not exist; remove the link, or make it"
-            )
         node = above / NODE_FILE
         if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
             raise ValueError(f"{out} lies in the store {above}; name another place")

@@ -17,6 +17,7 @@ from typing import Literal
 
 from .arrays import common_rows
 from .claims import sweep_claims
+from .disk import check_link
 from .files import Files, LocalFiles, open_files
 from .lines import mend_lines
 from .nodes import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
@@ -186,6 +187,8 @@ def _is_container(attributes: Mapping[str, JsonValue]) -> bool:
 
 def _create(files: Files) -> None:
     """Make the root group unless there is one. Raises StoreMismatch in a folder of other files."""
+    if isinstance(files, LocalFiles):
+        check_link(files.root)
     if isinstance(files, LocalFiles) and files.root.is_dir():
         others = [name for name in os.listdir(files.root) if not name.startswith(".")]
         if NODE_FILE not in others and others not in ([], [FAILURES_FILE]):

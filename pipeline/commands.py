@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shlex
 import sys
 from collections.abc import Mapping
@@ -17,7 +16,7 @@ from ..batch.stopping import Stop, listening
 from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
-from ..features_store.errors import clean_errors
+from ..features_store.errors import clean_errors, escaped, flat
 from ..features_store.options import FOLDER, GroupedCommand, chosen_trials
 from ..features_store.text import counted, untrained_line
 from .config import LESS_MEMORY, ExtractConfig, RunConfig
@@ -159,15 +158,9 @@ def _tell_forgotten(store: FeatureStore) -> None:
 def _record_inputs(store: FeatureStore, options: dict[str, Any], weights: Mapping[str, WeightSource]) -> None:
     """Where it all came from, for `verify` and `train`; a store that cannot be written says so with its first trial."""
     from ..features_store.inputs import inputs_of, record_inputs
+    from .weights import files_given
 
-    given = {name for name, _ in options["weights"]}
-    files = {
-        source.same_as or name: {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
-        if (source.same_as or name) in given
-        else None
-        for name, source in weights.items()
-        if source.path is not None
-    }
+    files = files_given(weights, {name for name, _ in options["weights"]})
     with suppress(OSError):
         record_inputs(store.files, inputs_of(options["videos"], options["annotations"], options["aligned"], files))
 
@@ -193,12 +186,12 @@ def _tell_plan(plan: Plan, weights: dict[str, WeightSource], lacking: WeightsMis
 
 def _tell_dry_run(plan: Plan, as_json: bool) -> None:
     for failure in plan.failures:
-        click.echo(f"would fail: {failure.video}: {failure.reason}", err=True)
+        click.echo(flat(f"would fail: {failure.video}: {failure.reason}"), err=True)
     if as_json:
         click.echo(json.dumps({"todo": [job.trial for job in plan.jobs], "done": list(plan.done)}))
         return
     for job in plan.jobs:
-        click.echo(job.trial)
+        click.echo(escaped(job.trial))
 
 
 def _run(

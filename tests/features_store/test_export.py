@@ -49,6 +49,25 @@ def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
             )
 
 
+def test_what_is_there_is_replaced_only_when_asked(filled, tmp_path, make_arrays):
+    export_store(filled, "h5", tmp_path / "f.h5")
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    import_h5(tmp_path / "f.h5", back)
+    times = {path: path.stat().st_mtime_ns for path in back.files.root.rglob("*")}
+    again = import_h5(tmp_path / "f.h5", back)
+    assert (again.written, len(again.there)) == ((), 4)
+    assert {path: path.stat().st_mtime_ns for path in back.files.root.rglob("*")} == times
+    back.write("b", make_arrays(7), {"fingerprint": "mine"})
+    back.remove("none")
+    with pytest.raises(StoreMismatch, match=r"holds 1 other trial of the same name \(b\), .*--replace does so"):
+        import_h5(tmp_path / "f.h5", back)
+    assert "none" not in back  # nothing was begun
+    assert back["b"].rows == 7
+    done = import_h5(tmp_path / "f.h5", back, replace=True)
+    assert (done.replaced, sorted(done.written), len(done.there)) == (("b",), ["b", "none"], 2)
+    assert contents(back) == contents(filled)
+
+
 def test_hdf5_is_readable_without_us(filled, tmp_path):
     export_store(filled, "h5", tmp_path / "f.h5")
     with h5py.File(tmp_path / "f.h5") as file:

@@ -21,7 +21,8 @@ def test_tables():
 
 
 def test_the_first_names():
-    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
+    told = ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
+    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == told
     assert preview(iter("abc"), most=1) == "a and 2 more"
 
 
