@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from avfuse.pipeline.weights import (
     WeightsMissing,
     WeightSource,
     cache_folder,
+    files_given,
     load_network,
     load_pca,
     resolve,
