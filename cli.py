@@ -18,6 +18,7 @@ from typing import Any
 import click
 
 from avfuse import __version__
+from avfuse.features_store.disk import naming_place
 from avfuse.features_store.errors import clean_errors, escaped
 from avfuse.features_store.options import FOLDER
 from avfuse.features_store.result_files import WORDS, check_place
@@ -167,7 +168,7 @@ def demo(out: Path) -> None:
         raise click.ClickException(f"{out} holds other files; name a new folder by --out")
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
-    with clean_errors():
+    with clean_errors(), naming_place(out):
         check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()

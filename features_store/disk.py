@@ -137,6 +137,19 @@ def naming(path: Path) -> Iterator[None]:
 
 
 @contextmanager
+def naming_place(place: Path, temporary: Path | None = None) -> Iterator[None]:
+    """An OSError that names no file, as that of a full disk, or the temporary one, names this place."""
+    try:
+        yield
+    except OSError as error:
+        is_other = error.filename is not None and str(error.filename) != str(temporary)
+        if is_other or error.errno is None:
+            raise
+        # Not what a library has made of it.
+        raise type(error)(error.errno, os.strerror(error.errno), str(place)) from error
+
+
+@contextmanager
 def _beside(path: Path) -> Iterator[Path]:
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}")
     try:

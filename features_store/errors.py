@@ -64,7 +64,7 @@ def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> Non
         bare = file.rpartition(".")[0] or file
         close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(bare, last, 1)
         near += [last.get(found, found) for found in close]
-    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(known)) or 'none'}"
+    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(set(known))) or 'none'}"
     raise ValueError(f"no {what} is called {preview(unknown)}: {hint}")
 
 

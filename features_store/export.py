@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import dims_of, row_slices
-from .disk import naming
+from .disk import naming_place
 from .errors import check_known
 from .reading import read_rows
 from .result_files import check_place
@@ -83,6 +83,8 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     check_place(out)
     if to == "h5" and out.is_dir():
         raise ValueError(f"{out} is a folder, and h5 is one file; name it")
+    if to != "h5" and out.is_file():
+        raise ValueError(f"{out} is a file, and {to} is a folder of files; name another --out")
     trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
@@ -257,8 +259,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.{path.suffix}")
     try:
-        yield temporary
-        with naming(path):
+        with naming_place(path, temporary):
+            yield temporary
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

@@ -33,10 +33,12 @@ def secure_streams() -> None:
 
 def shows_bars(stream: TextIO) -> bool:
     """Whether a bar can be drawn: a terminal that has a width (those of `script` or a CI job without a screen: 0)."""
-    try:
-        return stream.isatty() and os.get_terminal_size(stream.fileno()).columns > 0
-    except (OSError, ValueError):  # no file of the system, or closed
+    if not stream.isatty():
         return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # no file of the system's own: its width is not known
+        return True
 
 
 class _Unheard(io.FileIO):

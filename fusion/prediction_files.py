@@ -48,7 +48,7 @@ def write_prediction(
     path = trial_path(folder, trial, ".txt")
     rows = writable(trial, values, len(columns))
     if not len(rows) == len(time_s) == len(valid):
-        raise ValueError(f"{trial}: predictions, times and flags are {len(rows)}, {len(time_s)} and {len(valid)}")
+        raise ValueError(f"{trial}: {len(rows)} predictions, {len(time_s)} times and {len(valid)} flags")
     line = f"%.{DECIMALS}f,{','.join([f'%.{DECIMALS}f'] * len(columns))},%d"
     every = zip(time_s.tolist(), rows.tolist(), valid.tolist(), strict=True)
     header = ",".join(["time_s", *columns, "valid"])

@@ -1,5 +1,6 @@
 import csv
 import json
+import subprocess
 import sys
 
 import h5py
@@ -234,3 +235,26 @@ def test_a_name_that_is_no_utf8_is_told(store, arrays, tmp_path):
     with pytest.raises(ValueError, match="rename its video"):
         export_store(store, "h5", tmp_path / "f.h5")
     assert not list(tmp_path.glob("*.h5*"))
+
+
+FULL = """
+import resource, signal, sys
+from avfuse.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("to", "file"), [("csv", "out/b.csv"), ("h5", "out"), ("npy", "out/b/iresnet50.npy")])
+def test_a_disk_that_takes_no_more_is_named(filled, tmp_path, to, file):
+    words = ["export", "--store", filled.path, "--to", to, "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"Error: {tmp_path / file}: File too large")
+    assert not (tmp_path / file).exists()
+
+
+def test_a_file_is_not_a_folder(filled, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ValueError, match="out is a file, and csv is a folder of files; name another --out"):
+        export_store(filled, "csv", tmp_path / "out")
