@@ -131,13 +131,13 @@ def test_matching():
     assert match_trials(["x/a"], ["x/a", "y/a"]) == {"x/a": "x/a"}
     with pytest.raises(ValueError, match=r"trial a fits 2 predictions: x/a, y/a"):
         match_trials(["a"], ["y/a", "x/a"])
-    with pytest.raises(ValueError, match="no prediction for 1 .*: x/a"):
+    with pytest.raises(ValueError, match=r"no prediction for 1 .*: x/a"):
         match_trials(["x/a"], ["a"])
 
 
 def test_matching_goes_by_the_last_part_of_a_path_alone():
     assert match_trials(["c"], ["a/b/c", "c/d"]) == {"c": "a/b/c"}
-    with pytest.raises(ValueError, match="no prediction for 1 .*: b/c"):
+    with pytest.raises(ValueError, match=r"no prediction for 1 .*: b/c"):
         match_trials(["b/c"], ["a/b/c"])
 
 
