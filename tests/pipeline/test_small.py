@@ -304,7 +304,7 @@ def test_doctor_says_what_works(tmp_path):
     assert findings["decoders"].ok
     assert str(tmp_path) in findings["writable"].found
     assert not findings["weights suzhang-ir50"].ok
-    assert "by hand" in findings["weights suzhang-ir50"].mend
+    assert "by hand" in findings["weights suzhang-ir50"].fix
 
 
 def test_doctor_sums_up(monkeypatch, tmp_path):
