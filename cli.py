@@ -18,6 +18,8 @@ from typing import Any
 import click
 
 from avfuse import __version__
+from avfuse.features_store.disk import naming_place
+from avfuse.features_store.errors import clean_errors, escaped
 from avfuse.features_store.options import FOLDER
 from avfuse.features_store.result_files import WORDS, check_place
 from avfuse.features_store.streams import secure_streams
@@ -90,6 +92,14 @@ class LazyGroup(click.Group):
         command: click.Command = getattr(importlib.import_module(f"avfuse.{module}"), attribute)
         return command
 
+    def invoke(self, ctx: click.Context) -> Any:
+        """As click's; every error is one line, whatever names are in it."""
+        try:
+            return super().invoke(ctx)
+        except click.ClickException as error:
+            vars(error)["message"] = escaped(error.message)  # click declares it final
+            raise
+
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
@@ -151,7 +161,6 @@ def demo(out: Path) -> None:
     weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """
-    from avfuse.features_store.errors import clean_errors
     from avfuse.pipeline import demo as real
 
     planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
@@ -159,7 +168,7 @@ def demo(out: Path) -> None:
         raise click.ClickException(f"{out} holds other files; name a new folder by --out")
     if importlib.util.find_spec("skimage") is None:
         raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
-    with clean_errors():
+    with clean_errors(), naming_place(out):
         check_place(out)
         out.mkdir(parents=True, exist_ok=True)
         mark.touch()

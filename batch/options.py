@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from ..features_store.options import MergedOption
+from ..features_store.text import counted
 
 
 class Shard(click.ParamType[tuple[int, int]]):
@@ -37,6 +38,12 @@ def _place_in_array() -> str:
     """
     told = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
     if not (told["ID"].isdecimal() and told["COUNT"].isdecimal()):
+        if told["ID"]:
+            click.echo(
+                "note: --shard auto does all: SLURM_ARRAY_TASK_ID is set, but SLURM_ARRAY_TASK_COUNT is not a number; "
+                "give each task its --shard I/N",
+                err=True,
+            )
         return "0/1"
     task, count, first = int(told["ID"]), int(told["COUNT"]), int(told["MIN"] or 0)
     step = max(1, int(told["STEP"] or 1))
@@ -44,7 +51,7 @@ def _place_in_array() -> str:
     # The last number is the one asked for or the last one there is: 0-9:4 has the tasks 0, 4 and 8.
     if (task - first) % step or (last - first) // step + 1 != count:
         raise ValueError(
-            f"the SLURM array has {count} tasks with numbers from {first} to {last}, not evenly spaced: "
+            f"the SLURM array has {counted(count, 'task')} with numbers from {first} to {last}, not evenly spaced: "
             "use --array=0-N, or give each task its --shard I/N"
         )
     return f"{(task - first) // step}/{count}"

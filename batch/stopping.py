@@ -21,7 +21,7 @@ from typing import NoReturn
 import click
 import psutil
 
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 
 LAST_RESORT_S = 7.0
 _NAMED = 20
@@ -79,9 +79,8 @@ class Stop:
     def _line(self, number: signal.Signals) -> str:
         if not self.left:
             return f"stopped by {number.name} before anything was begun; run again to begin"
-        more = len(self.left) - _NAMED
-        names = ", ".join(self.left[:_NAMED]) + (f" and {more} more" if more > 0 else "")
-        told = f"stopped by {number.name} with {counted(len(self.left), self._noun.removesuffix('s'))} to do: {names}"
+        to_do = counted(len(self.left), self._noun.removesuffix("s"))
+        told = f"stopped by {number.name} with {to_do} to do: {preview(self.left, _NAMED)}"
         return f"{told}; what is done is safe, run again to go on"
 
     def _abandon(self, number: signal.Signals) -> NoReturn:

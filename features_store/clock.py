@@ -22,6 +22,8 @@ LOGMEL_RATE_HZ = 100
 PATCH_FRAMES = 96
 _ALIGN_SHIFT_FRAMES = {"start": 0, "center": -PATCH_FRAMES // 2, "end": -PATCH_FRAMES}
 NO_ROW = -1
+TOLERATED_ROWS = 5
+TOLERATED_SHARE = 0.01
 
 
 def patch_start_frames(time_s: NDArray[np.float64], align: AudioAlign) -> NDArray[np.int64]:
@@ -45,6 +47,16 @@ def fit_rows(num_rows: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.
     index = np.arange(length, dtype=np.int64)
     real = index < num_rows
     return np.minimum(index, num_rows - 1) if num_rows else np.full(length, NO_ROW, np.int64), real
+
+
+def differ_much(rows: int, frames: int) -> bool:
+    """Whether label rows and frames are more than 5 rows apart: a warning names both numbers."""
+    return abs(rows - frames) > TOLERATED_ROWS
+
+
+def are_others(rows: int, frames: int) -> bool:
+    """Whether label rows cannot be those of these frames: more than 5 rows and more than 1 % of the frames apart."""
+    return differ_much(rows, frames) and abs(rows - frames) > TOLERATED_SHARE * frames
 
 
 def fill_missing(found: NDArray[np.bool_], policy: MissingFace) -> NDArray[np.int64]:

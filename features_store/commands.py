@@ -70,9 +70,8 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
-        click.echo(
-            "\n".join(["how to fix, with your folders in place of …:", *(f"  {command}" for command in fix)]), err=True
-        )
+        unknown = ", with your folders in place of …" if any("…" in command for command in fix) else ""
+        click.echo("\n".join([f"how to fix{unknown}:", *(f"  {command}" for command in fix)]), err=True)
     if problems:
         context.exit(EXIT_PROBLEMS)
 
@@ -111,8 +110,9 @@ def export(store: str, to: str, out: Path, features: str | None, overwrite: bool
 @click.option(
     "--store", type=STORE, required=True, help="Folder (or URL) of the feature store; made where there is none."
 )
+@click.option("--replace", is_flag=True, help="Replace trials of the same names that are others. [default: off]")
 @clean_errors()
-def import_h5(file: Path | None, source: Path | None, store: str) -> None:
+def import_h5(file: Path | None, source: Path | None, store: str, replace: bool) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
     from .importing import check_export
     from .importing import import_h5 as bring_back
@@ -123,9 +123,12 @@ def import_h5(file: Path | None, source: Path | None, store: str) -> None:
         raise click.UsageError("name one HDF5 file, as FILE or by --from")
     check_export(path)  # before a store is made
     opened = FeatureStore(store, mode="a")
-    trials = bring_back(path, opened)
+    done = bring_back(path, opened, replace)
     _say_untrained(opened)
-    click.echo(f"{counted(trials, 'trial')} from {path}")
+    told = [f"{counted(len(done.written), 'trial')} from {path}"]
+    told += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
+    told += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
+    click.echo("; ".join(told))
 
 
 def _say_untrained(store: FeatureStore) -> None:

@@ -58,6 +58,13 @@ def create_file(path: Path, content: bytes) -> None:
         fsync_path(path.parent)
 
 
+def check_link(path: Path) -> None:
+    """Raise ValueError where a path, or a folder on the way to it, is a link to nowhere: nothing can be made there."""
+    for each in (path.absolute(), *path.absolute().parents):
+        if each.is_symlink() and not each.exists():
+            raise ValueError(f"{each} is a link to {os.readlink(each)}, which is not there; make it, or name another")
+
+
 def remove_file(path: Path) -> None:
     """Remove a file, if it is there."""
     check_fence()
@@ -127,6 +134,19 @@ def naming(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
+
+
+@contextmanager
+def naming_place(place: Path, temporary: Path | None = None) -> Iterator[None]:
+    """An OSError that names no file, as that of a full disk, or the temporary one, names this place."""
+    try:
+        yield
+    except OSError as error:
+        is_other = error.filename is not None and str(error.filename) != str(temporary)
+        if is_other or error.errno is None:
+            raise
+        # Not what a library has made of it.
+        raise type(error)(error.errno, os.strerror(error.errno), str(place)) from error
 
 
 @contextmanager

@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import difflib
 import errno
-from collections.abc import Collection, Iterable, Iterator, Sequence
+import re
+from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
 
 import click
+
+from .text import preview
+
+# The last two ranges turn the direction of what follows.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
 
 
 @contextmanager
@@ -29,18 +35,18 @@ def clean_errors(*named: type[Exception]) -> Iterator[None]:
 def one_line(error: BaseException) -> str:
     """The reason of an error on one line; the file first where the system names one."""
     if isinstance(error, OSError) and error.filename is not None and error.strerror:
-        return f"{error.filename}: {error.strerror}"
+        return escaped(f"{error.filename}: {error.strerror}")
     return flat(str(error)) or type(error).__name__
 
 
 def flat(text: str) -> str:
     """A text on one line, whatever names or messages are in it."""
-    return " ".join(text.split())
+    return escaped(" ".join(text.split()))
 
 
-def preview(names: Sequence[str]) -> str:
-    """The first five names."""
-    return ", ".join(names[:5]) + (" …" if len(names) > 5 else "")
+def escaped(text: str) -> str:
+    """A text whose line breaks and other control characters are spelled: `a\\nb`; they neither break lines nor act."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
 
 
 def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> None:
@@ -58,7 +64,7 @@ def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> Non
         bare = file.rpartition(".")[0] or file
         close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(bare, last, 1)
         near += [last.get(found, found) for found in close]
-    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(known)) or 'none'}"
+    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(set(known))) or 'none'}"
     raise ValueError(f"no {what} is called {preview(unknown)}: {hint}")
 
 

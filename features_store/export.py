@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import csv
 import errno
+import io
 import json
 import os
 import re
@@ -20,19 +21,23 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .arrays import dims_of, row_slices
-from .disk import naming
+from .disk import naming_place
 from .errors import check_known
 from .reading import read_rows
 from .result_files import check_place
 from .schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from .store import FeatureStore
+from .text import preview
 from .trial import Trial
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
 
 _SLICE_ROWS = 1024
 _FACE = re.compile(r"/face\d+$")
@@ -82,12 +87,15 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     check_place(out)
     if to == "h5" and out.is_dir():
         raise ValueError(f"{out} is a folder, and h5 is one file; name it")
+    if to != "h5" and out.is_file():
+        raise ValueError(f"{out} is a file, and {to} is a folder of files; name another --out")
     trials = [choice.of(store, name) for name in choice.names(store)]
     if not overwrite:
         there = [path for path in _targets(to, out, trials) if path.exists()]
         if there:
-            more = f" and {len(there) - 1} more" if len(there) > 1 else ""
-            raise ValueError(f"{there[0]}{more} would be replaced: --overwrite does so; or name another --out")
+            raise ValueError(
+                f"{preview(map(str, there), 1)} would be replaced: --overwrite does so; or name another --out"
+            )
     FORMATS[to](store, trials, out)
     return len(trials)
 
@@ -133,7 +141,11 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """One HDF5 file with the store's groups, chunk sizes and attributes."""
     import h5py  # noqa: PLC0415
 
-    with whole_file(out) as temporary, h5py.File(temporary, "w", libver=("v110", "latest")) as file:
+    with (
+        whole_file(out) as temporary,
+        _Written(temporary, "w+") as written,
+        h5py.File(written, "w", libver=("v110", "latest")) as file,
+    ):
         file.attrs[FORMAT_KEY] = json.dumps(FORMAT)
         for trial in [*trials, *_containers(store, trials)]:
             try:
@@ -143,6 +155,33 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
                     f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
                 ) from error
             _h5_group(group, trial)
+            written.check()
+
+
+class _Written(io.FileIO):
+    """A file for HDF5, which crashes where a write fails: the error is kept, and raised when HDF5 has closed."""
+
+    failed: OSError | None = None
+
+    def write(self, content: ReadableBuffer, /) -> int:
+        left = memoryview(content).cast("B")
+        try:
+            while left and not self.failed:
+                left = left[super().write(left) :]
+        except OSError as error:
+            self.failed = error
+        return memoryview(content).nbytes
+
+    def check(self) -> None:
+        """Raise the OSError of a write that has failed."""
+        if self.failed:
+            raise self.failed
+
+    def close(self) -> None:
+        super().close()
+        failed, self.failed = self.failed, None
+        if failed:
+            raise failed
 
 
 def _containers(store: FeatureStore, trials: Iterable[Trial]) -> Iterator[Trial]:
@@ -255,8 +294,8 @@ def whole_file(path: Path) -> Iterator[Path]:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.{path.suffix}")
     try:
-        yield temporary
-        with naming(path):
+        with naming_place(path, temporary):
+            yield temporary
             temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)

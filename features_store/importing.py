@@ -7,25 +7,54 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .schema import FORMAT, FORMAT_KEY
 from .store import FeatureStore
+from .text import counted, preview
 from .types import JsonValue, StoreMismatch
 
 
-def import_h5(path: Path, store: FeatureStore) -> int:
-    """Write every trial of an exported file into the store; returns their number.
+@dataclass(frozen=True)
+class Imported:
+    """Trials that were written, those of them that replaced others, and those that were there already, alike."""
 
-    A trial whose arrays differ from their checksums is not published. Raises StoreMismatch then, and where
-    the file is not an export of avfuse; OSError where it cannot be read.
+    written: tuple[str, ...]
+    replaced: tuple[str, ...]
+    there: tuple[str, ...]
+
+
+def import_h5(path: Path, store: FeatureStore, replace: bool = False) -> Imported:
+    """Write every trial of an exported file into the store; those that it holds alike are left alone.
+
+    A trial whose arrays differ from their checksums is not published. Raises StoreMismatch then, where the file is not
+    an export of avfuse and, before anything is written, where the store holds others of the same names, unless
+    `replace`; OSError where the file cannot be read.
     """
     import h5py  # noqa: PLC0415
 
     check_export(path)
     with h5py.File(path, "r") as file:
-        return sum(_import_group(path, name, group, store) for name, group in _groups(file))
+        groups = {name: (group, _attributes(path, group)) for name, group in _groups(file)}
+        held = {name: store.attributes(name) for name in groups}
+        others = [name for name, (_, told) in groups.items() if held[name] is not None and held[name] != told]
+        if others and not replace:
+            raise StoreMismatch(
+                f"{store.path} holds {counted(len(others), 'other trial')} of the same "
+                f"{'name' if len(others) == 1 else 'names'} ({preview(others)}), which {path} would replace: "
+                "--replace does so; or name another --store"
+            )
+        written = [name for name, (_, told) in groups.items() if held[name] != told]
+        for name in written:
+            _import_group(name, *groups[name], store)
+        trials = [name for name, (group, _) in groups.items() if _arrays(group)]
+    return Imported(
+        tuple(name for name in trials if name in written),
+        tuple(name for name in trials if name in others),
+        tuple(name for name in trials if name not in written),
+    )
 
 
 def check_export(path: Path) -> None:
@@ -35,7 +64,7 @@ def check_export(path: Path) -> None:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}")
     if not h5py.is_hdf5(path):
-        raise StoreMismatch(f"{path} is no HDF5 file")
+        raise StoreMismatch(f"{path} is not an HDF5 file")
     with h5py.File(path, "r") as file:
         _check_format(path, file)
 
@@ -59,14 +88,15 @@ def _groups(group: Any) -> Iterator[tuple[str, Any]]:
                 yield child.name.lstrip("/"), child
 
 
-def _import_group(path: Path, name: str, group: Any, store: FeatureStore) -> int:
+def _import_group(name: str, group: Any, attributes: Mapping[str, JsonValue], store: FeatureStore) -> None:
+    checksums = attributes.get("checksums")
+    store.write(name, _arrays(group), attributes, checksums=checksums if isinstance(checksums, dict) else None)
+
+
+def _arrays(group: Any) -> dict[str, Any]:
     import h5py  # noqa: PLC0415
 
-    attributes = _attributes(path, group)
-    arrays = {key: values for key, values in group.items() if isinstance(values, h5py.Dataset)}
-    checksums = attributes.get("checksums")
-    store.write(name, arrays, attributes, checksums=checksums if isinstance(checksums, dict) else None)
-    return 0 if not arrays else 1
+    return {key: values for key, values in group.items() if isinstance(values, h5py.Dataset)}
 
 
 def _attributes(path: Path, node: Any) -> Mapping[str, JsonValue]:

@@ -11,6 +11,7 @@ from typing import Any
 
 from .files import Files
 from .schema import NODE_FILE
+from .text import counted
 from .types import JsonValue, StoreMismatch
 
 # Ours have some 20 KB. Brackets within brackets take forty times their size in memory.
@@ -24,7 +25,7 @@ def read_node(files: Files, key: str) -> dict[str, Any] | None:
     if content is None:
         return None
     if len(content) > _MOST_BYTES:
-        raise StoreMismatch(f"{files.location(name)} is not zarr metadata ({len(content)} bytes): remove it")
+        raise StoreMismatch(f"{files.location(name)} is not zarr metadata ({counted(len(content), 'byte')}): remove it")
     try:
         node = json.loads(content)
     except (ValueError, RecursionError) as error:
@@ -90,7 +91,7 @@ def array_folders(files: Files, key: str, wanted: Collection[str] = ()) -> list[
 
 
 def ensure_groups(files: Files, trial: str) -> None:
-    """Make the groups above a trial. Raises StoreMismatch where an array is in the way."""
+    """Make the groups above a trial that are missing or broken. Raises StoreMismatch where an array is in the way."""
     parts = trial.split("/")
     for depth in range(1, len(parts) + 1):
         key = "/".join(parts[:depth])
@@ -99,3 +100,5 @@ def ensure_groups(files: Files, trial: str) -> None:
             raise StoreMismatch(f"{files.location(key)} is an array: no trial {trial!r} fits there; rename its video")
         if kind is None and depth < len(parts):
             files.create(f"{key}/{NODE_FILE}", group_json({}))
+        elif kind == "broken" and depth < len(parts):
+            files.write(f"{key}/{NODE_FILE}", group_json({}))

@@ -67,7 +67,9 @@ def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     A chunk of our own layout is never larger than the metadata says, whatever is packed into it.
     """
     if not 0 <= rows.start <= rows.stop <= array.shape[0]:
-        raise StoreMismatch(f"{array.store_path} has {array.shape[0]} rows, not the rows {rows.start}–{rows.stop}")
+        raise StoreMismatch(
+            f"{array.store_path} ends at row {array.shape[0]}, and has not the rows {rows.start}–{rows.stop}"
+        )
     if not _is_ours(array):
         return rows_by_zarr(array, rows)
     out = np.empty((rows.stop - rows.start, *array.shape[1:]), array.dtype)

@@ -19,7 +19,7 @@ from typing import Any
 import click
 
 from .. import __version__
-from .disk import replace_file
+from .disk import check_link, replace_file
 from .schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
@@ -44,7 +44,8 @@ def side_car(path: Path) -> Path:
 
 
 def check_place(out: Path) -> None:
-    """Raise ValueError where `out` is a store, or lies in one."""
+    """Raise ValueError where `out` is a store, or lies in one, or behind a link to nowhere."""
+    check_link(out)
     folder = out.absolute()
     for above in (folder, *folder.parents):
         node = above / NODE_FILE

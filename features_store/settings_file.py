@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import flat
+from .errors import flat, one_line
 from .text import did_you_mean
 
 if TYPE_CHECKING:
@@ -43,7 +43,9 @@ def load_settings(context: click.Context, parameter: click.Parameter, path: Path
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
         told = dict(_values(context, root)) if root is not None else {}
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+    except OSError as error:
+        raise click.BadParameter(one_line(error), context, parameter) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.BadParameter(flat(f"{path} cannot be read as YAML: {error}"), context, parameter) from error
     except _FileError as error:
         raise click.BadParameter(f"{path}, {error}", context, parameter) from error

@@ -16,10 +16,12 @@ from numpy.typing import NDArray
 
 from .errors import flat, one_line
 from .failures import outstanding
+from .inputs import read_inputs
+from .making import differing_settings
 from .planned import missing
 from .schema import FACE_SCORE, SOUND_FEATURES, TIME, VALID_SUFFIX
 from .store import FeatureStore
-from .text import counted, untrained_line
+from .text import counted, text_table, untrained_line
 from .trial import Trial
 from .types import JsonValue, StoreMismatch
 
@@ -33,6 +35,7 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
     trials = {name: found for name, found in store.groups().items() if found.get("checksums")}
     return {
         "store": store.path,
+        "inputs": asdict(read_inputs(store.files)),
         "trials": len(trials),
         "rows": sum(_rows(found) for found in trials.values()),
         "hours": sum(_hours(found) for found in trials.values()),
@@ -50,6 +53,9 @@ def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list
     """A summary as text, with the first warnings or all."""
     size = f"{counted(summary['trials'], 'trial')}, {counted(summary['rows'], 'row')}, {summary['hours']:.2f} h"
     lines = [f"{size} in {summary['store']}"]
+    folders = ((word, summary["inputs"][word]) for word in ("videos", "annotations", "aligned"))
+    if known := [f"--{word} {path}" for word, path in folders if path]:
+        lines.append(flat(f"extracted with {' '.join(known)}"))
     lines += [f"fingerprint {name}: {counted(count, 'trial')}" for name, count in summary["fingerprints"].items()]
     if len(summary["fingerprints"]) > 1:
         told = "; ".join(summary["differences"]) or "which one differs is not recorded"
@@ -62,9 +68,9 @@ def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list
     lines += [flat(f"warning: {name}: {warning}") for name, warning in shown]
     if len(warned) > len(shown):
         lines.append(f"and {counted(len(warned) - len(shown), 'more warning')}: --trials shows them all")
-    lines += [f"missing: {name}" for name in summary["missing"]]
-    lines += [f"incomplete: {name}" for name in summary["incomplete"]]
-    lines += [f"failed: {each['video']} ({each['stage']}): {each['reason']}" for each in summary["failed"]]
+    lines += [flat(f"missing: {name}") for name in summary["missing"]]
+    lines += [flat(f"incomplete: {name}") for name in summary["incomplete"]]
+    lines += [flat(f"failed: {each['video']} ({each['stage']}): {each['reason']}") for each in summary["failed"]]
     return lines
 
 
@@ -143,14 +149,7 @@ def trial_table(states: Sequence[TrialState]) -> list[str]:
             )
         )
         cells.append((flat(state.trial), str(state.rows), *shares, str(len(state.warnings) or "")))
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if at else cell.ljust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in cells
-    ]
+    return text_table(cells)
 
 
 def _words(value: float | None, form: str) -> str:
@@ -161,38 +160,6 @@ def warnings_of(attributes: Mapping[str, JsonValue]) -> list[str]:
     """What the run that made a trial has warned of."""
     told = attributes.get("warnings")
     return [str(warning) for warning in told] if isinstance(told, list) else []
-
-
-def differing_settings(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
-    """Settings and weights that differ between trials, with their values: `audio_align: start (20), center (3)`.
-
-    Nothing where none differs, or where the trials do not say (those of an older version of avfuse).
-    """
-    found: dict[str, Counter[str]] = {}
-    count = 0
-    for attributes in trials:
-        count += 1
-        settings, weights = attributes.get("settings"), attributes.get("weights")
-        told = dict(settings) if isinstance(settings, dict) else {}
-        told["algorithm"] = attributes.get("algorithm")
-        for name, source in weights.items() if isinstance(weights, dict) else ():
-            if isinstance(source, dict):
-                told[f"weights of {name}"] = str(source.get("sha256") or f"untrained {source.get('untrained_seed')}")[
-                    :16
-                ]
-        for name, value in told.items():
-            words = (
-                ", ".join(map(str, value)) if isinstance(value, list) else ("default" if value is None else str(value))
-            )
-            found.setdefault(name, Counter())[words] += 1
-    for values in found.values():
-        if missing := count - values.total():
-            values["not recorded"] += missing
-    return [
-        f"{name}: {' / '.join(f'{value} ({times})' for value, times in values.most_common())}"
-        for name, values in found.items()
-        if len(values) > 1
-    ]
 
 
 def untrained_features(store: FeatureStore) -> list[str]:

@@ -10,16 +10,17 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
 from .arrays import common_rows
 from .claims import sweep_claims
+from .disk import check_link
 from .files import Files, LocalFiles, open_files
 from .lines import mend_lines
-from .nodes import group_json, is_left, node_type, read_node, walk_groups
+from .nodes import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
 from .publish import publish_in_store, publish_local, remove_arrays
 from .schema import FAILURES_FILE, FORMAT, FORMAT_KEY, NODE_FILE, TIME, check_trial_name
 from .scratch import scratch_directory, sweep_scratch, system_scratch
@@ -55,7 +56,7 @@ class FeatureStore(Mapping[str, Trial]):
         if attributes is None:
             raise KeyError(f"{self.path} has no complete trial {trial!r}")
         if _is_container(attributes):
-            raise KeyError(f"{trial!r} holds {attributes['faces']} trials, one a face: {trial}/face0 …")
+            raise KeyError(f"{trial!r} holds a trial for each face: {trial}/face0 …")
         return Trial(self.files, trial, attributes)
 
     def __contains__(self, trial: object) -> bool:
@@ -148,6 +149,11 @@ class FeatureStore(Mapping[str, Trial]):
             else:
                 self.files.remove(trial)
 
+    def mend_groups(self, trials: Iterable[str]) -> None:
+        """Make the groups above these trials that are missing or broken: without them no list shows the trials."""
+        for folder in {trial.rpartition("/")[0] for trial in trials if "/" in trial}:
+            ensure_groups(self.files, f"{folder}/any")
+
     def temporary_directory(self) -> AbstractContextManager[Path]:
         """A scratch folder on the store's own disk (the system's for a URL), removed at exit."""
         return scratch_directory(self.files.root) if isinstance(self.files, LocalFiles) else system_scratch()
@@ -181,6 +187,8 @@ def _is_container(attributes: Mapping[str, JsonValue]) -> bool:
 
 def _create(files: Files) -> None:
     """Make the root group unless there is one. Raises StoreMismatch in a folder of other files."""
+    if isinstance(files, LocalFiles):
+        check_link(files.root)
     if isinstance(files, LocalFiles) and files.root.is_dir():
         others = [name for name in os.listdir(files.root) if not name.startswith(".")]
         if NODE_FILE not in others and others not in ([], [FAILURES_FILE]):

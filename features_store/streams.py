@@ -11,7 +11,7 @@ from __future__ import annotations
 import io
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -29,6 +29,16 @@ def secure_streams() -> None:
         raw = io.BufferedWriter(_Unheard(sys.stderr.fileno(), "w", closefd=False))
         encoding, errors = sys.stderr.encoding, sys.stderr.errors
         sys.stderr = io.TextIOWrapper(raw, encoding=encoding, errors=errors, line_buffering=True)
+
+
+def shows_bars(stream: TextIO) -> bool:
+    """Whether a bar can be drawn: a terminal that has a width (those of `script` or a CI job without a screen: 0)."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # no file of the system's own: its width is not known
+        return True
 
 
 class _Unheard(io.FileIO):

@@ -20,11 +20,26 @@ def untrained_line(features: Iterable[str]) -> str | None:
     return f"UNTRAINED WEIGHTS: {names}: for tests and demos only" if names else None
 
 
-def columns(rows: Sequence[Sequence[str]]) -> list[str]:
-    """Rows as lines whose cells stand below each other."""
-    widths = [max(map(len, cells)) for cells in zip(*rows, strict=True)]
-    lines = ("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows)
-    return [line.rstrip() for line in lines]
+def preview(names: Iterable[str], most: int = 5) -> str:
+    """The first few names, and how many more there are: `a, b, c, d, e and 3 more`."""
+    found = list(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def text_table(cells: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """Lines of a table: the first columns, of `words`, to the left, the others, of numbers, to the right.
+
+    `cells` [R][C], the header first.
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        (
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    )
+    return ["  ".join(line).rstrip() for line in lines]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

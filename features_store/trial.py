@@ -17,6 +17,7 @@ from .files import Files
 from .nodes import read_node
 from .reading import read_all, read_into, read_rows
 from .schema import NODE_FILE, TIME, VALID_SUFFIX, is_array_name
+from .text import counted
 from .types import JsonValue, StoreMismatch
 
 if TYPE_CHECKING:
@@ -96,7 +97,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial, or are broken."""
         if not 0 <= start <= stop <= self.rows:
-            raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {self.rows} rows")
+            raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {counted(self.rows, 'row')}")
         return read_rows(self[feature], slice(start, stop))
 
     @contextmanager

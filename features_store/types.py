@@ -40,4 +40,4 @@ class FeatureTrack:
 
     def __post_init__(self) -> None:
         if self.rows.shape[0] != len(self.valid):
-            raise ValueError(f"{self.name}: {self.rows.shape[0]} rows but {len(self.valid)} validity flags")
+            raise ValueError(f"{self.name}: rows {self.rows.shape} but validity flags {self.valid.shape}")

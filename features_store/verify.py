@@ -9,16 +9,19 @@ import hashlib
 import re
 import shlex
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from .arrays import CHUNK_ERRORS, dims_of, open_array, row_slices
 from .errors import flat
-from .nodes import is_left, node_type, walk_groups
+from .inputs import Inputs, read_inputs
+from .nodes import array_folders, is_left, node_type, walk_groups
 from .reading import read_rows
 from .schema import NODE_FILE, is_array_name, spec_of
 from .store import FeatureStore
+from .text import counted
 from .trial import Trial
 from .types import JsonValue, StoreMismatch
 
@@ -44,7 +47,7 @@ class Problem:
     def __str__(self) -> str:
         where = f"{self.trial}/{self.array}" if self.array else self.trial
         rows = f" rows {self.rows[0]}–{self.rows[1]}" if self.rows else ""
-        return f"{where}{rows}: {self.what}" + (f" ({self.file})" if self.file else "")
+        return flat(f"{where}{rows}: {self.what}" + (f" ({self.file})" if self.file else ""))
 
 
 def verify(store: FeatureStore) -> Iterator[Problem]:
@@ -55,7 +58,7 @@ def verify(store: FeatureStore) -> Iterator[Problem]:
     for name, attributes in walk_groups(store.files):
         if attributes is None:
             file = store.files.location(f"{name}/{NODE_FILE}")
-            yield Problem(name, None, None, file, "broken metadata; remove it, and extract again")
+            yield Problem(name, None, None, file, "broken metadata; extract again")
         elif attributes.get("complete") is True:
             yield from _verify_trial(store, Trial(store.files, name, attributes))
             if not store.has_all_faces(name):
@@ -65,44 +68,67 @@ def verify(store: FeatureStore) -> Iterator[Problem]:
 
 
 def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
-    """The commands that make these trials anew, one for all that were made alike; `…` stands for folders.
+    """The commands that make these trials anew, one for all that were made alike, as a shell takes them.
 
-    The settings are those that the trials say, or most others of the store where they cannot be read any more.
+    The settings are those that the trials say, or most others of the store where they cannot be read any more. `…`
+    stands for a folder or file that the store does not remember, or that is not on this machine.
     """
-    groups = store.groups()
-    told = Counter(_settings_words(attributes) for attributes in groups.values())
-    usual = told.most_common(1)[0][0] if told else ""
+    groups, inputs = store.groups(), read_inputs(store.files)
+    made = {name: _words(name, attributes, inputs) for name, attributes in groups.items()}
+    told = Counter(made.values())
+    usual = told.most_common(1)[0][0] if told else _words("", {}, inputs)
     alike: dict[str, list[str]] = {}
-    for trial in sorted({_FACE.sub("", name) for name in damaged}):
-        alike.setdefault(_settings_words(groups[trial]) if trial in groups else usual, []).append(trial)
-    return [_fix_command(store.path, words, trials) for words, trials in alike.items()]
+    for trial in sorted({_to_extract(store, groups, name) for name in damaged}):
+        alike.setdefault(made.get(trial, usual), []).append(trial)
+    return [command for words, trials in alike.items() for command in _fix_commands(store.path, words, trials)]
 
 
-def _fix_command(store: str, words: str, trials: list[str]) -> str:
-    chosen = f"--trials {shlex.quote(','.join(trials))}"
-    if any("," in trial or trial != trial.strip() for trial in trials):
-        chosen = f"--trials-from FILE (with the {len(trials)} names, one a line)"
-    return f"avfuse extract --videos … --store {shlex.quote(store)}{words} --overwrite {chosen}"
+def _to_extract(store: FeatureStore, groups: Iterable[str], name: str) -> str:
+    """The trial itself; of a broken folder, which is made anew with any trial in it, the first."""
+    if name not in groups and not array_folders(store.files, name):
+        name = next((each for each in groups if each.startswith(f"{name}/")), name)
+    return _FACE.sub("", name)
 
 
-def _settings_words(attributes: Mapping[str, JsonValue]) -> str:
-    """What a trial was made with, as options of `extract`; nothing where it does not say."""
-    settings, weights = attributes.get("settings"), attributes.get("weights")
-    words = []
+def _fix_commands(store: str, words: str, trials: Sequence[str]) -> Iterator[str]:
+    command = f"avfuse extract{words} --store {shlex.quote(store)} --overwrite"
+    if plain := [trial for trial in trials if "," not in trial]:
+        yield f"{command} --trials {shlex.quote(','.join(plain))}"
+    if others := [trial for trial in trials if "," in trial]:
+        yield f"printf '%s\\n' {shlex.join(others)} | {command} --trials-from /dev/stdin"
+
+
+def _words(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> str:
+    """Where a trial came from and what it was made with, as options of `extract`; what it does not say is left out."""
+    settings, weights, source = (attributes.get(word) for word in ("settings", "weights", "source"))
+    file = source.get("name") if isinstance(source, dict) else None
+    words = [_folder("videos", inputs.videos, f"{name.rpartition('/')[0]}/{file}".lstrip("/") if file else "")]
     if attributes.get("trial_length_from") == "annotations":
-        words.append("--annotations …")
-    for name, value in settings.items() if isinstance(settings, dict) else ():
-        if name == "aligned":
-            words += ["--aligned …"] if value else []
+        words.append(_folder("annotations", inputs.annotations))
+    for key, value in settings.items() if isinstance(settings, dict) else ():
+        if key == "aligned":
+            words += [_folder(key, inputs.aligned)] if value else []
         elif value is not None:
             told = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"--{name.replace('_', '-')} {shlex.quote(told)}")
-    for name, source in weights.items() if isinstance(weights, dict) else ():
-        if isinstance(source, dict) and source.get("untrained_seed") is not None:
-            words.append(f"--untrained {source['untrained_seed']}")
-        elif isinstance(source, dict):
-            words.append(f"--weights {name}=…/{shlex.quote(str(source.get('name')))}")
+            words.append(f"--{key.replace('_', '-')} {shlex.quote(told)}")
+    for feature, made in weights.items() if isinstance(weights, dict) else ():
+        if not isinstance(made, dict):
+            continue
+        name = str(made.get("same_as") or feature)
+        given = inputs.weight_files.get(name, {})
+        if made.get("untrained_seed") is not None:
+            words.append(f"--untrained {made['untrained_seed']}")
+        elif given and given.get("sha256") == made.get("sha256") and Path(given.get("path", "")).is_file():
+            words.append(f"--weights {shlex.quote(name + '=' + given['path'])}")
+        elif given is not None:
+            words.append(f"--weights {name}=…/{shlex.quote(str(made.get('name')))}")
     return "".join(f" {word}" for word in dict.fromkeys(words))
+
+
+def _folder(option: str, folder: str | None, file: str = "") -> str:
+    """`--option FOLDER` where the folder, with this file in it, is on this machine."""
+    is_here = folder is not None and Path(folder, file).exists()
+    return f"--{option} {shlex.quote(folder) if folder is not None and is_here else '…'}"
 
 
 def _verify_trial(store: FeatureStore, trial: Trial) -> Iterator[Problem]:
@@ -138,7 +164,7 @@ def _verify_array(store: FeatureStore, trial: Trial, array: str, checksum: objec
 
 def _fault_of_metadata(values: zarr.Array[Any], trial: Trial, array: str) -> str | None:
     if values.shape[:1] != (trial.rows,):
-        return f"shape {values.shape}, but the trial has {trial.rows} rows"
+        return f"shape {values.shape}, but the trial has {counted(trial.rows, 'row')}"
     spec = spec_of(array, values.ndim)
     wanted = ("frame", *spec.axes)
     if dims_of(values) != wanted:
@@ -155,7 +181,9 @@ def _verify_values(
         file = _shard_file(store, trial, array, values, rows)
         if found >= _MOST_PROBLEMS:
             rest = (rows.start, values.shape[0])
-            yield Problem(trial.name, array, rest, None, f"not looked at after {found} problems of this array")
+            yield Problem(
+                trial.name, array, rest, None, f"not looked at after {counted(found, 'problem')} of this array"
+            )
             return
         if not store.files.is_file(file):
             found += 1

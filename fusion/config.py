@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ..features_store.text import counted
+
 Task = Literal["va", "valence", "arousal"]
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
@@ -118,7 +120,9 @@ class TrainConfig:
         if self.window_frames < 2:
             raise ValueError("window_frames 1: a window of one frame has no CCC; take 2 or more")
         if self.hop_frames > self.window_frames:
-            raise ValueError(f"hop_frames {self.hop_frames} leaves gaps between windows of {self.window_frames} frames")
+            raise ValueError(
+                f"hop_frames {self.hop_frames} leaves gaps between windows of {counted(self.window_frames, 'frame')}"
+            )
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities are distinct feature names, got {list(self.modalities)}")
         for value, choices in (

@@ -19,6 +19,7 @@ from typing import Any
 from ..batch.shards import balanced
 from ..features_store.disk import replace_file
 from ..features_store.result_files import made
+from ..features_store.text import preview, text_table
 from . import checkpoint
 from .config import RunConfig, TrainConfig
 from .description import Description, is_empty, read_description, write_description
@@ -33,9 +34,8 @@ from .fold_scores import (
 )
 from .identity import Differences, data_differences, setting_differences
 from .in_hand import is_in_hand
-from .manifest import some
 from .settings import differences
-from .tables import markdown_table, text_table
+from .tables import markdown_table
 from .train import Outcome, Watcher, train
 
 _OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
@@ -65,7 +65,7 @@ def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: Tra
     if not alone and (out / "config.json").is_file():
         raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
     if not alone and (others := _files_of_others(out)):
-        raise ValueError(f"{out} holds other files and no runs ({some(others)}); name another --out")
+        raise ValueError(f"{out} holds other files and no runs ({preview(others)}); name another --out")
     return [
         Planned(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
         for fold in folds

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..features_store.schema import VALID_SUFFIX
 from ..features_store.store import FeatureStore
+from ..features_store.text import counted
 from ..features_store.trial import Trial
 from .config import TrainConfig
 from .devices import Room
@@ -143,7 +144,7 @@ def _width(trials: Sequence[Trial], modality: str) -> int:
 
 def _check_rows(trial: Trial, array: str, rows: int) -> None:
     if rows != trial.rows:
-        told = f"trial {trial.name!r} has {trial.rows} rows, but its {array} has {rows}"
+        told = f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}"
         raise ValueError(f"{told}; extract it again with `avfuse extract --overwrite`")
 
 
@@ -157,8 +158,10 @@ def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArra
     valid[:stored] = real[:stored] & ~broken[:stored]
     if not broken.any():
         return valid, ""
-    told = f"{np.sum(broken[:stored])} rows of {modality} are not finite (the first is row {np.argmax(broken)})"
-    return valid, f"{told}; they count as missing"
+    count, first = int(np.sum(broken[:stored])), np.argmax(broken)
+    if count == 1:
+        return valid, f"row {first} of {modality} is not finite; it counts as missing"
+    return valid, f"{count} rows of {modality} are not finite (the first is row {first}); they count as missing"
 
 
 def _resident(tables: Sequence[NDArray[np.float32]], place: str) -> ResidentRows:

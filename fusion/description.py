@@ -18,13 +18,12 @@ from ..features_store.disk import remove_file
 from .config import TrainConfig
 from .json_files import read_json, write_json
 from .manifest import Fold
-from .settings import as_json, from_json, spelled
+from .settings import as_json, from_json
 from .statistics import Statistics
 from .statistics import as_json as statistics_json
 from .statistics import from_json as statistics_from_json
 
 FORMAT = 1
-_MOST_SHOWN = 6  # settings of an extraction; a whole other one differs in dozens
 _EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json", ".claims", ".tmp")
 _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
@@ -58,27 +57,6 @@ class Description:
     annotations: str
     labels_sha256: str
     labels: Mapping[str, str] = field(default_factory=dict)
-
-
-def unlike(one: Mapping[str, Any], other: Mapping[str, Any], of_one: str, of_other: str) -> str:
-    """What differs between two makings of features, as `setting: value <of_one>, value <of_other>`, the first few."""
-    first, second = _flat(one), _flat(other)
-    told = [
-        f"{key}: {spelled(first.get(key))} {of_one}, {spelled(second.get(key))} {of_other}"
-        for key in first | second
-        if first.get(key) != second.get(key)
-    ]
-    more = [f"and {len(told) - _MOST_SHOWN} more"] if len(told) > _MOST_SHOWN else []
-    return ", ".join([*told[:_MOST_SHOWN], *more])
-
-
-def _flat(content: Mapping[str, Any], above: str = "") -> dict[str, Any]:
-    """{a b: value} of nested objects."""
-    found: dict[str, Any] = {}
-    for key, value in content.items():
-        name = f"{above}{key}"
-        found |= _flat(value, f"{name} ") if isinstance(value, dict) else {name: value}
-    return found
 
 
 def is_empty(folder: Path) -> bool:

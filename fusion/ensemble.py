@@ -16,13 +16,14 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
+from ..features_store.making import unlike
 from ..features_store.store import FeatureStore
 from ..features_store.text import counted
 from .batches import Batches
 from .checkpoint import read_weights
 from .config import COLUMNS, RunConfig
 from .data import Dataset, load
-from .description import Description, read_description, unlike
+from .description import Description, read_description
 from .devices import Room
 from .experiment import features_of
 from .models.build import build

@@ -15,13 +15,12 @@ from ..features_store.corpus import label_name, open_corpus
 from ..features_store.result_files import made
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
-from ..features_store.text import counted, untrained_line
+from ..features_store.text import counted, preview, untrained_line
 from .checkpoint import is_finished
 from .config import RunConfig
 from .devices import Room, room_of
 from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with, smoothed
 from .experiment import features_of, fingerprints_of, labels_digest, place_of
-from .manifest import some
 from .prediction_files import write_prediction
 from .report import Report, report
 from .result_folder import check_among_labels
@@ -81,21 +80,21 @@ def evaluate_runs(
     names = sorted({name for run in runs for name in run.described.fold.validation})
     label_of = {name: label for name in names if (label := label_name(corpus, name))}
     if unknown := [name for name in names if name not in label_of]:
-        raise ValueError(f"{corpus.root} has no labels of {some(unknown)}, which the runs hold out")
+        raise ValueError(f"{corpus.root} has no labels of {preview(unknown)}, which the runs hold out")
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
     matched = match_trials(opened, corpus, sorted(set(label_of.values())), modalities, allow_length_difference)
     for note in matched.notes:
         tell(f"note: {note}")
     if matched.without_features:
-        tell(f"note: no features of {some(list(matched.without_features))}; the scores are without them")
+        tell(f"note: no features of {preview(list(matched.without_features))}; the scores are without them")
     found = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}
     held_out = {run.folder: [found[n] for n in run.described.fold.validation if n in found] for run in runs}
     sources = named_by_store(matched.trials)
     since = "have changed since the runs were trained; scored as they are now"
     if annotations is None and (relabelled := _relabelled(runs, sources)):
-        tell(f"note: labels of {some(sorted(relabelled))} {since}")
+        tell(f"note: labels of {preview(sorted(relabelled))} {since}")
     if store is None and (remade := _remade(runs, opened, sources)):
-        tell(f"note: features of {some(sorted(remade))} {since}")
+        tell(f"note: features of {preview(sorted(remade))} {since}")
     predictions = _predict(runs, opened, sources, held_out, room, run_config, allow_other)
     predictions = smoothed(predictions, smoothing)
     sources = {name: source for name, source in sources.items() if name in predictions.trials}
@@ -115,7 +114,7 @@ def predict_store(
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
     sources, others = unlabelled(opened, modalities)
     if others:
-        tell(f"note: left out, since they have not all of {', '.join(modalities)}: {some(others)}")
+        tell(f"note: left out, since they have not all of {', '.join(modalities)}: {preview(others)}")
     everything = {run.folder: list(sources) for run in runs}
     predictions = smoothed(_predict(runs, opened, sources, everything, room, run_config, allow_other), smoothing)
     return Results(opened, sources, predictions, _made(runs, opened, sources, smoothing))
@@ -160,7 +159,7 @@ def _open(folders: Sequence[Path], room: Room, tell: Tell) -> list[TrainedRun]:
     if len(runs) > 1:
         tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
-        tell(f"note: not finished, used as they are after their last epoch: {some(early)}")
+        tell(f"note: not finished, used as they are after their last epoch: {preview(early)}")
     return runs
 
 
@@ -183,7 +182,9 @@ def _predict(
 
 def _common(values: set[str], option: str) -> str:
     if len(values) > 1:
-        raise ValueError(f"the runs were trained with different places ({some(sorted(values))}); name one by {option}")
+        raise ValueError(
+            f"the runs were trained with different places ({preview(sorted(values))}); name one by {option}"
+        )
     return values.pop()
 
 

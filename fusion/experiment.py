@@ -14,15 +14,16 @@ from typing import Any
 
 from ..features_store.corpus import Corpus
 from ..features_store.files import LocalFiles
+from ..features_store.making import unlike
 from ..features_store.schema import VALID_SUFFIX
 from ..features_store.status import untrained_features
 from ..features_store.store import FeatureStore
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 from .config import RunConfig, TrainConfig
 from .data import Dataset, load
-from .description import Description, Features, unlike
+from .description import Description, Features
 from .devices import room_of
-from .manifest import Fold, Manifest, some
+from .manifest import Fold, Manifest
 from .progress import Progress, silent
 from .sources import Matched, TrialSource, match_trials, named_by_store
 
@@ -102,7 +103,7 @@ def check_experiment(
     if len(fingerprints) > 1 and not allow_mixed:
         told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
         (one, first), (other, second), *_ = fingerprints.items()
-        if named := unlike(made[one], made[other], f"in {first} trials", f"in {second}"):
+        if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
             told = f"{named}: {told}"
         raise ValueError(
             f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
@@ -161,7 +162,9 @@ def features_of(
         digest = hashlib.sha256("".join(f"{array} {sums.get(array)}\n" for array in arrays).encode()).hexdigest()
         fingerprint = str(attributes.get("fingerprint"))
         seen[name] = {"fingerprint": fingerprint, "sha256": digest}
-        made.setdefault(fingerprint, {key: attributes[key] for key in ("settings", "weights") if key in attributes})
+        made.setdefault(
+            fingerprint, {key: attributes[key] for key in ("settings", "weights", "algorithm") if key in attributes}
+        )
     return seen, made
 
 
@@ -183,11 +186,11 @@ def _kept(fold: Fold, matched: Matched) -> Fold:
     )
     for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
         if not names:
+            none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
             if shared := _several(whole, matched):
-                raise ValueError(f"fold {fold.number}: none of the {len(whole)} {side} trials can be used: {shared}")
+                raise ValueError(f"{none} can be used: {shared}")
             raise ValueError(
-                f"fold {fold.number}: none of the {len(whole)} {side} trials has features in the store "
-                f"({some(sorted(whole))}); extract them, or choose another fold"
+                f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
             )
     return Fold(fold.number, train, validation)
 
@@ -197,7 +200,7 @@ def _several(names: Iterable[str], matched: Matched) -> str:
     for name in names:
         if shared := matched.ambiguous.get(name):
             return (
-                f"the store has several trials {name}: {some(list(shared))}; remove all but one, or put the labels "
+                f"the store has several trials {name}: {preview(list(shared))}; remove all but one, or put the labels "
                 "into folders of the same names"
             )
     return ""
@@ -206,10 +209,10 @@ def _several(names: Iterable[str], matched: Matched) -> str:
 def _notes(matched: Matched) -> list[str]:
     notes = list(matched.notes)
     if matched.without_features:
-        names = some(sorted(matched.without_features))
+        names = preview(sorted(matched.without_features))
         notes.append(f"left out, since they have labels but no features: {names}; scores are without them")
     if matched.without_labels:
-        notes.append(f"left out, since they have features but no labels: {some(list(matched.without_labels))}")
+        notes.append(f"left out, since they have features but no labels: {preview(list(matched.without_labels))}")
     return notes
 
 
@@ -225,4 +228,4 @@ def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequ
         )
     if shared := _several(names, matched):
         return f"no trial can be used: {shared}"
-    return f"no trial has both labels ({some(list(names))}) and features ({some(stored)}): the names differ"
+    return f"no trial has both labels ({preview(list(names))}) and features ({preview(stored)}): the names differ"

@@ -10,8 +10,9 @@ import click
 
 from ..features_store.corpus import Corpus, label_name, open_corpus
 from ..features_store.options import FILE, FOLDER, Command, with_options
+from ..features_store.text import preview
 from .folds import make_folds
-from .manifest import Fold, Manifest, read_manifest, some
+from .manifest import Fold, Manifest, read_manifest
 from .subjects import GroupChoice, read_groups
 
 _OPTIONS = (
@@ -95,7 +96,7 @@ def _fitting(manifest: Manifest, path: Path, corpus: Corpus) -> Manifest:
     named = {trial for fold in manifest.folds for trial in (*fold.train, *fold.validation)}
     labels = {trial: label for trial in named if (label := label_name(corpus, trial)) is not None}
     if unknown := sorted(named - labels.keys()):
-        raise ValueError(f"{path} names trials without labels below {corpus.root}: {some(unknown)}")
+        raise ValueError(f"{path} names trials without labels below {corpus.root}: {preview(unknown)}")
     _note(f"trials with labels that {path} leaves out", corpus.files.keys() - set(labels.values()))
     folds = (
         Fold(fold.number, tuple(map(labels.__getitem__, fold.train)), tuple(map(labels.__getitem__, fold.validation)))
@@ -106,4 +107,4 @@ def _fitting(manifest: Manifest, path: Path, corpus: Corpus) -> Manifest:
 
 def _note(text: str, trials: set[str]) -> None:
     if trials:
-        click.echo(f"note: {text}: {some(sorted(trials))}", err=True)
+        click.echo(f"note: {text}: {preview(sorted(trials))}", err=True)

@@ -16,10 +16,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from ..features_store.making import unlike
+from ..features_store.text import preview
 from .config import RunConfig, TrainConfig
-from .description import Description, unlike
+from .description import Description
 from .json_files import read_json
-from .manifest import some
 from .settings import differences, spelled
 
 _SHOWN = 12  # letters of a sha256 that tell two apart
@@ -74,7 +75,7 @@ def _trials(found: Description, now: Description) -> Iterable[str]:
     for side, word in (("train", "training"), ("validation", "validation")):
         before, after = getattr(found.fold, side), getattr(now.fold, side)
         if gone_or_new := [
-            f"only {when}: {some(sorted(names))}"
+            f"only {when}: {preview(sorted(names))}"
             for when, names in (("in the run", set(before) - set(after)), ("now", set(after) - set(before)))
             if names
         ]:
@@ -87,7 +88,7 @@ def _labels(found: Description, now: Description) -> Iterable[str]:
     changed = sorted(name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest)
     if changed:
         one, other = (labels[changed[0]][:_SHOWN] for labels in (found.labels, now.labels))
-        yield _both(f"labels of {some(changed)}", f"sha256 {one}", other)
+        yield _both(f"labels of {preview(changed)}", f"sha256 {one}", other)
     elif not found.labels and found.labels_sha256 != now.labels_sha256:
         yield _both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN])
     else:
@@ -109,10 +110,10 @@ def _features(found: Description, now: Description) -> Iterable[str]:
         elif there["sha256"] != seen["sha256"]:
             changed.append(name)
     for (one, other), names in remade.items():
-        yield f"features of {some(sorted(names))}: {_making(one, other, before.made, after.made)}"
+        yield f"features of {preview(sorted(names))}: {_making(one, other, before.made, after.made)}"
     if changed:
         one, other = (at.trials[changed[0]]["sha256"][:_SHOWN] for at in (before, after))
-        yield _both(f"features of {some(sorted(changed))}, extracted again since", f"sha256 {one}", other)
+        yield _both(f"features of {preview(sorted(changed))}, extracted again since", f"sha256 {one}", other)
 
 
 def _making(one: str, other: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:

@@ -14,6 +14,7 @@ from typing import Any, Literal, get_args
 
 from ..features_store.disk import replace_file
 from ..features_store.result_files import write_with_side_car
+from ..features_store.text import preview
 
 Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]
@@ -32,9 +33,9 @@ class Fold:
 
     def __post_init__(self) -> None:
         if both := sorted(set(self.train) & set(self.validation)):
-            raise ValueError(f"fold {self.number}: on both sides: {some(both)}")
+            raise ValueError(f"fold {self.number}: on both sides: {preview(both)}")
         if twice := _twice(self.train + self.validation):
-            raise ValueError(f"fold {self.number}: named twice: {some(twice)}")
+            raise ValueError(f"fold {self.number}: given twice: {preview(twice)}")
         if not self.train or not self.validation:
             raise ValueError(f"fold {self.number}: no trial to {'validate on' if self.train else 'train on'}")
 
@@ -103,7 +104,7 @@ def write_manifest(path: Path, manifest: Manifest, about: Mapping[str, Any] | No
 def read_manifest(path: Path) -> Manifest:
     """The manifest of a file; of its keys only `avfuse_folds` and `folds` are needed.
 
-    Raises ValueError naming the file and what is wrong: no JSON, another format number, an unknown key, a trial
+    Raises ValueError naming the file and what is wrong: not JSON, another format number, an unknown key, a trial
     named twice or on both sides, an empty side. OSError where it cannot be read.
     """
     try:
@@ -111,14 +112,9 @@ def read_manifest(path: Path) -> Manifest:
     except RecursionError:
         raise ValueError(f"{path} is not a fold manifest: nested too deeply") from None
     except json.JSONDecodeError as error:
-        raise ValueError(f"{path}:{error.lineno}: no JSON: {error.msg}") from error
+        raise ValueError(f"{path}:{error.lineno}: not JSON: {error.msg}") from error
     except ValueError as error:
         raise ValueError(f"{path} is not a fold manifest: {error}") from error
-
-
-def some(names: list[str]) -> str:
-    """The first names of a list, for a message."""
-    return ", ".join(names[:5]) + (f" … ({len(names)})" if len(names) > 5 else "")
 
 
 def _manifest(content: Any) -> Manifest:
@@ -154,13 +150,13 @@ def _checked(content: Any, known: set[str], needed: set[str]) -> dict[str, Any]:
     content = _of_kind(dict, content, "it")
     for fault, keys in (("unknown", content.keys() - known), ("missing", needed - content.keys())):
         if keys:
-            raise ValueError(f"{fault} keys: {some(sorted(keys))}")
+            raise ValueError(f"{fault} keys: {preview(sorted(keys))}")
     return dict(content)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if twice := _twice([key for key, _ in pairs]):
-        raise ValueError(f"keys that are there twice: {some(twice)}")
+        raise ValueError(f"keys that are there twice: {preview(twice)}")
     return dict(pairs)
 
 

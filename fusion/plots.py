@@ -95,7 +95,7 @@ def prediction_plot(
     masked = np.zeros(len(time_s), np.bool_) if valid is None else ~valid
     true = np.full(prediction.shape, np.nan) if truth is None else truth
     if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(masked) != len(time_s):
-        raise ValueError(f"{trial}: {len(time_s)} times, {true.shape} true and {prediction.shape} predicted values")
+        raise ValueError(f"{trial}: times {time_s.shape}, true values {true.shape}, predicted ones {prediction.shape}")
     seen = np.where(masked[:, None], np.nan, true)
     figure = _figure(11.0, 0.8 + 2.2 * len(columns))
     all_axes = _column_of_axes(figure, len(columns))

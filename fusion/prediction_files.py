@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from ..features_store.disk import replace_file
 from ..features_store.schema import check_trial_name
+from ..features_store.text import counted
 
 DECIMALS = 6
 
@@ -66,6 +67,8 @@ def writable(trial: str, values: NDArray[Any], width: int) -> NDArray[np.float64
         raise ValueError(f"{trial}: a prediction is an array [T, {width}], got the shape {values.shape}")
     broken = np.flatnonzero(~np.isfinite(values).all(axis=1))
     if len(broken):
-        raise ValueError(f"{trial}: {len(broken)} of {len(values)} rows are not finite, the first is row {broken[0]}")
+        raise ValueError(
+            f"{trial}: {len(broken)} of {counted(len(values), 'row')} not finite, the first is row {broken[0]}"
+        )
     clipped: NDArray[np.float64] = np.clip(values.astype(np.float64), -1.0, 1.0)
     return clipped.round(DECIMALS) + 0.0

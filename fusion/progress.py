@@ -9,6 +9,9 @@ from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
+from ..features_store.streams import shows_bars
+from ..features_store.text import counted
+
 Item = TypeVar("Item")
 # What is walked over, and a word for what is done with each.
 Progress = Callable[[Collection[Item], str], Iterable[Item]]
@@ -24,12 +27,12 @@ def silent(items: Collection[Item], doing: str) -> Iterable[Item]:
 def shown(items: Collection[Item], doing: str, stream: TextIO | None = None) -> Iterator[Item]:
     """Each item in its turn, with a bar or lines on `stream` (stderr)."""
     stream = stream or sys.stderr
-    if stream.isatty():
+    if shows_bars(stream):
         yield from tqdm(items, desc=doing, unit="trial", file=stream, dynamic_ncols=True, leave=False)
         return
     told_s = time.monotonic()
     for number, item in enumerate(items):
         if time.monotonic() - told_s >= LINE_EVERY_S:
             told_s = time.monotonic()
-            print(f"{doing}: {number} of {len(items)} trials", file=stream, flush=True)
+            print(f"{doing}: {number} of {counted(len(items), 'trial')}", file=stream, flush=True)
         yield item

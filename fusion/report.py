@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.text import counted
+from ..features_store.text import counted, text_table
 from ..features_store.types import JsonValue
 from .ccc import ccc
 from .config import COLUMNS
 from .sources import TrialSource
-from .tables import TrialScore, number, screen, text_table, trial_cells
+from .tables import TrialScore, number, screen, trial_cells
 
 
 @dataclass(frozen=True)

@@ -96,7 +96,7 @@ def _as_json(found: Evaluation) -> dict[str, Any]:
 
 def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
     if earlier:
-        click.echo(f"note: the earlier results in {out} are replaced: {len(earlier)} files", err=True)
+        click.echo(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}", err=True)
 
 
 @click.command()

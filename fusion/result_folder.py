@@ -19,8 +19,8 @@ from ..features_store.corpus import Corpus
 from ..features_store.labels import is_label_file
 from ..features_store.result_files import MADE_FILE, check_place
 from ..features_store.scratch import SCRATCH, scratch_directory, sweep_scratch
+from ..features_store.text import preview
 from .json_files import write_json
-from .manifest import some
 
 _FILES = "files"
 _ENOUGH = 50
@@ -57,7 +57,7 @@ def earlier_files(out: Path, kind: str) -> list[str]:
         if len(others) > _ENOUGH:  # a folder of crops holds millions
             break
     if others:
-        raise ValueError(f"{out} holds other files ({some(sorted(others))}); name another --out")
+        raise ValueError(f"{out} holds other files ({preview(sorted(others))}); name another --out")
     return sorted(ours)
 
 

@@ -12,18 +12,15 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ..features_store.clock import fit_time
+from ..features_store.clock import are_others, differ_much, fit_time
 from ..features_store.corpus import Corpus, is_timed, labels_of
 from ..features_store.label_text import TIMED_HEADER
 from ..features_store.schema import TIME, plain_name
 from ..features_store.store import FeatureStore
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 from ..features_store.timed_labels import read_timed
 from ..features_store.trial import Trial
-from .manifest import some
 
-TOLERATED_ROWS = 5
-TOLERATED_SHARE = 0.01
 # Labels of a part of a video are right, and look like times in minutes or of another clock: that is asked.
 LEAST_REACH = 0.5
 LENGTH_FLAG = "--allow-length-difference"
@@ -103,18 +100,17 @@ def match_trials(
         elif trials[name].labelled.mean() < LEAST_REACH and (told := _short_reach(corpus, name, trial)):
             short[name] = told
         if told := _length_difference(trials[name], trial):
-            is_far = abs(trials[name].rows - _frames(trial)) > TOLERATED_SHARE * _frames(trial)
-            far += [told] if is_far else []
+            far += [told] if are_others(trials[name].rows, _frames(trial)) else []
             notes.append(told)
     if short:
         notes.append(
-            f"timed labels of {some(list(short))} reach less than half of the frames ({next(iter(short.values()))}): "
+            f"timed labels of {preview(short)} reach less than half of the frames ({next(iter(short.values()))}): "
             "is `time` in seconds, from the beginning of the video?"
         )
     _check_different(trials)
     if far and not allow_length_difference:
         raise ValueError(
-            f"labels must have a row a frame, and {len(far)} of {len(trials)} do not: {some(far)}; "
+            f"labels must have a row a frame, and {len(far)} of {len(trials)} do not: {preview(far)}; "
             f"labels at a rate of their own need times ({TIMED_HEADER}); {LENGTH_FLAG} cuts features, or repeats the "
             "last row"
         )
@@ -168,11 +164,11 @@ def _frames(trial: Trial) -> int:
 def _length_difference(source: TrialSource, trial: Trial) -> str:
     """What to say of label rows that are not the trial's frames; empty where they are, or nearly."""
     frames = _frames(trial)
-    if abs(source.rows - frames) > TOLERATED_ROWS:
+    if differ_much(source.rows, frames):
         early = ", where decoding ended early" if trial.attributes.get("truncated") else ""
         what = "frames" if "frames_decoded" in trial.attributes else "rows of features"
         return f"{source.name}: {counted(source.rows, 'label row')} but {frames} {what}{early}"
-    if abs(source.rows - trial.rows) > TOLERATED_ROWS:
+    if differ_much(source.rows, trial.rows):
         return f"{source.name}: {counted(source.rows, 'label row')} but {counted(trial.rows, 'row')} of features"
     return ""
 
@@ -202,7 +198,7 @@ def _look_alike(name: str, stored: Iterable[str]) -> list[str]:
     """A note where the store has the name in other upper and lower case."""
     wanted = name.casefold()
     alike = [each for each in stored if wanted in (plain_name(each).casefold(), _last(plain_name(each)).casefold())]
-    return [f"{name}: the store has {some(alike)}, other upper and lower case; rename one of them"] if alike else []
+    return [f"{name}: the store has {preview(alike)}, other upper and lower case; rename one of them"] if alike else []
 
 
 def _check_different(trials: Mapping[str, TrialSource]) -> None:

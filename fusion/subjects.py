@@ -19,7 +19,8 @@ from typing import Literal
 
 from ..features_store.corpus import SUBJECTS_HEADER
 from ..features_store.schema import plain_name
-from .manifest import Grouping, some
+from ..features_store.text import preview
+from .manifest import Grouping
 
 GroupChoice = Literal["auto", "subject", "none"]
 # What follows the subject's name in the last segment of a trial's name; a name never vanishes whole.
@@ -53,7 +54,7 @@ def subjects_of(
         if group == "none":
             raise ValueError("a table of groups and no grouping contradict each other; leave one out")
         if missing := [name for name in names if name not in groups]:
-            raise ValueError(f"the table of groups names no subject for {some(missing)}")
+            raise ValueError(f"the table of groups names no subject for {preview(missing)}")
         return "file", {name: groups[name] for name in names}
     shown = {name: subject_of(name) for name in names}
     if group == "subject" or (group == "auto" and len(set(shown.values())) < len(shown)):
@@ -72,7 +73,7 @@ def read_groups(path: Path) -> dict[str, str]:
             raise ValueError(f"{path}:{line}: a row is {SUBJECTS_HEADER!r}, got {','.join(cells)!r:.60}")
         trial, subject = plain_name(cells[0]), cells[1]
         if trial in groups:
-            raise ValueError(f"{path}:{line}: the trial {trial!r} is named twice")
+            raise ValueError(f"{path}:{line}: the trial {trial!r} is given twice")
         groups[trial] = subject
     return groups
 

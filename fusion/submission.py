@@ -9,7 +9,7 @@ Source: docs/sources.md (Submission). Tested by tests/fusion/test_submission.py.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
 from operator import itemgetter
@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from ..features_store.result_files import check_file, made, write_with_side_car
 from ..features_store.schema import plain_name
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 from .prediction_files import DECIMALS, writable
 from .sources import LENGTH_FLAG
 
@@ -30,7 +30,6 @@ HEADER = "image_location,valence,arousal"
 TOLERATED_ROWS = 2
 _HEADERS = ("image_location", HEADER)
 _LOCATION = re.compile(r"([^,]+)/0*([1-9][0-9]{0,8})(?:\.[^,/.]*)?")
-_SHOWN = 5
 
 
 @dataclass(frozen=True)
@@ -56,11 +55,13 @@ class SubmissionReport:
         """The report as text."""
         lines = [f"{counted(self.rows, 'row')} of {counted(self.trials, 'trial')}"]
         if self.padded:
-            lines.append(f"last row repeated: {_some(self.padded.items(), lambda item: f'{item[0]} (+{item[1]})')}")
+            lines.append(f"last row repeated: {preview(f'{name} (+{rows})' for name, rows in self.padded.items())}")
         if self.trimmed:
-            lines.append(f"rows left out at the end: {_some(self.trimmed.items(), lambda i: f'{i[0]} (-{i[1]})')}")
+            lines.append(
+                f"rows left out at the end: {preview(f'{name} (-{rows})' for name, rows in self.trimmed.items())}"
+            )
         if self.unused:
-            lines.append(f"not in the sample, left out: {_some(self.unused)}")
+            lines.append(f"not in the sample, left out: {preview(self.unused)}")
         return lines
 
 
@@ -135,10 +136,12 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
     }
     missing = [trial for trial, names in found.items() if not names]
     if missing:
-        raise ValueError(f"{len(missing)} of the sample's {len(found)} trials have no prediction: {_some(missing)}")
+        raise ValueError(
+            f"no prediction for {len(missing)} of the sample's {counted(len(found), 'trial')}: {preview(missing)}"
+        )
     for trial, names in found.items():
         if len(names) > 1:
-            raise ValueError(f"the sample's trial {trial} fits {counted(len(names), 'prediction')}: {_some(names)}")
+            raise ValueError(f"the sample's trial {trial} fits {counted(len(names), 'prediction')}: {preview(names)}")
     return {trial: names[0] for trial, names in found.items()}
 
 
@@ -182,11 +185,11 @@ def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[s
     }
     empty = [told[trial] for trial, rows in values.items() if not len(rows)]
     if empty:
-        raise ValueError(f"predictions without a row to repeat: {_some(empty)}")
+        raise ValueError(f"predictions without a row to repeat: {preview(empty)}")
     far = [told[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
     if far and not allowed:
         reason = (
-            f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {_some(far)}"
+            f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {preview(far)}"
         )
         raise ValueError(f"prediction and sample are {reason}; {LENGTH_FLAG} trims, or repeats the last row")
 
@@ -199,10 +202,3 @@ def _content(blocks: Iterable[Block], values: Mapping[str, NDArray[np.float64]])
         pairs = rows[np.minimum(block.frames, len(rows)) - 1].tolist()
         text = "".join([line % (at, *pair) for at, pair in zip(block.locations, pairs, strict=True)])
         yield text.encode("utf-8", "surrogateescape")
-
-
-def _some(items: Iterable[Any], show: Callable[[Any], str] = str) -> str:
-    """The first few, and how many more there are."""
-    shown = [show(item) for item in items]
-    more = f" and {len(shown) - _SHOWN} more" if len(shown) > _SHOWN else ""
-    return ", ".join(shown[:_SHOWN]) + more

@@ -1,4 +1,4 @@
-"""Tables: text of 80 columns, Markdown, CSV; and that of an evaluation's trials.
+"""Tables: Markdown, CSV, what fits on a screen; and that of an evaluation's trials.
 
 Text and Markdown show three decimals; CSV holds every bit. Tested by tests/fusion/test_tables.py.
 """
@@ -48,19 +48,8 @@ def number(value: float | None) -> str:
     return _NONE if value is None else f"{value:z.3f}"
 
 
-def text_table(cells: Sequence[Sequence[str]]) -> list[str]:
-    """Lines of a table: the first column to the left, the others to the right; `cells` [R][C], the header first."""
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (zip(row, widths, strict=True) for row in cells)
-    return ["  ".join(_aligned(line)).rstrip() for line in lines]
-
-
-def _aligned(line: Iterable[tuple[str, int]]) -> list[str]:
-    return [cell.rjust(width) if i else cell.ljust(width) for i, (cell, width) in enumerate(line)]
-
-
 def markdown_table(cells: Sequence[Sequence[str]]) -> str:
-    """The same as a Markdown table; a `|` in a cell is escaped."""
+    """A Markdown table; a `|` in a cell is escaped."""
     rows = [[cell.strip().replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---", *["---:"] * (len(cells[0]) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])

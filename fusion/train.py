@@ -114,7 +114,7 @@ def why_stop(config: TrainConfig, history: History) -> str:
         return ""
     idle = len(history) - best_row(history)["epoch"]
     if idle >= config.early_stop:
-        return f"no better P in {idle} epochs"
+        return f"no better P in {counted(idle, 'epoch')}"
     return f"all {counted(len(history), 'epoch')} done" if len(history) >= config.max_epochs else ""
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from tqdm import tqdm
 
 from ..features_store.disk import check_fence
+from ..features_store.streams import shows_bars
 from .optional import usable
 from .progress import LINE_EVERY_S
 from .tables import number
@@ -36,7 +37,7 @@ def make_watcher(
     watchers: list[Watcher] = [Pulsed(epochs, pulse)] if pulse is not None else []
     if pulse is None or pulse.where is None:
         stream = stream or sys.stderr
-        watchers.append(Bar(name, epochs, stream) if stream.isatty() else Lines(name, epochs, stream))
+        watchers.append(Bar(name, epochs, stream) if shows_bars(stream) else Lines(name, epochs, stream))
     return Watchers([*watchers, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])])
 
 

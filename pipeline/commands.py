@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
 import sys
+from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,7 +16,7 @@ from ..batch.stopping import Stop, listening
 from ..batch.torch_errors import torch_errors
 from ..batch.where import Where, where_of
 from ..batch.work import WorkerUnfit
-from ..features_store.errors import clean_errors
+from ..features_store.errors import clean_errors, escaped, flat
 from ..features_store.options import FOLDER, GroupedCommand, chosen_trials
 from ..features_store.text import counted, untrained_line
 from .config import LESS_MEMORY, ExtractConfig, RunConfig
@@ -51,8 +54,6 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
     where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
     config, run = _configs(options)
     sources = find_sources(options["videos"], options["annotations"], options["aligned"])
-    weights = _weights(config, options)
-    fingerprint = identity(config, weights) if weights is not None else None
     place = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
     selection = planning.Selection(
         chosen_trials(options["trials"], options["trials_from"]),
@@ -61,32 +62,37 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
         options["retry_failed"],
         options["limit"],
     )
+    weights, lacking = _weights(config, options)
+    fingerprint = identity(config, weights) if lacking is None else None
     store = _look_into(place)  # a run that is refused makes none
-    plan = planning.make_plan(sources, config, store, fingerprint, selection, weights or {})
-    _tell_plan(plan, weights or {})
+    plan = planning.make_plan(sources, config, store, fingerprint, selection, weights)
+    if lacking is not None and not options["dry_run"]:  # after what is wrong with the inputs
+        raise lacking
+    _tell_plan(plan, weights, lacking)
+    if store is not None and options["annotations"] is None and plan.jobs:
+        _tell_forgotten(store)
     if plan.replaced:
         _tell_replacing(planning.replacing_line(plan.replaced), place, options["replace"])
     if options["dry_run"]:
         _tell_dry_run(plan, options["as_json"])
         return 0
     store = _open_store(place)
-    summary = _run(plan, store, config, run, weights or {}, where, stop, options)
+    store.mend_groups(plan.done)
+    _record_inputs(store, options, weights)
+    summary = _run(plan, store, config, run, weights, where, stop, options)
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
     return _tell_end(summary, store)
 
 
-def _weights(config: ExtractConfig, options: dict[str, Any]) -> dict[str, WeightSource] | None:
-    """The weights; None where there are none, which a dry run does not need."""
+def _weights(config: ExtractConfig, options: dict[str, Any]) -> tuple[dict[str, WeightSource], WeightsMissing | None]:
+    """The weights, or which are missing: a dry run needs none."""
     from .weights import resolve, weight_names
 
     try:
-        return resolve(weight_names(config), dict(options["weights"]), options["untrained"])
+        return resolve(weight_names(config), dict(options["weights"]), options["untrained"]), None
     except WeightsMissing as error:
-        if not options["dry_run"]:
-            raise
-        click.echo(f"note: the run itself needs weights: {error}", err=True)
-        return None
+        return {}, error
 
 
 def _tell_replacing(line: str, place: str, asked_for: bool) -> None:
@@ -138,8 +144,31 @@ def _look_into(where: str) -> FeatureStore | None:
     return FeatureStore(where) if open_files(where).is_file(NODE_FILE) else None
 
 
-def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
+def _tell_forgotten(store: FeatureStore) -> None:
+    from ..features_store.inputs import read_inputs
+
+    if annotations := read_inputs(store.files).annotations:
+        click.echo(
+            f"note: earlier runs over this store had --annotations {shlex.quote(annotations)}; without it new trials "
+            "are called as their videos, and have a row a frame",
+            err=True,
+        )
+
+
+def _record_inputs(store: FeatureStore, options: dict[str, Any], weights: Mapping[str, WeightSource]) -> None:
+    """Where it all came from, for `verify` and `train`; a store that cannot be written says so with its first trial."""
+    from ..features_store.inputs import inputs_of, record_inputs
+    from .weights import files_given
+
+    files = files_given(weights, {name for name, _ in options["weights"]})
+    with suppress(OSError):
+        record_inputs(store.files, inputs_of(options["videos"], options["annotations"], options["aligned"], files))
+
+
+def _tell_plan(plan: Plan, weights: dict[str, WeightSource], lacking: WeightsMissing | None) -> None:
     """What a user should know before the run, on stderr."""
+    if lacking is not None:
+        click.echo(f"note: the run itself needs weights: {lacking}", err=True)
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
     if line := untrained_line(untrained):
         click.echo(line, err=True)
@@ -157,12 +186,12 @@ def _tell_plan(plan: Plan, weights: dict[str, WeightSource]) -> None:
 
 def _tell_dry_run(plan: Plan, as_json: bool) -> None:
     for failure in plan.failures:
-        click.echo(f"would fail: {failure.video}: {failure.reason}", err=True)
+        click.echo(flat(f"would fail: {failure.video}: {failure.reason}"), err=True)
     if as_json:
         click.echo(json.dumps({"todo": [job.trial for job in plan.jobs], "done": list(plan.done)}))
         return
     for job in plan.jobs:
-        click.echo(job.trial)
+        click.echo(escaped(job.trial))
 
 
 def _run(
@@ -227,7 +256,7 @@ def doctor(store: Path, as_json: bool) -> None:
     else:
         width = max(len(finding.what) for finding in findings)
         for finding in findings:
-            mend = "" if finding.ok else f" -> {finding.mend}"
-            click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{mend}")
+            fix = "" if finding.ok else f" -> {finding.fix}"
+            click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{fix}")
         click.echo(summed_up(findings), err=not can_start)
     sys.exit(int(not can_start))

@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ..features_store.errors import one_line, preview
+from ..features_store.errors import one_line
 from ..features_store.labels import annotation_files, count_rows, folder_levels
 from ..features_store.schema import check_trial_name, plain_name
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 from .config import ExtractConfig, FacePolicy
 from .jobs import Failure, Job
 from .provenance import has_crops
@@ -213,28 +213,23 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
     Raises ValueError where no trial has any: the folder is the wrong one, or the names are others.
     """
     notes = []
+    trials = counted(len(jobs), "trial")
     if jobs and sources.crops is not None and config.visual:
         without = [job.trial for job in jobs if not has_crops(job.crops)]
         if len(without) == len(jobs):
-            raise ValueError(f"crops for 0 of {_trials(len(jobs))}: {_where_crops_are(sources.crops, jobs)}")
+            raise ValueError(f"crops for 0 of {trials}: {_where_crops_are(sources.crops, jobs)}")
         if without:
-            notes.append(f"no crops for {len(without)} of {_trials(len(jobs))}: {preview(without)}")
+            notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
     if jobs and sources.labels:
         without = [job.trial for job in jobs if job.length is None]
         if len(without) == len(jobs):
             raise ValueError(
-                f"labels for 0 of {_trials(len(jobs))}: the annotations are of {preview(list(sources.labels))}, "
+                f"labels for 0 of {trials}: the annotations are of {preview(sources.labels)}, "
                 f"the videos are {preview(without)}: is --annotations of these videos?"
             )
         if without:
-            notes.append(
-                f"no labels for {len(without)} of {_trials(len(jobs))}, which get a row a frame: {preview(without)}"
-            )
+            notes.append(f"no labels for {len(without)} of {trials}, which get a row a frame: {preview(without)}")
     return notes
-
-
-def _trials(count: int) -> str:
-    return "1 trial" if count == 1 else f"{count} trials"
 
 
 def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:

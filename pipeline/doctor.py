@@ -12,6 +12,7 @@ from pathlib import Path
 
 from ..batch.torch_errors import compute_error
 from ..features_store.errors import one_line
+from ..features_store.text import counted
 from . import media
 from .config import LESS_MEMORY, ExtractConfig
 from .registry import REGISTRY
@@ -60,7 +61,7 @@ class Finding:
     what: str
     ok: bool
     found: str
-    mend: str = ""
+    fix: str = ""
     needed: bool = False
 
     @property
@@ -99,7 +100,11 @@ def _ffmpeg() -> Iterator[Finding]:
 def _torch() -> Iterator[Finding]:
     import torch
 
-    yield Finding("torch", True, f"{torch.__version__}, {torch.get_num_threads()} threads, {os.cpu_count()} cores")
+    yield Finding(
+        "torch",
+        True,
+        f"{torch.__version__}, {counted(torch.get_num_threads(), 'thread')}, {counted(os.cpu_count() or 1, 'core')}",
+    )
     if torch.cuda.is_available():
         try:
             names = ", ".join(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
@@ -167,7 +172,7 @@ def _disk(folder: Path) -> Iterator[Finding]:
     existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
     found = f"{free_bytes / 2**30:.1f} GiB free at {existing}"
-    mend = "a store takes about 3.3 KB a frame (10 GB for the 3 million frames of Aff-Wild2)"
-    yield Finding("disk", free_bytes >= _LOW_DISK_BYTES, found, mend)
+    fix = "a store takes about 3.3 KB a frame (10 GB for the 3 million frames of Aff-Wild2)"
+    yield Finding("disk", free_bytes >= _LOW_DISK_BYTES, found, fix)
     writable = os.access(existing, os.W_OK)
     yield Finding("writable", writable, str(existing), "choose another --store", needed=True)

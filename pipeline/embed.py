@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..features_store.text import counted
 from .checkpoint import Network, Pca
 from .config import CROP_PX, ExtractConfig, Precision, VggishOutput
 from .models.folding import fold
@@ -154,7 +155,9 @@ def apply_pca(rows: Tensor, eigen_vectors: Tensor, means: Tensor) -> Tensor:
 def _present(device: torch.device) -> torch.device:
     num_gpus = torch.cuda.device_count() if device.type == "cuda" else 0
     if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        raise ValueError(f"there is no {device}: torch {torch.__version__} sees {num_gpus} GPUs; try --device cpu")
+        raise ValueError(
+            f"there is no {device}: torch {torch.__version__} sees {counted(num_gpus, 'GPU')}; try --device cpu"
+        )
     return device
 
 

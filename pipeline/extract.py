@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from ..features_store.clock import fit_time
+from ..features_store.clock import are_others, differ_much, fit_time
 from ..features_store.store import FeatureStore
 from ..features_store.text import counted
 from ..features_store.types import JsonValue, RowSource
@@ -16,9 +16,6 @@ from .provenance import crops_digest, run_attributes, video_attributes
 from .sound import Sound, read_sound
 from .toolbox import Toolbox
 from .tracks import PersonRows, face_arrays, person_tracks, track_arrays
-
-LENGTH_TOLERANCE_ROWS = 5
-_TRAINABLE_SHARE = 0.01  # what differs by more, train takes only with --allow-length-difference
 
 
 def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progress) -> Receipt:
@@ -102,8 +99,7 @@ def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str
         warnings.append(f"there is no folder of aligned crops {job.crops}")
     if picture.face_share() == 0:
         warnings.append("no face in any frame: visual features are zero rows, all invalid")
-    if abs(frames - length) > LENGTH_TOLERANCE_ROWS:
-        refused = abs(frames - length) > _TRAINABLE_SHARE * frames
-        more = ": train refuses it without --allow-length-difference" if refused else ""
+    if differ_much(length, frames):
+        more = ": train refuses it without --allow-length-difference" if are_others(length, frames) else ""
         warnings.append(f"{counted(length, 'label row')} but {counted(frames, 'decoded frame')}{more}")
     return warnings

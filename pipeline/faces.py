@@ -57,7 +57,7 @@ class FaceCrops:
 
     def __post_init__(self) -> None:
         if len(self.pixels) != int(self.seen.found.sum()):
-            raise ValueError(f"{len(self.pixels)} crops for {int(self.seen.found.sum())} frames with a face")
+            raise ValueError(f"crops of {len(self.pixels)} frames, and a face in {int(self.seen.found.sum())}")
 
 
 def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[list[FaceCrops]]:

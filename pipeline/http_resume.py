@@ -17,6 +17,8 @@ from email.message import Message
 from pathlib import Path
 from typing import IO
 
+from ..features_store.text import counted
+
 Progress = Callable[[int, int | None], None]
 
 _TIMEOUT_S = 60
@@ -67,7 +69,7 @@ def pull(url: str, part: Path, size_bytes: int | None, progress: Progress) -> No
             if _size(part) <= before:
                 raise DownloadError(_unreachable(url, error)) from error
     raise DownloadError(
-        f"{url}: the connection was cut {_ATTEMPTS} times, {_size(part)} bytes in; run it again to go on"
+        f"{url}: the connection was cut {_ATTEMPTS} times, {counted(_size(part), 'byte')} in; run it again to go on"
     )
 
 

@@ -19,6 +19,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from . import child, ffmpeg_arguments
 from .child import decoders, ffmpeg_version
 from .decoding import Decoding
@@ -184,7 +185,7 @@ class FrameReader(_Reader):
         truncated, damage = self._ffmpeg.finish(num_frames)
         warnings = list(damage)
         if self._clock.num_repaired:
-            warnings.append(f"{self._clock.num_repaired} frames without a time that rises: times repaired")
+            warnings.append(f"{counted(self._clock.num_repaired, 'frame')} without a time that rises: times repaired")
         if self._clock.num_joins:
             warnings.append(f"{self._clock.num_joins + 1} recordings joined in one file: times repaired, they go on")
         if len(shapes := self._ffmpeg.shapes()) > 1:
@@ -282,13 +283,13 @@ class AudioReader(_Reader):
         warnings = list(damage)
         placement = self._placement
         if placement.num_moves:
-            warnings.append(f"sound moved to its times at {placement.num_moves} places")
+            warnings.append(f"sound moved to its times at {counted(placement.num_moves, 'place')}")
         if placement.drift_s:
             warnings.append(f"the sound's clock drifts: followed, by {placement.drift_s:.3f} s in all")
         if placement.num_impossible:
             warnings.append(
-                f"{placement.num_impossible} times of sound are impossible: its samples were counted instead"
+                f"{counted(placement.num_impossible, 'impossible time')} of sound: its samples were counted instead"
             )
         if self._num_broken:
-            warnings.append(f"{self._num_broken} samples were no numbers: taken as zero")
+            warnings.append(f"{counted(self._num_broken, 'sample')} not a number: taken as zero")
         return tuple(warnings)

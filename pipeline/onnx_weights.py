@@ -25,6 +25,7 @@ from onnx.external_data_helper import uses_external_data
 from onnx.helper import get_attribute_value
 from onnx.numpy_helper import to_array
 
+from ..features_store.text import counted
 from .models.iresnet import STAGES
 
 _EPS = 1e-5  # of torch's BatchNorm, which the network uses
@@ -68,7 +69,7 @@ class _Walk:
     def state(self) -> dict[str, NDArray[Any]]:
         """All 475 tensors. Raises ValueError at the first node that an IResNet-50 does not have there."""
         if len(self._inputs) != 1:
-            raise ValueError(f"an ONNX graph of {len(self._inputs)} inputs, not of one picture")
+            raise ValueError(f"an ONNX graph of {counted(len(self._inputs), 'input')}, not of one picture")
         x = self._conv(self._inputs[0], "conv1", "bn1")
         x = self._prelu(x, "prelu")
         for number, (_, num_blocks) in enumerate(STAGES, start=1):

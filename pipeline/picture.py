@@ -12,6 +12,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ..features_store.text import counted
 from . import media
 from .ahead import ahead
 from .config import CROP_PX, FacePolicy
@@ -63,7 +64,7 @@ def read_picture(info: media.VideoInfo, job: Job, tools: Toolbox, scratch: Path,
     progress("picture", len(time_s), float(time_s[-1]), info.duration_s)
     ending = reader.ending
     more = len(problems) - _PROBLEMS_NAMED
-    named = [*problems[:_PROBLEMS_NAMED], *([f"and {more} more crops"] if more > 0 else [])]
+    named = [*problems[:_PROBLEMS_NAMED], *([f"and {counted(more, 'more crop')}"] if more > 0 else [])]
     warnings = (*ending.warnings, *named)
     return Picture(time_s, people.rows, media.Ending(ending.truncated, warnings))
 

@@ -12,10 +12,10 @@ from pathlib import Path
 from types import MappingProxyType
 
 from ..batch.shards import balanced
-from ..features_store.errors import check_known, preview
+from ..features_store.errors import check_known
 from ..features_store.failures import FailureRecord, outstanding, read_failures
 from ..features_store.store import FeatureStore
-from ..features_store.text import counted
+from ..features_store.text import counted, preview
 from ..features_store.types import JsonValue
 from .config import ExtractConfig
 from .discover import Sources, check_sources, file_identity, find_jobs
@@ -143,8 +143,7 @@ def replacing_line(replaced: Sequence[Replaced]) -> str:
     told = [_counted(line, count, len(replaced)) for line, count in lines.most_common(6)]
     told += ["and others"] if len(lines) > len(told) else []
     told += [f"they would lose {', '.join(_counted(*each, len(replaced)) for each in lost.items())}"] if lost else []
-    which = "1 done trial" if len(replaced) == 1 else f"{len(replaced)} done trials"
-    return f"{which} would be replaced ({names}): {'; '.join(told)}"
+    return f"{counted(len(replaced), 'done trial')} would be replaced ({names}): {'; '.join(told)}"
 
 
 def _counted(what: str, count: int, of: int) -> str:

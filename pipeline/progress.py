@@ -9,6 +9,7 @@ from typing import Any, NoReturn, TextIO
 from tqdm import tqdm
 
 from ..features_store.errors import flat
+from ..features_store.streams import shows_bars
 from ..features_store.text import counted
 from .jobs import Failure, Job, Receipt, Stage
 from .telling import Pace, again_line, worth_telling
@@ -18,9 +19,9 @@ _NAMED = 4
 
 
 def make_reporter(verbose: bool, stream: TextIO | None = None, counts: Stage = "picture") -> BarReporter | LineReporter:
-    """Bars where `stream` (stderr) is a terminal, lines where it is not; `counts`: the stage whose rows count."""
+    """Bars where `stream` (stderr) is a terminal with a width, else lines; `counts`: the stage whose rows count."""
     stream = stream or sys.stderr
-    return BarReporter(stream, verbose, counts) if stream.isatty() else LineReporter(stream, verbose, counts)
+    return BarReporter(stream, verbose, counts) if shows_bars(stream) else LineReporter(stream, verbose, counts)
 
 
 class BarReporter:
@@ -154,7 +155,7 @@ class LineReporter:
         now_s = time.monotonic()
         if now_s - self._told_s >= LINE_EVERY_S:
             self._told_s = now_s
-            words = [f"{self._ended}/{self._jobs} videos", *self._where(), self._pace.rate]
+            words = [f"{self._ended}/{counted(self._jobs, 'video')}", *self._where(), self._pace.rate]
             self._tell(", ".join(filter(None, words)))
 
     def end(self) -> None:

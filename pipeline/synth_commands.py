@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,9 +11,11 @@ from typing import Any
 
 import click
 
+from ..features_store.disk import naming_place
 from ..features_store.errors import clean_errors
 from ..features_store.options import FOLDER, Number
-from ..features_store.text import counted
+from ..features_store.streams import shows_bars
+from ..features_store.text import counted, text_table
 from .video_info import MediaError
 
 
@@ -59,7 +62,7 @@ def synth(out: Path, trials: int, seconds: float, seed: int, lag_s: float, overw
     from .synth.planning import SynthConfig
 
     config = SynthConfig(trials, seconds, seed, lag_s)
-    with _bar(out) as tell:
+    with naming_place(out), _bar(out) as tell:
         planted = make_corpus(out, config, overwrite=overwrite, on_clip=tell)
     click.echo(json.dumps(planted) if as_json else _table(planted["planted"]))
     click.echo(f"videos, annotations, cropped_aligned, truth and planted.json are in {out}", err=True)
@@ -70,7 +73,7 @@ def _bar(out: Path) -> Iterator[Callable[[str], None]]:
     from tqdm import tqdm
 
     # On a pipe or in a log a redrawn bar is noise.
-    with tqdm(desc=str(out), unit="clip", disable=None) as bar:
+    with tqdm(desc=str(out), unit="clip", disable=not shows_bars(sys.stderr)) as bar:
 
         def tell(_: str) -> None:
             bar.update()
@@ -81,12 +84,9 @@ def _bar(out: Path) -> Iterator[Callable[[str], None]]:
 def _table(planted: dict[str, dict[str, Any]]) -> str:
     heads = ("trial", "set", "subject", "frames", "fps", "VFR", "audio", "no face", "-5")
     rows = [heads, *(_cells(name, trial) for name, trial in planted.items())]
-    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
-    lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)) for row in rows]
     total = sum(trial["frames"] for trial in planted.values())
-    return "\n".join(
-        [*(line.rstrip() for line in lines), f"{counted(len(planted), 'trial')}, {counted(total, 'frame')}"]
-    )
+    size = f"{counted(len(planted), 'trial')}, {counted(total, 'frame')}"
+    return "\n".join([*text_table(rows, words=len(heads)), size])
 
 
 def _cells(name: str, trial: dict[str, Any]) -> tuple[str, ...]:

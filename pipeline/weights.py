@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -124,6 +124,20 @@ def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: 
     if missing := [name for name, source in sources.items() if source is None]:
         raise WeightsMissing(_how_to_get(missing))
     return {name: source for name, source in sources.items() if source is not None}
+
+
+def files_given(sources: Mapping[str, WeightSource], given: Collection[str]) -> dict[str, dict[str, str] | None]:
+    """{name of --weights: path and sha256 of its file, None where it was found without}; untrained ones are left out.
+
+    `given`: the names that --weights had.
+    """
+    files: dict[str, dict[str, str] | None] = {}
+    for feature, source in sources.items():
+        if source.path is not None:
+            name = source.same_as or feature
+            told = {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
+            files[name] = told if name in given else None
+    return files
 
 
 def load_network(source: WeightSource) -> Network:

@@ -11,7 +11,8 @@ from pathlib import Path
 import click
 
 from ..features_store.errors import clean_errors
-from ..features_store.text import columns
+from ..features_store.streams import shows_bars
+from ..features_store.text import text_table
 from .http_resume import DownloadError, Progress
 from .registry import REGISTRY, WeightFile, entry, sha256_of
 from .weights import WeightsInvalid, WeightsMissing, cache_folder, local_path, weight_folders
@@ -115,9 +116,10 @@ def _describe(file: WeightFile) -> dict[str, str | int | None]:
 
 def _table(entries: list[dict[str, str | int | None]]) -> Iterator[str]:
     """A line a file, then for each what does not fit into columns."""
-    yield from columns(
+    header = ("name", "feature", "architecture", "size", "here", "licence")
+    yield from text_table(
         [
-            ("name", "feature", "architecture", "size", "here", "licence"),
+            header,
             *(
                 (
                     str(each["name"]),
@@ -129,7 +131,8 @@ def _table(entries: list[dict[str, str | int | None]]) -> Iterator[str]:
                 )
                 for each in entries
             ),
-        ]
+        ],
+        words=len(header),
     )
     for each in entries:
         prefix = each["sha256_prefix"]
@@ -145,7 +148,7 @@ def _bar(file: WeightFile) -> Iterator[Progress]:
     from tqdm import tqdm
 
     # On a pipe or in a log a redrawn bar is noise.
-    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=None) as bar:
+    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not shows_bars(sys.stderr)) as bar:
 
         def show(done_bytes: int, total_bytes: int | None) -> None:
             bar.total = total_bytes

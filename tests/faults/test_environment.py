@@ -1,9 +1,13 @@
 """What is around a run and is none of its business: streams, settings of other programs, extras, compilers, GPUs."""
 
+import fcntl
 import os
+import pty
 import shlex
+import struct
 import subprocess
 import sys
+import termios
 from dataclasses import replace
 
 import matplotlib as mpl
@@ -15,6 +19,9 @@ from avfuse.fusion import train as training
 from avfuse.fusion.devices import find_compile_cache
 from avfuse.fusion.optional import usable
 from avfuse.fusion.plots import learning_curves, overview, prediction_plot
+from avfuse.fusion.progress import shown
+from avfuse.fusion.watch import make_watcher
+from avfuse.pipeline.progress import BarReporter, LineReporter, make_reporter
 
 HISTORY = {"loss": [1.0, 0.8], "P": [0.1, 0.3], "lr": [1e-4, 1e-4]}
 BUSY = "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevicesUnavailable' in …\n"
@@ -183,3 +190,25 @@ class TestTorch:
         told = "RuntimeError: CUDA error: an illegal memory access was encountered"
         assert reason(result.stderr) == f"Error: 1 of 3 runs failed: {tmp_path / 'runs/fold0/seed1'}: {told}"
         assert sorted(path.parent.name for path in tmp_path.rglob("finished.json")) == ["seed0", "seed2"]
+
+
+@pytest.mark.parametrize("columns", [0, 80])
+def test_a_terminal_without_a_width_gets_lines(columns, tmp_path):
+    """As `script` and CI jobs open it: a bar of no columns would show nothing at all."""
+    terminal, end = pty.openpty()
+    fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
+    try:
+        with open(end, "w") as stream:
+            reporter = make_reporter(verbose=False, stream=stream)
+            watcher = make_watcher("run", 2, tmp_path, tensorboard=False, stream=stream)
+            assert isinstance(reporter, BarReporter if columns else LineReporter)
+            reporter.begin(3, "starting 2 workers")
+            reporter.end()
+            assert list(shown([1, 2], "reading", stream)) == [1, 2]
+            watcher.close()
+            stream.flush()
+            said = os.read(terminal, 1 << 16).decode()
+    finally:
+        os.close(terminal)
+    assert "starting 2 workers" in said
+    assert ("0/3 [" in said) == ("\r" in said.replace("\r\n", "")) == bool(columns)

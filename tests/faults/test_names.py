@@ -132,3 +132,36 @@ def test_links_among_the_videos_end(tmp_path):
     found = [path.name for path in walk_videos(videos, troubles.append)]
     assert sorted(found) == ["loop.mp4", "one.mp4", "two.mp4"]
     assert troubles == []
+
+
+@pytest.mark.parametrize("words", [("status", "--store"), ("extract", "--videos"), ("folds", "--annotations")])
+def test_a_name_with_a_line_break_does_not_part_an_error(cli, tmp_path, words):
+    result = cli.run(*words, tmp_path / "a\nError: all is well\x1b[2J")
+    assert result.returncode == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert "\x1b" not in result.stderr
+
+
+def test_nor_one_of_wrong_usage(cli, tmp_path):
+    for words in (["extract", "--config", tmp_path / "a\nb"], ["a\nb"], ["status", "--a\nb"]):
+        result = cli.run(*words)
+        assert result.returncode == 2
+        assert result.stderr.splitlines()[-1].startswith("Error: ")
+        assert "a\\nb" in result.stderr.splitlines()[-1]
+
+
+def test_what_is_behind_a_link_to_nowhere_is_told_early(cli, tmp_path, store):
+    store.write("a", {"time": np.arange(2.0)}, {})
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    h5 = ("export", "--store", store.path, "--to", "h5", "--out")
+    assert cli.run(*h5, tmp_path / "f.h5").returncode == 0
+    for words in (
+        (*h5, tmp_path / "link"),
+        ("import-h5", tmp_path / "f.h5", "--store", tmp_path / "link"),
+        ("synth", tmp_path / "link" / "deeper"),
+        ("predict", "--run", tmp_path, "--store", store.path, "--out", tmp_path / "link"),
+    ):
+        result = cli.run(*words)
+        assert result.returncode == 1
+        told = f"Error: {tmp_path / 'link'} is a link to {tmp_path / 'nowhere'}, which is not there"
+        assert result.stderr.splitlines()[-1].startswith(told)

@@ -1,7 +1,10 @@
 """What a run would replace in done trials is asked for first, and named; which trials, which crops, which labels."""
 
 import json
+import shlex
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -104,6 +107,30 @@ def test_a_forgotten_annotations_folder(extract, videos, labelled):
     refused(extract("--annotations", labelled("newer", a=8)), "rows: 7 in the store, 8 label rows now")
 
 
+def test_a_forgotten_annotations_folder_that_changes_nothing(extract, videos, labelled, snapshot, tmp_path):
+    """As many labels as frames: the trial stays as it is, and new ones are told of."""
+    videos("a.mp4")
+    labels = labelled("labels", a=10)
+    assert extract("--annotations", labels).exit_code == 0
+    before = snapshot(tmp_path / "s.zarr")
+    again = extract("--json")
+    assert json.loads(again.stdout)["done_before"] == 1
+    assert snapshot(tmp_path / "s.zarr") == before
+    assert "--annotations" not in again.stderr
+    videos("b.mp4")
+    dry = extract("--dry-run")
+    assert f"note: earlier runs over this store had --annotations {labels}; without it new trials" in dry.stderr
+
+
+def test_bad_inputs_are_told_before_missing_weights(extract, videos, tmp_path):
+    videos("a.mp4")
+    words = ("--features", "vggish")
+    refused(extract(*words, "--trials-from", tmp_path / "missing"), "missing: No such file or directory")
+    refused(extract(*words, "--trials", "b"), "no trial is called b")
+    refused(extract(*words), "no weights for vggish")
+    assert not (tmp_path / "s.zarr").exists()
+
+
 def test_a_changed_video_is_extracted_again_unasked(extract, videos, tiny):
     videos("a.mp4")
     assert extract().exit_code == 0
@@ -162,25 +189,31 @@ def test_chosen_trials(extract, videos, tmp_path):
     assert extract("--audio-align", "end", "--trials", "d").exit_code == 0
 
 
-def test_verify_says_what_makes_the_damaged_trials_anew(extract, invoke, videos, tmp_path):
-    videos("a.mp4", "b c.mp4", "d.mp4")
-    assert extract("--audio-align", "center").exit_code == 0
-    store = tmp_path / "s.zarr"
-    for trial in ("a", "b c"):
+def cut_off(store, *trials):
+    """The last bytes of a shard are lost."""
+    for trial in trials:
         shard = store / trial / "mfcc" / "c" / "0" / "0"
         shard.write_bytes(shard.read_bytes()[:-9])
+
+
+def test_verify_says_what_makes_the_damaged_trials_anew(extract, invoke, videos, labelled, tmp_path):
+    videos("a.mp4", "b c.mp4", "d.mp4", "e,f's.mp4")
+    labels = labelled("la bels", **{"b c": 7})
+    assert extract("--audio-align", "center", "--annotations", labels).exit_code == 0
+    store = tmp_path / "s.zarr"
+    cut_off(store, "a", "b c", "e,f's")
     damaged = invoke("verify", "--store", store)
     assert damaged.exit_code == 3
-    command = damaged.stderr.splitlines()[-1].strip()
-    assert command.startswith(f"avfuse extract --videos … --store {store} --features mfcc ")
-    assert command.endswith("--overwrite --trials 'a,b c'")
-    assert "--audio-align center" in command
-    assert json.loads(invoke("verify", "--store", store, "--json").stdout)["fix"] == [command]
-    # As it is said it is done: the trials are whole again, and the other one is left alone.
+    told, *commands = damaged.stderr.splitlines()
+    assert told == "how to fix:"
+    assert json.loads(invoke("verify", "--store", store, "--json").stdout)["fix"] == [each.strip() for each in commands]
+    # As they are said they are done: the trials are whole again, and the other one is left alone.
     before = (store / "d" / "zarr.json").stat().st_mtime_ns
-    words = command.removeprefix("avfuse ").replace("…", str(tmp_path / "videos")).replace("'a,b c'", "a,b#c").split()
-    assert invoke(*(word.replace("#", " ") for word in words)).exit_code == 0
+    groups = FeatureStore(store).groups()
+    script = "\n".join(["set -e", f'avfuse() {{ {shlex.quote(sys.executable)} -m avfuse "$@"; }}', *commands])
+    subprocess.run(["sh", "-c", script], check=True, capture_output=True)
     assert invoke("verify", "--store", store).exit_code == 0
+    assert FeatureStore(store).groups() == groups
     assert (store / "d" / "zarr.json").stat().st_mtime_ns == before
 
 

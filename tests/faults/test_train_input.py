@@ -125,7 +125,7 @@ class TestFolds:
         for number in names:
             store.remove(f"clip{number}")
         told = refused(corpus)
-        assert f"fold 0: none of the {len(names)} {side} trials has features in the store" in told
+        assert f"fold 0: none of its {len(names)} {side} trials has features in the store" in told
         assert f"clip{names[0]}" in told
 
     @pytest.mark.parametrize(("side", "names"), [("validation", (3, 7)), ("training", (0, 1, 2, 4, 5, 6))])

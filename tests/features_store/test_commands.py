@@ -73,7 +73,15 @@ def test_export_and_import(filled, tmp_path, by_option):
     source = ["--from", file] if by_option else [file]
     result = run(commands.import_h5, *source, "--store", tmp_path / "back.zarr")
     assert (result.exit_code, result.stdout, result.stderr) == (0, f"2 trials from {file}\n", UNTRAINED)
-    assert FeatureStore(tmp_path / "back.zarr").groups() == filled.groups()
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    assert back.groups() == filled.groups()
+    again = run(commands.import_h5, *source, "--store", back.path)
+    assert again.stdout == f"0 trials from {file}; 2 left alone: there already, and the same\n"
+    back.write("c", {"time": np.zeros(3)}, {})
+    refused = run(commands.import_h5, *source, "--store", back.path)
+    assert (refused.exit_code, refused.stdout) == (1, "")
+    told = run(commands.import_h5, *source, "--store", back.path, "--replace").stdout
+    assert told == f"1 trial from {file}; 1 of them replaced; 1 left alone: there already, and the same\n"
 
 
 @pytest.mark.parametrize(
@@ -121,6 +129,8 @@ class Named(Exception):
     ("error", "told"),
     [
         (ValueError("two\nlines"), "two lines"),
+        (ValueError("a\x1b[2Jb\u202ec"), "a\\x1b[2Jb\\u202ec"),
+        (FileNotFoundError(2, "No such file or directory", "x\ny.mp4"), "x\\ny.mp4: No such file or directory"),
         (FileNotFoundError(2, "No such file or directory", "x.mp4"), "x.mp4: No such file or directory"),
         (Named(), "Named"),
     ],

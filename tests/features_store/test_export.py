@@ -1,5 +1,6 @@
 import csv
 import json
+import subprocess
 import sys
 
 import h5py
@@ -36,7 +37,7 @@ def contents(store):
 def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
     assert export_store(filled, "h5", tmp_path / "out" / "f.h5") == 4
     back = FeatureStore(tmp_path / "back.zarr", mode="a")
-    assert import_h5(tmp_path / "out" / "f.h5", back) == 4
+    assert len(import_h5(tmp_path / "out" / "f.h5", back).written) == 4
     assert contents(back) == contents(filled)
     files = sorted(p.relative_to(filled.path) for p in filled.files.root.rglob("*") if p.is_file())
     assert files == sorted(p.relative_to(back.path) for p in back.files.root.rglob("*") if p.is_file())
@@ -47,6 +48,25 @@ def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
             assert json.loads((filled.files.root / name).read_text()) == json.loads(
                 (back.files.root / name).read_text()
             )
+
+
+def test_what_is_there_is_replaced_only_when_asked(filled, tmp_path, make_arrays):
+    export_store(filled, "h5", tmp_path / "f.h5")
+    back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    import_h5(tmp_path / "f.h5", back)
+    times = {path: path.stat().st_mtime_ns for path in back.files.root.rglob("*")}
+    again = import_h5(tmp_path / "f.h5", back)
+    assert (again.written, len(again.there)) == ((), 4)
+    assert {path: path.stat().st_mtime_ns for path in back.files.root.rglob("*")} == times
+    back.write("b", make_arrays(7), {"fingerprint": "mine"})
+    back.remove("none")
+    with pytest.raises(StoreMismatch, match=r"holds 1 other trial of the same name \(b\), .*--replace does so"):
+        import_h5(tmp_path / "f.h5", back)
+    assert "none" not in back  # nothing was begun
+    assert back["b"].rows == 7
+    done = import_h5(tmp_path / "f.h5", back, replace=True)
+    assert (done.replaced, sorted(done.written), len(done.there)) == (("b",), ["b", "none"], 2)
+    assert contents(back) == contents(filled)
 
 
 def test_hdf5_is_readable_without_us(filled, tmp_path):
@@ -73,7 +93,7 @@ def test_what_is_no_export(store, tmp_path):
     with pytest.raises(OSError, match="no file"):
         import_h5(tmp_path / "absent.h5", store)
     (tmp_path / "text.h5").write_text("text")
-    with pytest.raises(StoreMismatch, match="no HDF5 file"):
+    with pytest.raises(StoreMismatch, match="is not an HDF5 file"):
         import_h5(tmp_path / "text.h5", store)
     with h5py.File(tmp_path / "other.h5", "w") as file:
         file["x"] = 1
@@ -183,7 +203,7 @@ def test_chosen_trials_and_features(filled, tmp_path):
     assert found == [f"{trial}/{array}" for trial in ("b", "v/face0") for array in arrays]
     export_store(filled, "h5", tmp_path / "f.h5", choice)
     back = FeatureStore(tmp_path / "back.zarr", mode="a")
-    assert import_h5(tmp_path / "f.h5", back) == 2
+    assert import_h5(tmp_path / "f.h5", back).written == ("b", "v/face0")
     assert sorted(back["b"]) == ["time", "vggish", "vggish_valid"]
     assert (back["v/face0"]["vggish"][:] == filled["v/face0"]["vggish"][:]).all()
     with pytest.raises(ValueError, match=r"no trial is called b/1\.6: did you mean b/1\.5\?"):
@@ -215,3 +235,26 @@ def test_a_name_that_is_no_utf8_is_told(store, arrays, tmp_path):
     with pytest.raises(ValueError, match="rename its video"):
         export_store(store, "h5", tmp_path / "f.h5")
     assert not list(tmp_path.glob("*.h5*"))
+
+
+FULL = """
+import resource, signal, sys
+from avfuse.cli import main
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize(("to", "file"), [("csv", "out/b.csv"), ("h5", "out"), ("npy", "out/b/face_box.npy")])
+def test_a_disk_that_takes_no_more_is_named(filled, tmp_path, to, file):
+    words = ["export", "--store", filled.path, "--to", to, "--out", str(tmp_path / "out")]
+    done = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr.splitlines()[-1]) == (1, f"Error: {tmp_path / file}: File too large")
+    assert not (tmp_path / file).exists()
+
+
+def test_a_file_is_not_a_folder(filled, tmp_path):
+    (tmp_path / "out").touch()
+    with pytest.raises(ValueError, match="out is a file, and csv is a folder of files; name another --out"):
+        export_store(filled, "csv", tmp_path / "out")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from avfuse.features_store.text import columns, counted, did_you_mean, untrained_line
+from avfuse.features_store.text import counted, did_you_mean, preview, text_table, untrained_line
 
 
 @pytest.mark.parametrize(("number", "told"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
@@ -14,8 +14,16 @@ def test_a_plural_of_its_own():
     assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
 
 
-def test_columns():
-    assert columns([("a", "b"), ("long", "")]) == ["a     b", "long"]
+def test_tables():
+    cells = [("name", "of", "rows"), ("a", "b", "7"), ("longer", "", "12")]
+    assert text_table(cells) == ["name    of  rows", "a        b     7", "longer        12"]
+    assert text_table(cells, words=3) == ["name    of  rows", "a       b   7", "longer      12"]
+
+
+def test_the_first_names():
+    told = ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
+    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == told
+    assert preview(iter("abc"), most=1) == "a and 2 more"
 
 
 def test_suggestions():

@@ -4,7 +4,8 @@ import random
 import numpy as np
 import pytest
 
-from avfuse.features_store.verify import verify
+from avfuse.features_store.inputs import Inputs, record_inputs
+from avfuse.features_store.verify import fix_commands, verify
 
 
 @pytest.fixture
@@ -131,3 +132,50 @@ def test_broken_and_unfinished_groups(chunked):
     file.write_text("{")
     (problem,) = verify(chunked)
     assert problem.file == str(file)
+
+
+def test_a_broken_folder_is_made_anew_with_a_trial_in_it(chunked, arrays):
+    """Without its zarr.json no list shows the trials below: neither may be left so."""
+    file = chunked.files.root / "b/zarr.json"
+    file.write_text("{")
+    (problem,) = verify(chunked)
+    assert fix_commands(chunked, [problem.trial])[0].endswith(" --overwrite --trials b/a")
+    chunked.write("b/a", arrays, {})
+    assert list(verify(chunked)) == []
+    for content in (None, "{"):
+        file.unlink() if content is None else file.write_text(content)
+        chunked.mend_groups(["b/a"])
+        assert chunked.trials() == ["b/a"]
+        assert list(verify(chunked)) == []
+
+
+def test_commands_of_what_the_store_does_not_remember(chunked, arrays):
+    """Folders that are unknown, or not on this machine, are left open; names that commas part go by a file."""
+    chunked.write(
+        "x,y", arrays, {"settings": {"features": ["mfcc"], "aligned": True}, "trial_length_from": "annotations"}
+    )
+    chunked.write("z", arrays, {"settings": {"features": ["vggish"]}, "weights": {"vggish": {"name": "v 1.pth"}}})
+    record_inputs(chunked.files, Inputs(videos="/nowhere"))
+    with_comma, plain = sorted(fix_commands(chunked, ["x,y", "z"]), reverse=True)
+    options = "--videos … --annotations … --features mfcc --aligned …"
+    assert with_comma == (
+        f"printf '%s\\n' x,y | avfuse extract {options} --store {chunked.path} --overwrite --trials-from /dev/stdin"
+    )
+    assert plain == (
+        f"avfuse extract --videos … --features vggish --weights vggish=…/'v 1.pth' --store {chunked.path} "
+        "--overwrite --trials z"
+    )
+
+
+def test_weights_that_are_still_the_same_are_named(chunked, arrays, tmp_path):
+    file = tmp_path / "my own.pth"
+    file.touch()
+    source = {"name": "my own.pth", "sha256": "ab", "untrained_seed": None}
+    weights = {"vggish": source, "logmel_vgg": {**source, "same_as": "vggish"}, "iresnet50": {"sha256": "cd"}}
+    chunked.write("z", arrays, {"weights": weights})
+    given = {"vggish": {"path": str(file), "sha256": "ab"}, "iresnet50": None}  # the one was found without --weights
+    record_inputs(chunked.files, Inputs(weight_files=given))
+    start = "avfuse extract --videos … --weights "
+    assert fix_commands(chunked, ["z"])[0].startswith(f"{start}'vggish={file}' --store ")
+    record_inputs(chunked.files, Inputs(weight_files={"vggish": {"path": str(file), "sha256": "of another run"}}))
+    assert fix_commands(chunked, ["z"])[0].startswith(f"{start}vggish=…/'my own.pth' --store ")

@@ -129,7 +129,7 @@ def test_rows_that_are_not_finite_become_zeros_that_are_not_valid(make_data, row
     data = make_data(rows, streamed=streamed)
     assert data.notes == (
         "a: 3 rows of face are not finite (the first is row 3); they count as missing",
-        "c: 1 rows of voice are not finite (the first is row 22); they count as missing",
+        "c: row 22 of voice is not finite; it counts as missing",
     )
     face, voice = (
         data.rows.gather(data.windows(["a"], config()), 20),
@@ -200,7 +200,7 @@ def test_features_beyond_the_labels_are_cut(make_data, rows, labels, streamed):
 def test_a_broken_last_row_is_not_counted_again_where_it_is_repeated(make_data, rows):
     rows["a"]["face"][49] = np.nan
     data = make_data(rows, {"a": np.zeros((60, 2))})
-    assert data.notes == ("a: 1 rows of face are not finite (the first is row 49); they count as missing",)
+    assert data.notes == ("a: row 49 of face is not finite; it counts as missing",)
     assert not whole_table(data, 0)[49:60].any()
 
 

@@ -222,7 +222,7 @@ class TestEvaluate:
             "clip7", corpus.rows("clip7"), {"fingerprint": "f16", "settings": {"precision": "fp16"}}
         )
         told = refused(avfuse("evaluate", "--run", tmp_path / "run"))
-        assert "(settings precision: fp32 in the run, fp16 in the store)" in told
+        assert "(precision: fp32 in the run, fp16 in the store)" in told
 
     def test_features_of_other_weights_that_the_run_does_not_hold_out(self, trained, corpus, evaluate):
         corpus.rewrite("clip0", fingerprint="0123456789abcdef")

@@ -77,7 +77,7 @@ FOLD = {"fold": 0, "train": ["a"], "validation": ["b"]}
         ({"folds": [{**FOLD, "train": "a"}]}, "train must be a list"),
         ({"folds": [{**FOLD, "train": ["a", 1]}]}, "names only"),
         ({"folds": [{**FOLD, "train": [""]}]}, "names only"),
-        ({"folds": [{**FOLD, "train": ["a", "a"]}]}, "fold 0: named twice: a"),
+        ({"folds": [{**FOLD, "train": ["a", "a"]}]}, "fold 0: given twice: a"),
         ({"folds": [{**FOLD, "train": ["a", "b"]}]}, "fold 0: on both sides: b"),
         ({"folds": [{**FOLD, "train": []}]}, "no trial to train on"),
         ({"folds": [{**FOLD, "validation": []}]}, "no trial to validate on"),
@@ -98,8 +98,8 @@ def test_errors_tell_what_is_wrong(tmp_path, change, word):
 @pytest.mark.parametrize(
     ("content", "word"),
     [
-        (b"", r"folds\.json:1: no JSON"),
-        (b'{"avfuse_folds": 1,\n"folds": }', r"folds\.json:2: no JSON"),
+        (b"", r"folds\.json:1: not JSON"),
+        (b'{"avfuse_folds": 1,\n"folds": }', r"folds\.json:2: not JSON"),
         (b"[]", "must be a JSON object"),
         (b"{}", "missing keys: avfuse_folds, folds"),
         (b'{"folds": [], "folds": []}', "there twice: folds"),

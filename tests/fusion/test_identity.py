@@ -67,7 +67,7 @@ CHANGES = [
         extract_otherwise,
         "clip2",
         "other features",
-        "settings face: none in the run, left now, weights voice sha256: none in the run, ab12 now",
+        "face: not recorded in the run, left now, weights of voice: not recorded in the run, ab12 now",
         id="making",
     ),
 ]

@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from avfuse.features_store.text import text_table
 from avfuse.fusion.fold_scores import (
     RunScore,
     cross_validation,
@@ -14,7 +15,7 @@ from avfuse.fusion.fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
-from avfuse.fusion.tables import TrialScore, markdown_table, number, screen, text_table, trial_cells
+from avfuse.fusion.tables import TrialScore, markdown_table, number, screen, trial_cells
 
 # S1's table (8th ABAW): validation CCC of folds 0 to 5, and the means that the paper draws from it.
 PAPER = [(0.3672, 0.6633), (0.4793, 0.6159), (0.5968, 0.6682), (0.5692, 0.6228), (0.6045, 0.6528), (0.4046, 0.6184)]

@@ -119,12 +119,14 @@ def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, where):
         ({}, (0, 1)),
     ],
 )
-def test_shard_auto_is_the_place_in_the_slurm_array(monkeypatch, environment, place):
+def test_shard_auto_is_the_place_in_the_slurm_array(monkeypatch, capsys, environment, place):
     for name in ("ID", "COUNT", "MIN", "MAX", "STEP"):
         monkeypatch.delenv(f"SLURM_ARRAY_TASK_{name}", raising=False)
     for name, value in environment.items():
         monkeypatch.setenv(name if name.startswith("SLURM") else f"SLURM_ARRAY_TASK_{name}", value)
     assert Shard().convert("auto", None, None) == place
+    alone = "SLURM_ARRAY_TASK_ID" in environment and len(environment) == 1
+    assert ("SLURM_ARRAY_TASK_COUNT is not a number" in capsys.readouterr().err) == alone
 
 
 @pytest.mark.parametrize("task", ["1", "3", "5", "7"])
@@ -302,7 +304,7 @@ def test_doctor_says_what_works(tmp_path):
     assert findings["decoders"].ok
     assert str(tmp_path) in findings["writable"].found
     assert not findings["weights suzhang-ir50"].ok
-    assert "by hand" in findings["weights suzhang-ir50"].mend
+    assert "by hand" in findings["weights suzhang-ir50"].fix
 
 
 def test_doctor_sums_up(monkeypatch, tmp_path):

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -16,6 +17,7 @@ from avfuse.pipeline.weights import (
     WeightsMissing,
     WeightSource,
     cache_folder,
+    files_given,
     load_network,
     load_pca,
     resolve,
@@ -198,3 +200,15 @@ def test_a_weight_file_cannot_be_changed():
     with pytest.raises(AttributeError):
         entry("vggish").licence = "mine"
     assert isinstance(entry("vggish"), WeightFile)
+
+
+def test_which_files_were_given(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.pth").write_bytes(b"mine")
+    (tmp_path / "iresnet50.pth").write_bytes(b"found")
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path))
+    sources = resolve(["iresnet50", "logmel_vgg"], {"vggish": Path("mine.pth")}, None)
+    sha256 = hashlib.sha256(b"mine").hexdigest()
+    told = {"iresnet50": None, "vggish": {"path": str(tmp_path / "mine.pth"), "sha256": sha256}}
+    assert files_given(sources, {"vggish"}) == told
+    assert files_given(resolve(["vggish"], {}, 3), set()) == {}
