@@ -24,7 +24,7 @@ BLOCK_SAMPLES = 10 * SAMPLE_RATE_HZ
 _WINDOW_S = 4.0
 # What is within the window of a sample has to have its own window.
 LOOK_AHEAD_S = 2 * _WINDOW_S
-_FORGOTTEN_AT_ONCE = 256
+_FORGOTTEN_AT_ONCE = 256  # frames: lists are shortened that seldom
 # A clock that falls by more has started anew; parts of a joined recording are longer, jitter is smaller.
 NEW_CLOCK_S = 0.5
 # Forwards too: a time this far ahead of the one before is damaged, and waiting for it would take for ever.

@@ -437,3 +437,18 @@ def test_a_trend_takes_two_seconds_and_eight_frames(frames, frame_s, drift):
     frames += 2 if frames == 20 else 1
     _, placement = drifting(drift, seconds=frames * frame_s, frame_s=frame_s)
     assert placement.real_spans()[0][0] == 0.0
+
+
+def test_memory_stays_flat_however_long_the_sound_or_a_pause_is():
+    """Of frames of 20 ms those of 12 s, the window before and what is looked at ahead, and 256 to forget at once."""
+    placement, held = Placement(0.0, 0.0), 0
+    for n in range(1500):
+        placement.add(n * 0.02, 0.02)
+        held = max(held, len(placement._begin_s))
+        if placement.joined_s > LOOK_AHEAD_S:
+            assert sum(map(len, placement.place(np.ones(320, np.float32)))) == 320
+    assert held == pytest.approx(600 + 256, abs=3)
+    placement = Placement(0.0, 0.0)
+    for at_s in (0.0, 3600.0):
+        placement.add(at_s, 0.6)
+    assert max(map(len, placement.place(np.ones(19_200, np.float32)))) == 160_000  # zeros of 10 s at once
