@@ -73,7 +73,7 @@ def failing(copy: Path, *tests: str) -> bool:
     except subprocess.TimeoutExpired:
         return True  # a loop without an end is noticed too
     if done.returncode not in (0, 1, 2):  # 2: the module cannot even be imported any more
-        raise RuntimeError(f"{tests}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(tests)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode != 0
 
 
