@@ -22,10 +22,13 @@ CUT_LEVELS = 25.0  # mean change of grey level between neighbouring frames; talk
 # Correlation of the edges where the picture changed: above 0.6 when the light does (on, off, a flash that burns out
 # half the picture), below 0.15 between shots.
 SAME_EDGES = 0.35
-_BLANK_LEVELS = 2.0  # mean size of edges below which there is nothing to be compared
+# Mean size of edges below which there is nothing to be compared: grain of 3 levels in each colour makes 1.9, an empty
+# wall 2.2.
+_BLANK_LEVELS = 2.0
 # The former picture comes back this soon, or with the next frame at any rate: no shot in between, a glitch.
 GLITCH_S = 0.5
-_REMEMBERED = 16  # pictures that may come back: a glitch of half a second changes with each frame
+# Pictures that may come back: the one before a glitch that changes with each frame, at 30 frames/s.
+_REMEMBERED = round(GLITCH_S * 30) + 1
 
 
 class CutFinder:

@@ -26,7 +26,8 @@ def main(words: list[str]) -> int:
     chosen = [each for each in table if not words or any(word in f"{each['name']} {each['file']}" for word in words)]
     with tempfile.TemporaryDirectory() as folder:
         copy = copied(Path(folder))
-        spoiled = {path for path in sorted({path for each in chosen for path in each["tests"]}) if failing(copy, path)}
+        tests = sorted({path for each in chosen for path in each["tests"]})
+        spoiled = {path for path in tests if failing(copy, path)} if failing(copy, *tests) else set()
         fates: Counter[str] = Counter()
         for number, each in enumerate(chosen, 1):
             fate = "its tests fail without it" if spoiled & {*each["tests"]} else tried(copy, each)
@@ -61,10 +62,10 @@ def tried(copy: Path, mutant: dict) -> str:
         path.write_text(text)
 
 
-def failing(copy: Path, tests: str) -> bool:
-    """Whether a file of tests, or one test, fails on the copy as it is. Raises RuntimeError where there is none."""
+def failing(copy: Path, *tests: str) -> bool:
+    """Whether one of these files of tests, or tests, fails on the copy as it is. Raises RuntimeError without any."""
     environment = {**os.environ, "PYTHONPATH": os.fspath(copy.parent), "PYTHONDONTWRITEBYTECODE": "1"}
-    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", tests]
+    command = [sys.executable, "-m", "pytest", "-x", "-q", "-p", "no:cacheprovider", *tests]
     try:
         done = subprocess.run(
             command, cwd=copy, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
@@ -72,7 +73,7 @@ def failing(copy: Path, tests: str) -> bool:
     except subprocess.TimeoutExpired:
         return True  # a loop without an end is noticed too
     if done.returncode not in (0, 1, 2):  # 2: the module cannot even be imported any more
-        raise RuntimeError(f"{tests}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
+        raise RuntimeError(f"{' '.join(tests)}: {done.stdout[-2000:]}{done.stderr[-2000:]}")
     return done.returncode != 0
 
 

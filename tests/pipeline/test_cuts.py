@@ -15,7 +15,7 @@ def scene(seed, height=72, width=96):
 
 A, B, C = scene(0), scene(1), scene(2)
 WHITE, BLACK = np.full_like(A, 255), np.zeros_like(A)
-NOISE = [np.random.default_rng(9 + n).integers(0, 256, A.shape, dtype=np.uint8) for n in range(15)]
+NOISE = [np.random.default_rng(9 + n).integers(0, 256, A.shape, dtype=np.uint8) for n in range(16)]
 DARK = (A * 0.15).astype(np.uint8)
 BRIGHT = np.clip(A * 1.8 + 50.0, 0, 255).astype(np.uint8)
 
@@ -121,6 +121,30 @@ def test_edges_that_are_shared_in_part():
         first = np.clip(own * 0.9 + 80, 0, 255).astype(np.uint8)
         assert CutFinder()(np.stack([first, changed])) == [0, cut]
     assert 0.15 < SAME_EDGES < 0.6
+
+
+@pytest.mark.parametrize(("alike", "cut"), [(0.31, 1), (0.39, 0)])
+def test_edges_decide_in_the_middle_between_other_shots_and_other_light(alike, cut):
+    """Below 0.15 between shots, above 0.6 in another light."""
+    own, other = np.random.default_rng(4).choice([-30.0, 30.0], (2, 48, 48, 1))
+    pictures = np.stack([80 + own, 175 + alike * own + np.sqrt(1 - alike**2) * other]).round().astype(np.uint8)
+    (edges, their_edges) = np.diff(pictures[..., 0].astype(float), axis=1).reshape(2, -1)
+    assert np.corrcoef(edges, their_edges)[0, 1] == pytest.approx(alike, abs=0.03)
+    assert CutFinder()(pictures.repeat(3, axis=3)) == [0, cut]
+
+
+@pytest.mark.parametrize(("grain", "blank"), [(2.9, True), (3.5, False)])
+def test_the_grain_of_a_black_frame_is_nothing_to_be_seen(grain, blank):
+    """3 levels in each colour make edges of 1.9; the emptiest pictures of real recordings, a wall, have 2.2."""
+    dark = np.random.default_rng(5).normal(16, grain, (48, 48, 3)).clip(0, 255).round().astype(np.uint8)
+    bright = scene(0, 48, 48)
+    assert CutFinder()(np.stack([bright, dark, dark, bright])) == ([0, 0, 0, 0] if blank else [0, 1, 0, -1])
+
+
+@pytest.mark.parametrize(("length", "last"), [(15, -15), (16, 1)])
+def test_what_came_before_half_a_second_of_noise_at_30_frames_a_second_is_known(length, last):
+    """Each frame of it is a picture of its own. More are not held: each is compared with all that are."""
+    assert CutFinder()(np.stack([A, *NOISE[:length], A]))[-1] == last
 
 
 def test_uneven_light_that_the_edges_hardly_tell_from_a_cut():

@@ -214,6 +214,18 @@ def test_a_face_unseen_for_three_seconds_is_another_one_when_it_comes_back():
         assert (tracks.tracks == [track]) == same
 
 
+@pytest.mark.parametrize(("missed", "same"), [(2, True), (3, False)])
+def test_at_1_frame_a_second_a_face_is_forgotten_after_three_frames_without_it(missed, same):
+    """Three seconds are then a flash and the frame after it: too few looks to say that it has gone."""
+    tracks = Tracks()
+    tracks.advance(faces((100, 100, 100)), 0.0, False)
+    (track,) = tracks.tracks
+    for second in range(missed):
+        tracks.advance(NO_FACES, 1.0 + second, False)
+    tracks.advance(faces((100, 100, 100)), 1.0 + missed, False)
+    assert (tracks.tracks == [track]) == same
+
+
 def test_what_continues_a_face():
     """By overlap from 0.3 on: the boxes of a face that moves by half its side share 0.33. A small face
     within a large one's box (a print on a shirt) is another: 0.28.

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from avfuse.pipeline.ffmpeg_log import Stamp
-from avfuse.pipeline.timeline import FrameClock, Placement
+from avfuse.pipeline.timeline import LOOK_AHEAD_S, FrameClock, Placement
 
 
 @dataclass(frozen=True)
@@ -227,12 +227,17 @@ def test_sound_that_jumps_by_years_goes_on(years):
 
 
 def test_more_silence_than_a_day_is_refused():
-    placement = Placement(0.0, 0.0)
-    for frame in range(40):
-        placement.add(frame * 3600.0 * 11, 0.6)
+    """Nights of eleven and a half hours between recordings of 6 s: two are kept, the third is one too many."""
+
+    def length_of(parts):
+        placement = Placement(0.0, 0.0)
+        for frame in range(parts * 60):
+            placement.add(frame // 60 * 11.5 * 3600 + frame % 60 * 0.1, 0.1)
+        return sum(len(part) for part in placement.place(np.ones(parts * 96_000, np.float32)))
+
+    assert length_of(3) == 23 * 3600 * 16_000 + 96_000
     with pytest.raises(ValueError, match="more than 24 h of silence"):
-        for _ in placement.place(np.ones(160_000, np.float32)):
-            pass
+        length_of(4)
 
 
 def test_of_long_frames_one_alone_says_where_it_lies():
@@ -242,6 +247,11 @@ def test_of_long_frames_one_alone_says_where_it_lies():
     assert placement.real_spans() == [(0.0, 0.6), (2.0, 2.6)]
     _, placement = run([(0.0, 1600), (0.1, 1600), (2.0, 1600)])
     assert placement.num_moves == 0
+    for length_s, alone in ((0.51, 1), (0.49, 0)):
+        _, placement = run([(0.0, round(length_s * 16_000)), (2.0, 1600)])
+        assert placement.num_moves == 0  # it is the frame's own length that counts
+        _, placement = run([(0.0, 1600), (2.0, round(length_s * 16_000))])
+        assert placement.num_moves == alone
 
 
 @pytest.mark.parametrize("jitter_s", [0.008, 0.02, 0.06])
@@ -312,6 +322,16 @@ def test_what_a_resampler_lost_is_counted():
     assert len(placed) == 3200
 
 
+@pytest.mark.parametrize(("lost", "counted"), [(320, True), (321, False)])
+def test_a_filter_holds_back_20_ms_at_most(lost, counted):
+    """swresample's holds 16 samples of the slower rate, 16 ms at 1 kHz: more is a line of the log that was lost."""
+    placement = Placement(0.0, 0.0)
+    placement.add(0.0, 0.1)
+    placement.add(0.1, 0.1, after_samples=1600 - lost)
+    placed = np.concatenate(list(placement.place(np.arange(1, 3201 - lost, dtype=np.float32))))
+    assert placed[1600] == (1601 - lost if counted else 1601)
+
+
 @pytest.mark.parametrize(("pause_h", "kept"), [(11, True), (13, False)])
 def test_half_a_day_is_the_longest_pause(pause_h, kept):
     """A camera left on over a night pauses for less; a time further ahead is damaged."""
@@ -319,3 +339,116 @@ def test_half_a_day_is_the_longest_pause(pause_h, kept):
     given_s = [0.0, 0.04, 0.08, *(pause_s + np.arange(1, 8) / 25)]
     found = times(*given_s)
     assert found == pytest.approx(given_s if kept else np.arange(10) / 25, abs=1e-6)
+
+
+def test_five_frames_after_one_say_whether_it_is_out_of_line():
+    """So many rows are held back, a fifth of a second, and no more."""
+    clock = FrameClock(0.0, 0.0, step_s=0.04)
+    settled = []
+    for at_s in (0.0, 0.04, 3.08, 0.12, 0.16, 0.2, 0.24, 0.28, 0.32):
+        clock.add(At(at_s))
+        settled.append(len(clock.settled(ended=False)))
+    assert settled == [0, 0, 0, 0, 0, 2, 0, 6, 1]  # the first has no frame before it, and waits too
+
+
+@pytest.mark.parametrize(("ahead", "repaired"), [(3, 3), (4, 2)])
+def test_a_new_clock_is_what_four_of_six_frames_tell(ahead, repaired):
+    """Three damaged times in a row are repaired one by one; four are a clock that starts anew, and then another one."""
+    given_s = np.arange(60) / 25
+    given_s[20 : 20 + ahead] += 1e6
+    clock = FrameClock(0.0, 0.0, step_s=0.04)
+    np.testing.assert_allclose(clocked(clock, given_s), np.arange(60) / 25, atol=1e-6)
+    assert clock.num_repaired == repaired
+
+
+@pytest.mark.parametrize(("step_s", "moves"), [(0.0045, 0), (0.0055, 1), (-0.0045, 0), (-0.0055, 1)])
+def test_a_step_of_more_than_5_ms_is_a_gap_or_an_overlap(step_s, moves):
+    """What a patch is off from its row at most, half a log-mel frame: by less nothing is moved."""
+    placed, placement = run([(n * 0.1 + step_s * (n >= 40), 1600) for n in range(80)])
+    assert placement.num_moves == moves
+    assert placement.drift_s == 0
+    assert len(placed) == 128_000 + moves * round(step_s * 16_000)
+
+
+@pytest.mark.parametrize(("away_s", "moves"), [(3.0, 0), (5.0, 2)])
+def test_what_comes_back_within_four_seconds_is_jitter(away_s, moves):
+    """A recorder that was busy for three seconds stamps late; after five the times stay, and sound is missing there."""
+    _, placement = run(busy_for(away_s))
+    assert placement.num_moves == moves
+
+
+def busy_for(away_s):
+    return [(n * 0.1 + 0.05 * (10 <= n * 0.1 < 10 + away_s), 1600) for n in range(250)]
+
+
+@pytest.mark.parametrize("away_s", [3.0, 5.0])
+def test_whoever_knows_eight_seconds_more_decides_as_one_who_knows_all(away_s):
+    """A sample's place depends on the windows of what lies within its own: 4 s, and 4 s after them."""
+    placement, out = Placement(0.0, 0.0), []
+    joined = np.arange(1, 400_001, dtype=np.float32)
+    known = 0
+    for time_s, count in busy_for(away_s):
+        placement.add(time_s, count / 16_000)
+        before, known = known, max(known, round((placement.joined_s - LOOK_AHEAD_S) * 16_000))
+        out += placement.place(joined[before:known])
+    out += placement.place(joined[known:])
+    np.testing.assert_array_equal(np.concatenate(out), run(busy_for(away_s))[0])
+
+
+def drifting(drift, seconds=60.0, frame_s=0.1):
+    """Sound whose times run away evenly."""
+    count = round(frame_s * 16_000)
+    return run([(n * frame_s * (1 + drift), count) for n in range(round(seconds / frame_s))], block=800)
+
+
+def test_a_drift_is_followed_in_steps_of_a_millisecond_spread_over_half_a_second():
+    """At first by the 5 ms that could have been jitter. A sample is repeated every 6 ms then, which nobody hears."""
+    placed, _ = drifting(100e-6, seconds=100)
+    repeated_s = (np.flatnonzero(np.diff(placed) == 0) + 1) / 16_000
+    steps = np.split(repeated_s, np.flatnonzero(np.diff(repeated_s) > 1) + 1)
+    assert len(steps[0]) == pytest.approx(80, abs=3)
+    assert np.ptp(steps[0]) == pytest.approx(0.5, abs=0.02)
+    assert len(steps) == 5  # 10 ms run away in 100 s: 5, and then one after the other
+    for step in steps[1:]:
+        assert len(step) == pytest.approx(17, abs=1)
+        assert np.ptp(step) == pytest.approx(0.5, abs=0.05)
+
+
+@pytest.mark.parametrize(("drift", "off_s"), [(0.012, 0), (-0.012, 0), (0.02, 0.016), (-0.02, -0.016)])
+def test_no_clock_drifts_by_more_than_1_2_percent(drift, off_s):
+    """1 % is promised, and a fifth to spare: steeper lines are laid that flat through the middle of the first 4 s."""
+    frame_s, begin_s = 0.02, 1.0
+    placed, placement = run([(begin_s + n * frame_s * (1 + drift), 320) for n in range(1000)], block=160_000)
+    assert placement.num_moves == 0
+    assert len(placement.real_spans()) == 1
+    assert placement.real_spans()[0][0] - begin_s == pytest.approx(off_s, abs=0.0005)
+    for n in (250, 500, 750):
+        where = np.abs(placed - n * 320 - 1).argmin()
+        assert where / 16_000 - begin_s == pytest.approx(n * frame_s * (1 + drift), abs=0.0052)
+
+
+@pytest.mark.parametrize(("frames", "frame_s", "drift"), [(20, 0.1, 0.012), (7, 0.4, 0.0075)])
+def test_a_trend_takes_two_seconds_and_eight_frames(frames, frame_s, drift):
+    """Over less, jitter of 20 ms is as steep as the steepest drift: the middle of the times counts, without a slope."""
+    off_s = np.median(np.arange(frames) * frame_s * drift)
+    assert off_s > 0.005
+    _, placement = drifting(drift, seconds=frames * frame_s, frame_s=frame_s)
+    assert placement.real_spans()[0][0] == pytest.approx(off_s, abs=1e-4)
+    frames += 2 if frames == 20 else 1
+    _, placement = drifting(drift, seconds=frames * frame_s, frame_s=frame_s)
+    assert placement.real_spans()[0][0] == 0.0
+
+
+def test_memory_stays_flat_however_long_the_sound_or_a_pause_is():
+    """Of frames of 20 ms those of 12 s, the window before and what is looked at ahead, and 256 to forget at once."""
+    placement, held = Placement(0.0, 0.0), 0
+    for n in range(1500):
+        placement.add(n * 0.02, 0.02)
+        held = max(held, len(placement._begin_s))
+        if placement.joined_s > LOOK_AHEAD_S:
+            assert sum(map(len, placement.place(np.ones(320, np.float32)))) == 320
+    assert held == pytest.approx(600 + 256, abs=3)
+    placement = Placement(0.0, 0.0)
+    for at_s in (0.0, 3600.0):
+        placement.add(at_s, 0.6)
+    assert max(map(len, placement.place(np.ones(19_200, np.float32)))) == 160_000  # zeros of 10 s at once
