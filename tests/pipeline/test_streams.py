@@ -104,7 +104,7 @@ def test_no_slides_beside_a_video():
 def test_slides_come_first_in_the_file_and_are_its_default(ffmpeg_run, tmp_path, name):
     sources = [["-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}:d=4"] for rate in (1, 25)]
     tracks = ["-map", "0", "-map", "1", "-c:v", "mpeg4", "-disposition:v:0", "default", "-disposition:v:1", "0"]
-    ffmpeg_run(*sources[0], *sources[1], *tracks, "-fps_mode", "passthrough", tmp_path / name)
+    ffmpeg_run(*sources[0], *sources[1], *tracks, tmp_path / name)
     info = probe(tmp_path / name)
     pixels, _ = seen(info)
     assert (info.video_name, len(pixels)) == ("v:1", 100)
