@@ -18,7 +18,7 @@ import subprocess
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator
 from contextlib import suppress
 from typing import IO
 
@@ -75,7 +75,7 @@ def ask(arguments: list[str], path: str) -> str:
     return out.decode(errors="replace")
 
 
-def lines(arguments: list[str], path: str, stall_timeout_s: float) -> Iterator[bytes]:
+def lines(arguments: list[str], path: str, stall_timeout_s: float) -> Generator[bytes, None, None]:
     """What a command prints, line by line, for as long as it is read; it must be one that never complains.
 
     Raises MediaError where nothing comes for `stall_timeout_s`.
