@@ -143,7 +143,7 @@ def video_info(
         raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
     pixel_aspect = _pixel_aspect(first) or _pixel_aspect(video) or Fraction(1)
     turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
-    # The container's word counts, as players have it; of the pictures some carry their own, which can be another.
+    # The container's word counts: of the pictures only some carry theirs, and ffmpeg would turn those alone by it.
     turn = _turn(video) or (() if any(turns) else _turn(first))
     # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
     if (turns and abs(turns[0] % 180 - 90) < 1) or (turn and turn[0].startswith("transpose")):
