@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test soak mutants check setup ffmpeg clean
+.PHONY: demo test soak mutants check formatted lint types imports cli-page coverage setup ffmpeg clean
 
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
@@ -24,12 +24,35 @@ soak: setup
 mutants: setup
 	$(BIN)/python tests/mutants/try_mutants.py
 
+# What stands behind `check` needs no set-up of its own, so that it also serves before a commit and without a network.
 check: setup
+	$(MAKE) --no-print-directory formatted lint types imports
+
+formatted:
 	$(BIN)/ruff format --check .
+
+lint:
 	$(BIN)/ruff check .
-	link=$$(mktemp -d) && ln -s "$(CURDIR)" "$$link/avfuse" && cd "$$link" && \
-		MYPYPATH="$$link" "$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/setup.cfg" -p avfuse
+
+types:
+	link=$$(mktemp -d) && trap 'rm -r "$$link"' EXIT && ln -s "$(CURDIR)" "$$link/avfuse" && cd "$$link" && \
+		MYPYPATH="$$link" "$(abspath $(BIN))/mypy" --config-file "$(CURDIR)/setup.cfg" \
+		--cache-dir "$(CURDIR)/.mypy_cache" -p avfuse
+
+imports:
 	$(BIN)/lint-imports --config setup.cfg
+
+# docs/cli.md, written anew; fails where it was not up to date.
+cli-page:
+	before=$$(cksum docs/cli.md) && $(BIN)/python docs/generate_cli.py && [ "$$before" = "$$(cksum docs/cli.md)" ]
+
+# The whole suite, with the processes that it starts; a table of what no test runs, and htmlcov/.
+coverage: setup
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage html --quiet
+	$(BIN)/coverage report
 
 setup: ffmpeg $(VENV)/.ready
 
@@ -55,4 +78,4 @@ ffmpeg:
 		{ echo "ffmpeg and ffprobe are missing; install them: sudo apt-get install ffmpeg" >&2; exit 1; }
 
 clean:
-	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis *.egg-info
+	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov *.egg-info

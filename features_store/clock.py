@@ -28,7 +28,8 @@ def patch_start_frames(time_s: NDArray[np.float64], align: AudioAlign) -> NDArra
     """First log-mel frame of each row's patch: `round(100 · time)`, half to even, shifted by the alignment.
 
     `time_s` [T] in s on the container's clock; the result [T] counts 10 ms frames from time 0 and is negative
-    where a patch begins before it. Off by at most 5 ms on any row at any rate. Source: references 1.11.
+    where a patch begins before it. Off by at most 5 ms on any row at any rate. Source:
+    docs/sources.md (Audio rows).
     """
     if align not in get_args(AudioAlign):
         raise ValueError(f"audio alignment is one of {get_args(AudioAlign)}, got {align!r}")

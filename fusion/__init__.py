@@ -1,1 +1,1 @@
-"""The fusion head that learns valence and arousal from a feature store (a door: nothing is behind it yet)."""
+"""The fusion head that learns valence and arousal from a feature store."""

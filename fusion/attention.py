@@ -1,6 +1,6 @@
 """Cross-attention over time: one modality asks, another answers.
 
-Source: S1 eq. for the cross-attention; projections and heads as in references 7 (#3, #4, #5).
+Source: S1's formula; projections and heads: docs/sources.md (Cross-attention).
 Tested by tests/fusion/test_attention.py.
 """
 

@@ -2,7 +2,7 @@
 
     CCC = 2 cov / (var_x + var_y + (mean_x - mean_y)²)            biased moments everywhere
 
-Source: Lin 1989, eq. 1; the contract's section 6. Tested by tests/fusion/test_ccc.py.
+Source: Lin 1989, eq. 1; docs/sources.md (CCC). Tested by tests/fusion/test_ccc.py.
 """
 
 from __future__ import annotations
@@ -41,8 +41,8 @@ def ccc_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
 
     `prediction`, `target` [B, T, C]; `valid` bool [B, T]. Frames that are not valid change neither the loss nor
     its gradient; windows with fewer than two valid frames are left out. Moments are taken in float64, in which the
-    mean of equal float32 numbers is that number: constants have no rounding noise to correlate. Source: the
-    contract's section 7.
+    mean of equal float32 numbers is that number: constants have no rounding noise to correlate. Source:
+    docs/sources.md (CCC).
     """
     weight = valid.to(torch.float64).unsqueeze(1)  # [B, 1, T]
     x, y = (torch.where(valid.unsqueeze(-1), values.double(), 0.0).transpose(1, 2) for values in (prediction, target))

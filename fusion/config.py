@@ -50,7 +50,7 @@ def _below_one(settings: object, *names: str) -> None:
 
 @dataclass(frozen=True)
 class CrossAttentionSettings:
-    """S1. Source: the contract's section 7, references 7 (#1 to #8)."""
+    """S1. Source: docs/sources.md (TCN, Cross-attention)."""
 
     lead_channels: tuple[int, ...] = (128, 128, 128, 128)
     other_channels: tuple[int, ...] = (64, 64, 64, 64)
@@ -86,7 +86,7 @@ ModelSettings = CrossAttentionSettings | ConcatSettings
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """Everything that changes the numbers of a run, the data aside. Source: the contract's section 7."""
+    """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule)."""
 
     preset: str = "crossattn"
     task: Task = "va"

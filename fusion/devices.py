@@ -78,7 +78,10 @@ def find_compile_cache() -> None:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Only algorithms that give the same numbers again, on one device with one number of threads."""
+    """Algorithms that give the same numbers again, on one device with one number of threads, where torch has them.
+
+    Where it has none it warns and goes on.
+    """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
     before, told = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark

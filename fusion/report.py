@@ -1,6 +1,6 @@
 """What predictions are worth: CCC over all valid frames of all trials, and trial by trial.
 
-Source: references 2.4 (the challenge's metric) and the contract's section 6. Tested by tests/fusion/test_report.py.
+Source: docs/sources.md (CCC): the challenge's metric. Tested by tests/fusion/test_report.py.
 """
 
 from __future__ import annotations

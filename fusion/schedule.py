@@ -1,10 +1,10 @@
-"""The learning rate: a linear warm-up, then a plateau rule; and when to stop.
+"""The learning rate: a linear warm-up, then a plateau rule.
 
     lr  ┌────────────┐ ×0.1 after more than `patience` epochs without a better P
        ╱             └──────────┐
       ╱ warm-up, step by step   └──────
 
-Source: references 1.9; the warm-up reaches lr (the published code's stops at lr/5, a defect: docs/training.md).
+Source: docs/sources.md (Schedule); the warm-up reaches lr (the published code's stops at lr/5, a defect).
 Tested by tests/fusion/test_schedule.py.
 """
 

@@ -1,7 +1,8 @@
 """Mean and standard deviation of features, from moments that are kept trial by trial.
 
-So each fold's statistics come from its training trials alone, and nothing is read twice. Source: references 1.8
-(validation data is not normalised by its own, as the field's code does it). Tested by tests/fusion/test_statistics.py.
+So each fold's statistics come from its training trials alone, and nothing is read twice. Unlike in the field's
+code, validation data is not normalised by its own: docs/sources.md (Statistics).
+Tested by tests/fusion/test_statistics.py.
 """
 
 from __future__ import annotations

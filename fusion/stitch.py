@@ -1,6 +1,6 @@
 """Predictions of overlapping windows to one row a frame: the mean of all windows that cover it.
 
-Source: references 1.6. Tested by tests/fusion/test_stitch.py.
+Source: docs/sources.md (Windows). Tested by tests/fusion/test_stitch.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     image_location,valence,arousal
     1-30-1280x720/00001.jpg,0.123456,-0.200000        image number i + 1 is row i of the trial
 
-Source: references 2.3. Tested by tests/fusion/test_submission.py.
+Source: docs/sources.md (Submission). Tested by tests/fusion/test_submission.py.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from .prediction_files import DECIMALS, writable
 from .sources import LENGTH_FLAG
 
 HEADER = "image_location,valence,arousal"
-# Container and decoder differ by a frame or two on many videos (references 7, #31); more is another video.
+# Container and decoder differ by a frame or two on many videos, docs/sources.md (Labels); more is another video.
 TOLERATED_ROWS = 2
 _HEADERS = ("image_location", HEADER)
 _LOCATION = re.compile(r"([^,]+)/0*([1-9][0-9]{0,8})(?:\.[^,/.]*)?")

@@ -4,7 +4,7 @@
     t-2·2^i   t-2^i   t                                             1 + 2 (k - 1) (2^L - 1) frames
        └────────┴─────┴──► row t, from rows ≤ t only                k = 3, 5, 7 and L = 4: 61, 121, 181
 
-Source: references 1.3 (ABAW3's TemporalConvNet: the same numbers; its keys `network.{i}.conv1.weight_g` … load).
+Source: docs/sources.md (TCN): ABAW3's TemporalConvNet, the same numbers; its keys `network.{i}.conv1.weight_g` … load.
 Tested by tests/fusion/test_tcn.py and tests/parity/test_tcn.py.
 """
 

@@ -6,7 +6,7 @@
                                                                   350 ├──────────────┤  one more, at the end
     trial of 120 rows                              ├─────┤· · · · ·                     padded, masked
 
-Source: references 1.6. Tested by tests/fusion/test_windows.py.
+Source: docs/sources.md (Windows). Tested by tests/fusion/test_windows.py.
 """
 
 from __future__ import annotations

@@ -33,6 +33,7 @@ class CutFinder:
 
     def __init__(self) -> None:
         self._before: deque[NDArray[np.float32]] = deque(maxlen=_REMEMBERED)  # the last of each shot, newest last
+        self._other_light: NDArray[np.float32] | None = None  # this shot before its light changed: it may change back
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[int]:
         """For each frame of `pixels` uint8 [N, H, W, 3]: 0 the same shot, 1 a new one, -n the one before n changes."""
@@ -46,21 +47,21 @@ class CutFinder:
         if _much_changed(self._before[-1], picture):
             if _size(*_edges(picture)) < _BLANK_LEVELS:
                 return 0  # what comes after it is compared with what was before
-            if not _same_edges(self._before[-1], picture):
-                return self._change(picture)
+            light = _same_edges(self._before[-1], picture) or not _differ(self._other_light, picture)
+            for undone in range(1, len(self._before)):
+                former = self._before[-1 - undone]
+                if not _much_changed(former, picture) or (not light and _same_edges(former, picture)):
+                    for _ in range(undone):
+                        self._before.pop()
+                    self._before[-1], self._other_light = picture, None
+                    return -undone
+            if not light:
+                self._before.append(picture)
+                self._other_light = None
+                return 1
+            self._other_light = self._before[-1]
         self._before[-1] = picture
         return 0
-
-    def _change(self, picture: NDArray[np.float32]) -> int:
-        for undone in range(1, len(self._before)):
-            former = self._before[-1 - undone]
-            if not _much_changed(former, picture) or _same_edges(former, picture):
-                for _ in range(undone):
-                    self._before.pop()
-                self._before[-1] = picture
-                return -undone
-        self._before.append(picture)
-        return 1
 
 
 def with_cuts(batches: Iterable[FrameBatch]) -> Iterator[tuple[FrameBatch, list[bool]]]:
@@ -108,6 +109,10 @@ def _step(side_px: int) -> int:
 
 def _much_changed(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return bool(np.abs(one - other).mean() > CUT_LEVELS)
+
+
+def _differ(one: NDArray[np.float32] | None, other: NDArray[np.float32]) -> bool:
+    return one is None or (_much_changed(one, other) and not _same_edges(one, other))
 
 
 def _edges(picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:

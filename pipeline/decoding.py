@@ -58,9 +58,7 @@ class Decoding:
         with log.changed:
             if not log.changed.wait_for(complete, self._timeout_s if ended else _LOG_WAIT_S) and ended:
                 raise self._stalled()
-            stamps = list(log.stamps)
-            log.stamps.clear()
-        return stamps
+            return log.take()
 
     def finish(self, num_delivered: int) -> tuple[bool, tuple[str, ...]]:
         """Wait for ffmpeg's end after its last byte: (ended in an error, signs of damage).

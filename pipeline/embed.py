@@ -26,7 +26,7 @@ from .models.vgg import PATCH_BANDS, PATCH_FRAMES
 from .registry import PCA
 from .weights import WeightSource, load_network, load_pca
 
-_SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them (references 1.1)
+_SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them: docs/sources.md (IR-50)
 _KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _PCA_CLIP = 2.0
 _PCA_LEVELS = 255
@@ -129,7 +129,10 @@ def refuse_precision(device: torch.device, precision: Precision) -> None:
 
 
 def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
-    """RGB faces uint8 [N, 112, 112, 3] → float32 [N, 3, px, px] in [−1, 1] (references 4.1; 40 px: 1.1)."""
+    """RGB faces uint8 [N, 112, 112, 3] → float32 [N, 3, px, px] in [−1, 1].
+
+    Source: docs/sources.md (IResNet-50, IR-50).
+    """
     inputs = (faces.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
     if input_px != SUZHANG_PX:
         return inputs
@@ -142,7 +145,7 @@ def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
 def apply_pca(rows: Tensor, eigen_vectors: Tensor, means: Tensor) -> Tensor:
     """VGGish's PCA, clipped to [−2, 2] and quantised to whole numbers 0 to 255, as float32 [N, 128].
 
-    Source: torchvggish's Postprocessor (references 3.1), less its squeeze, which drops a lone row's axis.
+    Source: torchvggish's Postprocessor, docs/sources.md (VGGish), less its squeeze, which drops a lone row's axis.
     """
     clipped = ((rows - means) @ eigen_vectors.T).clamp(-_PCA_CLIP, _PCA_CLIP)
     return ((clipped + _PCA_CLIP) * (_PCA_LEVELS / (2 * _PCA_CLIP))).round()

@@ -19,7 +19,7 @@ from .media import FrameBatch
 if TYPE_CHECKING:
     from .search import FaceSearch
 
-# Eyes, nose, corners of the mouth in the 112-px crop: insightface arcface_torch (references 4.1).
+# Eyes, nose, corners of the mouth in the 112-px crop: insightface, docs/sources.md (IResNet-50).
 TEMPLATE_PX = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )

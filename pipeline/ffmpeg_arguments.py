@@ -108,20 +108,14 @@ def to_samples(info: VideoInfo, stream: int) -> list[str]:
 
     What the resampler gave is told too: it loses what it holds where rate or layout change and it is built anew.
     """
-    # rematrix_maxval: (L + R) / 2 for every codec, as in 16-bit files; ffmpeg's float is 3 dB louder.
-    mono = f"aresample={SAMPLE_RATE_HZ}:rematrix_maxval=1.0,ashowinfo@resampled"
-    if info.audio_channels > 2:
-        # More are rarely what their positions say (microphones side by side): their mean, by number and not by place.
-        # `<` shares the weight among those of the numbers that there are, however many after a change in mid-stream.
-        every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
-        mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},{mono}"
+    # Their mean, by number and not by place: what positions say is rarely so (microphones side by side), and some have
+    # no place in mono. `<` shares the weight among those of the numbers that there are, also after a change in
+    # mid-stream.
+    every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
+    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={SAMPLE_RATE_HZ},ashowinfo@resampled"
     # astats tells how loud the channels were; what is much quieter in mono cancels out.
     loudness = "astats=measure_perchannel=none:measure_overall=RMS_level+Number_of_samples"
-    chain = (
-        f"asettb=expr=1/sr,ashowinfo,{loudness},{mono}"
-        if info.audio_channels > 1
-        else f"asettb=expr=1/sr,ashowinfo,{mono}"
-    )
+    chain = ",".join(["asettb=expr=1/sr", "ashowinfo", *([loudness] if info.audio_channels > 1 else []), mono])
     return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 import re
 import threading
 from collections import deque
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import IO
 
 from .video_info import LATEST_S
@@ -141,6 +141,13 @@ class Log:
         elif spoken := _SPOKEN.match(line.decode(errors="replace")):
             self._complain(spoken)
 
+    def take(self) -> list[Stamp]:
+        """The stamps that have come, but the newest of sound before the end: the next line may put it right."""
+        held = [self.stamps.pop()] if self.stamps and self.stamps[-1].num_samples and not self.ended else []
+        taken = list(self.stamps)
+        self.stamps = deque(held)
+        return taken
+
     def words(self) -> str:
         """The last of ffmpeg's complaints, without addresses."""
         with self.changed:
@@ -180,11 +187,29 @@ class Log:
             self.shapes[int(shape[3]), int(shape[4]), aspect] = None
         after = self.num_resampled if audio and n == 0 and self.num_frames else None
         ticks = None if pts == b"NOPTS" else int(pts) - self._shift_s * den // num
+        if audio and ticks is not None:
+            self._mend_late_rate(ticks, den)
         if audio and (place := _POSITION.search(line)):
             # A frame that does not begin a packet of the file has no time there: the reader guesses one.
             ticks = None if place[1] == b"-1" and self._tells_places else ticks
             self._tells_places |= place[1] != b"-1"
         self._append(Stamp(ticks, num, den, num_samples, after))
+
+    def _mend_late_rate(self, ticks: int, rate_hz: int) -> None:
+        """Put right the time of the frame before, where its decoder (MP2's, MP3's) noticed a new rate a frame late.
+
+        ffmpeg has counted it in ticks of the new rate already: in these it ends about where this frame begins.
+        """
+        before = self.stamps[-1] if self.stamps else None
+        if before is None or before.pts is None or before.den == rate_hz:
+            return
+        counted, begins = before.pts + self._shift_s * before.den, ticks + self._shift_s * rate_hz
+        off_s = abs(counted + before.num_samples - begins) / rate_hz
+        if off_s < min(
+            before.num_samples / rate_hz, abs((counted + before.num_samples) / before.den - begins / rate_hz)
+        ):
+            pts = round(counted * before.den / rate_hz) - self._shift_s * before.den
+            self.stamps[-1] = replace(before, pts=pts)
 
     def _append(self, stamp: Stamp) -> None:
         self.stamps.append(stamp)

@@ -4,6 +4,7 @@ Every face is tracked, and each track has a presence: the share of the last seco
 
     presence of the followed ≥ ½   it stays; while it is not seen there is no face (nobody jumps in)
     below ½                        the policy chooses anew: among the steady ones, else among the confident ones
+                                   (not for one frame alone, which may be a flash: at 1 frame/s)
     a cut                          all tracks end, the policy chooses at once
 
 So neither a second person nor a flickering find (a face on a T-shirt) makes the choice jump back and forth.
@@ -130,6 +131,8 @@ class Followers:
         alive = set(map(id, self._tracks.tracks))
         self._slots = [slot if slot is not None and id(slot) in alive else None for slot in self._slots]
         for number, slot in enumerate(self._slots):
+            if slot is not None and slot.missed == 1 and _fade(time_s - slot.seen_s) < STEADY:
+                continue  # one frame alone may be a flash, however long it lasts
             if slot is None or slot.presence < STEADY:
                 self._slots[number] = self._choose(faces, slot)
         while self._policy == "all" and len(self._slots) < MAX_SLOTS:

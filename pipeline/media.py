@@ -1,4 +1,4 @@
-"""Video files to frames and samples on one clock; with `child` the only file that starts ffmpeg.
+"""Video files to frames and samples on one clock; whatever reads a video is started here and in `child`.
 
 Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
 n/16000 s.
@@ -211,7 +211,10 @@ class FrameReader(_Reader):
         if self._clock.num_joins:
             warnings.append(f"{self._clock.num_joins + 1} recordings joined in one file: times repaired, they go on")
         if len(shapes := self._ffmpeg.shapes()) > 1:
-            said = ", then ".join(f"{width}×{height}" for width, height, _ in shapes[:4])
+            stretched = len({aspect for *_, aspect in shapes}) > 1
+            said = ", then ".join(
+                f"{width}×{height}" + f" of {aspect:.3g}:1 pixels" * stretched for width, height, aspect in shapes[:4]
+            )
             whole = f"{self._info.width_px}×{self._info.height_px}"
             warnings.append(f"the picture changes its size or shape ({said}): all fitted into {whole}, undistorted")
         if (

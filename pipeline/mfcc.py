@@ -35,7 +35,7 @@ def mfccs(
 
     `blocks` are 16 kHz samples, contiguous from time 0, float32. Rows that want more than 1 s beyond the last
     sample are not delivered: the caller repeats the last row. `blocks` is always read to its end.
-    Source: references 1.11.
+    Source: docs/sources.md (MFCC, Audio rows).
     """
     starts = mfcc_start_frames(time_s, align)
     first = min(0, int(starts.min(initial=0)))

@@ -7,7 +7,7 @@ An export in eval mode folds the BN behind a convolution into it: the convolutio
 
 The folded bias becomes that of a BN which changes nothing else: weight 1, mean 0, var 1 − eps.
 The graph is walked from its input along the network's own structure, so names in the file do not matter.
-Source: references 4.1, 4.3. Tested by tests/pipeline/test_onnx_weights.py.
+Source: docs/sources.md (IResNet-50, Weight files). Tested by tests/pipeline/test_onnx_weights.py.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def patches(
     `blocks` are 16 kHz samples, contiguous from time 0, float32. Rows that want more than 1 s beyond the last
     sample have no patch and are not delivered: the caller repeats the last row. `blocks` is always read to
     its end.
-    Equal to torchvggish's `vggish_input` on the 10 ms grid. Source: references 1.11, 3.1.
+    Equal to torchvggish's `vggish_input` on the 10 ms grid. Source: docs/sources.md (Audio rows, VGGish).
     """
     starts = patch_start_frames(time_s, align)
     first = min(0, int(starts.min(initial=0)))

@@ -1,6 +1,6 @@
 """The weight files that avfuse knows: what they are, where from, and under which licence.
 
-Names, hashes and licences: references 3.2, 4.3. Tested by tests/pipeline/test_weights.py.
+Names, hashes and licences: docs/sources.md (Weight files). Tested by tests/pipeline/test_weights.py.
 """
 
 from __future__ import annotations

@@ -59,6 +59,12 @@ def test_the_demo_is_set_up_without_what_tests_and_checks_need():
     assert "test" not in demo
 
 
+def test_what_is_cited_has_the_version_of_today():
+    version = re.search(r'__version__ = "(.+)"', (ROOT / "__init__.py").read_text())[1]
+    assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
+    assert f"version = {{{version}}}" in (ROOT / "README.md").read_text()
+
+
 def test_every_folder_with_modules_is_a_package():
     folders = {path.parent for room in ROOMS for path in (ROOT / room).rglob("*.py")}
     assert all((folder / "__init__.py").is_file() for folder in folders)

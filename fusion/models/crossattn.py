@@ -5,7 +5,7 @@
                                          └──────────────────────── 384 ────┴─ concat 896
     concat ─ LayerNorm ─ Linear 128 ─ GELU ─ Dropout ─ Linear 2
 
-Source: S1 (arXiv 2503.10523), the contract's section 7, references 1.15 and 7. Tested by tests/fusion/test_models.py.
+Source: S1 (arXiv 2503.10523), docs/sources.md (TCN, Cross-attention). Tested by tests/fusion/test_models.py.
 """
 
 from __future__ import annotations

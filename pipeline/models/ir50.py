@@ -3,7 +3,7 @@
     112 px: 112 ─ 56 ─ 28 ─ 14 ─ 7     every stage halves the side, Linear(512 · 7 · 7 → 512)
      40 px:  40 ─ 40 ─ 20 ─ 10 ─ 5     the first stage keeps it,    Linear(512 · 5 · 5 → 512), row norm 1
 
-Source of the shapes: references 1.1 and 4.2. Tested by tests/parity/test_iresnet.py.
+Source of the shapes: docs/sources.md (IR-50). Tested by tests/parity/test_iresnet.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     faces [N, 3, 112, 112] ── stem 64 ── 4 stages, each halving the side: 56, 28, 14, 7 ── fc ── [N, 512]
 
-Source of the shape: references 4.1. Tested by tests/parity/test_iresnet.py.
+Source of the shape: docs/sources.md (IResNet-50). Tested by tests/parity/test_iresnet.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
     state_dict / model wrapper → `module.`, `backbone.` off → which layout? → strict keys and shapes → float32
 
-Source of the layouts: references 4.1, 4.2. Tested by tests/pipeline/test_models.py.
+Source of the layouts: docs/sources.md (IResNet-50, IR-50). Tested by tests/pipeline/test_models.py.
 """
 
 from __future__ import annotations

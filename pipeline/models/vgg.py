@@ -2,7 +2,7 @@
 
     log-mel [N, 1, 96, 64] ── 6 convolutions, 4 halvings ── [N, 512, 6, 4] ── 3 linear layers ── [N, 128]
 
-Source of the shape: references 1.2 and 3.1. Tested by tests/parity/test_vgg.py.
+Source of the shape: docs/sources.md (VGGish). Tested by tests/parity/test_vgg.py.
 """
 
 from __future__ import annotations

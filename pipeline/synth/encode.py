@@ -1,4 +1,4 @@
-"""Painted frames and samples to a video file: the one place where the planted corpus starts ffmpeg."""
+"""Painted frames and samples to a video file, by an ffmpeg of its own."""
 
 from __future__ import annotations
 

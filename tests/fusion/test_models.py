@@ -38,7 +38,7 @@ def shapes_within(model, *batch):
 
 @pytest.fixture(scope="module")
 def whole():
-    """S1 as the contract has it."""
+    """S1 with its default settings."""
     return made(PRESETS["crossattn"].model, WIDTHS)
 
 

@@ -3,7 +3,7 @@ import torch
 
 from avfuse.fusion.tcn import TCN, MultiScaleTCN
 
-# kernel, levels, frames seen (references 1.3)
+# kernel, levels, frames seen: docs/sources.md (TCN)
 FIELDS = [
     *((3, 3, 29), (5, 3, 57), (7, 3, 85)),
     *((3, 4, 61), (5, 4, 121), (7, 4, 181)),

@@ -1,4 +1,4 @@
-"""Our face networks compute what the published ones do (tests/data/golden_networks.npz, ../shared/golden)."""
+"""Our face networks compute what the published ones do (tests/data/golden_networks.npz)."""
 
 import zlib
 from pathlib import Path

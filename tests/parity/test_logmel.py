@@ -1,4 +1,4 @@
-"""Our log-mel equals torchvggish's (references 3.1, 3.3)."""
+"""Our log-mel equals torchvggish's, docs/sources.md (VGGish)."""
 
 import numpy as np
 import pytest

@@ -54,20 +54,20 @@ def test_the_batch_a_frame_is_in_does_not_matter(media, detector):
 
 @pytest.mark.parametrize("size_px", [(1, 1), (8, 8), (19, 640), (20, 20), (24, 300)])
 def test_frames_as_small_as_a_face_have_none(detector, size_px):
-    """facenet-pytorch: torch.cat() of an empty list (peers 4.2 E)."""
+    """facenet-pytorch: torch.cat() of an empty list, docs/sources.md (MTCNN)."""
     noise = np.random.default_rng(0).integers(0, 255, (2, *size_px, 3), dtype=np.uint8)
     assert [len(faces) for faces in detector(noise)] == [0, 0]
 
 
 def test_a_batch_in_which_some_frames_have_no_face(media, detector):
-    """facenet-pytorch: ragged np.array in select_boxes (peers 4.2 B)."""
+    """facenet-pytorch: ragged np.array in select_boxes, docs/sources.md (MTCNN)."""
     face = frames_of(media / "real/pyfeat_single_face.mp4", 40)
     mixed = np.stack([np.zeros_like(face[0]), face[0], np.full_like(face[0], 128), face[1]])
     assert [len(faces) for faces in detector(mixed)] == [0, 1, 0, 1]
 
 
 def test_more_candidates_than_int16_counts():
-    """facenet-pytorch: int16 indices overflow at 32,768 boxes (peers 4.2 H)."""
+    """facenet-pytorch: int16 indices overflow at 32,768 boxes, docs/sources.md (MTCNN)."""
     rng = np.random.default_rng(0)
     corners = rng.integers(0, 100, (40_000, 1)) * 100 + rng.uniform(0, 2, (40_000, 2))
     boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
@@ -78,7 +78,7 @@ def test_more_candidates_than_int16_counts():
 
 
 def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
-    """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped (peers 4.2 I)."""
+    """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped, docs/sources.md (MTCNN)."""
     boxes = torch.tensor([[700.0, 10, 720, 30], [10, 10, 40, 40], [-50, -50, -20, -20]])
     found = _Candidates(boxes, torch.ones(3), torch.zeros(3, dtype=torch.long))
     seen = Averages(np.zeros((1, 100, 100, 3), np.uint8), torch.device("cpu"))

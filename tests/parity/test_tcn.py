@@ -1,4 +1,4 @@
-"""Our TCN computes what the published one does (tests/data/golden_tcn.npz: every fifth frame of ../shared/golden's)."""
+"""Our TCN computes what the published one does (tests/data/golden_tcn.npz, every fifth frame)."""
 
 import zlib
 from pathlib import Path

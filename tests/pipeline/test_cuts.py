@@ -123,6 +123,33 @@ def test_edges_that_are_shared_in_part():
     assert 0.15 < SAME_EDGES < 0.6
 
 
+def test_uneven_light_that_the_edges_hardly_tell_from_a_cut():
+    """They say "the same" of one neighbour and "another" of the other: what was before the light decides."""
+    own, other = (each.astype(float) - 115 for each in (B, C))
+    first = np.clip(own * 0.9 + 80, 0, 255).astype(np.uint8)
+    noise = np.random.default_rng(4).normal(0, 15, (12, 16, 1)).repeat(6, axis=0).repeat(6, axis=1)
+    noisy = np.clip(first + noise, 0, 255).astype(np.uint8)
+    lit = np.clip((own * 0.27 + other * 0.73) * 1.2 + 165, 0, 255).astype(np.uint8)
+    assert CutFinder()(np.stack([first, lit])) == [0, 1]
+    assert CutFinder()(np.stack([noisy, lit])) == [0, 0]
+    assert cuts_of([first] * 5 + [lit] + [noisy] * 5) == []
+    assert cuts_of([noisy] * 5 + [lit] + [first] * 5) == []
+    assert cuts_of([noisy] * 5 + [lit] + [A] * 5) == [6]
+
+
+def test_flashes_in_a_row_and_a_strobe():
+    for light in (WHITE, BLACK, BRIGHT, DARK, B):
+        assert cuts_of([A] * 5 + [light, A, A, light] + [A] * 5) == []
+        assert cuts_of([A] * 5 + [light, A, light] + [A] * 5, fps=1.0) == []
+        assert cuts_of([A] * 5 + [light, light, A, A] * 10 + [A] * 5) == []
+
+
+def test_a_flash_at_a_cut_hides_it_not():
+    assert cuts_of([A] * 5 + [WHITE] + [B] * 5) == [6]
+    assert cuts_of([A] * 5 + [BRIGHT] + [B] * 5) == [6]
+    assert len(cuts_of([A] * 5 + [np.clip(B * 1.8 + 50.0, 0, 255).astype(np.uint8)] + [B] * 5)) == 1
+
+
 def test_only_what_is_undone_at_once_is_a_glitch():
     times = np.arange(8) / 10
     assert without_glitches(times, [0, 1, 0, -1, 0, 1, 0, 0]) == [0, 0, 0, 0, 0, 1, 0, 0]

@@ -33,6 +33,44 @@ def test_audio_frames_carry_their_length():
     assert stamp.duration_s == pytest.approx(1024 / 44100)
 
 
+def sound(n: int, pts: int, rate_hz: int) -> str:
+    return SOUND.format(n=n, pts=pts).replace("rate:44100", f"rate:{rate_hz}").replace("samples:1024", "samples:1152")
+
+
+@pytest.mark.parametrize("shift_s", [0, 1])
+@pytest.mark.parametrize("begins", [115871, 115973])  # the reader may guess the next time from the former rate
+def test_a_rate_that_is_noticed_a_frame_late(shift_s, begins):
+    """MP2's decoder: the first frame of 48 kHz is still called one of 44.1 kHz, its time is in ticks of 48 kHz."""
+    log = Log(shift_s)
+    for line in (sound(0, 191759, 44100), sound(1, 114719, 44100), sound(0, begins, 48000)):
+        log.feed(line.encode())
+    times = [stamp.time_s for stamp in log.stamps]
+    assert times == pytest.approx(
+        [191759 / 44100 - shift_s, 114719 / 48000 - shift_s, begins / 48000 - shift_s], abs=2e-5
+    )
+    assert log.stamps[1].duration_s == pytest.approx(1152 / 44100)  # as the resampler takes it
+
+
+def test_a_rate_that_is_noticed_in_time():
+    frames = [(0, 88200, 44100), (0, round((88200 + 1152) / 44100 * 48000), 48000), (0, 90000, 44100)]
+    log = heard(*(sound(*frame) for frame in frames))
+    assert [stamp.pts for stamp in log.stamps] == [pts for _, pts, _ in frames]
+
+
+def test_the_newest_stamp_of_sound_waits_for_the_line_after_it():
+    log = Log()
+    for n in range(3):
+        log.feed(SOUND.format(n=n, pts=1024 * n).encode())
+    assert [stamp.pts for stamp in log.take()] == [0, 1024]
+    assert log.take() == []
+    log.ended = True
+    assert [stamp.pts for stamp in log.take()] == [2048]
+    log = Log()
+    log.feed(CONFIG.encode())
+    log.feed(FRAME_5_1.format(n=0, pts=0).encode())
+    assert len(log.take()) == 1
+
+
 def test_filters_built_anew_count_from_zero_again():
     frames = [FRAME_5_1.format(n=n, pts=n) for n in (0, 1)]
     log = heard(CONFIG, *frames, CONFIG.replace("12800", "90000"), *frames)

@@ -66,6 +66,18 @@ def test_after_a_second_without_it_another_face_is_chosen_for_good():
     assert follow(followers, 2, 3, (400, 100, 90), (100, 100, 100)) == [[0]] * 50
 
 
+@pytest.mark.parametrize("fps", [2, 1, 0.5])
+def test_one_frame_without_the_face_is_no_reason_however_few_there_are(fps):
+    """A flash that burns out one of two people: who is followed stays; two frames without are 2 s at 1 frame/s."""
+    both, other = faces((100, 100, 100), (400, 100, 90)), faces((400, 100, 90))
+    for missing, after in ((1, [0]), (2, [1])):
+        followers = Followers("largest", SIZE_PX)
+        seen = [both] * 5 + [other] * missing + [both]
+        chosen = [followers(each, frame / fps, False) for frame, each in enumerate(seen)]
+        assert chosen[5] == [None]
+        assert chosen[-1] == after
+
+
 def test_a_face_that_flickers_on_a_t_shirt_is_given_up():
     """intel_asl_yes.mkv: the printed face is larger than the real one, and found in every eighth frame."""
     followers = Followers("largest", SIZE_PX)

@@ -168,7 +168,7 @@ def test_placed_sound_is_whole_whatever_the_file_says(frames, block):
         real[round(start_s * 16_000) : round(stop_s * 16_000)] = True
     assert (placed[~real] == 0).all()
     assert (placed[real] > 0).all()
-    assert (np.diff(placed[real]) > 0).all()
+    assert (np.diff(placed[real]) >= 0).all()  # a slow clock is followed by single samples that are heard twice
 
 
 GAP_S = st.one_of(
