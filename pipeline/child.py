@@ -10,12 +10,15 @@ Tested by tests/faults/zoo, tests/faults/test_stop.py and tests/pipeline/test_me
 from __future__ import annotations
 
 import functools
+import os
 import resource
+import select
 import signal
 import subprocess
 import threading
 import time
 from collections import deque
+from collections.abc import Generator
 from contextlib import suppress
 from typing import IO
 
@@ -70,6 +73,31 @@ def ask(arguments: list[str], path: str) -> str:
     if process.returncode:
         raise MediaError(path, "probe", why_refused(words))
     return out.decode(errors="replace")
+
+
+def lines(arguments: list[str], path: str, stall_timeout_s: float) -> Generator[bytes, None, None]:
+    """What a command prints, line by line, for as long as it is read; it must be one that never complains.
+
+    Raises MediaError where nothing comes for `stall_timeout_s`.
+    """
+    with start(arguments, path) as process:
+        if process.stdout is None:
+            raise ValueError("lines are read from a pipe")
+        waiting = select.poll()  # `select` cannot watch descriptors above 1023
+        waiting.register(process.stdout, select.POLLIN)
+        rest = b""
+        try:
+            while True:
+                if not waiting.poll(stall_timeout_s * 1000):
+                    words = f"gave nothing for {stall_timeout_s:g} s: is the disk or the network slow?"
+                    raise MediaError(path, "probe", words, may_pass=True)
+                data = os.read(process.stdout.fileno(), 1 << 16)
+                if not data:
+                    return
+                *whole, rest = (rest + data).split(b"\n")
+                yield from whole
+        finally:
+            process.kill()
 
 
 @functools.cache

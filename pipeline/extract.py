@@ -25,7 +25,8 @@ def extract_video(job: Job, store: FeatureStore, tools: Toolbox, progress: Progr
     trial is left then.
     """
     started_s = time.monotonic()
-    info = media.probe(job.video, media.Choice(tools.config.video_stream, tools.config.audio_stream))
+    choice = media.Choice(tools.config.video_stream, tools.config.audio_stream)
+    info = media.probe(job.video, choice, stall_timeout_s=tools.stall_timeout_s)
     with store.temporary_directory() as scratch:
         picture = read_picture(info, job, tools, scratch, progress)
         length = len(picture.time_s) if job.length is None else job.length

@@ -30,7 +30,7 @@ _SAFE: dict[str, str | int] = {
 _LONG_LOOK: dict[str, str | int] = {"probesize": 128 << 20, "analyzeduration": 120_000_000}
 _ASKED = (
     "stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,channels,sample_rate,avg_frame_rate"
-    ",time_base,start_pts,nb_frames,duration:stream_disposition:stream_side_data=rotation"
+    ",time_base,start_pts,nb_frames,duration:stream_disposition:stream_side_data=rotation,displaymatrix"
     ":stream_tags=title,name,handler_name:program_stream=index:format=format_name,duration"
 )
 _FIRST_S = 10
@@ -50,10 +50,11 @@ def to_probe(path: str, *, long_look: bool = False) -> list[str]:
     return _to_ask(path, _ASKED, long_look=long_look)
 
 
-def to_first_frame(path: str, stream: int, num_packets: int, *, long_look: bool) -> list[str]:
-    """What the first frames of a stream say of themselves, as JSON on stdout."""
+def to_first_frame(path: str, stream: int, num_packets: int, *, keys_only: bool, long_look: bool) -> list[str]:
+    """What the first frames of a stream say of themselves, as JSON on stdout; key frames only are soon decoded."""
     asked = "frame=key_frame,sample_aspect_ratio:frame_side_data=displaymatrix"
     look = ["-select_streams", str(stream), "-read_intervals", f"%+#{num_packets}"]
+    look += ["-skip_frame", "nokey"] if keys_only else []
     return _to_ask(path, asked, *look, long_look=long_look)
 
 
@@ -77,7 +78,7 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     threads = max(1, _PIXELS_AT_ONCE // (info.width_px * info.height_px))
     decoding: dict[str, int | None] = {"threads": threads} if threads < _OWN_THREADS else {}
     if info.turn:
-        decoding["noautorotate"] = None  # newer versions turn by themselves what the pictures say
+        decoding["noautorotate"] = None  # ffmpeg 5 and newer would turn those pictures again that say it themselves
     shape = _in_shape(info) if pixels else ("scale=1:1:flags=neighbor",)
     return _compile(
         info,
@@ -129,9 +130,18 @@ def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
 
 def to_packets(info: VideoInfo) -> list[str]:
     """Stream, times and length of every packet on stdout, undecoded, as `index,pts,dts,duration` in s."""
+    return _to_list(str(info.path), "packet=stream_index,pts_time,dts_time,duration_time")
+
+
+def to_key_flags(path: str, stream: int) -> list[str]:
+    """A line for every packet of a stream on stdout, undecoded: it begins with `K` for a key frame, else with `_`."""
+    return _to_list(path, "packet=flags", "-select_streams", str(stream))
+
+
+def _to_list(path: str, asked: str, *words: str) -> list[str]:
     safe = [word for name, value in _SAFE.items() for word in (f"-{name}", str(value))]
-    asked = ["-of", "csv=p=0", "-show_entries", "packet=stream_index,pts_time,dts_time,duration_time"]
-    return ["ffprobe", "-hide_banner", "-loglevel", "quiet", *safe, *asked, f"file:{info.path}"]
+    how = ["-of", "csv=p=0", "-show_entries", asked, *words]
+    return ["ffprobe", "-hide_banner", "-loglevel", "quiet", *safe, *how, f"file:{path}"]
 
 
 def shift_s(info: VideoInfo) -> int:

@@ -10,20 +10,16 @@ Tested by tests/pipeline/test_cases_clock.py.
 
 from __future__ import annotations
 
-import os
-import select
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import IO
 
 from . import child, ffmpeg_arguments
 from .timeline import LONGEST_PAUSE_S, NEW_CLOCK_S, Part
-from .video_info import LATEST_S, MediaError, VideoInfo
+from .video_info import LATEST_S, VideoInfo
 
 # An index of an MP4 or AVI has one clock; these are written as they come, and can be put one behind the other.
 _JOINABLE = ("mpegts", "mpeg", "flv", "ogg", "matroska", "wtv")
-_STALL_S = 60.0
 _CONFIRMED_BY = 2
 
 
@@ -37,11 +33,11 @@ class _Stream:
     pending: list[tuple[float, float, float]] = field(default_factory=list)
 
 
-def with_parts(info: VideoInfo) -> VideoInfo:
-    """The same with the parts of a joined recording. Raises MediaError where the file gives nothing for too long."""
+def with_parts(info: VideoInfo, stall_timeout_s: float) -> VideoInfo:
+    """The same with the parts of a joined recording. Raises MediaError where nothing comes for `stall_timeout_s`."""
     if info.audio_stream is None or info.container not in _JOINABLE:
         return info
-    seen = find_parts(_packets(info), (info.video_stream, info.audio_stream))
+    seen = find_parts(_packets(info, stall_timeout_s), (info.video_stream, info.audio_stream))
     return replace(info, video_parts=seen[0], audio_parts=seen[1]) if all(len(each) > 1 for each in seen) else info
 
 
@@ -98,41 +94,21 @@ def _parts(found: dict[int, _Stream], stream: int) -> Iterator[Part]:
         yield Part(first_s, last_s, offsets_s[number])
 
 
-def _lines(stdout: IO[bytes], path: str) -> Iterator[bytes]:
-    waiting = select.poll()  # `select` cannot watch descriptors above 1023
-    waiting.register(stdout, select.POLLIN)
-    rest = b""
-    while True:
-        if not waiting.poll(_STALL_S * 1000):
-            raise MediaError(path, "probe", f"gave nothing for {_STALL_S:g} s: is the disk slow?", may_pass=True)
-        data = os.read(stdout.fileno(), 1 << 16)
-        if not data:
-            return
-        *lines, rest = (rest + data).split(b"\n")
-        yield from lines
-
-
 def _seconds(word: bytes) -> float | None:
     return None if word == b"N/A" else float(word)
 
 
-def _packets(info: VideoInfo) -> Iterator[tuple[int, float, float, float]]:
-    with child.start(ffmpeg_arguments.to_packets(info), str(info.path)) as process:
-        if process.stdout is None:
-            raise ValueError("packets are read from a pipe")
+def _packets(info: VideoInfo, stall_timeout_s: float) -> Iterator[tuple[int, float, float, float]]:
+    for line in child.lines(ffmpeg_arguments.to_packets(info), str(info.path), stall_timeout_s):
+        words = line.split(b",")
         try:
-            for line in _lines(process.stdout, str(info.path)):
-                words = line.split(b",")
-                try:
-                    stream, pts_s, dts_s = int(words[0]), _seconds(words[1]), _seconds(words[2])
-                    length_s = _seconds(words[3])
-                except (IndexError, ValueError):
-                    continue
-                if pts_s is None and dts_s is None:
-                    continue
-                dts_s = pts_s if dts_s is None else dts_s
-                pts_s = dts_s if pts_s is None else pts_s
-                if pts_s is not None and dts_s is not None and max(abs(pts_s), abs(dts_s)) <= LATEST_S:
-                    yield stream, pts_s, dts_s, length_s or 0.0
-        finally:
-            process.kill()
+            stream, pts_s, dts_s = int(words[0]), _seconds(words[1]), _seconds(words[2])
+            length_s = _seconds(words[3])
+        except (IndexError, ValueError):
+            continue
+        if pts_s is None and dts_s is None:
+            continue
+        dts_s = pts_s if dts_s is None else dts_s
+        pts_s = dts_s if pts_s is None else pts_s
+        if pts_s is not None and dts_s is not None and max(abs(pts_s), abs(dts_s)) <= LATEST_S:
+            yield stream, pts_s, dts_s, length_s or 0.0

@@ -10,8 +10,8 @@ from __future__ import annotations
 import json
 import math
 import os
-from collections.abc import Iterator
-from contextlib import suppress
+from collections.abc import Iterable, Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -47,17 +47,26 @@ _MOST_WAITING_SAMPLES = 60 * SAMPLE_RATE_HZ
 _BATCH_BYTES = 64 << 20
 _DEFAULT_STEP_S = 1 / 30
 _LONGEST_STEP_S = 3600.0
+# Their decoders wait for a key frame (H.264's: or a point of recovery); others show grey, and what they patch into it.
+_WAITING = ("h264", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1", "vvc")
+_FEW_PACKETS = 300  # where none is marked as a key frame
 _SILENT_POWER = 1e-8  # -80 dB of full scale
 _CANCELLED = 16.0  # 12 dB; that mono has nothing above 8 kHz takes 5 dB off white noise
 # 186 h at 25 frames/s: a file can name one frame again and again, for four bytes a time.
 MAX_FRAMES = 1 << 24
 
 
-def probe(path: str | os.PathLike[str], choice: Choice = Choice()) -> VideoInfo:  # noqa: B008 - frozen
+def probe(
+    path: str | os.PathLike[str],
+    choice: Choice = Choice(),  # noqa: B008 - frozen
+    *,
+    stall_timeout_s: float = 60.0,
+) -> VideoInfo:
     """Look into a video file without decoding more of it than a frame, and choose its picture and its sound.
 
     Raises MediaError for what is not a readable local video file: folders, empty files, playlists, sound
-    alone, frames of more than 2^26 px; and where there is no stream of the wanted number.
+    alone, frames of more than 2^26 px; where there is no stream of the wanted number; and where no packet comes
+    for `stall_timeout_s`.
     """
     path = Path(os.path.abspath(path))  # `resolve` would follow links
     check_file(path)
@@ -74,18 +83,32 @@ def probe(path: str | os.PathLike[str], choice: Choice = Choice()) -> VideoInfo:
     if hard := lacks_parameters(found):
         found = ask(ffmpeg_arguments.to_probe(str(path), long_look=True))
     streams = choose(path, found, choice, child.decodable_codecs, num_packets)
-    first: dict[str, Any] = {}
-    from_key = False
-    for packets in (1, 300):  # a capture that begins in mid-GOP has its first frame later
+    stream, waits = int(streams.video["index"]), streams.video.get("codec_name") in _WAITING
+
+    def first_frame(num_packets: int, *, keys_only: bool = False) -> dict[str, Any]:
+        words = ffmpeg_arguments.to_first_frame(str(path), stream, num_packets, keys_only=keys_only, long_look=hard)
         with suppress(MediaError):  # whoever decodes it will say what is wrong
-            words = ffmpeg_arguments.to_first_frame(str(path), int(streams.video["index"]), packets, long_look=hard)
-            frames = ask(words).get("frames", [])
-            first = next(iter(frames), {})
-            # HEVC's decoder shows pictures in grey before its first key frame; with none at all they are what there is.
-            from_key = streams.video.get("codec_name") == "hevc" and not _is_key(first) and any(map(_is_key, frames))
-        if first and (_is_key(first) or from_key or streams.video.get("codec_name") != "hevc"):
-            break
-    return with_parts(video_info(path, found, streams, first, hard_to_probe=hard, from_key=from_key))
+            return next(iter(ask(words).get("frames", [])), {})
+        return {}
+
+    first = first_frame(1)
+    from_key = False
+    if not first or not (waits or _is_key(first)):
+        # A capture that begins in mid-GOP: however long that one is, what counts is the key frame at its end.
+        packets = child.lines(ffmpeg_arguments.to_key_flags(str(path), stream), str(path), stall_timeout_s)
+        with closing(packets) as flags:
+            first_key = _place_of_key(flags)
+        key = first_frame(first_key + 2, keys_only=True) if first_key else {}
+        from_key = not waits and _is_key(key)
+        first = key or first or first_frame(_FEW_PACKETS)
+    info = video_info(path, found, streams, first, hard_to_probe=hard, from_key=from_key)
+    return with_parts(info, stall_timeout_s)
+
+
+def _place_of_key(flags: Iterable[bytes]) -> int | None:
+    """The number, from 0 on, of the first packet with a key frame after the one that shows none."""
+    packets = (line for line in flags if line[:1] in (b"K", b"_"))
+    return next((number for number, line in enumerate(packets) if number and line.startswith(b"K")), None)
 
 
 def _is_key(frame: dict[str, Any]) -> bool:

@@ -1,6 +1,7 @@
 """Which of a file's streams are its picture and its sound, from what ffprobe tells. Starts nothing.
 
-    picture   no cover, no still image beside a video; of those with a decoder the default one, else the first
+    picture   no cover, no still image or slides beside a video, even where they are the default; of those with a
+              decoder the default one, else the first
     sound     of the picture's programme (a broadcast has several); no commentary, no description for the blind;
               of those with a decoder the default one, else the first
 
@@ -27,9 +28,8 @@ _BESIDE_TITLE = re.compile(
     r"|kommentar|h(ö|oe)rfilm|audiodes[ck]",
     re.IGNORECASE,
 )
-# Codecs of single pictures: a video may be made of them, but not one that stands still beside another.
-_PICTURES = ("mjpeg", "png", "apng", "bmp", "gif", "webp", "tiff", "jpeg2000", "jpegls", "jpegxl", "ppm")
-_FEW = 5  # a track of pictures that has this many times fewer than another is a still image
+# Slides and covers change once a second at most, videos 24 times; a track this many times slower than another is none.
+_SLOWER = 5
 
 
 @dataclass(frozen=True)
@@ -135,13 +135,9 @@ def _is_beside(stream: Stream) -> bool:
 
 
 def _stills(videos: list[Stream], num_packets: Mapping[int, int]) -> list[int]:
-    most = max(num_packets.get(each["index"], 0) for each in videos)
-    return [
-        each["index"]
-        for each in videos
-        if num_packets.get(each["index"], 0) <= 1
-        or (each.get("codec_name") in _PICTURES and num_packets[each["index"]] * _FEW <= most)
-    ]
+    """Places of covers and slides, of whatever codec: a video beside them has many more pictures in the same time."""
+    counts = {each["index"]: num_packets.get(each["index"], 0) for each in videos}
+    return [index for index, count in counts.items() if count <= 1 or count * _SLOWER <= max(counts.values())]
 
 
 def _of_programme(found: Mapping[str, Any], video: Stream, audios: list[Stream]) -> list[Stream]:

@@ -36,6 +36,7 @@ _TURNS: dict[tuple[int, ...], tuple[str, ...]] = {
     (-1, 0, 0, 1): ("hflip",),
     (1, 0, 0, -1): ("vflip",),
 }
+_QUARTER = 0.02  # the sine of 1°, by which ffmpeg too lets a quarter turn be off
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
@@ -58,9 +59,9 @@ class VideoInfo:
     """What a file says about itself; sizes in px as displayed (rotated), starts in s on its own clock.
 
     `video_stream`, `audio_stream`: places in the file; `video_name`, `audio_name`: the same as ffmpeg's `v:N`, `a:N`.
-    `pixel_aspect`: width : height of a pixel as displayed; `turn`: filters that turn upright what only the coded
-    pictures say is turned. `hard_to_probe`: told by a second, longer look, which decoding needs too.
-    `from_key`: what is shown before the first key frame lacks what it was coded from.
+    `pixel_aspect`: width : height of a pixel as displayed; `turn`: filters that turn the picture upright; none too
+    where ffmpeg does so by itself (odd angles). `hard_to_probe`: told by a second, longer look, which decoding
+    needs too. `from_key`: what is shown before the first key frame lacks what it was coded from.
     """
 
     path: Path
@@ -142,7 +143,8 @@ def video_info(
         raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
     pixel_aspect = _pixel_aspect(first) or _pixel_aspect(video) or Fraction(1)
     turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
-    turn = () if turns else _turn(first)
+    # The container's word counts: of the pictures only some carry theirs, and ffmpeg would turn those alone by it.
+    turn = _turn(video) or (() if any(turns) else _turn(first))
     # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
     if (turns and abs(turns[0] % 180 - 90) < 1) or (turn and turn[0].startswith("transpose")):
         width_px, height_px, pixel_aspect = height_px, width_px, 1 / pixel_aspect
@@ -201,13 +203,15 @@ def _pixel_aspect(stream: Mapping[str, Any]) -> Fraction | None:
     return _ratio(str(stream.get("sample_aspect_ratio", "")).replace(":", "/"))
 
 
-def _turn(first: Mapping[str, Any]) -> tuple[str, ...]:
-    """Filters for the display orientation that the first coded picture carries (an SEI message of H.264, HEVC)."""
-    for each in first.get("side_data_list", []):
+def _turn(told: Mapping[str, Any]) -> tuple[str, ...]:
+    """Filters for the display matrix of a container's stream, or of a coded picture (an SEI message of H.264, HEVC)."""
+    for each in told.get("side_data_list", []):
         rows = [line.partition(":")[2].split() for line in str(each.get("displaymatrix", "")).split("\n") if line]
         if len(rows) == 3:
-            signs = tuple(round(int(number) / (1 << 16)) for row in rows[:2] for number in row[:2])
-            return _TURNS.get(signs, ())
+            numbers = [int(number) / (1 << 16) for row in rows[:2] for number in row[:2]]
+            signs = tuple(map(round, numbers))
+            near = all(abs(number - sign) < _QUARTER for number, sign in zip(numbers, signs, strict=True))
+            return _TURNS.get(signs, ()) if near else ()
     return ()
 
 

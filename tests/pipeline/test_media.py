@@ -531,6 +531,18 @@ def test_an_endless_answer_is_cut(monkeypatch, tmp_path):
         probe(tmp_path / "a.mp4")
 
 
+def test_a_disk_that_hangs_while_packets_are_looked_through(make_clip, monkeypatch, tmp_path, nothing_left):
+    """An ffprobe that answers what the file is and then waits for its packets for ever."""
+    clip = make_clip("a.mkv", noise(25, 48, 64), samples=np.zeros(16_000), rate_hz=16_000, options=("-c:v", "mpeg4"))
+    script = tmp_path / "ffprobe"
+    script.write_text(f'#!/bin/sh\ncase "$*" in *packet=*) exec sleep 60;; esac\nexec {shutil.which("ffprobe")} "$@"\n')
+    script.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    with pytest.raises(MediaError, match=r"gave nothing for 0.5 s") as error:
+        probe(clip, stall_timeout_s=0.5)
+    assert error.value.may_pass
+
+
 def test_a_probe_that_hangs_is_ended(monkeypatch, tmp_path):
     script = tmp_path / "ffprobe"
     script.write_text("#!/bin/sh\nexec sleep 60\n")

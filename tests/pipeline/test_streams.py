@@ -1,5 +1,6 @@
 """Which streams of a file are decoded, as ffprobe tells of them."""
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -83,6 +84,30 @@ def test_no_still_image_beside_a_video():
     assert chosen(video(0, "mjpeg", default=1), video(1), packets={0: 10, 1: 250}) == (1, None)
     assert chosen(video(0, "mjpeg"), video(1), packets={0: 250, 1: 250}) == (0, None)  # a camera's two pictures
     assert chosen(still, packets={0: 1}) == (0, None)
+
+
+def test_no_slides_beside_a_video():
+    for codec, seconds in (("h264", 1), ("hevc", 5), ("mjpeg", 1), ("vp9", 2)):
+        counted = {0: 10 // seconds, 1: 250}
+        for flags in ({}, {"default": 1}):  # muxers make the first track the default one by themselves
+            slides = video(0, codec, **flags)
+            assert chosen(slides, video(1), packets=counted) == (1, None)
+            assert chosen(slides, video(1, default=1), packets=counted) == (1, None)
+            assert chosen(video(1), slides, packets=counted) == (1, None)
+    assert chosen(slides, video(1), packets=counted, video=0) == (0, None)  # asked for by its number
+    assert chosen(slides, packets={0: 5}) == (0, None)  # alone it is the video
+    assert chosen(video(0, default=1), video(1), packets={0: 250, 1: 600}) == (0, None)  # two cameras
+    assert chosen(video(0), video(1, default=1), packets={0: 10, 1: 10}) == (1, None)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+def test_slides_come_first_in_the_file_and_are_its_default(ffmpeg_run, tmp_path, name):
+    sources = [["-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}:d=4"] for rate in (1, 25)]
+    tracks = ["-map", "0", "-map", "1", "-c:v", "mpeg4", "-disposition:v:0", "default", "-disposition:v:1", "0"]
+    ffmpeg_run(*sources[0], *sources[1], *tracks, tmp_path / name)
+    info = probe(tmp_path / name)
+    pixels, _ = seen(info)
+    assert (info.video_name, len(pixels)) == ("v:1", 100)
 
 
 def test_the_sound_of_the_pictures_programme():
@@ -212,3 +237,96 @@ def test_a_hevc_capture_begins_with_its_first_key_frame(ffmpeg_run, tmp_path):
     np.testing.assert_array_equal(np.concatenate([batch.pixels for batch in batches]), right[-len(time_s) :])
     assert len(time_s) == 75
     assert time_s[0] > 1  # the sound is earlier, and time 0 its start
+
+
+LONG = {  # key frames 6 s apart, which is more than 300 packets
+    "hevc": ("cut.ts", "libx265", "-x265-params", "keyint=360:min-keyint=360:scenecut=0:open-gop=1:log-level=error"),
+    "h264": ("cut.ts", "libx264", "-x264-params", "keyint=360:min-keyint=360:scenecut=0:open-gop=1:bframes=2"),
+    "mpeg2": ("cut.ts", "mpeg2video", "-g", "360", "-bf", "2", "-sc_threshold", "1000000000"),
+    "mpeg4": ("cut.avi", "mpeg4", "-g", "360", "-sc_threshold", "1000000000"),
+}
+
+
+@pytest.mark.parametrize("coding", LONG)
+def test_a_long_gop_without_its_beginning(make_clip, flashes, clicks, ffmpeg_run, tmp_path, coding):
+    """Rows from the first key frame on, in sync with the sound, which is there before it."""
+    name, codec, *words = LONG[coding]
+    flash_s = 8 + 1 / 4, 10 + 1 / 2
+    samples = clicks(12, 48_000, [2, *flash_s])
+    words = ["-c:v", codec, "-preset", "ultrafast", *words] if codec.startswith("lib") else ["-c:v", codec, *words]
+    frames = flashes(720, [round(at_s * 60) for at_s in flash_s], (48, 64))
+    whole = make_clip(name, frames, rate="60", samples=samples, rate_hz=48_000, options=(*words, "-c:a", "mp2"))
+    cut = tmp_path / name
+    if cut.suffix == ".ts":
+        data = whole.read_bytes()
+        cut.write_bytes(data[len(data) // 20 // 188 * 188 :])
+    else:
+        ffmpeg_run("-i", whole, "-ss", 0.5, "-c", "copy", "-copyinkf", cut)
+    info = probe(cut)
+    with FrameReader(info) as reader:
+        batches = list(reader)
+    time_s = np.concatenate([batch.time_s for batch in batches])
+    levels = np.concatenate([batch.pixels.mean(axis=(1, 2, 3)) for batch in batches])
+    sound, _ = heard(info)
+    assert len(levels) == 360
+    assert info.from_key == (coding in ("hevc", "mpeg4"))
+    assert time_s[0] > 4  # time 0 is where the sound begins
+    rows = np.flatnonzero(levels > 128)
+    np.testing.assert_array_equal(rows, [round((at_s - 6) * 60) for at_s in flash_s])
+    for row in rows:
+        first = round((time_s[row] - 0.2) * 16_000)
+        click_s = (first + np.abs(sound[first : first + 6400]).argmax()) / 16_000
+        assert click_s == pytest.approx(time_s[row], abs=0.025)
+
+
+# A quarter turn to the left, a half turn, one to the right: SEI messages count in 2^16 of a turn to the left.
+TURNS = {1: (0, -1, 1, 0), 2: (-1, 0, 0, -1), 3: (0, 1, -1, 0)}
+
+
+def with_matrix(path, quarters):
+    """The same MP4 with that display matrix in its only track's header."""
+    data = bytearray(path.read_bytes())
+    a, b, c, d = (number << 16 for number in TURNS[quarters])
+    struct.pack_into(">9i", data, data.index(b"tkhd") + 44, a, b, 0, c, d, 0, 0, 0, 1 << 30)
+    path.write_bytes(data)
+
+
+def with_message(path, quarters, every):
+    """The same H.264 or HEVC byte stream with an SEI message of orientation before its first picture or every one."""
+    hevc = path.suffix == ".hevc"
+    head, *units = path.read_bytes().split(b"\0\0\1")
+    turn = (quarters << 14) << 5 | 0x18
+    message = (b"\x4e\x01" if hevc else b"\x06") + b"\x2f\x03" + turn.to_bytes(3, "big") + b"\x80"
+    told = [head]
+    for unit in units:
+        is_picture = (unit[0] >> 1 & 63) < 32 if hevc else unit[0] & 31 in (1, 5)
+        if is_picture and (every or message not in told):
+            told.append(message)
+        told.append(unit)
+    path.write_bytes(b"\0\0\1".join(told))
+
+
+@pytest.mark.parametrize(
+    ("pictures", "container", "upright"),
+    [(1, None, 1), (2, None, 2), (3, None, 3), (None, 1, 1), (None, 3, 3), (1, 1, 1), (3, 1, 1), (1, 2, 2), (2, 3, 3)],
+)
+@pytest.mark.parametrize(("codec", "every"), [("libx264", False), ("libx265", True)])
+def test_orientation_in_pictures_and_container(make_clip, ffmpeg_run, codec, every, pictures, container, upright):
+    """All frames are turned by one: the container's where it says one, and never twice."""
+    frames = np.zeros((4, 64, 96, 3), np.uint8)
+    frames[:, :32, :48] = 200
+    frames[:, 32:, :48] = 100
+    name, quiet = ("a.hevc", "-x265-params") if codec == "libx265" else ("a.h264", "-x264-params")
+    words = ("-c:v", codec, "-preset", "ultrafast", "-bf", "0", quiet, "log-level=error" if every else "slices=1")
+    raw = make_clip(name, frames, options=words)
+    if pictures:
+        with_message(raw, pictures, every)
+    path = raw.with_suffix(".mp4")
+    ffmpeg_run("-i", raw, "-c", "copy", path)
+    if container:
+        with_matrix(path, container)
+    pixels, ending = seen(probe(path))
+    right = np.rot90(frames, upright, axes=(1, 2))
+    assert pixels.shape == right.shape
+    assert np.abs(pixels.astype(int) - right).mean(axis=(1, 2, 3)).max() < 5
+    assert ending.warnings == ()
