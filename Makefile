@@ -18,7 +18,7 @@ test: setup
 soak: setup
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
 	$(BIN)/python tests/faults/zoo/soak.py --files 3000 --seed 1
-	$(BIN)/python tests/pipeline/sweep.py --clips 200 --seed 1
+	$(BIN)/python tests/pipeline/media/sweep.py --clips 200 --seed 1
 
 # Minutes: every change of tests/mutants/mutants.toml must make a test fail.
 mutants: setup

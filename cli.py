@@ -18,12 +18,12 @@ from typing import Any
 import click
 
 from avfuse import __version__
-from avfuse.features_store.disk import naming_place
-from avfuse.features_store.errors import clean_errors, escaped
-from avfuse.features_store.options import FOLDER
-from avfuse.features_store.result_files import WORDS, check_place
-from avfuse.features_store.streams import secure_streams
-from avfuse.features_store.text import counted, did_you_mean
+from avfuse.features_store.disk.atomic import naming_place
+from avfuse.features_store.interchange.result_files import TYPED, check_place
+from avfuse.shell.errors import clean_errors
+from avfuse.shell.options import FOLDER
+from avfuse.shell.streams import secure_streams
+from avfuse.shell.text import counted, did_you_mean, escaped
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -33,9 +33,9 @@ COMMANDS = {
         "Videos below a folder → frame-synchronised features in a store.",
     ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
-    "evaluate": ("fusion.result_commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
+    "evaluate": ("fusion.inference.commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
     "predict": (
-        "fusion.result_commands",
+        "fusion.inference.commands",
         "predict",
         "Valence and arousal of every trial; the challenge's submission file.",
     ),
@@ -51,15 +51,19 @@ COMMANDS = {
         "import_h5",
         "An exported HDF5 file back into a store, bit for bit.",
     ),
-    "weights": ("pipeline.weights_commands", "weights", "Pretrained weights: list, fetch, verify, path."),
+    "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "synth": (
-        "pipeline.synth_commands",
+        "pipeline.synth.commands",
         "synth",
         "A corpus with planted valence and arousal, in the Aff-Wild2 layout.",
     ),
-    "doctor": ("pipeline.commands", "doctor", "What works on this machine, and how to fix what does not."),
-    "bench": ("pipeline.bench_commands", "bench", "How fast each stage of extraction is here, and which one limits."),
-    "folds": ("fusion.folds_commands", "folds", "Which trials train and which validate in each fold."),
+    "doctor": ("pipeline.diagnose.commands", "doctor", "What works on this machine, and how to fix what does not."),
+    "bench": (
+        "pipeline.diagnose.commands",
+        "bench",
+        "How fast each stage of extraction is here, and which one limits.",
+    ),
+    "folds": ("fusion.folds.commands", "folds", "Which trials train and which validate in each fold."),
     "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
 }
 
@@ -77,7 +81,7 @@ class LazyGroup(click.Group):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Remember the words as they were typed: results name the command line they are of."""
-        ctx.meta[WORDS] = tuple(args)
+        TYPED.set(tuple(args))
         return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:
@@ -161,7 +165,7 @@ def demo(out: Path) -> None:
     weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """
-    from avfuse.pipeline import demo as real
+    from avfuse.pipeline.diagnose import demo as real
 
     planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
     if out.is_dir() and any(out.iterdir()) and not mark.is_file():

@@ -1,6 +1,6 @@
 """Jobs done one after the other or many at once, tried again where that may help, until all have ended.
 
-Tested by tests/batch/test_here.py and test_spread.py.
+Tested by tests/batch/test_threads.py and test_spread.py.
 """
 
 from __future__ import annotations
@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from .stopping import Stop
-from .work import Began, Ended, Event, Lost, Place, Stopped, Told, Work, WorkerGone
+from .protocols import Cancelled, Ended, Event, Executor, Progressed, Started, Task, WorkerGone, WorkerLost
+from .signals import StopRequest
 
 _TICK_S = 1.0
 # A job that has taken two processes with it is left alone.
@@ -30,13 +30,13 @@ class Listener(Protocol[Job_contra, Result_contra]):
     def started(self, job: Job_contra) -> None:
         """A job is begun, maybe not for the first time."""
 
-    def told(self, job: Job_contra, words: tuple[Any, ...]) -> None:
+    def progressed(self, job: Job_contra, words: tuple[Any, ...]) -> None:
         """A job tells how far it is."""
 
-    def ended(self, job: Job_contra, result: Result_contra | Lost) -> None:
+    def ended(self, job: Job_contra, result: Result_contra | WorkerLost) -> None:
         """A job is over."""
 
-    def again(self, job: Job_contra, result: Result_contra | Lost) -> None:
+    def retried(self, job: Job_contra, result: Result_contra | WorkerLost) -> None:
         """A try came to nothing; another one follows."""
 
     def interrupted(self, job: Job_contra) -> None:
@@ -54,10 +54,10 @@ class _Try(Generic[Job]):
 
 
 def run_jobs(
-    work: Work[Job, Result],
+    task: Task[Job, Result],
     jobs: Sequence[Job],
-    place: Place,
-    stop: Stop,
+    executor: Executor,
+    stop: StopRequest,
     listener: Listener[Job, Result],
     retries: int = 1,
 ) -> None:
@@ -66,10 +66,10 @@ def run_jobs(
     A job is tried again up to `retries` times where its failure may pass, and once where its worker died.
     Raises what a job raises, after the others have stopped.
     """
-    stop.left = [work.name(job) for job in jobs]
+    stop.left = [task.name(job) for job in jobs]
     stop.gentle = True
     try:
-        _Loop(work, jobs, place, stop, listener, retries).run()
+        _Loop(task, jobs, executor, stop, listener, retries).run()
     finally:
         stop.gentle = False
 
@@ -77,14 +77,14 @@ def run_jobs(
 class _Loop(Generic[Job, Result]):
     def __init__(
         self,
-        work: Work[Job, Result],
+        task: Task[Job, Result],
         jobs: Sequence[Job],
-        place: Place,
-        stop: Stop,
+        executor: Executor,
+        stop: StopRequest,
         listener: Listener[Job, Result],
         retries: int,
     ) -> None:
-        self._work, self._place, self._stop, self._listener, self._retries = work, place, stop, listener, retries
+        self._task, self._place, self._stop, self._listener, self._retries = task, executor, stop, listener, retries
         self._waiting = deque(_Try(job) for job in jobs)
         self._flying: dict[int, _Try[Job]] = {}
         self._number = 0
@@ -124,10 +124,10 @@ class _Loop(Generic[Job, Result]):
         flying = self._flying.get(event.number)
         if flying is None:
             return
-        if isinstance(event, Began):
+        if isinstance(event, Started):
             self._listener.started(flying.job)
-        elif isinstance(event, Told):
-            self._listener.told(flying.job, event.words)
+        elif isinstance(event, Progressed):
+            self._listener.progressed(flying.job, event.words)
         elif isinstance(event, Ended):
             self._end(self._flying.pop(event.number), event)
         else:
@@ -137,16 +137,16 @@ class _Loop(Generic[Job, Result]):
         if event.error is None:
             self._judge(tried, event.result)
             return
-        if not isinstance(event.error, Stopped):
+        if not isinstance(event.error, Cancelled):
             self._error = self._error or event.error
         self._interrupt(tried)
 
     def _judge(self, tried: _Try[Job], result: Result) -> None:
-        may_pass = self._work.may_pass(result)
+        is_transient = self._task.is_transient(result)
         tried.failed += 1
-        if may_pass and self._is_ending():
+        if is_transient and self._is_ending():
             self._interrupt(tried)
-        elif may_pass and tried.failed <= self._retries:
+        elif is_transient and tried.failed <= self._retries:
             self._try_again(tried, result)
         else:
             self._finish(tried, result)
@@ -165,10 +165,10 @@ class _Loop(Generic[Job, Result]):
         self._listener.interrupted(tried.job)
         self._waiting.append(tried)
 
-    def _try_again(self, tried: _Try[Job], result: Result | Lost) -> None:
-        self._listener.again(tried.job, result)
+    def _try_again(self, tried: _Try[Job], result: Result | WorkerLost) -> None:
+        self._listener.retried(tried.job, result)
         self._waiting.append(tried)
 
-    def _finish(self, tried: _Try[Job], result: Result | Lost) -> None:
+    def _finish(self, tried: _Try[Job], result: Result | WorkerLost) -> None:
         self._listener.ended(tried.job, result)
-        self._stop.left.remove(self._work.name(tried.job))
+        self._stop.left.remove(self._task.name(tried.job))

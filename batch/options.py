@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
-from ..features_store.options import MergedOption
-from ..features_store.text import counted
+from ..shell.options import MergedOption
+from ..shell.text import counted
 
 
 class Shard(click.ParamType[tuple[int, int]]):

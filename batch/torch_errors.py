@@ -20,11 +20,11 @@ _MOST_LETTERS = 300
 
 
 class ComputeError(ValueError):
-    """torch cannot compute; `may_pass` where others may give back what is missing: memory, a GPU."""
+    """torch cannot compute; `is_transient` where others may give back what is missing: memory, a GPU."""
 
-    def __init__(self, reason: str, may_pass: bool = False) -> None:
+    def __init__(self, reason: str, is_transient: bool = False) -> None:
         super().__init__(reason)
-        self.may_pass = may_pass
+        self.is_transient = is_transient
 
 
 @contextmanager
@@ -47,10 +47,12 @@ def compute_error(error: RuntimeError | MemoryError, less: str) -> ComputeError:
     said = next((line.strip() for line in text.splitlines() if line.strip()), type(error).__name__)[:_MOST_LETTERS]
     lacks_memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
     if lacks_memory or any(word in text for word in _NO_MEMORY):
-        return ComputeError(f"the network and its batches do not fit the memory: try {less} ({said})", may_pass=True)
+        return ComputeError(
+            f"the network and its batches do not fit the memory: try {less} ({said})", is_transient=True
+        )
     if any(word in text for word in _BUSY):
         told = "the GPU is held by another job: wait for that, or name another one by --device cuda:N, or --device cpu"
-        return ComputeError(f"{told} ({said})", may_pass=True)
+        return ComputeError(f"{told} ({said})", is_transient=True)
     if any(word in text for word in _DRIVER):
         return ComputeError(f"this torch cannot use the GPU: update its driver, or say --device cpu ({said})")
     if any(word in text for word in _NO_COMPILER):

@@ -20,21 +20,22 @@ from extract_speed import ours
 from measure import machine
 from PIL import Image
 
-from avfuse.pipeline import media
-from avfuse.pipeline.checkpoint import untrained_network
-from avfuse.pipeline.detect import FaceDetector
-from avfuse.pipeline.embed import Embedder
-from avfuse.pipeline.faces import follow_faces
-from avfuse.pipeline.follow import Followers
-from avfuse.pipeline.search import FaceSearch
+from avfuse.encoders.embed import Embedder
+from avfuse.encoders.weights.read import untrained_network
+from avfuse.pipeline.faces.crops import follow_faces
+from avfuse.pipeline.faces.mtcnn import FaceDetector
+from avfuse.pipeline.faces.search import FaceSearch
+from avfuse.pipeline.faces.tracking import Followers
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import FrameReader
 
 
 def save_crops(clip: Path, folder: Path) -> int:
     """The clip's aligned crops as the organiser's JPEGs; returns how many frames there are."""
     folder.mkdir(parents=True)
-    info, frame = media.probe(clip), 0
+    info, frame = probe(clip), 0
     search = FaceSearch(FaceDetector(), Followers("largest", (info.width_px, info.height_px)), 30)
-    with media.FrameReader(info) as reader:
+    with FrameReader(info) as reader:
         for (crops,) in follow_faces(reader, search):
             for number, pixels in zip(np.flatnonzero(crops.seen.found), crops.pixels, strict=True):
                 Image.fromarray(pixels).save(folder / f"{frame + number + 1:05d}.jpg", quality=95)

@@ -15,20 +15,21 @@ from pathlib import Path
 import numpy as np
 from measure import machine
 
-from avfuse.pipeline import media
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.cuts import CutFinder
-from avfuse.pipeline.detect import FaceDetector
-from avfuse.pipeline.follow import Followers, overlaps
-from avfuse.pipeline.search import FaceSearch
+from avfuse.pipeline.faces.mtcnn import FaceDetector
+from avfuse.pipeline.faces.search import FaceSearch
+from avfuse.pipeline.faces.shots import CutFinder
+from avfuse.pipeline.faces.tracking import Followers, overlaps
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import FrameReader
 
 
 def boxes_of(clip: Path, detector: FaceDetector, every: int) -> tuple[np.ndarray, float]:
     """The followed face's box in each frame (NaN: none), and the seconds that finding it took."""
-    info = media.probe(clip)
+    info = probe(clip)
     search, find_cuts = FaceSearch(detector, Followers("largest", (info.width_px, info.height_px)), every), CutFinder()
     boxes, seconds = [], 0.0
-    with media.FrameReader(info) as reader:
+    with FrameReader(info) as reader:
         for batch in reader:
             began_s = time.perf_counter()
             seen = list(search(batch, find_cuts(batch.pixels)))

@@ -27,9 +27,9 @@ from measure import machine
 from numpy.typing import NDArray
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.data import Dataset, load
-from avfuse.fusion.devices import Room
-from avfuse.fusion.sources import TrialSource
+from avfuse.fusion.data.dataset import Dataset, load
+from avfuse.fusion.data.matching import TrialSource
+from avfuse.fusion.data.runtime import Room
 
 WIDTHS = {"iresnet50": 512, "vggish": 128, "logmel_vgg": 128}
 ROWS = 5000

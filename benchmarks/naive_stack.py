@@ -23,8 +23,8 @@ import torch
 from facenet_pytorch import MTCNN
 from torchvggish import vggish_input
 
-from avfuse.pipeline.checkpoint import untrained_network
-from avfuse.pipeline.faces import TEMPLATE_PX
+from avfuse.encoders.weights.read import untrained_network
+from avfuse.pipeline.faces.align import TEMPLATE_PX
 
 SIDE_PX = 112
 PATCH_S = 0.96

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader
 from torch.utils.data import Dataset as TorchDataset
 
-from avfuse.fusion.ccc import ccc_loss
-from avfuse.fusion.devices import autocast
-from avfuse.fusion.learner import Learner
-from avfuse.fusion.statistics import Statistics
+from avfuse.fusion.data.runtime import autocast
+from avfuse.fusion.data.statistics import Statistics
+from avfuse.fusion.tasks.ccc import ccc_loss
+from avfuse.fusion.training.learner import Learner
 
 WINDOW, HOP = 300, 200
 
@@ -79,10 +79,10 @@ def epoch(learner: Learner, windows: Windows, batch_size: int) -> int:
     device = learner.device
     for features, labels, trials, index, length in DataLoader(windows, batch_size, shuffle=True):
         rows = [features[name].to(device) for name in windows.statistics]
-        inside = (torch.arange(WINDOW) < length[:, None]).to(device)
+        mask = (torch.arange(WINDOW) < length[:, None]).to(device)
         with autocast(device, learner.run.precision):
-            prediction = learner.model(rows, [inside] * len(rows), inside)
-        loss = ccc_loss(prediction, labels.to(device), inside)
+            prediction = learner.model(rows, [mask] * len(rows), mask)
+        loss = ccc_loss(prediction, labels.to(device), mask)
         learner.optimizer.zero_grad()
         loss.backward()
         learner.optimizer.step()

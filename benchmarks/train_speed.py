@@ -2,7 +2,7 @@
 
     python benchmarks/train_speed.py [--trials 16] [--rows 1500] [--repeat 5] [--device cpu] [--compile]
 
-The same network, loss and optimiser in both loops, which take turns in one process: epochs of `learn` (features in
+The same network, loss and optimiser in both loops, which take turns in one process: epochs of `train_epoch` (features in
 memory, windows by index) and of naive_train.py (.npy files, DataLoader, list stitcher). Then the same epoch over
 batches that are in memory already: what is more than that is the data path. Then a profile of some steps.
 """
@@ -24,12 +24,12 @@ from naive_train import Windows as NaiveWindows
 from naive_train import epoch as naive_epoch
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.batches import Batches
 from avfuse.fusion.config import PRESETS, RunConfig
-from avfuse.fusion.data import Dataset, load
-from avfuse.fusion.devices import room_of
-from avfuse.fusion.learner import Learner, learn, make_learner
-from avfuse.fusion.sources import TrialSource
+from avfuse.fusion.data.batches import Batches
+from avfuse.fusion.data.dataset import Dataset, load
+from avfuse.fusion.data.matching import TrialSource
+from avfuse.fusion.data.runtime import room_of
+from avfuse.fusion.training.learner import Learner, init_learner, train_epoch
 
 WIDTHS = {"iresnet50": 512, "vggish": 128, "logmel_vgg": 128}
 
@@ -81,7 +81,7 @@ def compare(learner: Learner, data: Dataset, folder: Path, repeat: int) -> None:
             learner.step(batch)
 
     ways: dict[str, Callable[[], object]] = {
-        "avfuse": lambda: learn(learner, batches, windows, 1, lambda *_: None),
+        "avfuse": lambda: train_epoch(learner, batches, windows, 1, lambda *_: None),
         "naive loop": lambda: naive_epoch(learner, naive, config.batch_size),
         "batches in memory": stepped,
     }
@@ -132,7 +132,7 @@ def main() -> None:
         folder = Path(name)
         sources = make(folder, words.trials, words.rows)
         data = load(FeatureStore(folder / "features.zarr"), sources, list(WIDTHS), room_of(run))
-        learner = make_learner(config, run, data.widths, data.labels.device)
+        learner = init_learner(config, run, data.widths, data.labels.device)
         print(machine())
         compare(learner, data, folder, words.repeat)
         profile(learner, data)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.ccc import ccc, ccc_loss
+from avfuse.fusion.tasks.ccc import ccc, ccc_loss
 
 
 class Network(nn.Module):

@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .errors import clean_errors, in_words
-from .options import FILE, NAME_LIST, PATH, STORE, chosen_trials, trial_options, with_options
-from .text import counted, untrained_line
+from ..shell.errors import clean_errors
+from ..shell.options import FILE, NAME_LIST, PATH, STORE, chosen_trials, trial_options, with_options
+from ..shell.text import counted, in_words, untrained_line
 
 if TYPE_CHECKING:
     from .store import FeatureStore
+
 
 EXIT_PROBLEMS = 3
 _with_trials = partial(with_options, options=trial_options("export"))
@@ -30,7 +31,7 @@ def status(store: str, each: bool, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
-    from .status import status_lines, summarise, trial_states, trial_table
+    from .records.status import status_lines, summarise, trial_states, trial_table
     from .store import FeatureStore
 
     opened = FeatureStore(store)
@@ -52,9 +53,9 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     import json
     from dataclasses import asdict
 
+    from .records.verify import fix_commands
+    from .records.verify import verify as find_problems
     from .store import FeatureStore
-    from .verify import fix_commands
-    from .verify import verify as find_problems
 
     opened = FeatureStore(store)
     _say_untrained(opened)
@@ -91,7 +92,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @clean_errors()
 def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
     """Write a store, or some of its trials and features, in another format."""
-    from .export import Choice, estimated_bytes, export_store, free_bytes
+    from .interchange.export import Choice, estimated_bytes, export_store, free_bytes
     from .store import FeatureStore
 
     opened = FeatureStore(store)
@@ -114,8 +115,8 @@ def export(store: str, to: str, out: Path, features: str | None, overwrite: bool
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str, replace: bool) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
-    from .importing import check_export
-    from .importing import import_h5 as bring_back
+    from .interchange.import_h5 import check_export
+    from .interchange.import_h5 import import_h5 as bring_back
     from .store import FeatureStore
 
     path = source or file
@@ -132,7 +133,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 
 
 def _say_untrained(store: FeatureStore) -> None:
-    from .status import untrained_features
+    from .records.status import untrained_features
 
     if line := untrained_line(untrained_features(store)):
         click.echo(line, err=True)

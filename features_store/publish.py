@@ -5,7 +5,7 @@
                 ▼
     <store>/batch1/trial/         something there: marked incomplete, arrays exchanged, zarr.json last
 
-Tested by tests/features_store/test_faults.py and tests/faults/kills.
+Tested by tests/features_store/disk/test_faults.py and tests/faults/kills.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ import shutil
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 
-from .arrays import write_array
-from .disk import check_fence, fsync_path, fsync_tree
-from .files import Files, LocalFiles
-from .nodes import array_folders, ensure_groups, group_json, node_type, read_node
+from .arrays.zarr_array import write_array
+from .arrays.zarr_json import array_folders, ensure_groups, group_json, node_type, read_node
+from .disk.atomic import check_fence, fsync_path, fsync_tree
+from .disk.backends import Files, LocalFiles
+from .disk.scratch import scratch_directory
+from .disk.unwritable import store_removed
 from .schema import NODE_FILE, layout
-from .scratch import scratch_directory
-from .trouble import gone
 from .types import JsonValue, RowSource, StoreMismatch
 
 _REMOVING = "removing"
@@ -60,10 +60,10 @@ def _write_arrays(location: str, arrays: Mapping[str, RowSource]) -> dict[str, J
 def _check_still_there(files: LocalFiles, built: Path, arrays: Mapping[str, RowSource]) -> None:
     """zarr makes folders anew that somebody removes while it writes: the trial would appear with a part of its rows."""
     if not files.is_file(NODE_FILE):
-        raise gone(files.root)
+        raise store_removed(files.root)
     check_fence()  # who took the claim over may have swept up what was built
     if not all(_is_whole(built / name, name, source) for name, source in arrays.items()):
-        raise gone(files.root)
+        raise store_removed(files.root)
 
 
 def _is_whole(array: Path, name: str, source: RowSource) -> bool:

@@ -15,17 +15,17 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Literal
 
-from .arrays import common_rows
-from .claims import sweep_claims
-from .disk import check_link
-from .files import Files, LocalFiles, open_files
-from .lines import mend_lines
-from .nodes import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
+from .arrays.zarr_array import common_rows
+from .arrays.zarr_json import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
+from .claims.claims import sweep_claims
+from .disk.atomic import check_link
+from .disk.backends import Files, LocalFiles, open_files
+from .disk.jsonl import fix_lines
+from .disk.scratch import scratch_directory, sweep_scratch, system_scratch
+from .disk.unwritable import as_store_error
 from .publish import publish_in_store, publish_local, remove_arrays
 from .schema import FAILURES_FILE, FORMAT, FORMAT_KEY, NODE_FILE, TIME, check_trial_name
-from .scratch import scratch_directory, sweep_scratch, system_scratch
 from .trial import Trial
-from .trouble import blaming_store
 from .types import JsonValue, RowSource, StoreMismatch
 
 Mode = Literal["r", "a"]
@@ -128,7 +128,7 @@ class FeatureStore(Mapping[str, Trial]):
                 raise StoreMismatch(f"trial {trial!r} is not what its checksums say: {', '.join(wrong)}")
             return group_json(_described(attributes, rows, found))
 
-        with blaming_store(self.files.location(trial)):
+        with as_store_error(self.files.location(trial)):
             if isinstance(self.files, LocalFiles):
                 publish_local(self.files, trial, arrays, describe)
             else:
@@ -140,7 +140,7 @@ class FeatureStore(Mapping[str, Trial]):
         check_trial_name(trial)
         if node_type(self.files, trial) in (None, "array"):
             return
-        with blaming_store(self.files.location(trial)):
+        with as_store_error(self.files.location(trial)):
             remove_arrays(self.files, trial, (), {})
             for name in filter(_FACE.fullmatch, self.files.folders(trial)):
                 self.remove(f"{trial}/{name}")
@@ -163,7 +163,7 @@ class FeatureStore(Mapping[str, Trial]):
         if not isinstance(self.files, LocalFiles):
             return []
         sweep_claims(self.files.root)
-        mend_lines(self.files.root / FAILURES_FILE)
+        fix_lines(self.files.root / FAILURES_FILE)
         return sweep_scratch(self.files.root)
 
     def _check_writable(self) -> None:

@@ -12,16 +12,17 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .arrays import open_array
-from .files import Files
-from .nodes import read_node
-from .reading import read_all, read_into, read_rows
+from ..shell.text import counted
+from .arrays.shard_reader import read_all, read_into, read_rows
+from .arrays.zarr_array import open_array
+from .arrays.zarr_json import read_node
+from .disk.backends import Files
 from .schema import NODE_FILE, TIME, VALID_SUFFIX, is_array_name
-from .text import counted
 from .types import JsonValue, StoreMismatch
 
 if TYPE_CHECKING:
     import zarr
+
 
 # What tells two makings of a trial apart.
 _MAKING = ("complete", "fingerprint", "rows", "checksums")

@@ -9,28 +9,29 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..batch.stopping import Stop, listening
+from ..batch.protocols import WorkerUnfit
+from ..batch.signals import StopRequest, listening
+from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
-from ..batch.where import Where, where_of
-from ..batch.work import WorkerUnfit
-from ..features_store.errors import clean_errors
-from ..features_store.options import GroupedCommand
-from ..features_store.result_files import check_place, command_line
-from ..features_store.text import counted, untrained_line
+from ..features_store.interchange.result_files import check_place, command_line
+from ..shell.errors import clean_errors
+from ..shell.options import GroupedCommand
+from ..shell.text import counted, untrained_line
 from .config import LESS_MEMORY
 from .options import GROUPS, run_config, train_options
 
 if TYPE_CHECKING:
-    from ..features_store.corpus import Corpus
+    from ..features_store.labels.corpus import Corpus
     from .config import TrainConfig
-    from .crossval import Planned
-    from .experiment import Checked
-    from .hearing import Hearing
-    from .identity import Differences
-    from .manifest import Manifest
-    from .runs import TrainWork
+    from .folds.manifest import Manifest
+    from .runs.crossval import RunSpec
+    from .runs.experiment import Checked
+    from .runs.identity import Differences
+    from .runs.monitor import RunMonitor
+    from .runs.work import TrainTask
 
     Check = Callable[[tuple[int, ...]], Checked]
+
 
 _say = partial(click.echo, err=True)
 
@@ -51,14 +52,14 @@ def train(**options: Any) -> None:
         _train(options, stop)
 
 
-def _train(options: dict[str, Any], stop: Stop) -> None:
+def _train(options: dict[str, Any], stop: StopRequest) -> None:
     from ..features_store.store import FeatureStore
-    from .crossval import plan_runs, shard_of, still_to_do
-    from .experiment import check_experiment
-    from .fold_options import manifest_of
-    from .result_folder import check_among_labels
+    from .folds.options import manifest_of
+    from .results.folder import check_among_labels
+    from .runs.crossval import pending_runs, plan_runs, shard_of
+    from .runs.experiment import check_experiment
 
-    where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
+    target = target_of(options["workers"], options["scheduler"], options["jobqueue"])
     config = _config(options)
     fold_words = ("annotations", "folds", "group", "groups", "manifest")
     corpus, manifest = manifest_of(**{name: options[name] for name in fold_words})
@@ -76,9 +77,9 @@ def _train(options: dict[str, Any], stop: Stop) -> None:
         return check_experiment(store, corpus, manifest, folds, config, *allowed)
 
     anew = _others(runs, check, options)
-    todo = still_to_do(runs, options["resume"] or len(whole) > 1, anew)
+    todo = pending_runs(runs, options["resume"] or len(whole) > 1, anew)
     _tell_plan(runs, todo, anew)
-    heard = _do_all(todo, corpus, manifest, config, where, stop, options)
+    heard = _do_all(todo, corpus, manifest, config, target, stop, options)
     done = [planned for planned in runs if planned not in heard.failed and planned not in heard.elsewhere]
     done += _done_elsewhere(heard.elsewhere, check, options)
     if done or heard.elsewhere or not heard.failed:
@@ -107,12 +108,12 @@ def _config(options: dict[str, Any]) -> TrainConfig:
         raise click.UsageError(str(error)) from error
 
 
-def _others(runs: Sequence[Planned], check: Check, options: dict[str, Any]) -> dict[Planned, Differences]:
+def _others(runs: Sequence[RunSpec], check: Check, options: dict[str, Any]) -> dict[RunSpec, Differences]:
     """Runs whose folder holds another one, which --replace trains anew. Raises ValueError on one without it.
 
     Other features alone are let pass by --allow-other-features, and told of.
     """
-    from .crossval import differing, refusal, without_features
+    from .runs.crossval import differing, refusal, without_features
 
     told = differing(runs, check, run_config(options))
     if options["allow_other_features"]:
@@ -125,11 +126,11 @@ def _others(runs: Sequence[Planned], check: Check, options: dict[str, Any]) -> d
     return told
 
 
-def _done_elsewhere(runs: Sequence[Planned], check: Check, options: dict[str, Any]) -> list[Planned]:
+def _done_elsewhere(runs: Sequence[RunSpec], check: Check, options: dict[str, Any]) -> list[RunSpec]:
     """Those that another call has finished, on the same data as this one's."""
-    from .crossval import differing, refusal, still_to_do, without_features
+    from .runs.crossval import differing, pending_runs, refusal, without_features
 
-    left = still_to_do(runs, resume=True)
+    left = pending_runs(runs, resume=True)
     ended = [planned for planned in runs if planned not in left]
     told = differing(ended, check, run_config(options))
     told = without_features(told) if options["allow_other_features"] else told
@@ -138,10 +139,10 @@ def _done_elsewhere(runs: Sequence[Planned], check: Check, options: dict[str, An
     return [planned for planned in ended if planned not in told]
 
 
-def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned], anew: Mapping[Planned, Differences]) -> None:
-    from .crossval import stops_short
+def _tell_plan(runs: Sequence[RunSpec], todo: Sequence[RunSpec], anew: Mapping[RunSpec, Differences]) -> None:
+    from .runs.crossval import is_short
 
-    short = [planned for planned in runs if planned not in todo and stops_short(planned)]
+    short = [planned for planned in runs if planned not in todo and is_short(planned)]
     if short:
         _say(f"note: {len(short)} finished with fewer epochs than asked for now; --resume goes on")
     if anew:
@@ -152,35 +153,34 @@ def _tell_plan(runs: Sequence[Planned], todo: Sequence[Planned], anew: Mapping[P
 
 
 def _do_all(
-    todo: Sequence[Planned],
+    todo: Sequence[RunSpec],
     corpus: Corpus,
     manifest: Manifest,
     config: TrainConfig,
-    where: Where,
-    stop: Stop,
+    target: ExecutionTarget,
+    stop: StopRequest,
     options: dict[str, Any],
-) -> Hearing:
+) -> RunMonitor:
     """Each run, here or on a cluster; one of several that fails does not hold up the others."""
-    from .hearing import Hearing
-    from .runs import do_runs
+    from .runs.monitor import RunMonitor
+    from .runs.work import do_runs
 
     work = _work(todo, corpus, manifest, config, options)
-    heard = Hearing(len(todo), _say, _tell_features(work, where) if todo else ())
+    heard = RunMonitor(len(todo), _say, _tell_features(work, target) if todo else ())
     if todo:
-        if where.starting:
-            _say(where.starting)
-        do_runs(todo, work, where, options["retries"], stop, heard)
+        if target.starting:
+            _say(target.starting)
+        do_runs(todo, work, target, options["retries"], stop, heard)
     return heard
 
 
 def _work(
-    todo: Sequence[Planned], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
-) -> TrainWork:
-    from .optional import usable
-    from .runs import TrainWork
-    from .watch import wants_tensorboard
+    todo: Sequence[RunSpec], corpus: Corpus, manifest: Manifest, config: TrainConfig, options: dict[str, Any]
+) -> TrainTask:
+    from .runs.loggers import usable, wants_tensorboard
+    from .runs.work import TrainTask
 
-    return TrainWork(
+    return TrainTask(
         store=options["store"],
         corpus=corpus,
         manifest=manifest,
@@ -197,15 +197,15 @@ def _work(
     )
 
 
-def _tell_features(work: TrainWork, where: Where) -> list[str]:
+def _tell_features(work: TrainTask, target: ExecutionTarget) -> list[str]:
     """What a user should know before anything is read, or is sent to a cluster; the lines that were said."""
-    from ..features_store.status import untrained_features
+    from ..features_store.records.status import untrained_features
     from ..features_store.store import FeatureStore
-    from .experiment import check_experiment
+    from .runs.experiment import check_experiment
 
     store = FeatureStore(work.store)
     lines = [line] if (line := untrained_line(untrained_features(store))) else []
-    if not where.is_here:
+    if not target.is_here:
         checked = check_experiment(
             store,
             work.corpus,
@@ -222,9 +222,9 @@ def _tell_features(work: TrainWork, where: Where) -> list[str]:
 
 
 def _tell_results(
-    done: Sequence[Planned], check: Check, config: TrainConfig, options: dict[str, Any], several: bool
+    done: Sequence[RunSpec], check: Check, config: TrainConfig, options: dict[str, Any], several: bool
 ) -> None:
-    from .crossval import sum_up, table_lines
+    from .runs.crossval import sum_up, table_lines
 
     earlier = _Earlier(done, check, config, options)
     if several and (result := sum_up(options["out"], done, earlier)) is not None:
@@ -236,13 +236,13 @@ def _tell_results(
 class _Earlier:
     """Finished runs of other calls below --out that belong into the table; those on other data are told of, once."""
 
-    def __init__(self, done: Sequence[Planned], check: Check, config: TrainConfig, options: dict[str, Any]) -> None:
+    def __init__(self, done: Sequence[RunSpec], check: Check, config: TrainConfig, options: dict[str, Any]) -> None:
         self._known = dict.fromkeys(done, True)
         self._check, self._config, self._options = check, config, options
 
-    def __call__(self) -> list[Planned]:
+    def __call__(self) -> list[RunSpec]:
         """They are looked for anew, since other calls go on."""
-        from .crossval import finished_below
+        from .runs.crossval import finished_below
 
         found = finished_below(self._options["out"], self._config)
         for planned in found:
@@ -250,8 +250,8 @@ class _Earlier:
                 self._known[planned] = self._belongs(planned)
         return [planned for planned in found if self._known[planned]]
 
-    def _belongs(self, planned: Planned) -> bool:
-        from .crossval import differing, without_features
+    def _belongs(self, planned: RunSpec) -> bool:
+        from .runs.crossval import differing, without_features
 
         try:
             told = differing([planned], self._check, run_config(self._options))
@@ -265,8 +265,8 @@ class _Earlier:
         return not told
 
 
-def _results(runs: Sequence[Planned]) -> list[dict[str, Any]]:
-    from .checkpoint import read_metrics
+def _results(runs: Sequence[RunSpec]) -> list[dict[str, Any]]:
+    from .artifacts.state import read_metrics
 
     return [
         {"fold": each.fold, "seed": each.config.seed, "run": str(each.folder), **read_metrics(each.folder)}

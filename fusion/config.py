@@ -8,9 +8,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
-from ..features_store.text import counted
+from ..shell.text import counted
 
-Task = Literal["va", "valence", "arousal"]
+TaskName = Literal["va", "valence", "arousal"]
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
@@ -20,7 +20,7 @@ Precision = Literal["fp32", "bf16", "fp16"]
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
 # The columns of labels and predictions, in the order of the annotation files.
 COLUMNS = ("valence", "arousal")
-TASKS: dict[Task, tuple[str, ...]] = {
+TASKS: dict[TaskName, tuple[str, ...]] = {
     "va": COLUMNS,
     "valence": ("valence",),
     "arousal": ("arousal",),
@@ -91,7 +91,7 @@ class TrainConfig:
     """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule)."""
 
     preset: str = "crossattn"
-    task: Task = "va"
+    task: TaskName = "va"
     modalities: tuple[str, ...] = ("iresnet50", "vggish", "logmel_vgg")
     seed: int = 0
     window_frames: int = 300
@@ -126,7 +126,7 @@ class TrainConfig:
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities are distinct feature names, got {list(self.modalities)}")
         for value, choices in (
-            (self.task, Task),
+            (self.task, TaskName),
             (self.statistics, StatisticsKind),
             (self.rows_in_loss, RowsInLoss),
             (self.optimizer, Optimizer),

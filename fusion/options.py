@@ -7,18 +7,9 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
-from ..features_store.options import (
-    FOLDER,
-    NAME_LIST,
-    STORE,
-    Command,
-    MergedOption,
-    Number,
-    config_option,
-    with_options,
-)
-from .config import PRESETS, Precision, RunConfig, Task
-from .fold_options import fold_options, manifest_option
+from ..shell.options import FOLDER, NAME_LIST, STORE, Command, MergedOption, Number, config_option, with_options
+from .config import PRESETS, Precision, RunConfig, TaskName
+from .folds.options import fold_options, manifest_option
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -110,7 +101,7 @@ _TRAIN_OPTIONS = (
         show_default=True,
         help="System to train: see docs/training.md.",
     ),
-    click.option("--task", type=click.Choice(get_args(Task)), help="What to learn. [default: va, both]"),
+    click.option("--task", type=click.Choice(get_args(TaskName)), help="What to learn. [default: va, both]"),
     click.option(
         "--modalities",
         type=NAME_LIST,

@@ -10,8 +10,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..features_store.text import did_you_mean
 from ..features_store.types import JsonValue
+from ..shell.text import did_you_mean
 from .config import PRESETS, ModelSettings, TrainConfig
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}

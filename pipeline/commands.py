@@ -7,27 +7,26 @@ import shlex
 import sys
 from collections.abc import Mapping
 from contextlib import suppress
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from ..batch.stopping import Stop, listening
+from ..batch.protocols import WorkerUnfit
+from ..batch.signals import StopRequest, listening
+from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
-from ..batch.where import Where, where_of
-from ..batch.work import WorkerUnfit
-from ..features_store.errors import clean_errors, escaped, flat
-from ..features_store.options import FOLDER, GroupedCommand, chosen_trials
-from ..features_store.text import counted, untrained_line
+from ..encoders.weights.resolve import WeightsMissing, WeightSource
+from ..shell.errors import clean_errors
+from ..shell.options import GroupedCommand, chosen_trials
+from ..shell.text import counted, escaped, flat, untrained_line
 from .config import LESS_MEMORY, ExtractConfig, RunConfig
-from .media import MediaError
+from .media.types import MediaError
 from .options import GROUPS, extract_options
-from .weights import WeightsMissing, WeightSource
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
-    from .plan import Plan
-    from .summary import Summary
+    from .runs.plan import Plan
+    from .runs.summary import Summary
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS)
@@ -45,13 +44,13 @@ def extract(**options: Any) -> None:
         sys.exit(_extract(options, stop))
 
 
-def _extract(options: dict[str, Any], stop: Stop) -> int:
+def _extract(options: dict[str, Any], stop: StopRequest) -> int:
     """The command, and its exit code."""
-    from . import plan as planning
-    from .discover import find_sources
-    from .provenance import identity
+    from .extraction.provenance import identity
+    from .runs import plan as planning
+    from .runs.discover import find_sources
 
-    where = where_of(options["workers"], options["scheduler"], options["jobqueue"])
+    target = target_of(options["workers"], options["scheduler"], options["jobqueue"])
     config, run = _configs(options)
     sources = find_sources(options["videos"], options["annotations"], options["aligned"])
     place = options["store"] or str(options["videos"].resolve().parent / "features.zarr")
@@ -79,7 +78,7 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
     store = _open_store(place)
     store.mend_groups(plan.done)
     _record_inputs(store, options, weights)
-    summary = _run(plan, store, config, run, weights, where, stop, options)
+    summary = _run(plan, store, config, run, weights, target, stop, options)
     if options["as_json"]:
         click.echo(json.dumps(summary.as_json()))
     return _tell_end(summary, store)
@@ -87,16 +86,18 @@ def _extract(options: dict[str, Any], stop: Stop) -> int:
 
 def _weights(config: ExtractConfig, options: dict[str, Any]) -> tuple[dict[str, WeightSource], WeightsMissing | None]:
     """The weights, or which are missing: a dry run needs none."""
-    from .weights import resolve, weight_names
+    from ..encoders.weights.resolve import resolve, weight_names
 
     try:
-        return resolve(weight_names(config), dict(options["weights"]), options["untrained"]), None
+        return resolve(
+            weight_names(config.networks, config.vggish_output), dict(options["weights"]), options["untrained"]
+        ), None
     except WeightsMissing as error:
         return {}, error
 
 
 def _tell_replacing(line: str, place: str, asked_for: bool) -> None:
-    """Raises click.ClickException where nobody has asked for it."""
+    """Raises click.ClickException target nobody has asked for it."""
     if not asked_for:
         raise click.ClickException(
             f"{place}: {line}. --replace makes them anew; or give the former settings, or name another --store"
@@ -126,26 +127,26 @@ def _configs(options: dict[str, Any]) -> tuple[ExtractConfig, RunConfig]:
     )
 
 
-def _open_store(where: str) -> FeatureStore:
+def _open_store(target: str) -> FeatureStore:
     """The store, made if need be, and rid of what dead runs have left."""
     from ..features_store.store import FeatureStore
 
-    store = FeatureStore(where, mode="a")
+    store = FeatureStore(target, mode="a")
     store.sweep()
     return store
 
 
-def _look_into(where: str) -> FeatureStore | None:
+def _look_into(target: str) -> FeatureStore | None:
     """The store as it is; None where there is none yet."""
-    from ..features_store.files import open_files
+    from ..features_store.disk.backends import open_files
     from ..features_store.schema import NODE_FILE
     from ..features_store.store import FeatureStore
 
-    return FeatureStore(where) if open_files(where).is_file(NODE_FILE) else None
+    return FeatureStore(target) if open_files(target).is_file(NODE_FILE) else None
 
 
 def _tell_forgotten(store: FeatureStore) -> None:
-    from ..features_store.inputs import read_inputs
+    from ..features_store.records.inputs import read_inputs
 
     if annotations := read_inputs(store.files).annotations:
         click.echo(
@@ -157,8 +158,8 @@ def _tell_forgotten(store: FeatureStore) -> None:
 
 def _record_inputs(store: FeatureStore, options: dict[str, Any], weights: Mapping[str, WeightSource]) -> None:
     """Where it all came from, for `verify` and `train`; a store that cannot be written says so with its first trial."""
-    from ..features_store.inputs import inputs_of, record_inputs
-    from .weights import files_given
+    from ..encoders.weights.resolve import files_given
+    from ..features_store.records.inputs import inputs_of, record_inputs
 
     files = files_given(weights, {name for name, _ in options["weights"]})
     with suppress(OSError):
@@ -200,23 +201,23 @@ def _run(
     config: ExtractConfig,
     run: RunConfig,
     weights: dict[str, WeightSource],
-    where: Where,
-    stop: Stop,
+    target: ExecutionTarget,
+    stop: StopRequest,
     options: dict[str, Any],
 ) -> Summary:
-    """Do the plan. Raises StoppedBySignal when that was asked for."""
-    from .summary import begin_summary
+    """Do the plan. Raises Terminated when that was asked for."""
+    from .runs.summary import begin_summary
 
     summary = begin_summary(plan, store)
     if plan.jobs:
-        from .progress import make_reporter
-        from .run import ExtractWork, run_plan
+        from .runs.progress import make_reporter
+        from .runs.work import ExtractTask, run_plan
 
-        work = ExtractWork(
+        work = ExtractTask(
             store.path, config, run, weights, plan.overwrite, plan.failures_known, replace=options["replace"]
         )
         reporter = make_reporter(options["verbose"], counts="picture" if config.visual else "sound")
-        run_plan(plan, work, where, options["retries"], stop, reporter, summary)
+        run_plan(plan, work, target, options["retries"], stop, reporter, summary)
         stop.raise_if_set()
     return summary
 
@@ -237,26 +238,3 @@ def _tell_end(summary: Summary, store: FeatureStore) -> int:
         err=True,
     )
     return 3 if summary.failed else 0
-
-
-@click.command()
-@click.option("--store", type=FOLDER, default="features.zarr", show_default=True, help="Where a store would be.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
-@clean_errors(MediaError)
-def doctor(store: Path, as_json: bool) -> None:
-    """What works on this machine, and how to fix what does not. Exit code 1 when extract cannot start."""
-    from dataclasses import asdict
-
-    from .doctor import examine, summed_up
-
-    findings = list(examine(store))
-    can_start = all(finding.ok or not finding.needed for finding in findings)
-    if as_json:
-        click.echo(json.dumps([asdict(finding) for finding in findings]))
-    else:
-        width = max(len(finding.what) for finding in findings)
-        for finding in findings:
-            fix = "" if finding.ok else f" -> {finding.fix}"
-            click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{fix}")
-        click.echo(summed_up(findings), err=not can_start)
-    sys.exit(int(not can_start))

@@ -8,21 +8,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, get_args
 
+from ..encoders.table import DEFAULT_FEATURES, FEATURES, NETWORK_FEATURES, VISUAL_FEATURES, Precision, VggishOutput
 from ..features_store.clock import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
-Precision = Literal["fp32", "bf16", "fp16"]
-VggishOutput = Literal["raw", "relu", "pca"]
-
-VISUAL_FEATURES = ("iresnet50",)
-PATCH_FEATURES = ("vggish", "logmel_vgg")
-AUDIO_FEATURES = (*PATCH_FEATURES, "mfcc", "logmel")
-FEATURES = (*VISUAL_FEATURES, *AUDIO_FEATURES)
-NETWORK_FEATURES = (*VISUAL_FEATURES, *PATCH_FEATURES)
-DEFAULT_FEATURES = NETWORK_FEATURES
-
-# Side of an aligned face: what `faces` cuts out is what `embed` takes in.
-CROP_PX = 112
 
 # What takes less memory.
 LESS_MEMORY = "a smaller --batch-size"

@@ -8,8 +8,9 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
+from ..encoders.table import DEFAULT_FEATURES, FEATURES, Precision, VggishOutput
 from ..features_store.clock import AudioAlign, MissingFace
-from ..features_store.options import (
+from ..shell.options import (
     FOLDER,
     STORE,
     Command,
@@ -20,7 +21,7 @@ from ..features_store.options import (
     trial_options,
     with_options,
 )
-from .config import DEFAULT_FEATURES, FEATURES, ExtractConfig, FacePolicy, Precision, VggishOutput
+from .config import ExtractConfig, FacePolicy
 
 
 class FeatureList(click.ParamType[tuple[str, ...]]):

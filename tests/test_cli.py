@@ -10,7 +10,7 @@ from click.testing import CliRunner
 
 from avfuse import __version__
 from avfuse.cli import COMMANDS, main
-from avfuse.features_store.options import option_name
+from avfuse.shell.options import option_name
 
 
 def commands(group, prefix=()):

@@ -13,10 +13,10 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from avfuse.batch.jobqueue import make_cluster, read_jobqueue
+from avfuse.batch.cluster.jobqueue import make_cluster, read_jobqueue
 from avfuse.cli import main
-from avfuse.features_store.settings_file import load_settings
 from avfuse.features_store.store import FeatureStore
+from avfuse.shell.settings_file import load_settings
 
 GUIDE = Path(__file__).parents[1] / "docs" / "cluster.md"
 OPTIONS = "--features mfcc --device cpu --json"

@@ -96,7 +96,7 @@ def test_package_doors_import_nothing(door):
 
 def test_one_leaf_does_not_load_torch_or_dask():
     code = (
-        "import sys, avfuse.cli, avfuse.features_store.store, avfuse.pipeline.commands, avfuse.pipeline.plan\n"
+        "import sys, avfuse.cli, avfuse.features_store.store, avfuse.pipeline.commands, avfuse.pipeline.runs.plan\n"
         "print([name for name in ('torch', 'dask', 'torchvision', 'h5py') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -1,1 +1,1 @@
-"""The networks, one file a system; they open no files (a door: import from the leaf)."""
+"""The fusion heads, one file each; they open no files."""

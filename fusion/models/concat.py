@@ -1,4 +1,4 @@
-"""The baseline: features side by side, one linear layer. Tested by tests/fusion/test_models.py."""
+"""The baseline: features side by side, one linear layer. Tested by tests/fusion/models/test_heads.py."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ..config import ConcatSettings
-from ..dropout import Dropout
+from ..layers.dropout import Dropout
 
 
 class Concat(nn.Module):
@@ -19,7 +19,7 @@ class Concat(nn.Module):
         self.dropout = Dropout(settings.dropout)
         self.linear = nn.Linear(sum(widths), outputs)
 
-    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], inside: Tensor) -> Tensor:
+    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
         """`features` [B, T, D_m] → [B, T, outputs]."""
         rows: Tensor = self.linear(self.dropout(torch.cat(list(features), dim=-1)))
         return rows

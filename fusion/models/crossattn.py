@@ -5,7 +5,7 @@
                                          └──────────────────────── 384 ────┴─ concat 896
     concat ─ LayerNorm ─ Linear 128 ─ GELU ─ Dropout ─ Linear 2
 
-Source: S1 (arXiv 2503.10523), docs/sources.md (TCN, Cross-attention). Tested by tests/fusion/test_models.py.
+Source: S1 (arXiv 2503.10523), docs/sources.md (TCN, Cross-attention). Tested by tests/fusion/models/test_heads.py.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ..attention import CrossAttention
 from ..config import CrossAttentionSettings
-from ..dropout import Dropout
-from ..tcn import MultiScaleTCN
+from ..layers.cross_attention import CrossAttention
+from ..layers.dropout import Dropout
+from ..layers.tcn import MultiScaleTCN
 
 
 class CrossAttentionFusion(nn.Module):
@@ -46,11 +46,11 @@ class CrossAttentionFusion(nn.Module):
             nn.Tanh() if settings.tanh else nn.Identity(),
         )
 
-    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], inside: Tensor) -> Tensor:
-        """`features` [B, T, D_m], `valid` bool [B, T] of each, `inside` bool [B, T] (no padding) → [B, T, outputs]."""
-        lead, *others = (tcn(rows, inside) for tcn, rows in zip(self.temporal, features, strict=True))
+    def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
+        """`features` [B, T, D_m], `valid` bool [B, T] of each, `mask` bool [B, T] (no padding) → [B, T, outputs]."""
+        lead, *others = (tcn(rows, mask) for tcn, rows in zip(self.temporal, features, strict=True))
         answers = [
-            attention(lead, other, there & inside)
+            attention(lead, other, there & mask)
             for attention, other, there in zip(self.attention, others, valid[1:], strict=True)
         ]
         fused: Tensor = self.head(torch.cat([lead, *answers], dim=-1))

@@ -6,7 +6,7 @@
     OUT/truth/video01.csv …              labels and their parts with nothing masked, what face and voice do
     OUT/planted.json                     beside it planted.json.made.json: command line and version
 
-Tested by tests/pipeline/test_synth.py.
+Tested by tests/pipeline/synth/test_synth.py.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...features_store.label_text import CHALLENGE, FRAME_HEADER, MASKED
-from ...features_store.result_files import check_place, made, side_car, write_with_side_car
-from ..faces import align
+from ...features_store.interchange.result_files import check_place, made, side_car, write_with_side_car
+from ...features_store.labels.text import CHALLENGE, FRAME_HEADER, MASKED
+from ..faces.align import align
 from .encode import encode
 from .face import Plane, load_picture
 from .filming import Shot, film, record

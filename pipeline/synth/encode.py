@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ..ffmpeg_arguments import passthrough_option
-from ..media import ffmpeg_version
-from ..video_info import MediaError
+from ..media.ffmpeg_args import passthrough_option
+from ..media.process import ffmpeg_version
+from ..media.types import MediaError
 
 _EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")
 _H264 = ("-c:v", "libx264", "-preset", "veryfast", "-crf", "17", "-pix_fmt", "yuv420p")

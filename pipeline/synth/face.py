@@ -5,7 +5,7 @@
 
 Face px are those of the picture at rest. Expressions are smooth displacements, undone by a formula; landmarks
 go the other way, by a few steps of fixed-point iteration.
-Tested by tests/pipeline/test_synth.py.
+Tested by tests/pipeline/synth/test_synth.py.
 """
 
 from __future__ import annotations

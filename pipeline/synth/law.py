@@ -11,7 +11,7 @@ of lag_s ago from the brow of now finds j. No video takes part here: features ca
 
 Every signal is a sum of sines, one in each slice of its band, so it can be asked for at any time (irregular
 frame times, audio rate) and has mean 0 and variance 1 over a few periods.
-Tested by tests/pipeline/test_synth_law.py.
+Tested by tests/pipeline/synth/test_law.py.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
     seed ─┬─ [seed, 1, clip] ──► scripts, head motion, hidden frames, masked rows
           └─ [seed, 2, person] ► subject
 
-Tested by tests/pipeline/test_synth.py.
+Tested by tests/pipeline/synth/test_synth.py.
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 A sum of harmonics whose strengths are read off a moving spectral envelope: exact at any rate, no filter states.
 Effort makes it louder, higher and brighter; the vowel moves the formants from /u/ to /i/.
-Tested by tests/pipeline/test_synth.py.
+Tested by tests/pipeline/synth/test_synth.py.
 """
 
 from __future__ import annotations

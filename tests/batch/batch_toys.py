@@ -18,7 +18,7 @@ class Toys:
     def name(self, job):
         return job
 
-    def may_pass(self, result):
+    def is_transient(self, result):
         return result == "may pass"
 
     @contextlib.contextmanager
@@ -31,18 +31,18 @@ class Toys:
         finally:
             self.note("closed")
 
-    def do(self, job, pulse):
+    def do(self, job, context):
         self.note(f"begun {job}")
         what = job.split()[0]
         if what == "wait":
             Path(self.folder, f"waiting {job}").touch()
             while True:
                 time.sleep(0.02)
-                pulse.check()
-                pulse.tell("waited")
+                context.check()
+                context.tell("waited")
         while what == "until" and not Path(self.folder, "go").exists():
             time.sleep(0.02)
-            pulse.check()
+            context.check()
         if what == "hang":  # as a network in a long call
             Path(self.folder, f"waiting {job}").touch()
             time.sleep(60)

@@ -20,14 +20,14 @@ class Heard:
     def started(self, job):
         self.begun.append(job)
 
-    def told(self, job, words):
+    def progressed(self, job, words):
         self.words.append((job, *words))
         self.on_told()
 
     def ended(self, job, result):
         self.results[job] = result
 
-    def again(self, job, result):
+    def retried(self, job, result):
         self.retried.append((job, result))
 
     def interrupted(self, job):

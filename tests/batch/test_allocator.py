@@ -12,7 +12,7 @@ pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only 
 FAULTS = """
 import resource, sys
 import numpy as np
-from avfuse.batch.allocator import keep_freed_memory
+from avfuse.batch.resources import keep_freed_memory
 if "keep" in sys.argv:
     assert keep_freed_memory()
 def faults():

@@ -4,8 +4,8 @@ import click
 import pytest
 import torch
 
+from avfuse.batch.protocols import WorkerUnfit
 from avfuse.batch.torch_errors import ComputeError, compute_error, torch_errors
-from avfuse.batch.work import WorkerUnfit
 
 BUSY = (
     "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevicesUnavailable' in …\n"
@@ -18,7 +18,7 @@ FULL = (
 
 class TestMeaning:
     @pytest.mark.parametrize(
-        ("error", "told", "may_pass"),
+        ("error", "told", "is_transient"),
         [
             (torch.OutOfMemoryError(FULL), "do not fit the memory: try less (CUDA out of memory. Tried", True),
             (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "fit the memory", True),
@@ -32,10 +32,10 @@ class TestMeaning:
         ],
         ids=["gpu", "cpu", "cublas", "python", "busy", "driver", "kernels", "other", "silent"],
     )
-    def test_in_one_line(self, error, told, may_pass):
+    def test_in_one_line(self, error, told, is_transient):
         found = compute_error(error, "less")
         assert told in str(found)
-        assert found.may_pass is may_pass
+        assert found.is_transient is is_transient
         assert "\n" not in str(found)
         assert len(str(found)) < 500
 

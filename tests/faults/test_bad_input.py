@@ -15,7 +15,8 @@ import numpy as np
 import pytest
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.pipeline.media import MediaError, probe
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.types import MediaError
 
 EXTRACT = ("--features", "iresnet50,mfcc", "--untrained", "1", "--device", "cpu")
 

@@ -15,13 +15,12 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.fusion import train as training
-from avfuse.fusion.devices import find_compile_cache
-from avfuse.fusion.optional import usable
-from avfuse.fusion.plots import learning_curves, overview, prediction_plot
-from avfuse.fusion.progress import shown
-from avfuse.fusion.watch import make_watcher
-from avfuse.pipeline.progress import BarReporter, LineReporter, make_reporter
+from avfuse.fusion.data.runtime import find_compile_cache
+from avfuse.fusion.results.plots import learning_curves, overview, prediction_plot
+from avfuse.fusion.runs.loggers import make_watcher, usable
+from avfuse.fusion.training import train as training
+from avfuse.pipeline.runs.progress import BarReporter, LineReporter, make_reporter
+from avfuse.shell.progress import shown
 
 HISTORY = {"loss": [1.0, 0.8], "P": [0.1, 0.3], "lr": [1e-4, 1e-4]}
 BUSY = "CUDA error: CUDA-capable device(s) is/are busy or unavailable\nSearch for `cudaErrorDevicesUnavailable' in …\n"
@@ -159,7 +158,7 @@ class TestTorch:
         def busy(*_):
             raise RuntimeError(BUSY)
 
-        monkeypatch.setattr("avfuse.pipeline.networks.load_embedders", busy)
+        monkeypatch.setattr("avfuse.encoders.embed.load_embedders", busy)
         words = (
             "--videos",
             videos("a.mp4"),
@@ -177,12 +176,12 @@ class TestTorch:
     def test_one_run_that_torch_fails_leaves_the_others_alone(
         self, corpus, avfuse, train_words, reason, monkeypatch, tmp_path
     ):
-        learn = training.learn
+        train_epoch = training.train_epoch
 
         def failing(learner, *words):
             if learner.config.seed == 1:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered\nand 20 lines more")
-            return learn(learner, *words)
+            return train_epoch(learner, *words)
 
         monkeypatch.setattr(training, "learn", failing)
         result = avfuse(*train_words(corpus, tmp_path / "runs", "--seeds", 3))

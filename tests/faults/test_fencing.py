@@ -12,8 +12,8 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from avfuse.features_store.claims import ClaimLost, claim
-from avfuse.features_store.disk import remove_file, remove_tree, replace_file
+from avfuse.features_store.claims.claims import ClaimLost, claim
+from avfuse.features_store.disk.atomic import remove_file, remove_tree, replace_file
 from avfuse.features_store.store import FeatureStore
 
 PATIENCE_S = 120

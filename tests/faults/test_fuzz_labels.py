@@ -11,9 +11,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avfuse.features_store.corpus import labels_of, open_corpus
-from avfuse.features_store.labels import annotation_files, count_rows, read_labels
-from avfuse.features_store.timed_labels import at_frames, is_timed, read_timed
+from avfuse.features_store.labels.annotations import annotation_files, count_rows, read_labels
+from avfuse.features_store.labels.corpus import labels_of, open_corpus
+from avfuse.features_store.labels.timed import at_frames, is_timed, read_timed
 
 TIMES_S = np.arange(40) / 25
 FUZZ = settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -17,9 +17,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.types import StoreMismatch
-from avfuse.features_store.verify import verify
 
 ROWS, WIDTH = 100, 8
 # Chunks of 16 rows of x, shards of 64.

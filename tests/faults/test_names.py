@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.pipeline.discover import walk_videos
+from avfuse.pipeline.runs.discover import walk_videos
 
 LEADING_OUT = (
     "",

@@ -18,8 +18,10 @@ from pathlib import Path
 
 import pytest
 
-from avfuse.pipeline.discover import VIDEO_SUFFIXES
-from avfuse.pipeline.media import AudioReader, FrameReader, MediaError, probe
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import AudioReader, FrameReader
+from avfuse.pipeline.media.types import MediaError
+from avfuse.pipeline.runs.discover import VIDEO_SUFFIXES
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells which files are opened (inotify)")
 IN_OPEN, IN_ISDIR = 0x20, 0x4000_0000

@@ -16,17 +16,17 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.batch.stopping import Stop
-from avfuse.batch.where import Where
+from avfuse.batch.signals import StopRequest
+from avfuse.batch.target import ExecutionTarget
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig, RunConfig
-from avfuse.pipeline.discover import find_sources
-from avfuse.pipeline.media import ffmpeg_version
-from avfuse.pipeline.plan import Selection, make_plan
-from avfuse.pipeline.progress import LineReporter
-from avfuse.pipeline.provenance import identity
-from avfuse.pipeline.run import ExtractWork, run_plan
-from avfuse.pipeline.summary import begin_summary
+from avfuse.pipeline.extraction.provenance import identity
+from avfuse.pipeline.media.process import ffmpeg_version
+from avfuse.pipeline.runs.discover import find_sources
+from avfuse.pipeline.runs.plan import Selection, make_plan
+from avfuse.pipeline.runs.progress import LineReporter
+from avfuse.pipeline.runs.summary import begin_summary
+from avfuse.pipeline.runs.work import ExtractTask, run_plan
 
 MB = 1 << 20
 
@@ -392,8 +392,8 @@ def test_what_the_other_run_found_bad_is_not_tried_again(videos, tmp_path, failu
     sources, fingerprint = find_sources(folder, None, None), identity(config, {})
     plans = [make_plan(sources, config, store, fingerprint, Selection()) for _ in range(2)]
     for plan in plans:
-        work = ExtractWork(store.path, config, RunConfig(device="cpu"), {}, False, plan.failures_known)
+        work = ExtractTask(store.path, config, RunConfig(device="cpu"), {}, False, plan.failures_known)
         reporter = LineReporter(io.StringIO(), verbose=False)
-        run_plan(plan, work, Where(), 1, Stop("videos"), reporter, begin_summary(plan, store))
+        run_plan(plan, work, ExecutionTarget(), 1, StopRequest("videos"), reporter, begin_summary(plan, store))
     finished(tmp_path / "s.zarr", ["a"])
     assert [record["video"] for record in failures(tmp_path / "s.zarr")] == ["bad.mp4"]

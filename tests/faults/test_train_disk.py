@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 
-from avfuse.fusion.checkpoint import load_state
+from avfuse.fusion.artifacts.state import load_state
 
 EPOCHS = 12
 

@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.checkpoint import load_state, read_metrics, save_state
+from avfuse.fusion.artifacts.state import load_state, read_metrics, save_state
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from functools import cache
 import pytest
 from safetensors.torch import load_file
 
-from avfuse.fusion.checkpoint import load_state
+from avfuse.fusion.artifacts.state import load_state
 
 TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 EPOCHS = 12
@@ -26,7 +26,7 @@ EPOCHS = 12
 DIES = """
 import json, os, signal, sys
 import torch, zarr
-import avfuse.fusion.commands, avfuse.fusion.crossval, avfuse.fusion.evaluate
+import avfuse.fusion.commands, avfuse.fusion.runs.crossval, avfuse.fusion.inference.evaluate
 from avfuse.cli import main
 
 parameter = torch.zeros(1, requires_grad=True)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avfuse.fusion.checkpoint import read_metrics
+from avfuse.fusion.artifacts.state import read_metrics
 
 
 @pytest.fixture

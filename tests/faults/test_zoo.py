@@ -16,9 +16,10 @@ from pathlib import Path
 import pytest
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.pipeline import media as reading
-from avfuse.pipeline.child import MOST_MEMORY_BYTES
-from avfuse.pipeline.media import FrameReader, MediaError, probe
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.process import MOST_MEMORY_BYTES
+from avfuse.pipeline.media.readers import FrameReader
+from avfuse.pipeline.media.types import MediaError
 
 SOAK = Path(__file__).parent / "zoo" / "soak.py"
 FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "360"))
@@ -130,7 +131,7 @@ def test_the_command_line_names_every_failure(folder, cli, tiny, tmp_path, failu
 
 def test_a_decoder_that_never_ends_is_ended(make_endless, monkeypatch):
     """A file that grows faster than it is read, as an endless stream."""
-    monkeypatch.setattr(reading, "MAX_FRAMES", 400)
+    monkeypatch.setattr("avfuse.pipeline.media.readers.MAX_FRAMES", 400)
     info = probe(make_endless)
     began_s = time.monotonic()
     with FrameReader(info, stall_timeout_s=10) as frames, pytest.raises(MediaError, match="more than 400 frames"):

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avfuse.features_store.claims import claim
-from avfuse.features_store.owner import Owner
+from avfuse.features_store.claims.claims import claim
+from avfuse.features_store.disk.owner import Owner
 from avfuse.features_store.store import FeatureStore
 
 Arrays = dict[str, np.ndarray[Any, Any]]

@@ -8,10 +8,10 @@ import pytest
 from click.testing import CliRunner
 
 from avfuse.features_store import commands
-from avfuse.features_store.errors import clean_errors
-from avfuse.features_store.failures import FailureRecord, append_failure
-from avfuse.features_store.status import trial_states, trial_table
+from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.records.status import trial_states, trial_table
 from avfuse.features_store.store import FeatureStore
+from avfuse.shell.errors import clean_errors
 
 UNTRAINED = "UNTRAINED WEIGHTS: vggish: for tests and demos only\n"
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.data import Dataset, load
-from avfuse.fusion.devices import Room
-from avfuse.fusion.sources import TrialSource
+from avfuse.fusion.data.dataset import Dataset, load
+from avfuse.fusion.data.matching import TrialSource
+from avfuse.fusion.data.runtime import Room
 
 RATE_HZ = 25
 MODALITIES = ("iresnet50", "vggish", "logmel_vgg")

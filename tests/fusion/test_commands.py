@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.checkpoint import read_metrics
+from avfuse.fusion.artifacts.folder import read_description
+from avfuse.fusion.artifacts.state import read_metrics
 from avfuse.fusion.config import TrainConfig
-from avfuse.fusion.description import read_description
 
 
 @pytest.fixture

@@ -6,11 +6,13 @@ import numpy as np
 import pytest
 import torch
 
+from avfuse.encoders.embed import Embedder
+from avfuse.encoders.engine import BatchingEngine
+from avfuse.encoders.weights.read import untrained_network
 from avfuse.features_store.store import FeatureStore
-from avfuse.pipeline.checkpoint import untrained_network
-from avfuse.pipeline.detect import FaceDetector
-from avfuse.pipeline.embed import Embedder
-from avfuse.pipeline.engine import FillingEngine
+from avfuse.pipeline.faces.mtcnn import FaceDetector
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import FrameReader
 
 pytestmark = pytest.mark.gpu
 
@@ -48,7 +50,7 @@ def test_rows_of_a_gpu_are_those_of_the_cpu(gpu, name, precision, least):
 
 def test_a_row_does_not_depend_on_what_fills_its_batch(gpu):
     network = Embedder(untrained_network("iresnet50", 0), gpu, batch_size=32)
-    engine = FillingEngine({"iresnet50": network}, gpu)
+    engine = BatchingEngine({"iresnet50": network}, gpu)
     faces = inputs_of("iresnet50", 40)
     together = [engine.submit("iresnet50", faces[start : start + 5]) for start in range(0, 40, 5)]
     rows = np.concatenate([future.result() for asked in together for future in asked])
@@ -58,9 +60,9 @@ def test_a_row_does_not_depend_on_what_fills_its_batch(gpu):
 
 
 def test_faces_are_found_where_the_cpu_finds_them(gpu, media):
-    from avfuse.pipeline import media as avmedia
+    pass
 
-    with avmedia.FrameReader(avmedia.probe(media / "real" / "pyfeat_single_face.mp4")) as reader:
+    with FrameReader(probe(media / "real" / "pyfeat_single_face.mp4")) as reader:
         frames = next(iter(reader)).pixels
     for ours, reference in zip(FaceDetector(gpu)(frames), FaceDetector("cpu")(frames), strict=True):
         assert len(ours) == len(reference)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.pipeline.models.layouts import EVOLVE, INSIGHTFACE, SUZHANG, empty
+from avfuse.encoders.networks.layouts import EVOLVE, INSIGHTFACE, SUZHANG, empty
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_networks.npz"
 # layout, golden array, tensors of the state dict, parameters

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from torchvggish import mel_features, vggish_input, vggish_params
 
-from avfuse.pipeline.patches import _MEL, patches
+from avfuse.pipeline.audio.logmel import _MEL, patches
 
 
 def reference_log_mel(samples: np.ndarray) -> np.ndarray:

@@ -6,7 +6,7 @@ import torch
 from torchaudio.compliance import kaldi
 from torchaudio.functional import compute_deltas
 
-from avfuse.pipeline.mfcc import mfcc_start_frames, mfccs
+from avfuse.pipeline.audio.mfcc import mfcc_start_frames, mfccs
 
 
 def reference(samples: np.ndarray) -> np.ndarray:

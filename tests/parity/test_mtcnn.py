@@ -5,10 +5,11 @@ import pytest
 import torch
 from facenet_pytorch import MTCNN
 
-from avfuse.pipeline import media as avmedia
-from avfuse.pipeline.averages import Averages
-from avfuse.pipeline.detect import FaceDetector, _Candidates, _crops
-from avfuse.pipeline.found import NO_FACES, without_nested
+from avfuse.pipeline.faces.detections import NO_DETECTIONS, suppress_nested
+from avfuse.pipeline.faces.mtcnn import FaceDetector, _Candidates, _crops
+from avfuse.pipeline.faces.pyramid import Averages
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import FrameReader
 
 CLIPS = {  # clip → every how-many-th frame: one person, two people, low resolution; faces in a part only
     "real/pyfeat_single_face.mp4": 1,
@@ -24,7 +25,7 @@ def detector():
 
 
 def frames_of(path, step=1):
-    with avmedia.FrameReader(avmedia.probe(path)) as reader:
+    with FrameReader(probe(path)) as reader:
         return np.concatenate([batch.pixels for batch in reader])[::step]
 
 
@@ -72,7 +73,7 @@ def test_more_candidates_than_int16_counts():
     corners = rng.integers(0, 100, (40_000, 1)) * 100 + rng.uniform(0, 2, (40_000, 2))
     boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
     scores = rng.permutation(np.linspace(0.7, 1, len(boxes))).astype(np.float32)
-    assert len(without_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
+    assert len(suppress_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
     candidates = _Candidates(*map(torch.from_numpy, (boxes, scores, np.zeros(len(boxes), np.int64))))
     assert len(candidates.suppress(0.5)) == 100
 
@@ -88,4 +89,4 @@ def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
 
 
 def test_no_faces_is_empty():
-    assert len(NO_FACES) == 0
+    assert len(NO_DETECTIONS) == 0

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.fusion.tcn import TCN
+from avfuse.fusion.layers.tcn import TCN
 
 GOLDEN = Path(__file__).parents[1] / "data" / "golden_tcn.npz"
 KERNELS = [3, 5, 7]

@@ -5,8 +5,8 @@ import pytest
 import torch
 from torchvggish import torchvggish as reference
 
-from avfuse.pipeline.checkpoint import Network, Pca, untrained_network
-from avfuse.pipeline.embed import Embedder
+from avfuse.encoders.embed import Embedder
+from avfuse.encoders.weights.read import Network, Pca, untrained_network
 
 
 @pytest.fixture(scope="module")

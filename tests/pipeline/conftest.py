@@ -9,9 +9,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from avfuse.pipeline.media import AudioReader, FrameReader, probe
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import AudioReader, FrameReader
 
-sys.path.append(str(Path(__file__).parent))  # the sweep is a program too
+sys.path.append(str(Path(__file__).parent / "media"))  # the sweep is a program too
 
 CLICK_S = 0.005
 

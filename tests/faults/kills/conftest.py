@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.verify import verify
 
 SERVER = Path(__file__).with_name("server.py")
 PATIENCE_S = 120

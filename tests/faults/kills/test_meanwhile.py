@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 import pytest
 
+from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.verify import verify
 
 TRIALS = ["a", "c", "slow"]
 SOUND = ("--features", "mfcc", "--device", "cpu")
@@ -79,14 +79,14 @@ def finishes(runs):
 @pytest.mark.parametrize("trouble", TROUBLES)
 def test_something_happens_to_the_store(runs, paused, words, finishes, reason, nothing_half, tmp_path, trouble):
     root = tmp_path / "s.zarr"
-    happens, mend = TROUBLES[trouble]
+    happens, fix = TROUBLES[trouble]
     with paused(lambda path: runs.extract(*words, path=path)) as run:
         happens(root)
     assert run.wait() == 1, run.said("err")
     assert str(root) in reason(run.said("err"))
     assert "run again" in reason(run.said("err"))
     assert not (root / "failures.jsonl").exists()
-    mend(root)
+    fix(root)
     nothing_half(root)
     finishes(words, root)
 

@@ -23,7 +23,9 @@ from bombs import bombs, many_large_streams
 from mutations import mutant
 from seeds import generated, real
 
-from avfuse.pipeline.media import AudioReader, FrameReader, MediaError, VideoInfo, probe
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import AudioReader, FrameReader
+from avfuse.pipeline.media.types import MediaError, VideoInfo
 
 STALL_S = 20.0
 MARGIN_S = 3.0

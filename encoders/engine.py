@@ -1,0 +1,172 @@
+"""Threads that run the networks for all videos of a process, so that decoding, finding faces and embedding overlap.
+
+    CPU   as many threads as cores, each with one batch of one video and one thread of torch's: nobody waits for
+          another at a barrier, and a row never depends on how many cores there are or on what else runs
+    GPU   two threads a network, on streams of their own; requests of all videos, in order of arrival, make batches
+          of one size, so that while one is copied the other is computed
+
+Tested by tests/encoders/test_engine.py.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+Rows = NDArray[np.float32]
+_MAX_QUEUE_DELAY_S = 0.003  # how long a batch that is not full waits for more
+_THREADS_A_GPU_NETWORK = 2
+# More is no faster on a core, and leaves the others without work at a video's end.
+_MOST_ON_A_CORE = 16
+
+
+class RowMaker(Protocol):
+    """A network: inputs [N, ...] to rows float32 [N, dim]."""
+
+    batch_size: int
+
+    def rows(self, batch: NDArray[Any]) -> Rows:
+        """Rows of a batch."""
+
+
+class Engine(Protocol):
+    """Where batches are handed in and rows come out."""
+
+    def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
+        """Rows of `inputs` [N, ...] from the network of a feature, in order, some at a time."""
+
+    def close(self) -> None:
+        """End the threads; what has not begun is dropped."""
+
+
+def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:
+    """The engine for a device; features that share a network share its batches."""
+    return CpuEngine(networks, threads) if device.type == "cpu" else BatchingEngine(networks, device)
+
+
+class CpuEngine:
+    """A pool of threads; a batch is made of one video's inputs alone."""
+
+    def __init__(self, networks: Mapping[str, RowMaker], threads: int) -> None:
+        self._networks = networks
+        self._pool = ThreadPoolExecutor(threads, "embed", initializer=torch.set_num_threads, initargs=(1,))
+
+    def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
+        """Hand in inputs, a batch a task."""
+        network = self._networks[name]
+        size = min(network.batch_size, _MOST_ON_A_CORE)
+        return [self._pool.submit(network.rows, part) for part in parts(inputs, size)]
+
+    def close(self) -> None:
+        """Wait for what has begun, drop the rest."""
+        self._pool.shutdown(cancel_futures=True)
+
+
+class BatchingEngine:
+    """Batches of one size, filled across videos; the device sees one shape only."""
+
+    def __init__(self, networks: Mapping[str, RowMaker], device: torch.device) -> None:
+        fillers = {id(network): DynamicBatcher(network, device) for network in networks.values()}
+        self._fillers = {name: fillers[id(network)] for name, network in networks.items()}
+
+    def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
+        """Hand in inputs."""
+        return self._fillers[name].submit(inputs)
+
+    def close(self) -> None:
+        """End the threads."""
+        for filler in set(self._fillers.values()):
+            filler.close()
+
+
+class DynamicBatcher:
+    """One network's requests, put together."""
+
+    def __init__(self, network: RowMaker, device: torch.device, threads: int = _THREADS_A_GPU_NETWORK) -> None:
+        self._network, self._device = network, device
+        self._queue: queue.SimpleQueue[tuple[NDArray[Any], Future[Rows]] | None] = queue.SimpleQueue()
+        self._held: tuple[NDArray[Any], Future[Rows]] | None = None  # did not fit into the last batch
+        self._taking = threading.Lock()
+        self._closed = False
+        self._threads = [threading.Thread(target=self._work, daemon=True) for _ in range(threads)]
+        for thread in self._threads:
+            thread.start()
+
+    def submit(self, inputs: NDArray[Any]) -> list[Future[Rows]]:
+        """A future for each part of `inputs` that is no larger than a batch."""
+        requests = [(part, Future[Rows]()) for part in parts(inputs, self._network.batch_size)]
+        for request in requests:
+            self._queue.put(request)
+        return [future for _, future in requests]
+
+    def close(self) -> None:
+        """End the threads; what waits is cancelled."""
+        self._closed = True
+        for _ in self._threads:
+            self._queue.put(None)
+        for thread in self._threads:
+            thread.join()
+
+    def _work(self) -> None:
+        with _stream(self._device):
+            while requests := self._take():
+                self._answer(requests)
+
+    def _take(self) -> list[tuple[NDArray[Any], Future[Rows]]]:
+        """The next batch's requests; none at the end."""
+        taken: list[tuple[NDArray[Any], Future[Rows]]] = []
+        with self._taking:
+            room = self._network.batch_size
+            while room and (request := self._next(waiting=not taken)):
+                if len(request[0]) > room:
+                    self._held = request
+                    break
+                if request[1].set_running_or_notify_cancel():
+                    taken.append(request)
+                    room -= len(request[0])
+        return taken
+
+    def _next(self, *, waiting: bool) -> tuple[NDArray[Any], Future[Rows]] | None:
+        if self._closed:
+            return None
+        if self._held is not None:
+            request, self._held = self._held, None
+            return request
+        try:
+            return self._queue.get(timeout=None if waiting else _MAX_QUEUE_DELAY_S)
+        except queue.Empty:
+            return None
+
+    def _answer(self, requests: list[tuple[NDArray[Any], Future[Rows]]]) -> None:
+        inputs = np.concatenate([part for part, _ in requests])
+        missing = self._network.batch_size - len(inputs)
+        full = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)]) if missing else inputs
+        try:
+            rows = self._network.rows(full)
+        except (RuntimeError, ValueError) as error:  # out of memory, a broken driver: the videos' failure
+            for _, future in requests:
+                future.set_exception(error)
+            return
+        start = 0
+        for part, future in requests:
+            future.set_result(rows[start : start + len(part)])
+            start += len(part)
+
+
+def parts(inputs: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
+    """`inputs` [N, ...] in slices of at most `size`."""
+    return (inputs[start : start + size] for start in range(0, len(inputs), size))
+
+
+def _stream(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type != "cuda":
+        return nullcontext()
+    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

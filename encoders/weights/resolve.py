@@ -1,0 +1,219 @@
+"""Which weights a feature uses: found, hashed, named; torch is imported when a network is loaded.
+
+    --weights FEATURE=FILE, else --untrained SEED, else $AVFUSE_WEIGHTS, else the cache, else WeightsMissing
+
+Tested by tests/encoders/weights/test_resolve.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from ...features_store.disk.atomic import sha256_of
+from ...features_store.types import JsonValue
+from ..table import FEATURES, NETWORK_FEATURES, VggishOutput
+from .registry import PCA, REGISTRY, WeightFile
+
+if TYPE_CHECKING:
+    from .read import Network, Pca
+
+
+WEIGHT_NAMES = (*NETWORK_FEATURES, PCA)
+SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
+Read = TypeVar("Read")
+_FALLBACK = {"logmel_vgg": "vggish"}
+
+
+class WeightsMissing(RuntimeError):  # noqa: N818 - named by docs and users' scripts
+    """No weights were found for a feature; the message tells how to get them."""
+
+
+class WeightsInvalid(ValueError):  # noqa: N818
+    """A weight file cannot be used; the message names it."""
+
+
+@dataclass(frozen=True)
+class WeightSource:
+    """Where a feature's weights come from; without a path they are random numbers of `untrained_seed`."""
+
+    feature: str
+    name: str
+    path: Path | None
+    sha256: str | None
+    licence: str
+    untrained_seed: int | None = None
+    same_as: str | None = None
+
+    @property
+    def identity(self) -> str:
+        """What the fingerprint of a trial holds: the file's sha256, or `untrained:SEED`."""
+        return self.sha256 or f"untrained:{self.untrained_seed}"
+
+    def as_attributes(self) -> dict[str, JsonValue]:
+        """What the store's `weights` attribute holds for this feature: all but the path on this machine."""
+        kept = {key: value for key, value in asdict(self).items() if key not in ("feature", "path")}
+        return {**kept, "untrained": self.untrained_seed is not None}
+
+
+@dataclass(frozen=True)
+class _Search:
+    given: Mapping[str, Path]
+    seed: int | None
+    sha256_of: Callable[[Path], str]
+
+
+def weight_names(networks: tuple[str, ...], vggish_output: VggishOutput) -> tuple[str, ...]:
+    """What `resolve` must find for these network features: their own names, VGGish's PCA where it is used."""
+    return (*networks, PCA) if vggish_output == "pca" and "vggish" in networks else networks
+
+
+def cache_folder() -> Path:
+    """Where fetched weights lie: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
+
+    Raises ValueError where there is neither the variable nor a home folder.
+    """
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "avfuse" / "weights"
+    except RuntimeError as error:  # an unknown user without HOME, as in containers
+        raise ValueError(
+            "there is no home folder to keep weights in: set HOME or XDG_CACHE_HOME, or AVFUSE_WEIGHTS=FOLDER"
+        ) from error
+
+
+def weight_folders() -> list[Path]:
+    """Where weights are looked for: `$AVFUSE_WEIGHTS`, then the cache. Raises ValueError where the first is none."""
+    told = os.environ.get("AVFUSE_WEIGHTS")
+    folders = [Path(os.path.expanduser(told))] if told else []
+    if told and not folders[0].is_dir():
+        raise ValueError(f"AVFUSE_WEIGHTS={told} is not a folder")
+    with suppress(ValueError):  # without a home folder there is no cache
+        folders.append(cache_folder())
+    return folders
+
+
+def local_path(file: WeightFile) -> Path | None:
+    """Where a published file lies on this machine; None while it is not there. Its content is not looked at."""
+    paths = (folder / file.file_name for folder in weight_folders())
+    return next((path for path in paths if path.is_file()), None)
+
+
+def is_damaged(path: Path, file: WeightFile, hash_of: Callable[[Path], str] = sha256_of) -> bool:
+    """Whether a file under a published name is not the published one, as far as its hash is known."""
+    return file.sha256_prefix is not None and not file.matches(hash_of(path))
+
+
+def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: int | None) -> dict[str, WeightSource]:
+    """The weights of every feature that needs some (`vggish-pca` counts as one), hashed but not loaded.
+
+    `given` are the files of `--weights`. Raises WeightsMissing naming every feature without weights,
+    ValueError for an unknown name, WeightsInvalid for a damaged file in a folder, OSError for one that cannot
+    be read.
+    """
+    for name in (*features, *given):
+        # A misspelt --weights must not end in other weights without a word.
+        if name not in WEIGHT_NAMES and (name in given or name not in FEATURES):
+            raise ValueError(f"no weights are used for {name!r}, only for {', '.join(WEIGHT_NAMES)}")
+    search = _Search(given, untrained_seed, functools.cache(sha256_of))
+    needed = [name for name in dict.fromkeys(features) if name in WEIGHT_NAMES]
+    sources = {name: _find(name, search) for name in needed}
+    if missing := [name for name, source in sources.items() if source is None]:
+        raise WeightsMissing(_how_to_get(missing))
+    return {name: source for name, source in sources.items() if source is not None}
+
+
+def files_given(sources: Mapping[str, WeightSource], given: Collection[str]) -> dict[str, dict[str, str] | None]:
+    """{name of --weights: path and sha256 of its file, None where it was found without}; untrained ones are left out.
+
+    `given`: the names that --weights had.
+    """
+    files: dict[str, dict[str, str] | None] = {}
+    for feature, source in sources.items():
+        if source.path is not None:
+            name = source.same_as or feature
+            told = {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
+            files[name] = told if name in given else None
+    return files
+
+
+def load_network(source: WeightSource) -> Network:
+    """Read (or draw) a feature's network. Raises WeightsInvalid naming the file and what is wrong with it."""
+    from .read import read_network, untrained_network  # noqa: PLC0415 - torch only where it is used
+
+    if source.path is None:
+        return untrained_network(source.feature, source.untrained_seed or 0)
+    return _reading(source.path, lambda path: read_network(path, source.feature))
+
+
+def load_pca(source: WeightSource) -> Pca:
+    """Read (or draw) VGGish's PCA. Raises WeightsInvalid naming the file."""
+    from .read import read_pca, untrained_pca  # noqa: PLC0415 - torch only where it is used
+
+    if source.path is None:
+        return untrained_pca(source.untrained_seed or 0)
+    return _reading(source.path, read_pca)
+
+
+def _reading(path: Path, read: Callable[[Path], Read]) -> Read:
+    try:
+        return read(path)
+    except ValueError as error:
+        raise WeightsInvalid(f"{path}: {error}") from error
+
+
+def _find(feature: str, search: _Search) -> WeightSource | None:
+    if feature in search.given:
+        return _from_file(feature, Path(search.given[feature]), search)
+    if search.seed is not None:  # before the folders, so that it means the same on every machine
+        return WeightSource(feature, "untrained", None, None, "none: random numbers", untrained_seed=search.seed)
+    for folder in weight_folders():
+        if path := _in_folder(folder, feature):
+            _refuse_damaged(path, search)
+            return _from_file(feature, path, search)
+    other = _FALLBACK.get(feature)
+    source = _find(other, search) if other else None
+    return replace(source, feature=feature, same_as=other) if source else None
+
+
+def _in_folder(folder: Path, feature: str) -> Path | None:
+    own = [folder / f"{feature}{suffix}" for suffix in SUFFIXES]
+    published = [folder / file.file_name for file in REGISTRY.values() if file.feature == feature]
+    return next((path for path in (*own, *published) if path.is_file()), None)
+
+
+def _refuse_damaged(path: Path, search: _Search) -> None:
+    known = next((file for file in REGISTRY.values() if file.file_name == path.name), None)
+    if known and is_damaged(path, known, search.sha256_of):
+        raise WeightsInvalid(
+            f"{path} has sha256 {search.sha256_of(path)}, the published one {known.sha256_prefix}: damaged, "
+            f"or another. Run `avfuse weights fetch {known.name}`, or give it with --weights if it is yours"
+        )
+
+
+def _from_file(feature: str, path: Path, search: _Search) -> WeightSource:
+    sha256 = search.sha256_of(path)
+    known = _known(path, sha256)
+    name, licence = (known.name, known.licence) if known else (path.name, "not known to avfuse (your own file)")
+    return WeightSource(feature, name, path, sha256, licence)
+
+
+def _known(path: Path, sha256: str) -> WeightFile | None:
+    by_name = (file for file in REGISTRY.values() if not file.sha256_prefix and file.file_name == path.name)
+    return next((file for file in REGISTRY.values() if file.matches(sha256)), next(by_name, None))
+
+
+def _how_to_get(features: Sequence[str]) -> str:
+    wanted = {_FALLBACK.get(feature, feature) for feature in features}
+    files = [file for file in REGISTRY.values() if file.feature in wanted]
+    fetch = ", ".join(file.name for file in files if file.url)
+    return (
+        f"no weights for {', '.join(features)}. Three ways: `avfuse weights fetch NAME` ({fetch}); "
+        f"`--weights FEATURE=FILE`; AVFUSE_WEIGHTS=FOLDER with FEATURE.pth or the published files in it. "
+        f"Licences: {'; '.join(f'{file.name}: {file.licence}' for file in files)}. "
+        f"For tests and demos only: `--untrained SEED`, random numbers"
+    )

@@ -1,0 +1,82 @@
+"""Who holds a claim or a scratch folder: a process, told apart from another one with the same number.
+
+Tested by tests/features_store/claims/test_claims.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+_DEAD_STATES = "ZXx"
+
+
+@dataclass(frozen=True)
+class Owner:
+    """A process: `host` (a space of process numbers), `pid`, `started` (ticks since boot; 0: unknown)."""
+
+    host: str
+    pid: int
+    started: int
+
+    def __str__(self) -> str:
+        return f"process {self.pid} on {self.host.rsplit('-', 2)[0]}"
+
+    @classmethod
+    def current(cls) -> Owner:
+        """This process."""
+        pid = os.getpid()
+        return cls(_host(), pid, _state(pid)[1])
+
+    def is_dead(self) -> bool:
+        """Whether the process is known to be gone; a process of another host is never known to be."""
+        return self.host == _host() and not self._lives_here()
+
+    def _lives_here(self) -> bool:
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except PermissionError:
+            pass  # it lives, under another user
+        except OverflowError:
+            return False
+        state, started = _state(self.pid)
+        # A number is given again after a process ends; the second holder began at another time.
+        return state not in _DEAD_STATES and (not self.started or not started or self.started == started)
+
+
+def _state(pid: int) -> tuple[str, int]:
+    """State letter and start of a process, from /proc; ("?", 0) where there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return "?", 0
+    # The command's name stands in parentheses and may itself hold some.
+    fields = text.rpartition(")")[2].split()
+    return (fields[0], int(fields[19])) if len(fields) > 19 else ("?", 0)
+
+
+@cache
+def _host() -> str:
+    """The host's name, boot and process namespace: containers may share a name, not process numbers."""
+    name = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())[:64]
+    return f"{name}-{_boot()[:8]}-{_namespace()}"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    except OSError:
+        return "0"
+
+
+def _namespace() -> str:
+    try:
+        return re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    except OSError:
+        return "0"

@@ -1,0 +1,106 @@
+"""An exported HDF5 file back into a store, bit for bit.
+
+Tested by tests/features_store/interchange/test_export.py.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ...shell.text import counted, preview
+from ..schema import FORMAT, FORMAT_KEY
+from ..store import FeatureStore
+from ..types import JsonValue, StoreMismatch
+
+
+@dataclass(frozen=True)
+class Imported:
+    """Trials that were written, those of them that replaced others, and those that were there already, alike."""
+
+    written: tuple[str, ...]
+    replaced: tuple[str, ...]
+    there: tuple[str, ...]
+
+
+def import_h5(path: Path, store: FeatureStore, replace: bool = False) -> Imported:
+    """Write every trial of an exported file into the store; those that it holds alike are left alone.
+
+    A trial whose arrays differ from their checksums is not published. Raises StoreMismatch then, where the file is not
+    an export of avfuse and, before anything is written, where the store holds others of the same names, unless
+    `replace`; OSError where the file cannot be read.
+    """
+    import h5py  # noqa: PLC0415
+
+    check_export(path)
+    with h5py.File(path, "r") as file:
+        groups = {name: (group, _attributes(path, group)) for name, group in _groups(file)}
+        held = {name: store.attributes(name) for name in groups}
+        others = [name for name, (_, told) in groups.items() if held[name] is not None and held[name] != told]
+        if others and not replace:
+            raise StoreMismatch(
+                f"{store.path} holds {counted(len(others), 'other trial')} of the same "
+                f"{'name' if len(others) == 1 else 'names'} ({preview(others)}), which {path} would replace: "
+                "--replace does so; or name another --store"
+            )
+        written = [name for name, (_, told) in groups.items() if held[name] != told]
+        for name in written:
+            _import_group(name, *groups[name], store)
+        trials = [name for name, (group, _) in groups.items() if _arrays(group)]
+    return Imported(
+        tuple(name for name in trials if name in written),
+        tuple(name for name in trials if name in others),
+        tuple(name for name in trials if name not in written),
+    )
+
+
+def check_export(path: Path) -> None:
+    """Raise StoreMismatch where a file is not an export of avfuse, OSError where it cannot be read."""
+    import h5py  # noqa: PLC0415
+
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no file {path}")
+    if not h5py.is_hdf5(path):
+        raise StoreMismatch(f"{path} is not an HDF5 file")
+    with h5py.File(path, "r") as file:
+        _check_format(path, file)
+
+
+def _check_format(path: Path, file: Any) -> None:
+    found = _attributes(path, file).get(FORMAT_KEY)
+    if not isinstance(found, int):
+        raise StoreMismatch(f"{path} was not made by `avfuse export`: it has no {FORMAT_KEY}")
+    if found > FORMAT:
+        raise StoreMismatch(f"{path} has format {found}, this avfuse reads {FORMAT}; install a newer avfuse")
+
+
+def _groups(group: Any) -> Iterator[tuple[str, Any]]:
+    """Groups that were trials or held faces, children first, so that a group of faces is complete last."""
+    import h5py  # noqa: PLC0415
+
+    for child in group.values():
+        if isinstance(child, h5py.Group):
+            yield from _groups(child)
+            if "complete" in child.attrs:
+                yield child.name.lstrip("/"), child
+
+
+def _import_group(name: str, group: Any, attributes: Mapping[str, JsonValue], store: FeatureStore) -> None:
+    checksums = attributes.get("checksums")
+    store.write(name, _arrays(group), attributes, checksums=checksums if isinstance(checksums, dict) else None)
+
+
+def _arrays(group: Any) -> dict[str, Any]:
+    import h5py  # noqa: PLC0415
+
+    return {key: values for key, values in group.items() if isinstance(values, h5py.Dataset)}
+
+
+def _attributes(path: Path, node: Any) -> Mapping[str, JsonValue]:
+    try:
+        return {key: json.loads(text) for key, text in node.attrs.items()}
+    except (TypeError, ValueError) as error:
+        raise StoreMismatch(f"{path}: an attribute of {node.name} is not JSON text ({error})") from error

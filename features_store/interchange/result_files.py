@@ -1,0 +1,78 @@
+"""Files of results: what they are of and who made them, beside the numbers; where they may lie, and replace others.
+
+    OUT/made.json             of a folder of files whose format has no place for it
+    FILE.made.json            of one such file, with the file's sha256
+
+Tested by tests/features_store/interchange/test_result_files.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import shlex
+from collections.abc import Mapping
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from ... import __version__
+from ..disk.atomic import check_link, replace_file
+from ..schema import FORMAT_KEY, NODE_FILE
+
+MADE_FILE = "made.json"
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the words of this call, set by `avfuse`
+
+
+def command_line() -> str:
+    """The command line of this call, as it could be typed again."""
+    return shlex.join(["avfuse", *TYPED.get()])
+
+
+def made(**of: Any) -> dict[str, Any]:
+    """Who made a result, when, and what it is `of`: runs, store, annotations, smoothing, UNTRAINED features …"""
+    now = datetime.now(UTC).isoformat(timespec="seconds")
+    return {"avfuse": __version__, "command": command_line(), "time": now, **of}
+
+
+def side_car(path: Path) -> Path:
+    """The file beside `path` that tells how it was made."""
+    return path.with_name(f"{path.name}.{MADE_FILE}")
+
+
+def check_place(out: Path) -> None:
+    """Raise ValueError where `out` is a store, or lies in one, or behind a link to nowhere."""
+    check_link(out)
+    folder = out.absolute()
+    for above in (folder, *folder.parents):
+        node = above / NODE_FILE
+        if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
+            raise ValueError(f"{out} lies in the store {above}; name another place")
+
+
+def check_file(path: Path) -> None:
+    """Raise ValueError where a file is there that avfuse has not written, or that was changed since."""
+    check_place(path)
+    if not path.exists():
+        return
+    try:
+        told = json.loads(side_car(path).read_bytes())
+        ours = told["sha256"] == sha256_of(path.read_bytes())
+    except (OSError, ValueError, LookupError, TypeError):
+        ours = False
+    if not ours:
+        raise ValueError(f"{path} is there already, and is not as avfuse wrote it; remove it, or name another file")
+
+
+def sha256_of(content: bytes) -> str:
+    """Sha256 of these bytes, as hexadecimal digits."""
+    return hashlib.sha256(content).hexdigest()
+
+
+def write_with_side_car(path: Path, content: bytes, about: Mapping[str, Any]) -> None:
+    """Replace a file and its side-car, which tells by its sha256 which content it is of. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    told = {"file": path.name, "sha256": sha256_of(content), "made": dict(about)}
+    replace_file(side_car(path), (json.dumps(told, indent=1) + "\n").encode())
+    replace_file(path, content)

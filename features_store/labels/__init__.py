@@ -1,0 +1,1 @@
+"""Label files to one row a frame, for any corpus."""

@@ -1,0 +1,176 @@
+"""Annotation text to label track: `VA_Estimation_Challenge/{Train_Set,Validation_Set}/<trial>.txt`.
+
+Tested by tests/features_store/labels/test_annotations.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schema import plain_name
+from .text import (
+    CHALLENGE,
+    FRAME_HEADER,
+    HEADERS,
+    MASKED,
+    OtherTaskError,
+    cells_of,
+    check_range,
+    in_range,
+    numbers_in,
+    peek,
+    plain_numbers,
+    read_text,
+    task_of_folder,
+)
+
+SETS = ("Train_Set", "Validation_Set")
+LABEL_SUFFIXES = (".txt", ".csv")
+
+
+@dataclass(frozen=True)
+class LabelTrack:
+    """Labels of one trial: `values` float32 [T, 2] (valence, arousal), `valid` bool [T], false on −5 rows.
+
+    Masked rows keep the numbers of the file.
+    """
+
+    trial: str
+    values: NDArray[np.float32]
+    valid: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.values.shape != (len(self.valid), 2):
+            raise ValueError(f"{self.trial}: values {self.values.shape} but {len(self.valid)} validity flags")
+
+
+def annotation_files(root: Path) -> dict[str, Path]:
+    """{trial: label file} of both sets, sorted; the set's name is `path.parent.name`.
+
+    The challenge's folder may be `root` itself or lie anywhere below. Raises ValueError where there is none,
+    or two, where a trial has two files, where labels are another task's, or lie in a file that is not called so.
+    """
+    folder = challenge_folder(root)
+    if folder is None:
+        for path in candidates(root):
+            peek(path)  # labels of another task are named
+        raise ValueError(f"{root} holds no folder {CHALLENGE}; name the folder of the ABAW annotations")
+    files: dict[str, Path] = {}
+    for path in sorted(path for name in SETS for path in (folder / name).glob("*")):
+        if path.name.startswith("."):
+            continue  # "._name.txt" of macOS
+        header = peek(path)
+        if is_label_file(path):
+            add_label_file(files, plain_name(path.stem), path)
+        elif header in HEADERS:
+            raise ValueError(f"{path} begins like a label file, but is not called <trial>.txt or .csv; rename it")
+    if not files:
+        raise ValueError(f"{folder} holds no label file {SETS[0]}/<trial>.txt or {SETS[1]}/<trial>.txt")
+    return dict(sorted(files.items()))
+
+
+def is_label_file(path: Path) -> bool:
+    """Whether a file is called as label files are: `.txt`, `.csv`, in whatever case."""
+    return path.suffix.strip().lower() in LABEL_SUFFIXES
+
+
+def add_label_file(files: dict[str, Path], trial: str, path: Path) -> None:
+    """Add a trial's file. Raises ValueError where it has one already, by this name or one that only looks the same."""
+    if trial in files:
+        both = f"{files[trial]} and {path}"
+        where = (
+            "is in both sets" if {files[trial].parent.name, path.parent.name} == set(SETS) else "has two label files"
+        )
+        raise ValueError(f"trial {trial!r} {where}: {both}; remove one")
+    files[trial] = path
+
+
+def read_labels(path: Path) -> LabelTrack:
+    """Labels of one file. Raises ValueError with `file:line` on a wrong header, short row or wrong number."""
+    text = read_text(path, (FRAME_HEADER,))
+    values = plain_numbers(text.body, 2)
+    if values is None or not in_range(values):
+        rows = [_row(place, line) for place, line in text.lines()]
+        values = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
+    return LabelTrack(path.stem, values.astype(np.float32), (values != MASKED).all(axis=1))
+
+
+def count_rows(path: Path) -> int:
+    """T: label rows of a file, masked ones too. Raises ValueError with `file:line` on a wrong header."""
+    return sum(1 for _ in read_text(path, (FRAME_HEADER,)).lines())
+
+
+def _row(place: str, line: bytes) -> list[float]:
+    """One row as the file's rules have it: what the quick way must agree with."""
+    values = numbers_in(place, line, FRAME_HEADER, cells_of(place, line, FRAME_HEADER))
+    check_range(place, values)
+    return values
+
+
+def challenge_folder(root: Path) -> Path | None:
+    """The folder of both sets: `root` or anywhere below; None where there is none.
+
+    Raises ValueError on two, and where there are only folders of other tasks.
+    """
+    if task := task_of_folder(root.name):
+        raise OtherTaskError(str(root), task)
+    if root.name == CHALLENGE or any((root / name).is_dir() for name in SETS):
+        return root
+    others: list[tuple[Path, str]] = []
+    for level in folder_levels(root):
+        found = sorted(folder for folder in level if folder.name == CHALLENGE)
+        if len(found) > 1:
+            raise ValueError(f"{root} holds several annotations, name one: {', '.join(map(str, found))}")
+        if found:
+            return found[0]
+        others += [(folder, task) for folder in level if (task := task_of_folder(folder.name))]
+    for folder, task in others:
+        raise OtherTaskError(str(folder), task)
+    return None
+
+
+def folder_levels(root: Path) -> Iterator[list[Path]]:
+    """Folders below, level by level: annotations lie high, a million cropped pictures may lie beside.
+
+    A folder that links lead to again is given once.
+    """
+    level = [root]
+    visited = {os.path.realpath(root)}
+    while level:
+        below = {os.path.realpath(child): child for folder in level for child in reversed(_folders(folder))}
+        level = [child for target, child in below.items() if target not in visited]
+        visited.update(below)
+        yield level
+
+
+def candidates(root: Path) -> Iterator[Path]:
+    """Files below, named like labels, in folders that are not hidden; a folder reached twice by links counts once."""
+    hidden: set[Path] = set()
+    for level in ([root], *folder_levels(root)):
+        for folder in sorted(level):
+            if folder.parent in hidden or (folder.name.startswith(".") and folder != root):
+                hidden.add(folder)
+                continue
+            for name in sorted(os.listdir(folder)):
+                path = folder / name
+                if not name.startswith(".") and is_label_file(path) and _to_open(path):
+                    yield path
+
+
+def _to_open(path: Path) -> bool:
+    """A file, or a link to nowhere, which fails when it is opened."""
+    return path.is_file() or not path.exists()
+
+
+def _folders(folder: Path) -> list[Path]:
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
+    except PermissionError:
+        return []  # not ours to read, so not the annotations either

@@ -1,0 +1,99 @@
+"""A corpus of labels: which trials there are, where each one's file lies, and its labels at the frames.
+
+    …/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<trial>.txt     the official split
+    …/<any folders>/<trial>.csv (or .txt)                                no split: one file a trial
+
+Each file has one row a frame (`valence,arousal`) or times of its own (`time,valence,arousal`).
+Tested by tests/features_store/labels/test_corpus.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..schema import plain_name
+from .annotations import LabelTrack, add_label_file, annotation_files, candidates, challenge_folder, read_labels
+from .text import CHALLENGE, HEADERS, read_header
+from .timed import at_frames, check_reach, is_timed, read_timed
+
+__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_corpus"]
+
+SUBJECTS_HEADER = "trial,subject"
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Labels below `root`: trial → label file, sorted; trial → `Train_Set` or `Validation_Set`, None without."""
+
+    root: Path
+    files: Mapping[str, Path]
+    sets: Mapping[str, str] | None
+
+    def __post_init__(self) -> None:
+        if not self.files or list(self.files) != sorted(self.files):
+            raise ValueError(f"{self.root}: trials must be sorted, and there must be one")
+        if self.sets is not None and self.sets.keys() != self.files.keys():
+            raise ValueError(f"{self.root}: the split must name every trial")
+
+
+def open_corpus(root: Path) -> Corpus:
+    """Find the label files below `root`; hidden ones (`._name.txt`) are left out. Reads no rows.
+
+    Without the challenge's folder a trial is a CSV file's path relative to `root`, without its extension; tables
+    `trial,subject` may lie beside. Names of trials are as `plain_name` has them. Raises ValueError where there is no
+    label file, or the header is another one; OSError where there is no such folder.
+    """
+    if challenge_folder(root) is not None:
+        files = annotation_files(root)
+        return Corpus(root, files, {trial: path.parent.name for trial, path in files.items()})
+    files = _plain_files(root)
+    if not files:
+        raise ValueError(
+            f"{root} holds neither a folder {CHALLENGE} nor a label file <trial>.csv or <trial>.txt "
+            f"with the first line {' or '.join(map(repr, HEADERS))}"
+        )
+    return Corpus(root, dict(sorted(files.items())), None)
+
+
+def labels_of(
+    corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = None, ends_early: bool = False
+) -> LabelTrack:
+    """Labels of one trial: a row a frame as the file has them, or timed ones at the frames' `time_s`, float64 [T] in s.
+
+    `ends_early`: the video goes on after the last frame. Raises ValueError with `file:line` on what is wrong in the
+    file, on a trial that the corpus has not, on timed labels without `time_s` or far beyond it.
+    """
+    if trial not in corpus.files:
+        raise ValueError(f"{corpus.root} holds no labels of the trial {trial!r}")
+    path = corpus.files[trial]
+    if not is_timed(path):
+        track = read_labels(path)
+    elif time_s is not None:
+        timed = replace(read_timed(path), trial=trial)
+        check_reach(timed, time_s, ends_early)
+        track = at_frames(timed, time_s)
+    else:
+        raise ValueError(f"{path} has times of its own: the times of the frames are needed")
+    if not len(track.valid):
+        raise ValueError(f"{path}:1: no row follows the header")
+    return replace(track, trial=trial)
+
+
+def label_name(corpus: Corpus, trial: str) -> str | None:
+    """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
+    plain = plain_name(trial)
+    return next((name for name in (plain, plain.rpartition("/")[2]) if name in corpus.files), None)
+
+
+def _plain_files(root: Path) -> dict[str, Path]:
+    files: dict[str, Path] = {}
+    for path in candidates(root):
+        if read_header(path, (*HEADERS, SUBJECTS_HEADER)) == SUBJECTS_HEADER:
+            continue
+        add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
+    return files

@@ -1,0 +1,1 @@
+"""What a store says of itself: failures, expected trials, status, verification."""

@@ -1,0 +1,1 @@
+"""A run's folder: what it is, where it stands, its weights."""

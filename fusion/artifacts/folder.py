@@ -1,0 +1,178 @@
+"""What a run is, as its folder tells it: settings, fold, features, statistics, environment. Written at its start.
+
+    config.json  fold.json  features.json  statistics.json  environment.json
+
+Tested by tests/fusion/artifacts/test_state.py.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ...features_store.claims.claim_file import look
+from ...features_store.claims.claims import CLAIMS, TTL_S, claim
+from ...features_store.disk.atomic import remove_file, write_json
+from ...features_store.types import JsonValue
+from ..config import RunConfig, TrainConfig
+from ..data.dataset import Dataset
+from ..data.statistics import Statistics
+from ..data.statistics import as_json as statistics_json
+from ..data.statistics import from_json as statistics_from_json
+from ..folds.manifest import Fold
+from ..settings import as_json, from_json
+
+FORMAT = 1
+_EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json", ".claims", ".tmp")
+_TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
+
+
+@dataclass(frozen=True)
+class Features:
+    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality.
+
+    `trials`: of each its `fingerprint` and the `sha256` of its rows; `made`: {fingerprint: settings and weights}.
+    """
+
+    store: str
+    fingerprints: Mapping[str, int]
+    untrained: tuple[str, ...]
+    widths: Mapping[str, int]
+    trials: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Description:
+    """What a run is: settings, fold, statistics, features, where its labels came from and their sha256.
+
+    `labels`: the sha256 of each trial's own.
+    """
+
+    config: TrainConfig
+    fold: Fold
+    statistics: Mapping[str, Statistics]
+    features: Features
+    annotations: str
+    labels_sha256: str
+    labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def is_empty(folder: Path) -> bool:
+    """Whether a run may begin here: there is nothing, or what one has left that ended before config.json."""
+    found = {path.name for path in folder.iterdir()} if folder.exists() else set()
+    return "config.json" not in found and all(name in _EARLY or _TEMPORARY.fullmatch(name) for name in found)
+
+
+def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
+    """Make the folder and write what does not change during the run; leftovers of a killed one go."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for here, _, names in os.walk(folder):  # does not mind a folder that goes away meanwhile, as claims' do
+        for name in filter(_TEMPORARY.fullmatch, names):
+            remove_file(Path(here, name))
+    labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
+    write_json(folder / "features.json", asdict(described.features))
+    write_json(folder / "statistics.json", statistics_json(described.statistics))
+    write_json(folder / "environment.json", environment)
+    write_json(folder / "config.json", {"avfuse_run": FORMAT, **as_json(described.config)})
+
+
+def read_description(folder: Path) -> Description:
+    """What the run in a folder is. Raises ValueError where the folder holds none that this avfuse can read."""
+    config = read_json(folder, "config.json")
+    found = config.pop("avfuse_run", None)
+    if found != FORMAT:
+        raise ValueError(f"{folder / 'config.json'}: format {found}, this avfuse reads {FORMAT}")
+    fold = read_json(folder, "fold.json")
+    features = read_json(folder, "features.json")
+    try:
+        described = Description(
+            config=from_json(config),
+            fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
+            statistics=statistics_from_json(read_json(folder, "statistics.json")),
+            features=Features(**{**features, "untrained": tuple(features["untrained"])}),
+            annotations=fold["annotations"],
+            labels_sha256=fold["labels_sha256"],
+            labels=fold.get("labels", {}),
+        )
+        widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
+        if widths != described.features.widths:
+            raise ValueError(f"statistics of widths {widths} for features of widths {described.features.widths}")
+        return described
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
+
+
+_PACKAGES = ("avfuse", "torch", "numpy", "zarr", "safetensors")
+
+
+def environment(data: Dataset, run: RunConfig, command: str) -> dict[str, JsonValue]:
+    """What environment.json says of the last call that trained the run."""
+    device = data.labels.device
+    return {
+        "command": command,
+        "time": datetime.now(UTC).isoformat(timespec="seconds"),
+        "python": platform.python_version(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+        "precision": run.precision,
+        "compiled": run.compile,
+        "threads": torch.get_num_threads(),
+        "features_at": data.place,
+        "versions": {name: version(name) for name in _PACKAGES},
+    }
+
+
+_WHAT = "run"
+
+
+@contextmanager
+def run_lock(folder: Path) -> Iterator[bool]:
+    """True for the one process that may train in `folder` now; the others are told False at once.
+
+    Makes the folder. Raises OSError where it cannot be written; inside, whatever is to be written to it raises
+    ClaimLost once another process has taken the folder over.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as stack:
+        try:
+            mine = stack.enter_context(claim(folder, _WHAT))
+        except OSError as error:
+            # Nobody knows the claim's file; this one would have been the next.
+            path = str(folder / "fold.json")
+            raise type(error)(error.errno, error.strerror or str(error), path) from error
+        yield mine
+
+
+def is_locked(folder: Path) -> bool:
+    """Whether a living process, maybe this one, trains in a folder now."""
+    found = [look(path) for path in sorted((folder / CLAIMS).glob("*.json"))]
+    return any(seen is not None and not seen.is_stale(TTL_S) for seen in found)
+
+
+def read_json(folder: Path, name: str) -> dict[str, Any]:
+    """The object in a file of a run. Raises ValueError naming the file where it is missing or no such thing."""
+    path = folder / name
+    try:
+        found = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{folder} holds no run: there is no {name}; name a folder that `avfuse train` made"
+        ) from error
+    except ValueError as error:
+        raise ValueError(f"{path} is not JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise ValueError(f"{path} is not a JSON object")
+    return found

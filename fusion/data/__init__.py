@@ -1,0 +1,1 @@
+"""A store and its labels as batches of windows."""

@@ -1,0 +1,133 @@
+"""Windows to standardised, masked batches on the device.
+
+Tested by tests/fusion/data/test_batches.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+
+import torch
+from torch import Tensor
+
+from ..config import COLUMNS, RowsInLoss, TrainConfig
+from .dataset import Dataset
+from .statistics import Statistics
+from .windows import Windows, row_index
+
+
+@dataclass(frozen=True)
+class Batch:
+    """B windows of W frames.
+
+    `features` float32 [B, W, D] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
+    (no padding), `labels` float32 [B, W, C], `counted` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
+    """
+
+    features: tuple[Tensor, ...]
+    valid: tuple[Tensor, ...]
+    mask: Tensor
+    labels: Tensor
+    counted: Tensor
+    index: Tensor
+
+
+class Batches:
+    """Batches of one data set, standardised with one fold's statistics."""
+
+    def __init__(self, data: Dataset, statistics: Mapping[str, Statistics], config: TrainConfig) -> None:
+        self._data = data
+        self._window = config.window_frames
+        self._batch_size = config.batch_size
+        self._device = data.labels.device
+        columns = [COLUMNS.index(name) for name in config.outputs]
+        self._labels = data.labels[:, columns]
+        self._rows_in_loss = config.rows_in_loss
+        self._loss_mask = loss_rows(data, config.rows_in_loss)
+        self._mean = [_on(self._device, statistics[name].mean) for name in data.modalities]
+        self._scale = [_on(self._device, 1 / statistics[name].std) for name in data.modalities]
+
+    def all(self, windows: Windows, order: Tensor | None = None) -> Iterator[Batch]:
+        """Every window once, in `order`; where rows must travel, the next batch is made meanwhile."""
+        parts = windows.batches(self._batch_size, order)
+        if self._data.place == str(self._device):
+            yield from map(self.make, parts)
+            return
+        with ThreadPoolExecutor(1) as aside:
+            ahead = None
+            for part in parts:
+                ahead, ready = aside.submit(self.make, part), ahead
+                if ready is not None:
+                    yield ready.result()
+            if ahead is not None:
+                yield ahead.result()
+
+    def to_train_on(self, windows: Windows, where: str) -> Windows:
+        """Windows with at least two rows in the loss. Raises ValueError with the reason where `where` has none."""
+        labelled, counted = (_rows_of(windows, flags) for flags in (self._data.labelled, self._loss_mask))
+        enough = counted >= 2
+        if enough.any():
+            return Windows(windows.start[enough], windows.length[enough])
+        if not labelled.any():
+            raise ValueError(f"the {where} has no labelled frame: all its label rows are masked (-5)")
+        if counted.any() or self._rows_in_loss == "labelled":
+            raise ValueError(f"the {where} has no window with two frames in the loss, and one frame has no CCC")
+        real = "all features are" if self._rows_in_loss == "all" else "any feature is"
+        raise ValueError(
+            f"the {where} has labelled frames, but none at which {real} real; "
+            "--set rows_in_loss=labelled trains on every labelled frame"
+        )
+
+    def make(self, windows: Windows) -> Batch:
+        """One batch."""
+        beyond = len(self._labels) - 1
+        index = row_index(windows, self._window, beyond).to(self._device, non_blocking=True)
+        mask = index < beyond
+        rows = self._data.rows.gather(windows, self._window)
+        return Batch(
+            features=tuple(map(self._standardised, range(len(rows)), rows, [mask.unsqueeze(-1)] * len(rows))),
+            valid=tuple(flags[index] for flags in self._data.valid),
+            mask=mask,
+            labels=self._labels[index],
+            counted=self._loss_mask[index],
+            index=index,
+        )
+
+    def _standardised(self, modality: int, rows: Tensor, mask: Tensor) -> Tensor:
+        moved = rows.to(self._device, non_blocking=True)
+        return moved.sub_(self._mean[modality]).mul_(self._scale[modality]).mul_(mask)
+
+
+def loss_rows(data: Dataset, policy: RowsInLoss) -> Tensor:
+    """Rows that are in the loss, bool [N + 1]: labelled ones; of these those with `any` or `all` features real."""
+    if policy == "labelled":
+        return data.labelled
+    real = torch.stack(data.valid)
+    return data.labelled & (real.any(0) if policy == "any" else real.all(0))
+
+
+def _rows_of(windows: Windows, flags: Tensor) -> Tensor:
+    """How many of each window's rows are flagged, int64 [n]."""
+    before = torch.cat([torch.zeros(1, dtype=torch.int64), flags.cpu().cumsum(0)])
+    return before[windows.start + windows.length] - before[windows.start]
+
+
+def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> Batch:
+    """Modality dropout: in `share` of the windows one modality, drawn evenly, is gone (zeros, not valid)."""
+    if not share or len(batch.features) < 2:
+        return batch
+    windows, modalities = len(batch.mask), len(batch.features)
+    hit = torch.rand(windows, generator=generator) < share
+    drawn = torch.randint(modalities, (windows,), generator=generator)
+    kept = [(~(hit & (drawn == m))).to(batch.mask.device) for m in range(modalities)]
+    return replace(
+        batch,
+        features=tuple(rows * keep[:, None, None] for rows, keep in zip(batch.features, kept, strict=True)),
+        valid=tuple(flags & keep[:, None] for flags, keep in zip(batch.valid, kept, strict=True)),
+    )
+
+
+def _on(device: torch.device, values: object) -> Tensor:
+    return torch.as_tensor(values, dtype=torch.float32, device=device)

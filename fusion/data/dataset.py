@@ -1,0 +1,177 @@
+"""A store and its labels as one data set: every trial's rows side by side, checked once when they are read.
+
+    trials   a           b     c                 zero row
+    rows     |0 … T_a)   |…)   |… N)             N              spans say where each trial lies
+
+Tested by tests/fusion/data/test_dataset.py.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from ...features_store.schema import VALID_SUFFIX
+from ...features_store.store import FeatureStore
+from ...features_store.trial import Trial
+from ...shell.progress import Progress, silent
+from ...shell.text import counted
+from ..config import TrainConfig
+from .matching import TrialSource
+from .rows import ResidentRows, RowTable, Span, StreamedRows, fill_rows
+from .runtime import Room
+from .statistics import Moments, Statistics, moments_of, statistics_of, together
+from .windows import Windows, plan_windows
+
+_READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go of the interpreter
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Rows of some trials. `valid` bool [N + 1] of each modality, `labels` [N + 1, 2], `labelled` bool [N + 1]."""
+
+    modalities: tuple[str, ...]
+    widths: tuple[int, ...]
+    sources: Mapping[str, TrialSource]
+    spans: Mapping[str, Span]
+    rows: RowTable
+    valid: tuple[Tensor, ...]
+    labels: Tensor
+    labelled: Tensor
+    moments: Mapping[str, tuple[Moments, ...]]
+    place: str
+    notes: tuple[str, ...]
+
+    def windows(self, trials: Iterable[str], config: TrainConfig) -> Windows:
+        """Every window of these trials."""
+        return plan_windows((self.spans[name] for name in trials), config.window_frames, config.hop_frames)
+
+    def statistics(self, trials: Sequence[str], config: TrainConfig) -> dict[str, Statistics]:
+        """Statistics of each modality over the valid rows of these trials alone."""
+        return {
+            modality: statistics_of(together(self.moments[name][at] for name in trials), config.statistics)
+            for at, modality in enumerate(self.modalities)
+        }
+
+
+def load(
+    store: FeatureStore,
+    sources: Mapping[str, TrialSource],
+    modalities: Sequence[str],
+    room: Room,
+    progress: Progress[str] = silent,
+) -> Dataset:
+    """Read every trial once: to the device, to memory or, where it is too much for both, only to look at it.
+
+    Rows that are not finite become zeros that are not valid, with a note. Raises ValueError where there is no
+    trial, or where an array is not what its trial or the other trials say.
+    """
+    if not sources:
+        raise ValueError("no trial has both labels and features")
+    spans = _spans(sources)
+    try:
+        trials = {name: store[source.stored] for name, source in sources.items()}
+        widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
+    except KeyError as error:  # removed, or made anew, since labels and features were matched
+        raise ValueError(error.args[0]) from error
+    total = sum(source.rows for source in sources.values())
+    place = room.place(total * sum(widths) * 4)
+    tables = [np.empty((total + 1, width), np.float32) for width in widths] if place != "store" else None
+    valid = [np.zeros(total + 1, np.bool_) for _ in widths]
+    notes: list[str] = []
+
+    def read(name: str) -> tuple[Moments, ...]:
+        first, count = spans[name]
+        rows = slice(first, first + count)
+        found = []
+        with trials[name].unchanged():
+            for at, modality in enumerate(modalities):
+                out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
+                valid[at][rows], told = _read(trials[name], modality, out)
+                real = valid[at][rows]
+                found.append(moments_of(out if real.all() else out[real]))
+                notes.extend([f"{name}: {told}"] if told else [])
+        return tuple(found)
+
+    with ThreadPoolExecutor(_READERS) as readers:
+        found = zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True)
+        moments = dict(found)
+    streamed = StreamedRows(trials, spans, dict(zip(modalities, widths, strict=True)))
+    labels, labelled = _label_tables(sources, total)
+    return Dataset(
+        modalities=tuple(modalities),
+        widths=widths,
+        sources=sources,
+        spans=spans,
+        rows=streamed if tables is None else _resident(tables, place),
+        valid=tuple(torch.from_numpy(flags).to(room.device) for flags in valid),
+        labels=torch.from_numpy(labels).to(room.device),
+        labelled=torch.from_numpy(labelled).to(room.device),
+        moments=moments,
+        place=place,
+        notes=tuple(sorted(notes)),
+    )
+
+
+def _spans(sources: Mapping[str, TrialSource]) -> dict[str, Span]:
+    ends = np.cumsum([source.rows for source in sources.values()]).tolist()
+    return {name: (end - source.rows, source.rows) for (name, source), end in zip(sources.items(), ends, strict=True)}
+
+
+def _width(trials: Sequence[Trial], modality: str) -> int:
+    """D of a modality: the same in every trial. Raises ValueError naming the trial where it is not."""
+    widths: dict[int, str] = {}
+    for trial in trials:
+        shape = trial[modality].shape
+        if len(shape) != 2:
+            raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer takes features [T, D]")
+        if f"{modality}{VALID_SUFFIX}" not in trial:
+            raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")
+        _check_rows(trial, modality, shape[0])
+        widths.setdefault(shape[1], trial.name)
+    if len(widths) > 1:
+        told = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
+        raise ValueError(f"{modality} is not equally wide in all trials: {told}; extract them with the same settings")
+    return next(iter(widths))
+
+
+def _check_rows(trial: Trial, array: str, rows: int) -> None:
+    if rows != trial.rows:
+        told = f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}"
+        raise ValueError(f"{told}; extract it again with `avfuse extract --overwrite`")
+
+
+def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
+    """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
+    stored = min(trial.rows, len(out))
+    broken = fill_rows(trial, modality, 0, out)
+    real = trial.valid(modality)
+    _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))
+    valid = np.zeros(len(out), np.bool_)
+    valid[:stored] = real[:stored] & ~broken[:stored]
+    if not broken.any():
+        return valid, ""
+    count, first = int(np.sum(broken[:stored])), np.argmax(broken)
+    if count == 1:
+        return valid, f"row {first} of {modality} is not finite; it counts as missing"
+    return valid, f"{count} rows of {modality} are not finite (the first is row {first}); they count as missing"
+
+
+def _resident(tables: Sequence[NDArray[np.float32]], place: str) -> ResidentRows:
+    for table in tables:
+        table[-1] = 0
+    return ResidentRows([torch.from_numpy(table).to(place) for table in tables])
+
+
+def _label_tables(sources: Mapping[str, TrialSource], total: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
+    labels, labelled = np.zeros((total + 1, 2), np.float32), np.zeros(total + 1, np.bool_)
+    labels[:total] = np.concatenate([source.labels for source in sources.values()])
+    labelled[:total] = np.concatenate([source.labelled for source in sources.values()])
+    return labels, labelled

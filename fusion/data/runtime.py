@@ -1,0 +1,126 @@
+"""Which device a run uses, and how much of the features fits where."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import threading
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from ...batch.protocols import JobContext
+from ...batch.resources import free_bytes
+from ..config import Precision, RunConfig
+
+_SHARE = 0.5  # of the free memory: the other half is the network's, and other people's
+_AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class Room:
+    """A device and the bytes that features may take there and in this machine's memory."""
+
+    device: torch.device
+    device_bytes: int
+    host_bytes: int
+
+    def place(self, size: int) -> str:
+        """Where `size` bytes of features go: the device, `cpu`, or `store` where they stay on disk."""
+        if size > self.host_bytes:  # they come through memory on the way to the device
+            return "store"
+        return str(self.device) if size <= self.device_bytes else "cpu"
+
+
+def room_of(run: RunConfig) -> Room:
+    """The device of a run and the room there is. Raises ValueError where the device is not there."""
+    device = find_device(run.device)
+    told = None if run.memory_gb is None else int(run.memory_gb * 1e9)
+    host = int(free_bytes(run.processes) * _SHARE) if told is None else told
+    if device.type != "cuda":
+        return Room(device, host, host)
+    free, _ = torch.cuda.mem_get_info(device)
+    return Room(device, int(free * _SHARE) if told is None else told, host)
+
+
+def find_device(name: str) -> torch.device:
+    """`auto`, `cpu` or `cuda[:N]` to a device. Raises ValueError where it is not there."""
+    try:
+        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    except RuntimeError as error:
+        raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}") from error
+    if device.type not in ("cpu", "cuda"):
+        raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}")
+    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
+        raise ValueError(f"there is no device {name} here (`avfuse doctor` shows what there is)")
+    # With its number, as tensors name the device they are on.
+    return device if device.type == "cpu" else torch.device("cuda", device.index or 0)
+
+
+def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
+    """Number format of the network's products; nothing changes under fp32."""
+    dtype = _AUTOCAST.get(precision)
+    return torch.autocast(device.type, dtype=dtype or torch.bfloat16, enabled=dtype is not None)
+
+
+def find_compile_cache() -> None:
+    """Let torch.compile keep its work where it may write; by default it also asks for the user's name."""
+    given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    folder = Path(given or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError:
+        folder = Path(tempfile.mkdtemp(prefix="torchinductor-"))
+    os.environ["TORCHINDUCTOR_CACHE_DIR"] = str(folder)
+
+
+@contextmanager
+def deterministic() -> Iterator[None]:
+    """Algorithms that give the same numbers again, on one device with one number of threads, where torch has them.
+
+    Where it has none it warns and goes on.
+    """
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
+    before, told = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    benchmark = torch.backends.cudnn.benchmark
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.backends.cudnn.benchmark = False
+    try:
+        yield
+    finally:
+        torch.use_deterministic_algorithms(before, warn_only=told)
+        torch.backends.cudnn.benchmark = benchmark
+
+
+_WAIT_S = 1.0
+# torch draws from one generator a process: two calls that share a worker must not draw in turns.
+_DRAWING = threading.Lock()
+
+
+@contextmanager
+def alone_in_process(context: JobContext) -> Iterator[None]:
+    """Wait until no other run is done in this process. Raises batch.work.Cancelled."""
+    context.check()
+    while not _DRAWING.acquire(timeout=_WAIT_S):
+        context.check()
+    try:
+        yield
+    finally:
+        _DRAWING.release()
+
+
+@contextmanager
+def threads(count: int) -> Iterator[None]:
+    """So many threads for torch's arithmetic; 0: as many as it has."""
+    before = torch.get_num_threads()
+    if count:
+        torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        if count:
+            torch.set_num_threads(before)

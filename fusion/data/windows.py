@@ -1,0 +1,61 @@
+"""Where windows begin, and how rows are taken from a table: index arithmetic, nothing copied beforehand.
+
+    trial of 650 rows, window 300, hop 200         0        200       400       600
+                                                   ├──────────────┤
+                                                            ├──────────────┤
+                                                                  350 ├──────────────┤  one more, at the end
+    trial of 120 rows                              ├─────┤· · · · ·                     padded, masked
+
+Source: docs/sources.md (Windows). Tested by tests/fusion/data/test_windows.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Windows of rows of a table: first row and number of rows of each, int64 [n] (on the CPU)."""
+
+    start: Tensor
+    length: Tensor
+
+    def __len__(self) -> int:
+        return len(self.start)
+
+    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Windows]:
+        """Some windows at a time, in `order` int64 [n] (default: their own)."""
+        order = torch.arange(len(self)) if order is None else order
+        for some in torch.split(order, batch_size) if len(order) else ():
+            yield Windows(self.start[some], self.length[some])
+
+
+def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
+    """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
+    if rows <= window:
+        return np.zeros(min(rows, 1), np.int64)
+    starts = np.arange(0, rows - window + 1, hop)
+    return starts if starts[-1] + window == rows else np.append(starts, rows - window)
+
+
+def plan_windows(spans: Iterable[tuple[int, int]], window: int, hop: int) -> Windows:
+    """Windows of trials that lie at `spans` (first row, rows) of a table."""
+    starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+    for first, rows in spans:
+        inside = window_starts(rows, window, hop)
+        starts.append(first + inside)
+        lengths.append(np.full(len(inside), min(rows, window)))
+    return Windows(torch.from_numpy(np.concatenate(starts)), torch.from_numpy(np.concatenate(lengths)))
+
+
+def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
+    """Row of each frame of each window, int64 [n, window]; `beyond` where the trial has ended."""
+    frame = torch.arange(window)
+    return torch.where(frame < windows.length[:, None], windows.start[:, None] + frame, beyond)

@@ -1,0 +1,1 @@
+"""Which trials train and which validate."""

@@ -1,0 +1,1 @@
+"""Trained runs on trials they have not learned from."""

@@ -1,0 +1,167 @@
+"""`avfuse evaluate` and `predict`: parse, call, print, exit code."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ...batch.torch_errors import torch_errors
+from ...shell.errors import clean_errors
+from ...shell.options import FILE, FOLDER, STORE
+from ...shell.text import counted
+from ..config import LESS_MEMORY
+from ..options import length_option, result_options, run_config
+
+if TYPE_CHECKING:
+    from .evaluate import Evaluation
+
+
+_SCREEN_LINES = 30
+
+
+@click.command()
+@result_options
+@click.option("--store", type=STORE, help="Feature store. [default: the one the run was trained on]")
+@click.option(
+    "--annotations",
+    type=FOLDER,
+    help="Folder of labels. [default: those the run was trained on]",
+)
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Folder for report.json, predictions and plots. [default: none]",
+)
+@length_option
+@clean_errors()
+@torch_errors(LESS_MEMORY)
+def evaluate(**options: Any) -> None:
+    """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
+
+    Several runs: each trial's prediction is the mean over the runs that hold it out, so that the seeds of one fold
+    make an ensemble, and the runs of all folds a score over all trials.
+    """
+    from ..results.folder import earlier_files, result_folder
+    from ..results.report import report_lines
+    from .evaluate import evaluate_runs
+
+    out = options["out"]
+    earlier = earlier_files(out, "evaluate") if out is not None else []
+    found = evaluate_runs(
+        options["runs"],
+        options["store"],
+        options["annotations"],
+        options["smooth"],
+        run_config(options),
+        options["allow_other_features"],
+        lambda line: click.echo(line, err=True),
+        out,
+        options["allow_length_difference"],
+    )
+    if out is not None:
+        from ...features_store.disk.atomic import write_json
+        from ..results.figures import draw_predictions
+        from ..runs.loggers import usable
+
+        predictions = found.predictions
+        with result_folder(out, "evaluate", found.made) as folder:
+            found.write(folder / "predictions")
+            if usable("matplotlib.backends.backend_agg", "pictures"):
+                draw_predictions(
+                    folder / "plots",
+                    found.store,
+                    list(found.sources.values()),
+                    predictions.trials,
+                    predictions.columns,
+                    found.report,
+                    found.made,
+                )
+            write_json(folder / "report.json", _as_json(found))
+        _tell_replaced(out, earlier)
+    if options["as_json"]:
+        click.echo(json.dumps(_as_json(found)))
+    else:
+        click.echo("\n".join(report_lines(found.report, _SCREEN_LINES)))
+
+
+def _as_json(found: Evaluation) -> dict[str, Any]:
+    by_trial = [asdict(trial) for trial in found.report.trials]
+    return {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
+
+
+def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
+    if earlier:
+        click.echo(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}", err=True)
+
+
+@click.command()
+@result_options
+@click.option("--store", type=STORE, required=True, help="Feature store of the trials to predict.")
+@click.option(
+    "--out",
+    type=FOLDER,
+    help="Folder for one file a trial (time_s,valence,arousal,valid; a row a frame). [default: none]",
+)
+@click.option(
+    "--submission",
+    type=FILE,
+    help="Challenge file to write, in the rows and order of --sample. [default: none]",
+)
+@click.option(
+    "--sample",
+    type=FILE,
+    help="The organiser's sample submission. [default: none]",
+)
+@click.option(
+    "--allow-length-difference",
+    is_flag=True,
+    help="Trim or pad trials by more than 2 rows to the sample's length. [default: refuse]",
+)
+@clean_errors()
+@torch_errors(LESS_MEMORY)
+def predict(**options: Any) -> None:
+    """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
+    from ..results.folder import earlier_files, result_folder
+    from ..results.submission import check_out, write_submission
+    from .evaluate import predict_store
+
+    out, submission, sample = options["out"], options["submission"], options["sample"]
+    if (submission is None) != (sample is None):
+        raise click.UsageError("--submission and --sample go together")
+    if out is None and submission is None:
+        raise click.UsageError("name --out, or --submission and --sample")
+    earlier = earlier_files(out, "predict") if out is not None else []
+    if submission is not None:
+        check_out(submission, sample)
+    found = predict_store(
+        options["runs"],
+        options["store"],
+        options["smooth"],
+        run_config(options),
+        options["allow_other_features"],
+        lambda line: click.echo(line, err=True),
+    )
+    predictions = found.predictions
+    told: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
+    if out is not None:
+        with result_folder(out, "predict", found.made) as folder:
+            found.write(folder)
+        _tell_replaced(out, earlier)
+        click.echo(f"{counted(len(predictions.trials), 'trial')} to {out}", err=True)
+    if submission is not None:
+        if len(predictions.columns) != 2:
+            raise click.ClickException(
+                f"a submission needs valence and arousal, the runs predict {predictions.columns[0]}"
+            )
+        about = {**found.made, "sample": os.path.abspath(sample)}
+        done = write_submission(submission, sample, predictions.trials, options["allow_length_difference"], about)
+        click.echo("\n".join([*done.lines(), f"submission to {submission}"]), err=True)
+        told |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
+    if options["as_json"]:
+        click.echo(json.dumps(told))

@@ -1,0 +1,1 @@
+"""What follows predictions: reports, tables, plots, files. No torch."""

@@ -1,0 +1,162 @@
+"""Scores of runs over folds and seeds, as the papers print them: best seed, and mean ± sd.
+
+Text and Markdown show three decimals; CSV and JSON hold every bit. Tested by tests/fusion/results/test_tables.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+
+from .tables import csv_table, number
+
+OFFICIAL_FOLDS = 6
+TASKS = ("valence", "arousal", "P")
+Scores = dict[str, float | None]
+
+
+@dataclass(frozen=True)
+class RunScore:
+    """CCC of the best epoch of one run; None for a task that was not trained."""
+
+    fold: int
+    seed: int
+    valence: float | None
+    arousal: float | None
+    epoch: int
+
+    def __post_init__(self) -> None:
+        if self.valence is None and self.arousal is None:
+            raise ValueError(f"fold {self.fold}, seed {self.seed}: a run has a CCC of valence or arousal, or both")
+
+    @property
+    def p(self) -> float:
+        """(CCC_V + CCC_A) / 2, or the one there is."""
+        return float(np.mean([score for score in (self.valence, self.arousal) if score is not None]))
+
+
+@dataclass(frozen=True)
+class Row:
+    """One line of a cross-validation: `best` is the run of largest P, `mean` and `sd` are over the seeds.
+
+    All three are {valence, arousal, P}. `fold`, `seed` and `epoch` are None where the line is over all folds.
+    """
+
+    fold: int | None
+    seeds: int
+    seed: int | None
+    epoch: int | None
+    best: Scores
+    mean: Scores
+    sd: Scores
+
+
+@dataclass(frozen=True)
+class CrossValidation:
+    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from."""
+
+    folds: tuple[Row, ...]
+    mean: Row
+    untrained: tuple[str, ...] = ()
+
+    @property
+    def warnings(self) -> list[str]:
+        """What stands below the table."""
+        names = ", ".join(self.untrained)
+        return [f"UNTRAINED WEIGHTS: {names}: for tests and demos only"] if names else []
+
+    @property
+    def title(self) -> str:
+        """What the numbers are."""
+        seeds = sorted({row.seeds for row in self.folds})
+        if seeds == [1]:
+            return "CCC on the validation set of each fold (one seed)"
+        count = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        return f"CCC on the validation set of each fold: best seed, and mean ± sd over {count} seeds"
+
+
+def cross_validation(scores: Iterable[RunScore], untrained: Sequence[str] = ()) -> CrossValidation:
+    """Sum up runs by fold and over folds, as the papers do.
+
+    Best: the seed of largest P of the fold (of two alike the lower number). sd: over the seeds, ddof 1, None with
+    one seed. Over all folds: the mean of the folds' numbers; its sd is that of the seeds' means over all folds, of
+    the seeds that every fold has. Raises ValueError without a run, or with two of one fold and seed.
+    """
+    runs = sorted(scores, key=lambda run: (run.fold, run.seed))
+    keys = [(run.fold, run.seed) for run in runs]
+    twice = sorted({key for key in keys if keys.count(key) > 1})
+    if twice or not runs:
+        raise ValueError(f"two runs of fold {twice[0][0]}, seed {twice[0][1]}" if twice else "no run to sum up")
+    folds = [tuple(group) for _, group in groupby(runs, key=lambda run: run.fold)]
+    rows = tuple(_fold_row(fold) for fold in folds)
+    common = set.intersection(*({run.seed for run in fold} for fold in folds))
+    by_seed = [_means(_scores(run) for run in runs if run.seed == seed) for seed in sorted(common)]
+    over = (_means(row.best for row in rows), _means(row.mean for row in rows), _sds(by_seed))
+    return CrossValidation(rows, Row(None, len(common), None, None, *over), tuple(untrained))
+
+
+def _fold_row(runs: Sequence[RunScore]) -> Row:
+    best = max(runs, key=lambda run: run.p)
+    each = [_scores(run) for run in runs]
+    return Row(best.fold, len(runs), best.seed, best.epoch, _scores(best), _means(each), _sds(each))
+
+
+def _scores(run: RunScore) -> Scores:
+    return dict(zip(TASKS, (run.valence, run.arousal, run.p), strict=True))
+
+
+def _present(each: Iterable[Scores]) -> dict[str, list[float]]:
+    table = list(each)
+    return {task: [score for scores in table if (score := scores[task]) is not None] for task in TASKS}
+
+
+def _means(each: Iterable[Scores]) -> Scores:
+    return {task: float(np.mean(found)) if found else None for task, found in _present(each).items()}
+
+
+def _sds(each: Iterable[Scores]) -> Scores:
+    return {task: float(np.std(found, ddof=1)) if len(found) > 1 else None for task, found in _present(each).items()}
+
+
+def cross_validation_cells(result: CrossValidation) -> list[list[str]]:
+    """Header and rows as the papers print them; with several seeds, mean ± sd beside the best."""
+    several = any(row.seeds > 1 for row in result.folds)
+    header = ["fold", "Valence", "Arousal", "Mean"]
+    rows = [*result.folds, *([result.mean] if len(result.folds) > 1 else [])]
+    cells = [[_label(row, result), *(number(row.best[task]) for task in TASKS)] for row in rows]
+    if several:
+        header += ["Valence ± sd", "Arousal ± sd", "Mean ± sd"]
+        for line, row in zip(cells, rows, strict=True):
+            line += [_spread(row.mean[task], row.sd[task]) for task in TASKS]
+    return [header, *cells]
+
+
+def _label(row: Row, result: CrossValidation) -> str:
+    if row.fold is not None:
+        return str(row.fold)
+    return "mean" if len(result.folds) == OFFICIAL_FOLDS else f"mean of {len(result.folds)}"
+
+
+def _spread(mean: float | None, sd: float | None) -> str:
+    return number(mean) + (" " * len(" ±0.000") if sd is None else f" ±{number(sd)}")
+
+
+def cross_validation_csv(result: CrossValidation) -> str:
+    """One line a fold and one for the mean; floats to the last bit, empty where there is none."""
+    kinds = ("best", "mean", "sd")
+    header = ["fold", "seeds", "seed", "epoch", *(f"{kind}_{task}" for kind in kinds for task in TASKS)]
+    rows: list[list[Any]] = [
+        ["mean" if row.fold is None else row.fold, row.seeds, row.seed, row.epoch]
+        + [getattr(row, kind)[task] for kind in kinds for task in TASKS]
+        for row in (*result.folds, result.mean)
+    ]
+    return csv_table([header, *rows])
+
+
+def cross_validation_json(result: CrossValidation) -> dict[str, Any]:
+    """{"folds": [{fold, seeds, seed, epoch, best, mean, sd}, …], "mean": {…}}."""
+    return {"folds": [asdict(row) for row in result.folds], "mean": asdict(result.mean)}

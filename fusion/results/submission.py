@@ -1,0 +1,204 @@
+"""The challenge's file: the rows of the organiser's sample in their order, with our numbers.
+
+    image_location,valence,arousal
+    1-30-1280x720/00001.jpg,0.123456,-0.200000        image number i + 1 is row i of the trial
+
+Source: docs/sources.md (Submission). Tested by tests/fusion/results/test_submission.py.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...features_store.interchange.result_files import check_file, made, write_with_side_car
+from ...features_store.schema import plain_name
+from ...shell.text import counted, preview
+from ..data.matching import LENGTH_FLAG
+from .prediction_files import DECIMALS, writable
+
+HEADER = "image_location,valence,arousal"
+# Container and decoder differ by a frame or two on many videos, docs/sources.md (Labels); more is another video.
+TOLERATED_ROWS = 2
+_HEADERS = ("image_location", HEADER)
+_LOCATION = re.compile(r"([^,]+)/0*([1-9][0-9]{0,8})(?:\.[^,/.]*)?")
+
+
+@dataclass(frozen=True)
+class Block:
+    """Rows of the sample that follow each other and are of one trial: `frames` int64 [N] are image numbers."""
+
+    trial: str
+    locations: tuple[str, ...]
+    frames: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class SubmissionReport:
+    """What was written: `padded` and `trimmed` {trial: rows repeated, or left out}, `unused` predictions."""
+
+    rows: int
+    trials: int
+    padded: Mapping[str, int]
+    trimmed: Mapping[str, int]
+    unused: tuple[str, ...]
+
+    def lines(self) -> list[str]:
+        """The report as text."""
+        lines = [f"{counted(self.rows, 'row')} of {counted(self.trials, 'trial')}"]
+        if self.padded:
+            lines.append(f"last row repeated: {preview(f'{name} (+{rows})' for name, rows in self.padded.items())}")
+        if self.trimmed:
+            lines.append(
+                f"rows left out at the end: {preview(f'{name} (-{rows})' for name, rows in self.trimmed.items())}"
+            )
+        if self.unused:
+            lines.append(f"not in the sample, left out: {preview(self.unused)}")
+        return lines
+
+
+def check_out(out: Path, sample: Path) -> None:
+    """Raise ValueError where `out` is the sample, or another file that avfuse has not written."""
+    if out.exists() and out.samefile(sample):
+        raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
+    check_file(out)
+
+
+def write_submission(
+    out: Path,
+    sample: Path,
+    predictions: Mapping[str, NDArray[Any]],
+    allow_length_difference: bool = False,
+    about: Mapping[str, Any] | None = None,
+) -> SubmissionReport:
+    """Write the challenge's file `out` whole, for the rows of the file `sample`; how it was made stands beside it.
+
+    `predictions` {trial: [T, 2]} (valence, arousal); each is asked for once. A trial of the sample is the
+    prediction of its name, else the only one whose last path part it is. Its length is its largest image number:
+    up to 2 rows more or less are trimmed, or the last row is repeated; more only with `allow_length_difference`.
+    Raises ValueError on a sample that cannot be read (with file and line), a trial without a prediction or with
+    several, another length, or a value that is not a number; nothing is written then.
+    """
+    check_out(out, sample)
+    blocks = read_sample(sample)
+    lengths = _lengths(blocks)
+    names = match_trials(lengths, predictions)
+    values = {trial: writable(trial, predictions[name], 2) for trial, name in names.items()}
+    _check_lengths(values, lengths, allow_length_difference)
+    write_with_side_car(out, b"".join(_content(blocks, values)), about or made())
+    surplus = {trial: len(rows) - lengths[trial] for trial, rows in values.items()}
+    return SubmissionReport(
+        rows=sum(len(block.locations) for block in blocks),
+        trials=len(lengths),
+        padded={trial: -rows for trial, rows in surplus.items() if rows < 0},
+        trimmed={trial: rows for trial, rows in surplus.items() if rows > 0},
+        unused=tuple(sorted(set(predictions) - set(names.values()))),
+    )
+
+
+def read_sample(path: Path) -> list[Block]:
+    """Rows of the organiser's sample in their order. Raises ValueError with `file:line`.
+
+    The header may name the location alone; whatever follows a location is ignored.
+    """
+    with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
+        header = file.readline()
+        if re.sub(r"\s", "", header) not in _HEADERS:
+            raise ValueError(f"{path}:1: the first line of a sample is {HEADER!r}, got {header.strip()[:80]!r}")
+        blocks = [_block(trial, rows) for trial, rows in groupby(_rows(path, file), key=itemgetter(0))]
+    if not blocks:
+        raise ValueError(f"{path}:1: no row follows the header")
+    return blocks
+
+
+def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str, str]:
+    """{trial of the sample: name of its prediction}: the same name, else the only one whose last part it is.
+
+    Raises ValueError where one has none, or several.
+    """
+    exact = set(predictions)
+    alike: dict[str, list[str]] = {}
+    by_last: dict[str, list[str]] = {}
+    for name in sorted(exact):
+        alike.setdefault(plain_name(name), []).append(name)
+        by_last.setdefault(plain_name(name).rpartition("/")[2], []).append(name)
+    plain = {trial: plain_name(trial) for trial in wanted}
+    found = {
+        trial: [trial] if trial in exact else alike.get(name) or by_last.get(name, []) for trial, name in plain.items()
+    }
+    missing = [trial for trial, names in found.items() if not names]
+    if missing:
+        raise ValueError(
+            f"no prediction for {len(missing)} of the sample's {counted(len(found), 'trial')}: {preview(missing)}"
+        )
+    for trial, names in found.items():
+        if len(names) > 1:
+            raise ValueError(f"the sample's trial {trial} fits {counted(len(names), 'prediction')}: {preview(names)}")
+    return {trial: names[0] for trial, names in found.items()}
+
+
+def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
+    """(trial, location, image number) of each line; empty ones may stand at the end only."""
+    empty = 0
+    for number, line in enumerate(lines, start=2):
+        if line.isspace():
+            empty = empty or number
+        elif empty:
+            yield _row(path, empty, "")
+        else:
+            yield _row(path, number, line)
+
+
+def _row(path: Path, number: int, line: str) -> tuple[str, str, int]:
+    location = line.partition(",")[0].strip()
+    match = _LOCATION.fullmatch(location)
+    if not match:
+        raise ValueError(f"{path}:{number}: a row is '<trial>/<number>.jpg', numbers from 1, got {line.strip()[:80]!r}")
+    return match[1], location, int(match[2])
+
+
+def _block(trial: str, rows: Iterable[tuple[str, str, int]]) -> Block:
+    _, locations, frames = zip(*rows, strict=True)
+    return Block(trial, locations, np.array(frames, dtype=np.int64))
+
+
+def _lengths(blocks: Iterable[Block]) -> dict[str, int]:
+    """{trial: its largest image number}; rows may be missing in between."""
+    lengths: dict[str, int] = {}
+    for block in blocks:
+        lengths[block.trial] = max(lengths.get(block.trial, 0), int(block.frames.max()))
+    return lengths
+
+
+def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[str, int], allowed: bool) -> None:
+    told = {
+        trial: f"{trial} ({counted(len(rows), 'row')}, {lengths[trial]} in the sample)"
+        for trial, rows in values.items()
+    }
+    empty = [told[trial] for trial, rows in values.items() if not len(rows)]
+    if empty:
+        raise ValueError(f"predictions without a row to repeat: {preview(empty)}")
+    far = [told[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
+    if far and not allowed:
+        reason = (
+            f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {preview(far)}"
+        )
+        raise ValueError(f"prediction and sample are {reason}; {LENGTH_FLAG} trims, or repeats the last row")
+
+
+def _content(blocks: Iterable[Block], values: Mapping[str, NDArray[np.float64]]) -> Iterator[bytes]:
+    line = f"%s,%.{DECIMALS}f,%.{DECIMALS}f\n"
+    yield f"{HEADER}\n".encode()
+    for block in blocks:
+        rows = values[block.trial]
+        pairs = rows[np.minimum(block.frames, len(rows)) - 1].tolist()
+        text = "".join([line % (at, *pair) for at, pair in zip(block.locations, pairs, strict=True)])
+        yield text.encode("utf-8", "surrogateescape")

@@ -1,0 +1,72 @@
+"""Tables: Markdown, CSV, what fits on a screen; and that of an evaluation's trials.
+
+Text and Markdown show three decimals; CSV holds every bit. Tested by tests/fusion/results/test_tables.py.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+_NONE = "–"
+_NAME_WIDTH = 48
+
+
+@dataclass(frozen=True)
+class TrialScore:
+    """CCC of one trial over its `rows` valid rows; None for a task that was not trained."""
+
+    trial: str
+    rows: int
+    valence: float | None
+    arousal: float | None
+
+
+def trial_cells(scores: Iterable[TrialScore]) -> list[list[str]]:
+    """Header and a row a trial, the worst mean first, those without a score last; long names lose their middle."""
+    rows = [[_short(s.trial), str(s.rows), number(s.valence), number(s.arousal)] for s in sorted(scores, key=_rank)]
+    return [["trial", "rows", "CCC V", "CCC A"], *rows]
+
+
+def _rank(score: TrialScore) -> tuple[float, str]:
+    found = [value for value in (score.valence, score.arousal) if value is not None]
+    return (float(np.mean(found)) if found else np.inf), score.trial
+
+
+def _short(name: str) -> str:
+    half = (_NAME_WIDTH - 1) // 2
+    return name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
+
+
+def number(value: float | None) -> str:
+    """Three decimals; a dash for none."""
+    return _NONE if value is None else f"{value:z.3f}"
+
+
+def markdown_table(cells: Sequence[Sequence[str]]) -> str:
+    """A Markdown table; a `|` in a cell is escaped."""
+    rows = [[cell.strip().replace("|", "\\|") for cell in row] for row in cells]
+    rule = ["---", *["---:"] * (len(cells[0]) - 1)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
+
+
+def csv_table(rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated lines; floats to the last bit, None is empty."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue()
+
+
+def screen(lines: Sequence[str], max_lines: int, header_lines: int = 1) -> list[str]:
+    """At most `max_lines` lines: the header, the first and last rows alike, and how many are left out between."""
+    if len(lines) <= max_lines:
+        return list(lines)
+    kept = max(max_lines - header_lines - 1, 0)
+    first = header_lines + (kept + 1) // 2
+    last = len(lines) - kept // 2
+    return [*lines[:first], f"… {last - first} of {len(lines) - header_lines} left out …", *lines[last:]]

@@ -1,0 +1,1 @@
+"""Many runs: folds and seeds, here or on a cluster."""

@@ -1,0 +1,231 @@
+"""What a call of `train` works on: store, labels and folds brought together, read once for all its runs.
+
+Tested by tests/fusion/runs/test_crossval.py and tests/faults/test_train_input.py.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from ...features_store.disk.backends import LocalFiles
+from ...features_store.labels.corpus import Corpus
+from ...features_store.records.making import unlike
+from ...features_store.records.status import untrained_features
+from ...features_store.schema import VALID_SUFFIX
+from ...features_store.store import FeatureStore
+from ...shell.progress import Progress, silent
+from ...shell.text import counted, preview
+from ..artifacts.folder import Description, Features
+from ..config import RunConfig, TrainConfig
+from ..data.dataset import Dataset, load
+from ..data.matching import Match, TrialSource, match_trials, named_by_store
+from ..data.runtime import room_of
+from ..folds.manifest import Fold, Manifest
+
+
+@dataclass(frozen=True)
+class Checked:
+    """Trials with labels and features that fit each other, by their names in the store, before any feature is read."""
+
+    trials: Mapping[str, TrialSource]
+    folds: Mapping[int, Fold]
+    features: Features
+    annotations: str
+    notes: tuple[str, ...]
+
+    def describe(self, config: TrainConfig, number: int) -> Description:
+        """What the run of these settings on one fold is, without statistics."""
+        fold = self.folds[number]
+        sources = [self.trials[name] for name in (*fold.train, *fold.validation)]
+        seen = {source.name: self.features.trials[source.name] for source in sources}
+        features = replace(self.features, trials=seen, fingerprints=_counted(seen))
+        labels = {source.name: labels_digest([source]) for source in sources}
+        return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels)
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """What was checked, and its rows."""
+
+    checked: Checked
+    data: Dataset
+
+    def describe(self, config: TrainConfig, number: int) -> Description:
+        """What the run of these settings on one fold is."""
+        described = self.checked.describe(config, number)
+        widths = dict(zip(self.data.modalities, self.data.widths, strict=True))
+        return replace(
+            described,
+            statistics=self.data.statistics(described.fold.train, config),
+            features=replace(described.features, widths=widths),
+        )
+
+    def lines(self) -> list[str]:
+        """What a user should know about it, on the screen."""
+        data = self.data
+        where = "streamed from the store" if data.place == "store" else f"on {data.place}"
+        widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
+        notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
+        return [
+            *notes,
+            f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
+        ]
+
+
+def check_experiment(
+    store: FeatureStore,
+    corpus: Corpus,
+    manifest: Manifest,
+    folds: Sequence[int],
+    config: TrainConfig,
+    allow_mixed: bool,
+    allow_length_difference: bool = False,
+) -> Checked:
+    """Match labels with features.
+
+    Raises ValueError where nothing matches, a side of a fold is left without a trial, where label rows are not
+    frames (unless `allow_length_difference`) or features come from different settings or weights (`allow_mixed`).
+    """
+    wanted = [manifest.fold(number) for number in folds]
+    names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
+    matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
+    if not matched.trials:
+        raise ValueError(_nothing_matches(store, names, config.modalities, matched))
+    kept = {fold.number: _kept(fold, matched) for fold in wanted}
+    trials = named_by_store(matched.trials)
+    seen, made = features_of(store, trials, config.modalities)
+    fingerprints = _counted(seen)
+    if len(fingerprints) > 1 and not allow_mixed:
+        told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
+        (one, first), (other, second), *_ = fingerprints.items()
+        if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
+            told = f"{named}: {told}"
+        raise ValueError(
+            f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
+            "or say --allow-other-features"
+        )
+    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
+    features = Features(place_of(store), fingerprints, untrained, {}, seen, made)
+    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(_notes(matched)))
+
+
+def open_experiment(
+    store: FeatureStore,
+    corpus: Corpus,
+    manifest: Manifest,
+    folds: Sequence[int],
+    config: TrainConfig,
+    run: RunConfig,
+    allow_mixed: bool,
+    progress: Progress[str] = silent,
+    allow_length_difference: bool = False,
+) -> Experiment:
+    """Match labels with features, check them and read the features.
+
+    Raises ValueError as `check_experiment` does, and where features do not fit each other.
+    """
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed, allow_length_difference)
+    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
+
+
+def labels_digest(sources: Iterable[TrialSource]) -> str:
+    """Sha256 of the labels and masks of these trials, in their order."""
+    digest = hashlib.sha256()
+    for source in sources:
+        digest.update(source.labels.tobytes() + source.labelled.tobytes())
+    return digest.hexdigest()
+
+
+def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int]:
+    """{fingerprint: number of trials} of these trials of a store."""
+    return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
+
+
+def features_of(
+    store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
+) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
+    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its making.
+
+    The rows' sha256 is that of the store's own checksums: nothing is read.
+    """
+    seen: dict[str, dict[str, str]] = {}
+    made: dict[str, dict[str, Any]] = {}
+    for name in trials:
+        attributes: dict[str, Any] = store.attributes(name) or {}
+        sums = attributes.get("checksums", {})
+        arrays = [array for modality in modalities for array in (modality, f"{modality}{VALID_SUFFIX}")]
+        digest = hashlib.sha256("".join(f"{array} {sums.get(array)}\n" for array in arrays).encode()).hexdigest()
+        fingerprint = str(attributes.get("fingerprint"))
+        seen[name] = {"fingerprint": fingerprint, "sha256": digest}
+        made.setdefault(
+            fingerprint, {key: attributes[key] for key in ("settings", "weights", "algorithm") if key in attributes}
+        )
+    return seen, made
+
+
+def _counted(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """{fingerprint: number of trials}."""
+    return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
+
+
+def place_of(store: FeatureStore) -> str:
+    """Where the store is, from whatever folder it is looked for again."""
+    return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
+
+
+def _kept(fold: Fold, matched: Match) -> Fold:
+    """The fold of the trials that are there, by their names in the store."""
+    train, validation = (
+        tuple(matched.trials[name].stored for name in side if name in matched.trials)
+        for side in (fold.train, fold.validation)
+    )
+    for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
+        if not names:
+            none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
+            if shared := _several(whole, matched):
+                raise ValueError(f"{none} can be used: {shared}")
+            raise ValueError(
+                f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
+            )
+    return Fold(fold.number, train, validation)
+
+
+def _several(names: Iterable[str], matched: Match) -> str:
+    """The first of these names that several trials of the store have, and what to do; empty where none is."""
+    for name in names:
+        if shared := matched.ambiguous.get(name):
+            return (
+                f"the store has several trials {name}: {preview(list(shared))}; remove all but one, or put the labels "
+                "into folders of the same names"
+            )
+    return ""
+
+
+def _notes(matched: Match) -> list[str]:
+    notes = list(matched.notes)
+    if matched.without_features:
+        names = preview(sorted(matched.without_features))
+        notes.append(f"left out, since they have labels but no features: {names}; scores are without them")
+    if matched.without_labels:
+        notes.append(f"left out, since they have features but no labels: {preview(list(matched.without_labels))}")
+    return notes
+
+
+def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Match) -> str:
+    stored = store.trials()
+    if not stored:
+        return f"{store.path} holds no trial; `avfuse extract` fills it"
+    present = sorted(set(store[stored[0]].features))
+    lacking = [name for name in modalities if name not in present]
+    if lacking:
+        return (
+            f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
+        )
+    if shared := _several(names, matched):
+        return f"no trial can be used: {shared}"
+    return f"no trial has both labels ({preview(list(names))}) and features ({preview(stored)}): the names differ"

@@ -1,0 +1,129 @@
+"""Whether the run in a folder is the one that is asked for now: what differs, with both values.
+
+    settings    lr: 0.001 in the run, 0.01 now
+    trials      validation trials: 2 in the run, 3 now (only now: clip5)
+    labels      labels of clip3: sha256 1f0c2ab4 in the run, 77e05c1d now
+    features    features of clip3: precision: fp32 in the run, bf16 now
+
+Tested by tests/fusion/runs/test_identity.py.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from ...features_store.records.making import unlike
+from ...shell.text import preview
+from ..artifacts.folder import Description, read_json
+from ..config import RunConfig, TrainConfig
+from ..settings import differences, spelled
+
+_SHOWN = 12  # letters of a sha256 that tell two apart
+
+
+@dataclass(frozen=True)
+class Differences:
+    """What differs, a line each: settings, trials of the fold, their labels, their features."""
+
+    settings: tuple[str, ...] = ()
+    trials: tuple[str, ...] = ()
+    labels: tuple[str, ...] = ()
+    features: tuple[str, ...] = ()
+
+    def __bool__(self) -> bool:
+        return any(vars(self).values())
+
+    def without_features(self) -> Differences:
+        """Those that are left where other features are allowed."""
+        return replace(self, features=())
+
+    def of(self, folder: Path) -> str:
+        """The differences of the run in a folder, as the first half of a sentence."""
+        what = [kind for kind, lines in vars(self).items() if lines]
+        lines = "; ".join(line for told in vars(self).values() for line in told)
+        if self.settings:
+            return f"{folder} holds a run with other {' and '.join(what)} ({lines})"
+        return f"{folder} was trained on other {' and '.join(what)} than there are now ({lines})"
+
+
+def setting_differences(
+    folder: Path, found: Description, config: TrainConfig, fold: int, run: RunConfig
+) -> Differences:
+    """Settings, the number of epochs aside, which may grow; and of how it was run what changes more than rounding."""
+    lines = differences(replace(found.config, max_epochs=config.max_epochs), config)
+    if found.fold.number != fold:
+        lines.append(_both("fold", found.fold.number, fold))
+    if (folder / "environment.json").is_file():
+        environment = read_json(folder, "environment.json")
+        for name, value in (("precision", run.precision), ("compiled", run.compile)):
+            if environment.get(name, value) != value:
+                lines.append(_both(name, environment[name], value))
+    return Differences(settings=tuple(lines))
+
+
+def data_differences(found: Description, now: Description) -> Differences:
+    """Trials, labels and features; of runs of older versions, which recorded less, what there is."""
+    return Differences((), tuple(_trials(found, now)), tuple(_labels(found, now)), tuple(_features(found, now)))
+
+
+def _trials(found: Description, now: Description) -> Iterable[str]:
+    for side, word in (("train", "training"), ("validation", "validation")):
+        before, after = getattr(found.fold, side), getattr(now.fold, side)
+        if gone_or_new := [
+            f"only {when}: {preview(sorted(names))}"
+            for when, names in (("in the run", set(before) - set(after)), ("now", set(after) - set(before)))
+            if names
+        ]:
+            yield f"{_both(f'{word} trials', len(before), len(after))} ({'; '.join(gone_or_new)})"
+        elif before != after:
+            yield f"order of the {word} trials"
+
+
+def _labels(found: Description, now: Description) -> Iterable[str]:
+    changed = sorted(name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest)
+    if changed:
+        one, other = (labels[changed[0]][:_SHOWN] for labels in (found.labels, now.labels))
+        yield _both(f"labels of {preview(changed)}", f"sha256 {one}", other)
+    elif not found.labels and found.labels_sha256 != now.labels_sha256:
+        yield _both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN])
+    else:
+        return
+    if found.annotations != now.annotations:
+        yield _both("annotations", found.annotations, now.annotations)
+
+
+def _features(found: Description, now: Description) -> Iterable[str]:
+    before, after = found.features, now.features
+    if not before.trials and set(before.fingerprints) != set(after.fingerprints):
+        yield _both("settings or weights", _short(before.fingerprints), _short(after.fingerprints))
+    remade: dict[tuple[str, str], list[str]] = defaultdict(list)
+    changed = []
+    for name, seen in before.trials.items():
+        there = after.trials.get(name, seen)
+        if there["fingerprint"] != seen["fingerprint"]:
+            remade[seen["fingerprint"], there["fingerprint"]].append(name)
+        elif there["sha256"] != seen["sha256"]:
+            changed.append(name)
+    for (one, other), names in remade.items():
+        yield f"features of {preview(sorted(names))}: {_making(one, other, before.made, after.made)}"
+    if changed:
+        one, other = (at.trials[changed[0]]["sha256"][:_SHOWN] for at in (before, after))
+        yield _both(f"features of {preview(sorted(changed))}, extracted again since", f"sha256 {one}", other)
+
+
+def _making(one: str, other: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
+    """Settings and weights of two extractions that differ; where they are not recorded the fingerprints."""
+    told = unlike(before.get(one, {}), after.get(other, {}), "in the run", "now")
+    return told or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
+
+
+def _both(what: str, before: object, after: object) -> str:
+    return f"{what}: {spelled(before)} in the run, {spelled(after)} now"
+
+
+def _short(fingerprints: Iterable[str]) -> str:
+    return ", ".join(name[:_SHOWN] for name in fingerprints)

@@ -1,0 +1,87 @@
+"""What becomes of the runs of a call: who failed and why, lines on the screen. Tested by tests/fusion/runs/test_work.py."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ...batch.protocols import WorkerLost
+from ...features_store.claims.claims import release_folder
+from ...shell.progress import LINE_EVERY_S
+from ...shell.text import counted
+from .crossval import RunSpec
+from .work import Failed, Result, Trained
+
+_NAMED = 4
+
+
+class RunMonitor:
+    """Hears what becomes of `runs` runs and says it; `told` are lines that have been said already.
+
+    `failed`: {run: why}; `elsewhere`: runs that another call is training, or has done.
+    """
+
+    def __init__(self, runs: int, say: Callable[[str], None], told: Iterable[str] = ()) -> None:
+        self.failed: dict[RunSpec, str] = {}
+        self.elsewhere: list[RunSpec] = []
+        self._runs, self._say, self._told = runs, say, set(told)
+        self._over = 0
+        self._epochs: dict[RunSpec, str] = {}
+        self._said_s = -LINE_EVERY_S  # the first epoch is said at once
+
+    def started(self, job: RunSpec) -> None:
+        """Nothing is said."""
+
+    def progressed(self, job: RunSpec, words: tuple[Any, ...]) -> None:
+        """A run on a worker tells an epoch."""
+        epoch, epochs, best_p, best_epoch = words
+        self._epochs[job] = f"{job.name} epoch {epoch}/{epochs}, best P {best_p:.3f} (epoch {best_epoch})"
+
+    def ended(self, job: RunSpec, result: Result | WorkerLost) -> None:
+        """A run is over: its scores, or why there are none."""
+        self._epochs.pop(job, None)
+        self._over += 1
+        if isinstance(result, Trained):
+            self._say_scores(job, result)
+        elif result is None:
+            self.elsewhere.append(job)
+            self._say(f"{job.name}: left to another call, which is training it or has done it: {job.folder}")
+        else:
+            self.failed[job] = _why(job, result)
+            if self._runs > 1:
+                self._say(f"{job.folder} failed: {self.failed[job]}")
+
+    def retried(self, job: RunSpec, result: Result | WorkerLost) -> None:
+        """A run goes on from its last saved epoch."""
+        self._epochs.pop(job, None)
+        if isinstance(result, (Failed, WorkerLost)):
+            self._say(f"note: {job.name} is tried again, on from its last saved epoch: {_why(job, result)}")
+
+    def interrupted(self, job: RunSpec) -> None:
+        """A run was stopped."""
+        self._epochs.pop(job, None)
+
+    def tick(self) -> None:
+        """A line every 30 s, of runs that have no screen of their own."""
+        if self._epochs and time.monotonic() - self._said_s >= LINE_EVERY_S:
+            self._said_s = time.monotonic()
+            lines = list(self._epochs.values())
+            more = f"; {len(lines) - _NAMED} more in progress" if len(lines) > _NAMED else ""
+            self._say(f"{self._over} of {counted(self._runs, 'run')} over; {'; '.join(lines[:_NAMED])}{more}")
+
+    def _say_scores(self, job: RunSpec, result: Trained) -> None:
+        for line in result.features:
+            if line not in self._told:
+                self._told.add(line)
+                self._say(line)
+        self._say(f"{job.name}: best epoch {result.best} of {result.epochs} ({result.reason}): {job.folder}")
+        for line in result.report:
+            self._say(f"  {line}")
+
+
+def _why(job: RunSpec, result: Failed | WorkerLost) -> str:
+    if isinstance(result, Failed):
+        return result.reason
+    release_folder(job.folder, result.owner)  # what the dead worker has left must not keep others off the run
+    return f"its worker on {result.host} died: out of memory, or a crash inside a library"

@@ -1,0 +1,1 @@
+"""One run: one fold, one seed."""

@@ -1,0 +1,123 @@
+"""One run, told from top to bottom: one fold, one seed, from the first epoch or from where it stopped.
+
+Tested by tests/fusion/training/test_train.py, tests/fusion/training/test_planted.py and tests/faults/test_train_kill.py.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...shell.text import counted
+from ..artifacts import state
+from ..artifacts.folder import Description
+from ..config import RunConfig, TrainConfig
+from ..data.batches import Batches
+from ..data.dataset import Dataset
+from ..data.runtime import deterministic
+from ..folds.manifest import Fold
+from ..results.report import Report, report
+from .learner import init_learner, restore, state_of, train_epoch
+from .stitch import by_trial, predict
+
+History = list[dict[str, Any]]
+
+
+class Watcher(Protocol):
+    """Who is told how a run goes."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """After each batch; asking for the `loss` waits for the device."""
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """After each epoch: its line of the history, and the best one's."""
+
+    def close(self) -> None:
+        """At the end, whatever it was."""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended: the best epoch's report and predictions {trial: [T, C]}, all epochs' history, and why."""
+
+    report: Report
+    predictions: Mapping[str, NDArray[np.float32]]
+    history: Sequence[Mapping[str, Any]]
+    reason: str
+
+
+@deterministic()
+def train(described: Description, data: Dataset, run: RunConfig, folder: Path, watcher: Watcher) -> Outcome:
+    """Train one run in its folder, on from its last saved epoch if there is one.
+
+    Raises ValueError where the loss is not a number, or a side of the fold has too few labelled frames; OSError where
+    the state cannot be saved. The last saved epoch is safe in any case.
+    """
+    config, fold = described.config, described.fold
+    batches = Batches(data, described.statistics, config)
+    windows = batches.to_train_on(data.windows(fold.train, config), f"training side of fold {fold.number}")
+    held_out = data.windows(fold.validation, config)
+    _check_scorable(data, fold)
+    learner = init_learner(config, run, data.widths, data.labels.device)
+    history: History = []
+    best = learner.weights()
+    if (saved := state.load_state(folder)) is not None:
+        restore(learner, saved)
+        history, best = saved.history, saved.best
+
+    def validate() -> tuple[Report, dict[str, NDArray[np.float32]]]:
+        rows = predict(learner.model, data, batches, held_out, len(config.outputs), run.precision)
+        predictions = by_trial(data, fold.validation, rows)
+        return report([data.sources[name] for name in fold.validation], predictions, config.outputs), predictions
+
+    while not (reason := why_stop(config, history)):
+        began_s, epoch = time.monotonic(), len(history) + 1
+        loss = train_epoch(learner, batches, windows, epoch, partial(watcher.step, epoch))
+        scored, _ = validate()
+        row = {"epoch": epoch, "lr": learner.lr, "loss": loss, **scored.as_json()}
+        history.append({**row, "seconds": round(time.monotonic() - began_s, 3)})
+        if best_row(history) is history[-1]:
+            best = learner.weights()
+        elif config.restore_best:
+            learner.model.load_state_dict(best)
+        learner.step_scheduler(scored.p, warming_up=epoch <= config.warmup_epochs)
+        state.save_state(folder, state_of(learner, history, best))
+        state.write_results(folder, history, best, best_row(history))
+        watcher.epoch(history[-1], best_row(history))
+
+    learner.model.load_state_dict(best)
+    scored, predictions = validate()
+    state.write_results(folder, history, best, best_row(history))
+    return Outcome(scored, predictions, history, reason)
+
+
+def _check_scorable(data: Dataset, fold: Fold) -> None:
+    """Raise ValueError where the held-out trials have no CCC: every labelled row counts, whatever its features are."""
+    labelled = sum(int(data.sources[name].labelled.sum()) for name in fold.validation)
+    side = f"the validation side of fold {fold.number}"
+    if not labelled:
+        raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
+    if labelled == 1:
+        raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
+
+
+def why_stop(config: TrainConfig, history: History) -> str:
+    """Why no further epoch is due; empty where one is."""
+    if not history:
+        return ""
+    idle = len(history) - best_row(history)["epoch"]
+    if idle >= config.early_stop:
+        return f"no better P in {counted(idle, 'epoch')}"
+    return f"all {counted(len(history), 'epoch')} done" if len(history) >= config.max_epochs else ""
+
+
+def best_row(history: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The epoch with the largest validation P, the first of equals."""
+    return max(history, key=lambda row: float(row["P"]))

@@ -1,0 +1,115 @@
+"""The 10 ms grid: samples to 25 ms windows, and a track of grid frames to rows, streaming. No files.
+
+    samples   0        160       320              sample n at n/16000 s
+    frame k   [160 k, 160 k + 400)                25 ms, every 10 ms; k < 0 reads the zeros before time 0
+
+Tested by tests/pipeline/audio/test_logmel.py and tests/pipeline/audio/test_mfcc.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ..media.timeline import SAMPLE_RATE_HZ
+
+GRID_SAMPLES = 160
+WINDOW_SAMPLES = 400
+_PIECE_FRAMES = 100
+# Small enough for BLAS to start no threads (which fight with the other workers'), and one shape only, because
+# BLAS rounds by shape: no number depends on how the audio arrives.
+_GROUP_FRAMES = 10
+_HOLE_SHARE = 0.05
+_TAIL_SAMPLES = SAMPLE_RATE_HZ
+
+Spans = Sequence[tuple[float, float]]
+
+
+def windows(blocks: Iterable[NDArray[np.float32]], first: int) -> Iterator[NDArray[np.float32]]:
+    """Yield the 25 ms windows of the 10 ms grid in pieces [≤ 100, 400], from frame `first` ≤ 0 on.
+
+    Zeros stand before time 0; 1 s of the last sample's value follows the end (contract, section 3). Without
+    samples there are no windows.
+    """
+    step = _PIECE_FRAMES * GRID_SAMPLES
+    needed = step - GRID_SAMPLES + WINDOW_SAMPLES
+    held = np.zeros(-first * GRID_SAMPLES, np.float32)
+    heard = False
+    for block in _with_tail(blocks):
+        heard = True
+        held = np.concatenate([held, block])
+        while len(held) >= needed:
+            yield _framed(held[:needed])
+            held = held[step:]
+    if heard and len(held) >= WINDOW_SAMPLES:
+        yield _framed(held)
+
+
+def matmul(frames: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`frames` [F, A] @ `matrix` [A, B], each frame rounded alike whatever F is."""
+    count = -(-len(frames) // _GROUP_FRAMES)
+    groups = np.zeros((count * _GROUP_FRAMES, frames.shape[1]))
+    groups[: len(frames)] = frames
+    products = groups.reshape(count, _GROUP_FRAMES, -1) @ matrix
+    return products.reshape(len(groups), -1)[: len(frames)]
+
+
+def rows_on_grid(
+    pieces: Iterable[NDArray[np.float64]], starts: NDArray[np.int64], length: int, batch_rows: int
+) -> Iterator[NDArray[np.float64]]:
+    """Yield each row's stretch of a track that arrives in `pieces` [F, D]: [N, length, D], N = `batch_rows`.
+
+    Row i takes frames [starts[i], starts[i] + length); `starts` [T] do not fall. Rows beyond the track's end
+    are not delivered. `pieces` is read to its end; what no row needs any more is forgotten.
+    """
+    held: NDArray[np.float64] | None = None
+    begin, row, ready = 0, 0, []
+    for piece in pieces:
+        held = piece if held is None else np.concatenate([held, piece])
+        while row < len(starts) and starts[row] + length <= begin + len(held):
+            ready.append(held[starts[row] - begin : starts[row] - begin + length].copy())
+            row += 1
+            if len(ready) == batch_rows:
+                yield np.stack(ready)
+                ready = []
+        done = len(held) if row == len(starts) else min(len(held), starts[row] - begin)
+        held, begin = held[done:], begin + done
+    if ready:
+        yield np.stack(ready)
+
+
+def lie_on(spans: Spans, starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
+    """True where samples [start, start + length) lie on real spans, with half a sample of slack.
+
+    Holes of a twentieth of the length in all are no matter: of a patch 48 ms, which a patch in no other way shows.
+    Spans rise and do not touch: a damaged file has as many as frames.
+    """
+    if not len(spans):
+        return np.zeros(len(starts), np.bool_)
+    begins, ends = (np.array(spans, np.float64) * SAMPLE_RATE_HZ).T
+    most = _HOLE_SHARE * length
+    tiny = begins[1:] - ends[:-1] <= most
+    edges = np.stack([ends[:-1][tiny], begins[1:][tiny]], axis=1).ravel()
+    missing = np.stack([np.zeros(tiny.sum()), np.diff(edges)[::2]], axis=1).ravel().cumsum()
+    begins, ends = begins[np.r_[True, ~tiny]], ends[np.r_[~tiny, True]]
+    last = np.searchsorted(begins - 0.5, starts, side="right") - 1  # of the spans that begin before it
+    inside: NDArray[np.bool_] = (last >= 0) & (starts + length <= ends[last] + 0.5)
+    if len(edges):
+        inside &= np.interp(starts + length, edges, missing) - np.interp(starts, edges, missing) <= most + 0.5
+    return inside
+
+
+def _with_tail(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
+    last: np.float32 | None = None
+    for block in blocks:
+        if len(block):
+            last = block[-1]
+            yield block
+    if last is not None:
+        yield np.full(_TAIL_SAMPLES, last, np.float32)
+
+
+def _framed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+    return np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::GRID_SAMPLES]

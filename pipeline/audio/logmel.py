@@ -1,0 +1,86 @@
+"""Waveform to VGGish log-mel patches, one per frame time, streaming.
+
+    samples   0        160       320              sample n at n/16000 s
+    frame k   [160 k, 160 k + 400)                25 ms, every 10 ms
+    patch     frames [round(100 t), + 96)         samples [160 s, 160 s + 15600)
+
+Memory does not grow with the length of the sound.
+Tested by tests/pipeline/audio/test_logmel.py and tests/parity/test_logmel.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...features_store.clock import PATCH_FRAMES, AudioAlign, patch_start_frames
+from ..media.timeline import SAMPLE_RATE_HZ
+from .framing import GRID_SAMPLES, WINDOW_SAMPLES, Spans, lie_on, matmul, rows_on_grid, windows
+
+NUM_BANDS = 64
+PATCH_SAMPLES = (PATCH_FRAMES - 1) * GRID_SAMPLES + WINDOW_SAMPLES
+_FFT_SAMPLES = 512
+_LOW_HZ, _HIGH_HZ = 125.0, 7500.0
+_LOG_OFFSET = 0.01
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Log-mel patches of consecutive rows: `logmel` float32 [N, 96, 64], natural logarithm."""
+
+    logmel: NDArray[np.float32]
+
+    def __post_init__(self) -> None:
+        if self.logmel.shape[1:] != (PATCH_FRAMES, NUM_BANDS):
+            raise ValueError(f"a patch is 96 × 64, got {self.logmel.shape = }")
+
+
+def patches(
+    blocks: Iterable[NDArray[np.float32]], time_s: NDArray[np.float64], align: AudioAlign, batch_rows: int
+) -> Iterator[Patches]:
+    """Yield the patches of the rows at `time_s` [T], in row order, `batch_rows` at a time.
+
+    `blocks` are 16 kHz samples, contiguous from time 0, float32. Rows that want more than 1 s beyond the last
+    sample have no patch and are not delivered: the caller repeats the last row. `blocks` is always read to
+    its end.
+    Equal to torchvggish's `vggish_input` on the 10 ms grid. Source: docs/sources.md (Audio rows, VGGish).
+    """
+    starts = patch_start_frames(time_s, align)
+    first = min(0, int(starts.min(initial=0)))
+    frames = (log_mel(piece) for piece in windows(blocks, first))
+    for rows in rows_on_grid(frames, starts - first, PATCH_FRAMES, batch_rows):
+        yield Patches(rows.astype(np.float32))
+
+
+def patch_valid(time_s: NDArray[np.float64], align: AudioAlign, real_spans: Spans) -> NDArray[np.bool_]:
+    """True [T] where all 15,600 samples that the row's patch reads are real sound; spans in s from time 0."""
+    return lie_on(real_spans, patch_start_frames(time_s, align) * GRID_SAMPLES, PATCH_SAMPLES)
+
+
+def log_mel(frames: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Log-mel of windows: ln(|rfft(periodic Hann · frame)| @ mel + 0.01), [F, 400] → [F, 64].
+
+    Source: torchvggish `mel_features.log_mel_spectrogram` with `vggish_params`.
+    """
+    spectrum = np.abs(np.fft.rfft(frames * _HANN, _FFT_SAMPLES))
+    logs: NDArray[np.float64] = np.log(matmul(spectrum, _MEL) + _LOG_OFFSET)
+    return logs
+
+
+def _mel_matrix() -> NDArray[np.float64]:
+    """Triangles [257, 64], equally spaced and straight in the HTK mel domain, nothing from the DC bin."""
+    bins = _mel(np.linspace(0, SAMPLE_RATE_HZ / 2, _FFT_SAMPLES // 2 + 1))[:, None]
+    edges = np.linspace(_mel(_LOW_HZ), _mel(_HIGH_HZ), NUM_BANDS + 2)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.asarray(np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))))
+
+
+def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
+    return np.asarray(1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0))
+
+
+_HANN = 0.5 - 0.5 * np.cos(2 * np.pi / WINDOW_SAMPLES * np.arange(WINDOW_SAMPLES))
+_MEL = _mel_matrix()

@@ -1,0 +1,1 @@
+"""One video: frames and sound to the arrays of a trial."""

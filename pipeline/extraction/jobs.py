@@ -1,0 +1,69 @@
+"""What `plan` decides, `extract` does and `run` reports."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ...features_store.types import JsonValue
+from ..config import FacePolicy
+
+Stage = Literal["picture", "sound"]
+# Told of each batch: the stage, its rows so far, the time they have come to and the whole's length, in s.
+Progress = Callable[[Stage, int, float, float | None], None]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to extract from one video.
+
+    `name`: the video's path below the videos' folder; `length`: label rows of the trial, or None for as many as
+    frames decode; `crops`: folder of the organiser's aligned crops, or None to detect faces.
+    """
+
+    video: Path
+    name: str
+    trial: str
+    face: FacePolicy
+    size_bytes: int
+    length: int | None = None
+    crops: Path | None = None
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What one video became. `faces`: share of frames with a face, None where no visual feature was asked for."""
+
+    trial: str
+    video: str
+    rows: int
+    frames: int
+    fps: str
+    vfr: bool
+    faces: float | None
+    audio: bool
+    truncated: bool
+    seconds: float
+    warnings: tuple[str, ...] = ()
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """The receipt for `--json`."""
+        return {**vars(self), "warnings": list(self.warnings)}
+
+
+@dataclass(frozen=True)
+class Failure:
+    """Why one video gave nothing. `is_transient`: whether trying again may help."""
+
+    video: str
+    trial: str
+    stage: str
+    reason: str
+    path: Path | None = None
+    is_transient: bool = False
+
+    def as_json(self) -> dict[str, JsonValue]:
+        """The failure for `--json`."""
+        return {"video": self.video, "trial": self.trial, "stage": self.stage, "reason": self.reason}

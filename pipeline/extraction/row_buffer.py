@@ -1,0 +1,107 @@
+"""Rows that wait on disk until a trial's length is known, so that memory does not grow with a video's length."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from concurrent.futures import Future
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...features_store.clock import NO_ROW
+
+
+class RowBuffer:
+    """Float32 rows appended to one file and read back in slices."""
+
+    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
+        self.path = path
+        self.row_shape = row_shape
+        self._row_bytes = 4 * int(np.prod(row_shape))
+        self._rows = 0
+        path.touch()
+
+    def __len__(self) -> int:
+        return self._rows
+
+    def append(self, rows: NDArray[np.float32]) -> None:
+        """Add `rows` float32 [N, *row_shape]."""
+        if rows.shape[1:] != self.row_shape or rows.dtype != np.float32:
+            raise ValueError(f"{self.path.name} takes float32 rows of {self.row_shape}, got {rows.dtype} {rows.shape}")
+        with self.path.open("ab") as file:
+            file.write(rows.tobytes())
+        self._rows += len(rows)
+
+    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+        """Rows [start, stop)."""
+        with self.path.open("rb") as file:
+            file.seek(start * self._row_bytes)
+            data = file.read((stop - start) * self._row_bytes)
+        return np.frombuffer(data, np.float32).reshape(-1, *self.row_shape)
+
+
+class PendingRows:
+    """Rows on their way to a spool: they are appended in the order in which they were asked for."""
+
+    def __init__(self, buffer: RowBuffer, at_most: int = 16) -> None:
+        self._buffer, self._at_most = buffer, at_most
+        self.asked = self.arrived = 0  # parts, of which each future is one
+        self._waiting: deque[Future[NDArray[np.float32]]] = deque()
+
+    def expect(self, futures: Iterable[Future[NDArray[np.float32]]]) -> None:
+        """Take more; waits while more than `at_most` are on their way. Raises what has gone wrong with them."""
+        before = len(self._waiting)
+        self._waiting.extend(futures)
+        self.asked += len(self._waiting) - before
+        self._settle(self._at_most)
+
+    def settle(self) -> None:
+        """Wait for all of them."""
+        self._settle(0)
+
+    def drop(self) -> None:
+        """Nobody wants them any more."""
+        for future in self._waiting:
+            future.cancel()
+        self._waiting.clear()
+
+    def _settle(self, left: int) -> None:
+        while len(self._waiting) > left or (self._waiting and self._waiting[0].done()):
+            self._buffer.append(self._waiting.popleft().result())
+            self.arrived += 1
+
+
+@dataclass(frozen=True)
+class GatheredRows:
+    """A trial's rows as a choice of spooled ones: row i is spooled row `source[i]`, or zeros at `NO_ROW`.
+
+    `source` int64 [T] rises, apart from `NO_ROW`, so that a slice of rows reads one stretch of the file.
+    """
+
+    buffer: RowBuffer
+    source: NDArray[np.int64]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, *row_shape]."""
+        return (len(self.source), *self.buffer.row_shape)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Always float32."""
+        return np.dtype(np.float32)
+
+    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+        """Rows [start, stop) as an array."""
+        source = self.source[rows]
+        present = source != NO_ROW
+        out = np.zeros((len(source), *self.buffer.row_shape), np.float32)
+        if present.any():
+            wanted = source[present]
+            first = int(wanted[0])
+            out[present] = self.buffer.read(first, int(wanted[-1]) + 1)[wanted - first]
+        return out

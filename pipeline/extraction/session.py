@@ -1,0 +1,85 @@
+"""The networks of a run, loaded once in a process for all its videos, and the threads that run them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+
+from ...batch.resources import cores, keep_freed_memory
+from ...encoders.embed import Embedder, choose_device, load_embedders
+from ...encoders.engine import Engine, make_engine
+from ...encoders.weights.resolve import WeightSource
+from ..config import ExtractConfig, RunConfig
+from ..faces.mtcnn import FaceDetector
+from ..media.process import ffmpeg_version
+from .provenance import identity
+
+if TYPE_CHECKING:
+    pass
+
+
+@dataclass(frozen=True)
+class Networks:
+    """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given)."""
+
+    embedders: Mapping[str, Embedder]
+    engine: Engine
+    detector: FaceDetector | None
+    on_gpu: bool
+
+
+@contextmanager
+def open_networks(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Networks]:
+    """Load them, until the end. Raises WeightsInvalid, ValueError.
+
+    Until then torch has one thread wherever it is called: there are as many callers as cores. The process keeps the
+    memory that it frees, for good.
+    """
+    keep_freed_memory()
+    device = choose_device(run.device)
+    embedders = load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size)
+    detector = FaceDetector(device) if config.visual and not config.aligned else None
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    engine = make_engine(embedders, device, run.threads or cores())
+    try:
+        yield Networks(embedders, engine, detector, device.type != "cpu")
+    finally:
+        engine.close()
+        torch.set_num_threads(before)
+
+
+@dataclass(frozen=True)
+class Session:
+    """The settings, the weights and their identity, and the networks (None: the features need none)."""
+
+    config: ExtractConfig
+    fingerprint: str
+    weights: Mapping[str, WeightSource]
+    stall_timeout_s: float
+    loaded: Networks | None
+
+    @property
+    def networks(self) -> Networks:
+        """The networks. Raises ValueError where the features need none."""
+        if self.loaded is None:
+            raise ValueError(f"no networks are loaded for {', '.join(self.config.features)}")
+        return self.loaded
+
+
+@contextmanager
+def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Session]:
+    """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video."""
+    ffmpeg_version()
+    fingerprint = identity(config, weights)
+    if not config.networks:
+        yield Session(config, fingerprint, weights, run.stall_timeout_s, None)
+        return
+    pass
+
+    with open_networks(config, run, weights) as networks:
+        yield Session(config, fingerprint, weights, run.stall_timeout_s, networks)

@@ -1,0 +1,52 @@
+"""The faces that were found in one frame. NumPy only: who follows them needs no networks.
+
+Tested by tests/pipeline/faces/test_tracking.py, test_search.py and tests/parity/test_mtcnn.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+@dataclass(frozen=True)
+class Detections:
+    """The faces of one frame: `boxes` float32 [F, 4] x1, y1, x2, y2 px, `landmarks` [F, 5, 2] px, `scores` [F]."""
+
+    boxes: NDArray[np.float32]
+    landmarks: NDArray[np.float32]
+    scores: NDArray[np.float32]
+
+    def __len__(self) -> int:
+        return len(self.scores)
+
+
+NO_DETECTIONS = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.float32), np.zeros(0, np.float32))
+
+
+def merge(parts: Sequence[Detections]) -> Detections:
+    """The faces of one frame that several looks at it have found, each once."""
+    if len(parts) == 1:
+        return parts[0]
+    rows = ([getattr(part, name) for part in parts] for name in ("boxes", "landmarks", "scores"))
+    return suppress_nested(*(np.concatenate(each) for each in rows))
+
+
+def suppress_nested(
+    boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]
+) -> Detections:
+    """The frame's faces without those that lie inside a better one (overlap over the smaller area > 0.7)."""
+    kept: list[int] = []
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
+    for face in np.argsort(scores)[::-1]:
+        low = np.maximum(boxes[face, :2], boxes[kept, :2])
+        high = np.minimum(boxes[face, 2:], boxes[kept, 2:])
+        shared = np.prod(np.maximum(0.0, high - low + 1), axis=1)
+        if (shared <= 0.7 * np.minimum(areas[face], areas[kept])).all():
+            kept.append(int(face))
+    sides = boxes[kept, 2:] - boxes[kept, :2]
+    order = np.array(kept, np.int64)[np.argsort(sides[:, 0] * sides[:, 1])[::-1]]
+    return Detections(boxes[order], landmarks[order], scores[order])

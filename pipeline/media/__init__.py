@@ -1,0 +1,1 @@
+"""A file to frames and samples on one clock."""

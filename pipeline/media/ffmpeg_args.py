@@ -1,0 +1,166 @@
+"""The words ffmpeg and ffprobe are started with. Starts nothing.
+
+Local media containers only, over `file` only: a playlist or a network address inside a file that strangers made is
+never followed. What a file claims costs no more than a large film: no picture above 2^26 px is decoded, no block above
+512 MiB allocated, no more than 128 streams are opened.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any
+
+import ffmpeg
+
+from .timeline import SAMPLE_RATE_HZ
+from .types import MAX_PIXELS, MAX_STREAMS, VideoInfo
+
+_CONTAINERS = (
+    "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h261,h263,h264,hevc,obu,av1,ivf,flv,asf,ogg,mxf,gxf,"
+    "dv,rm,nut,wtv,yuv4mpegpipe,mjpeg,gif,dhav,nsv"
+)
+_SAFE: dict[str, str | int] = {
+    "protocol_whitelist": "file",
+    "format_whitelist": _CONTAINERS,
+    "max_alloc": 1 << 29,
+    "max_streams": MAX_STREAMS,
+    "max_pixels": MAX_PIXELS,
+}
+# Where the first look finds no frame size: key frames may be a minute apart.
+_LONG_LOOK: dict[str, str | int] = {"probesize": 128 << 20, "analyzeduration": 120_000_000}
+_ASKED = (
+    "stream=index,codec_type,codec_name,width,height,sample_aspect_ratio,channels,sample_rate,avg_frame_rate"
+    ",time_base,start_pts,nb_frames,duration:stream_disposition:stream_side_data=rotation,displaymatrix"
+    ":stream_tags=title,name,handler_name:program_stream=index:format=format_name,duration"
+)
+_FIRST_S = 10
+# A decoder works on as many pictures at once as it has threads, of which it takes 16 at most by itself.
+_OWN_THREADS = 16
+_PIXELS_AT_ONCE = 1 << 27
+_FROM_KEY = ("select=key+not(isnan(prev_selected_t))",)  # no frame is selected yet, so there is no time of one
+_MOST_CHANNELS = 64  # of an ffmpeg's filter
+_PLACE = "file:"
+# Where a stream of these begins at 0 and is read alone, ffmpeg moves its start there, unless the times are shifted.
+_CORRECTED = ("mpegts", "mpeg", "flv", "wtv")
+_SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "repeat+level+info", "filter_threads": 4}
+
+
+def to_probe(path: str, *, long_look: bool = False) -> list[str]:
+    """Streams, programmes and format as JSON on stdout."""
+    return _to_ask(path, _ASKED, long_look=long_look)
+
+
+def to_first_frame(path: str, stream: int, num_packets: int, *, keys_only: bool, long_look: bool) -> list[str]:
+    """What the first frames of a stream say of themselves, as JSON on stdout; key frames only are soon decoded."""
+    asked = "frame=key_frame,sample_aspect_ratio:frame_side_data=displaymatrix"
+    look = ["-select_streams", str(stream), "-read_intervals", f"%+#{num_packets}"]
+    look += ["-skip_frame", "nokey"] if keys_only else []
+    return _to_ask(path, asked, *look, long_look=long_look)
+
+
+def to_count_packets(path: str) -> list[str]:
+    """How many packets each stream has in the first seconds, as JSON on stdout."""
+    return _to_ask(path, "stream=index,nb_read_packets", "-count_packets", "-read_intervals", f"%+{_FIRST_S}")
+
+
+def _to_ask(path: str, asked: str, *words: str, long_look: bool = False) -> list[str]:
+    options = {**_SAFE, **(_LONG_LOOK if long_look else {})}
+    told = [word for name, value in options.items() for word in (f"-{name}", str(value))]
+    how = ["-of", "json=compact=1", "-show_entries", asked, *words]
+    return ["ffprobe", "-hide_banner", "-loglevel", "repeat+error", *told, *how, f"file:{path}"]
+
+
+def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
+    """Every decoded frame as RGB of the displayed size on stdout, or one grey byte; its PTS on stderr.
+
+    The byte keeps one way of reading; ffmpeg's `null` output complains about frame rates.
+    """
+    threads = max(1, _PIXELS_AT_ONCE // (info.width_px * info.height_px))
+    decoding: dict[str, int | None] = {"threads": threads} if threads < _OWN_THREADS else {}
+    if info.turn:
+        decoding["noautorotate"] = None  # ffmpeg 5 and newer would turn those pictures again that say it themselves
+    shape = _in_shape(info) if pixels else ("scale=1:1:flags=neighbor",)
+    return _compile(
+        info,
+        info.video_stream,
+        decoding,
+        vf=",".join([*(_FROM_KEY if info.from_key else ()), *info.turn, "showinfo=checksum=0", *shape]),
+        pix_fmt="rgb24" if pixels else "gray",
+        f="rawvideo",
+        **{passthrough_option(version): "passthrough"},
+    )
+
+
+def _in_shape(info: VideoInfo) -> tuple[str, ...]:
+    """Filters that change no frame of the displayed size and shape, and fit others in with black at the sides.
+
+    Both sizes and pixels' aspects can change in mid-stream (a phone that is turned, a broadcast's next programme):
+    what is displayed then is fitted to the shape of the first pixels.
+    """
+    width_px, height_px, aspect = info.width_px, info.height_px, info.pixel_aspect
+    wide = f"(iw*(sar/({aspect.numerator}/{aspect.denominator})))"
+    size = f"w='round(min({width_px},{height_px}*{wide}/ih))':h='round(min({height_px},{width_px}*ih/{wide}))'"
+    return f"scale={size}:eval=frame", "format=rgb24", f"pad={width_px}:{height_px}:(ow-iw)/2:(oh-ih)/2:eval=frame"
+
+
+def to_samples(info: VideoInfo, stream: int) -> list[str]:
+    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr.
+
+    What the resampler gave is told too: it loses what it holds where rate or layout change and it is built anew.
+    """
+    # Their mean, by number and not by place: what positions say is rarely so (microphones side by side), and some have
+    # no place in mono. `<` shares the weight among those of the numbers that there are, also after a change in
+    # mid-stream.
+    every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
+    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={SAMPLE_RATE_HZ},ashowinfo@resampled"
+    # astats tells how loud the channels were; what is much quieter in mono cancels out.
+    loudness = "astats=measure_perchannel=none:measure_overall=RMS_level+Number_of_samples"
+    chain = ",".join(["asettb=expr=1/sr", "ashowinfo", *([loudness] if info.audio_channels > 1 else []), mono])
+    return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
+
+
+def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
+    """The first seconds of a video's picture and sound into a file, packets as they are."""
+    streams = [f"0:{each}" for each in (info.video_stream, info.audio_stream) if each is not None]
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE)
+    cut = ffmpeg.output(*(source[each[2:]] for each in streams), f"file:{out}", t=seconds, c="copy")
+    compiled: list[str] = cut.compile()
+    return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
+
+
+def to_packets(info: VideoInfo) -> list[str]:
+    """Stream, times and length of every packet on stdout, undecoded, as `index,pts,dts,duration` in s."""
+    return _to_list(str(info.path), "packet=stream_index,pts_time,dts_time,duration_time")
+
+
+def to_key_flags(path: str, stream: int) -> list[str]:
+    """A line for every packet of a stream on stdout, undecoded: it begins with `K` for a key frame, else with `_`."""
+    return _to_list(path, "packet=flags", "-select_streams", str(stream))
+
+
+def _to_list(path: str, asked: str, *words: str) -> list[str]:
+    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", str(value))]
+    how = ["-of", "csv=p=0", "-show_entries", asked, *words]
+    return ["ffprobe", "-hide_banner", "-loglevel", "quiet", *safe, *how, f"file:{path}"]
+
+
+def shift_s(info: VideoInfo) -> int:
+    """What the readers' arguments add to every time of this file, s."""
+    return 1 if info.container in _CORRECTED else 0
+
+
+def _compile(info: VideoInfo, stream: int, decoding: dict[str, int | None], **options: Any) -> list[str]:
+    look = _LONG_LOOK if info.hard_to_probe else {}
+    shifted = {"itsoffset": shift_s(info)} if shift_s(info) else {}
+    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **look, **shifted, **decoding)[str(stream)]
+    # One thread to write what is decoded: each more would hold a frame.
+    compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, threads=1, **options).compile()
+    # ffmpeg-python hashes its words as UTF-8, which a file name need not be
+    return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
+
+
+def passthrough_option(version: str) -> str:
+    """The option by which this ffmpeg neither drops nor repeats frames."""
+    # -fps_mode came with 5.1; builds from git have no number and are newer
+    number = re.match(r"n?(\d+)\.(\d+)", version)
+    return "vsync" if number and (int(number[1]), int(number[2])) < (5, 1) else "fps_mode"

@@ -1,0 +1,1 @@
+"""Many videos: which there are, what is missing, doing it, what it came to."""

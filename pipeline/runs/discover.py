@@ -1,0 +1,260 @@
+"""The videos below a folder and the trials they make: names, lengths, sides, crops. Decodes nothing.
+
+Tested by tests/pipeline/runs/test_plan.py.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+
+from ...features_store.labels.annotations import annotation_files, count_rows, folder_levels
+from ...features_store.schema import check_trial_name, plain_name
+from ...shell.text import counted, one_line, preview
+from ..config import ExtractConfig, FacePolicy
+from ..extraction.jobs import Failure, Job
+from ..extraction.provenance import has_crops
+
+# Listed in docs/store.md; what of these ffmpeg cannot read is a named failure.
+_BROADCAST = (
+    ".mpg .mpeg .mpe .m1v .m2v .mpv .mp2v .m2p .vob .vro .evo .ts .trp .tp .mts .m2ts .m2t .mxf .gxf .wtv .dvr-ms"
+)
+_CAMERA = ".mod .tod .dv .dif .lrv .lrf .insv .360 .dav .amv .braw .r3d .crm"
+_PHONE_AND_WEB = (
+    ".mp4 .m4v .mp4v .mov .qt .3gp .3gpp .3g2 .3gp2 .k3g .f4v .f4p .flv .mkv .mk3d .webm .ogv .ogm .ogx .ismv"
+)
+_RAW = ".264 .h264 .avc .265 .h265 .hevc .h263 .h261 .av1 .obu .ivf .mjpg .mjpeg .y4m"
+_OTHER = ".avi .divx .xvid .wmv .asf .rm .rmvb .nut .nsv .gif"
+VIDEO_SUFFIXES = frozenset(f"{_BROADCAST} {_CAMERA} {_PHONE_AND_WEB} {_RAW} {_OTHER}".split())
+# Playlists name other files or addresses: they are reported as refused, and never opened.
+PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
+_FACE = re.compile(r"/face\d+$")
+# Folders that misplaced crops are looked for in, and trials that are looked for there.
+_LOOKED_INTO, _LOOKED_FOR = 50, 20
+_SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
+
+
+@dataclass(frozen=True)
+class Sources:
+    """Where trials come from: the videos' folder, annotated trial → label file, folder of aligned crops."""
+
+    videos: Path
+    labels: Mapping[str, Path]
+    crops: Path | None
+
+
+def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> Sources:
+    """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
+    for folder in (videos, crops):
+        if folder is not None and not folder.is_dir():
+            raise ValueError(f"{folder} is not a folder")
+    return Sources(videos, annotation_files(annotations) if annotations else {}, crops)
+
+
+def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
+    """Every trial of every video below the folder in a fixed order, what cannot be one, and notes.
+
+    Raises ValueError where nothing in it is a video.
+    """
+    jobs: dict[str, Job] = {}
+    failures: list[Failure] = []
+    unreadable: list[OSError] = []
+    paths = list(walk_videos(sources.videos, unreadable.append))
+    if not paths and not unreadable:
+        raise ValueError(_no_videos(sources.videos))
+    failures += [_unreadable(sources.videos, error) for error in unreadable]
+    names = _trial_names(sources)
+    for path in paths:
+        for job in _jobs_of(path, sources, names, config):
+            try:
+                jobs[job.trial] = _checked(job, jobs, sources)
+            except ValueError as error:
+                # Its own name as the trial's: the trial may well be done, by the video that has it by right.
+                failures.append(Failure(job.name, job.name, "plan", one_line(error), path))
+    return list(jobs.values()), failures, _notes(sources, jobs.values())
+
+
+def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
+    """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped.
+
+    `on_error` is told of folders that cannot be read.
+    """
+    suffixes = VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
+    visited: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        status = os.stat(here)
+        if (status.st_dev, status.st_ino) in visited:  # a link that leads back up
+            folders.clear()
+            continue
+        visited.add((status.st_dev, status.st_ino))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in sorted([*folders, *files]):
+            if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
+                yield Path(here, name)
+
+
+def _no_videos(folder: Path) -> str:
+    seen = Counter(
+        Path(name).suffix.lower() or "without a suffix"
+        for _, _, files in os.walk(folder)
+        for name in files
+        if not name.startswith(".")
+    )
+    there = ", ".join(f"{count} {suffix}" for suffix, count in seen.most_common(5))
+    others = f"its files: {there}{', …' if len(seen) > 5 else ''}" if seen else "it has no files"
+    return f"{folder}: nothing here is a video by its suffix ({others}); the suffixes are listed in docs/store.md"
+
+
+def _unreadable(videos: Path, error: OSError) -> Failure:
+    folder = Path(error.filename)
+    name = folder.relative_to(videos).as_posix()
+    return Failure(name, name, "plan", f"the folder cannot be read: {error.strerror}", folder)
+
+
+def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], config: ExtractConfig) -> list[Job]:
+    """A video's trials: itself, or the annotated (or cropped) ones that bear its name, sides included."""
+    name = path.relative_to(sources.videos)
+    stem = name.with_suffix("").as_posix()
+    # A trial keeps the letters of its video's name, however the labels' or crops' write them.
+    known = names.get(plain_name(stem)) or names.get(plain_name(Path(stem).name), [stem])
+    trials = [stem + trial.removeprefix(video_of(trial)) if trial != stem else stem for trial in known]
+    return [
+        Job(
+            video=path,
+            name=name.as_posix(),
+            trial=trial,
+            face=_policy(trial, stem, config),
+            size_bytes=file_identity(path)[0],
+            crops=_crops_folder(trial, sources) if config.visual else None,
+        )
+        for trial in trials
+    ]
+
+
+def _trial_names(sources: Sources) -> dict[str, list[str]]:
+    """Video name → names of the trials cut from it, as the annotations and crop folders have them."""
+    known = set(sources.labels)
+    if sources.crops is not None:
+        known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
+    names: dict[str, list[str]] = {}
+    for trial in sorted(known):
+        names.setdefault(video_of(trial), []).append(trial)
+    return names
+
+
+def video_of(trial: str) -> str:
+    """The name of a trial's video: `video59_left` and `video59_right` share `video59`."""
+    for side in _SIDES:
+        trial = trial.removesuffix(side)
+    return trial
+
+
+def _policy(trial: str, stem: str, config: ExtractConfig) -> FacePolicy:
+    if not config.visual:
+        return "largest"
+    sides = [face for side, face in _SIDES.items() if trial.endswith(side) and not stem.endswith(side)]
+    return sides[0] if sides else config.face
+
+
+def _label_rows(trial: str, sources: Sources) -> int | None:
+    path = sources.labels.get(plain_name(trial)) or sources.labels.get(plain_name(Path(trial).name))
+    rows = count_rows(path) if path else None
+    if rows == 0:
+        raise ValueError(f"{path} has no label rows")
+    return rows
+
+
+def _crops_folder(trial: str, sources: Sources) -> Path | None:
+    if sources.crops is None:
+        return None
+    whole, named = sources.crops / trial, sources.crops / Path(trial).name
+    if whole.is_dir() or named.is_dir():
+        return whole if whole.is_dir() else named
+    wanted = plain_name(named.name)
+    return next((entry for entry in sources.crops.iterdir() if plain_name(entry.name) == wanted), named)
+
+
+def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
+    """The job with its length, or ValueError with why it cannot be done, as far as names and labels tell."""
+    if job.video.is_dir():
+        raise ValueError("is a directory, not a video")
+    if job.video.suffix.lower() in PLAYLIST_SUFFIXES:
+        raise ValueError("is a playlist; playlists can point at other files or the network and are refused")
+    if job.trial in jobs:
+        raise ValueError(f"makes the same trial {job.trial!r} as {jobs[job.trial].name}; rename one of them")
+    if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
+        raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
+    check_trial_name(job.trial)
+    return replace(job, length=_label_rows(job.trial, sources))
+
+
+def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
+    """What the annotations and the videos do not agree on."""
+    uses = Counter(plain_name(Path(job.trial).name) for job in jobs)
+    without = sorted(trial for trial in sources.labels if not uses[Path(trial).name])
+    shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
+    notes = []
+    if without:
+        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
+    if shared:
+        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
+    return notes
+
+
+def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) -> list[str]:
+    """Notes on trials without crops or labels where others have some; one line each, before anything is decoded.
+
+    Raises ValueError where no trial has any: the folder is the wrong one, or the names are others.
+    """
+    notes = []
+    trials = counted(len(jobs), "trial")
+    if jobs and sources.crops is not None and config.visual:
+        without = [job.trial for job in jobs if not has_crops(job.crops)]
+        if len(without) == len(jobs):
+            raise ValueError(f"crops for 0 of {trials}: {_where_crops_are(sources.crops, jobs)}")
+        if without:
+            notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
+    if jobs and sources.labels:
+        without = [job.trial for job in jobs if job.length is None]
+        if len(without) == len(jobs):
+            raise ValueError(
+                f"labels for 0 of {trials}: the annotations are of {preview(sources.labels)}, "
+                f"the videos are {preview(without)}: is --annotations of these videos?"
+            )
+        if without:
+            notes.append(f"no labels for {len(without)} of {trials}, which get a row a frame: {preview(without)}")
+    return notes
+
+
+def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:
+    """Where the crops may be instead: one or two levels down, or up."""
+    names = {f"{Path(job.trial).name}{side}" for job in jobs[:_LOOKED_FOR] for side in ("", *_SIDES)}
+    names |= {job.trial for job in jobs[:_LOOKED_FOR]}
+
+    def holds(place: Path) -> bool:
+        return any(has_crops(place / name) for name in names)
+
+    levels = list(islice(folder_levels(folder), 2))
+    for distance, level in zip(("one level down", "two levels down"), levels, strict=False):
+        for place in filter(holds, level[:_LOOKED_INTO]):
+            return f"is it {distance}, in `{place.relative_to(folder).as_posix()}/`? (--aligned {place})"
+    for distance, place in zip(("one level up", "two levels up"), folder.absolute().parents, strict=False):
+        if holds(place):
+            return f"is it {distance}? (--aligned {place})"
+    below = sorted(place.name for place in levels[0]) if levels else []
+    trials = preview([job.trial for job in jobs])
+    return f"{folder} has the folders {preview(below) or '(none)'}, the trials are {trials}"
+
+
+def file_identity(path: Path | None) -> tuple[int, int]:
+    """Size in bytes and modification time in ns; zeros for a link to nowhere, which fails when it is opened."""
+    try:
+        status = os.stat(path) if path is not None else None
+    except OSError:
+        return 0, 0
+    return (status.st_size, status.st_mtime_ns) if status else (0, 0)

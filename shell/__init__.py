@@ -1,0 +1,1 @@
+"""What every command shares: options, settings file, streams, error texts. click, and no numbers."""

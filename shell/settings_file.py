@@ -1,0 +1,166 @@
+"""Options from a YAML file: the same names as on the command line, where flags win.
+
+A value is read as the text that stands in the file, as if it had been typed on the command line: `walltime: 02:00:00`
+is not a number of seconds, `out: 2026` is a folder. Lists and maps belong to the options that take several values.
+
+Tested by tests/shell/test_settings_file.py.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from .text import did_you_mean, flat, one_line
+
+if TYPE_CHECKING:
+    import yaml
+
+
+_DEPTH = 8
+_PLAIN = re.compile(r"[\w.+][\w.+-]*")  # needs no quotes inside a list
+_NULL, _BOOL = "tag:yaml.org,2002:null", "tag:yaml.org,2002:bool"
+
+
+class _FileError(ValueError):
+    """What is wrong with the file, and at which line."""
+
+    def __init__(self, node: yaml.Node, what: str) -> None:
+        super().__init__(f"line {node.start_mark.line + 1}: {what}")
+
+
+def load_settings(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
+    """Make the file's values the command's defaults; what is wrong in it ends in exit 2, with the line."""
+    if path is None:
+        return None
+    import yaml
+
+    try:
+        root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        told = dict(_values(context, root)) if root is not None else {}
+    except OSError as error:
+        raise click.BadParameter(one_line(error), context, parameter) from error
+    except (UnicodeDecodeError, yaml.YAMLError) as error:
+        raise click.BadParameter(flat(f"{path} cannot be read as YAML: {error}"), context, parameter) from error
+    except _FileError as error:
+        raise click.BadParameter(f"{path}, {error}", context, parameter) from error
+    context.default_map = {**(context.default_map or {}), **told}
+    return path
+
+
+def _values(context: click.Context, root: yaml.Node) -> Iterator[tuple[str, str | list[str]]]:
+    """Parameter and value for every line that has one."""
+    if _is_empty(root):
+        return
+    known = {
+        option.removeprefix("--"): parameter
+        for parameter in context.command.params
+        for option in parameter.opts
+        if parameter.name != "config"
+    }
+    pairs = _pairs(root, "the file must hold `option: value` lines")
+    if unknown := [key for key, _ in pairs if _option(key) not in known]:
+        names = ", ".join(sorted(key.value for key in unknown))
+        hint = did_you_mean(_option(unknown[0]), known)
+        raise _FileError(unknown[0], f"unknown {'key' if len(unknown) == 1 else 'keys'}: {names}{hint}")
+    for key, node in pairs:
+        parameter = known[_option(key)]
+        if not _is_empty(node):
+            value = _spelled(parameter, key.value, node)
+            _check(context, parameter, key, value)
+            yield str(parameter.name), value
+
+
+def _option(key: yaml.Node) -> str:
+    return str(key.value).replace("_", "-")
+
+
+def _check(context: click.Context, parameter: click.Parameter, key: yaml.Node, value: str | list[str]) -> None:
+    try:
+        parameter.type_cast_value(context, value)
+    except click.BadParameter as error:
+        raise _FileError(key, f"{key.value}: {error.message}") from error
+
+
+def _spelled(parameter: click.Parameter, key: str, node: yaml.Node) -> str | list[str]:
+    """The value in the spelling of the flag; one text a repetition where the option is repeatable."""
+    shape = parameter.metavar or parameter.type.name.upper()
+    if not (isinstance(parameter, click.Option) and parameter.multiple):
+        if "LIST" in shape:
+            return ",".join(_texts(node, key))
+        if node.tag == _BOOL and not (isinstance(parameter, click.Option) and parameter.is_flag):
+            raise _FileError(node, f"{key} takes {shape}, not {node.value}")
+        return _text(node, f"{key} takes one value")
+    if "=" not in shape:
+        return _texts(node, key)
+    pairs = [pair for item in _items(node) for pair in _as_pairs(item, key)]
+    seen: set[str] = set()
+    for where, name, _ in pairs:
+        if name in seen:
+            raise _FileError(where, f"{key}: {name} is given twice")
+        seen.add(name)
+    return [f"{name}={text}" if text is not None else name for _, name, text in pairs]
+
+
+def _as_pairs(node: yaml.Node, key: str) -> list[tuple[yaml.Node, str, str | None]]:
+    """(node, name, value) of a map or of `name=value`; the value is None where the text has none."""
+    if _kind(node) == "mapping":
+        pairs = _pairs(node, key)
+        return [(name, name.value, _flow(value, top=True)) for name, value in pairs if not _is_empty(value)]
+    name, sign, text = _text(node, f"{key} takes `name: value` lines").partition("=")
+    return [(node, name.strip(), text if sign else None)]
+
+
+def _flow(node: yaml.Node, *, top: bool = False, depth: int = 0) -> str:
+    """A value on one line: lists and maps in YAML's own flow style, which the option reads again."""
+    if depth > _DEPTH:
+        raise _FileError(node, "lists and maps are nested too deeply")
+    if _kind(node) == "sequence":
+        return f"[{', '.join(_flow(item, depth=depth + 1) for item in node.value)}]"
+    if _kind(node) == "mapping":
+        pairs = (f"{key.value}: {_flow(value, depth=depth + 1)}" for key, value in _pairs(node, ""))
+        return f"{{{', '.join(pairs)}}}"
+    return str(node.value) if top or _PLAIN.fullmatch(node.value) else json.dumps(node.value)
+
+
+def _pairs(node: yaml.Node, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
+    """Keys and values of a map. Raises _FileError where it is none, or has a key twice."""
+    if _kind(node) != "mapping":
+        raise _FileError(node, what)
+    seen: dict[str, int] = {}
+    for key, _ in node.value:
+        _text(key, "a key is one word")
+        name = _option(key)
+        if name in seen:
+            raise _FileError(key, f"{key.value} is given twice, first in line {seen[name]}")
+        seen[name] = key.start_mark.line + 1
+    return list(node.value)
+
+
+def _items(node: yaml.Node) -> list[Any]:
+    return [item for item in node.value if not _is_empty(item)] if _kind(node) == "sequence" else [node]
+
+
+def _texts(node: yaml.Node, key: str) -> list[str]:
+    return [_text(item, f"{key} takes one value, or a list of them") for item in _items(node)]
+
+
+def _text(node: yaml.Node, what: str) -> str:
+    if _kind(node) != "scalar":
+        raise _FileError(node, what)
+    return str(node.value)
+
+
+def _kind(node: yaml.Node) -> str:
+    """`scalar`, `sequence` or `mapping`."""
+    return str(getattr(node, "id", ""))
+
+
+def _is_empty(node: yaml.Node) -> bool:
+    """`key:`, `key: null`, and a list or a map with nothing in it: as if the line were not there."""
+    return node.tag == _NULL or (_kind(node) != "scalar" and not node.value)

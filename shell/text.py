@@ -1,0 +1,98 @@
+"""Words for users: counts with the right plural, tables in columns, what a mistyped name may mean.
+
+Tested by tests/shell/test_text.py.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Collection, Iterable, Sequence
+
+
+def counted(number: int, noun: str, plural: str | None = None) -> str:
+    """`1 video`, `2 videos`; `plural` where it is not the noun with an s."""
+    return f"{number} {noun if number == 1 else plural or f'{noun}s'}"
+
+
+def untrained_line(features: Iterable[str]) -> str | None:
+    """What a command says, once, of features that come from random networks; None where there are none."""
+    names = ", ".join(dict.fromkeys(features))
+    return f"UNTRAINED WEIGHTS: {names}: for tests and demos only" if names else None
+
+
+def preview(names: Iterable[str], most: int = 5) -> str:
+    """The first few names, and how many more there are: `a, b, c, d, e and 3 more`."""
+    found = list(names)
+    return ", ".join(found[:most]) + (f" and {len(found) - most} more" if len(found) > most else "")
+
+
+def text_table(cells: Sequence[Sequence[str]], words: int = 1) -> list[str]:
+    """Lines of a table: the first columns, of `words`, to the left, the others, of numbers, to the right.
+
+    `cells` [R][C], the header first.
+    """
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    lines = (
+        (
+            cell.ljust(width) if at < words else cell.rjust(width)
+            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
+        )
+        for row in cells
+    )
+    return ["  ".join(line).rstrip() for line in lines]
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """` (did you mean extract?)` where a known name is near, else nothing."""
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+# The last two ranges turn the direction of what follows.
+_CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069]")
+
+
+def one_line(error: BaseException) -> str:
+    """The reason of an error on one line; the file first where the system names one."""
+    if isinstance(error, OSError) and error.filename is not None and error.strerror:
+        return escaped(f"{error.filename}: {error.strerror}")
+    return flat(str(error)) or type(error).__name__
+
+
+def flat(text: str) -> str:
+    """A text on one line, whatever names or messages are in it."""
+    return escaped(" ".join(text.split()))
+
+
+def escaped(text: str) -> str:
+    """A text whose line breaks and other control characters are spelled: `a\\nb`; they neither break lines nor act."""
+    return _CONTROL.sub(lambda found: repr(found[0])[1:-1], text)
+
+
+def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> None:
+    """Raises ValueError where a chosen name is not known, with the nearest of those that are.
+
+    A file's name (`clip.mp4`) and a name without its folders are near too.
+    """
+    unknown = [name for name in dict.fromkeys(chosen) if name not in known]
+    if not unknown:
+        return
+    last = {name.rpartition("/")[2]: name for name in known}
+    near = []
+    for name in unknown[:5]:
+        file = name.rpartition("/")[2]
+        bare = file.rpartition(".")[0] or file
+        close = difflib.get_close_matches(name, known, 1) or difflib.get_close_matches(bare, last, 1)
+        near += [last.get(found, found) for found in close]
+    hint = f"did you mean {preview(near)}?" if near else f"there are {preview(sorted(set(known))) or 'none'}"
+    raise ValueError(f"no {what} is called {preview(unknown)}: {hint}")
+
+
+def in_words(size_bytes: float) -> str:
+    """A size as people say it, in powers of 1000."""
+    units = iter(("B", "KB", "MB", "GB", "TB"))
+    unit = next(units)
+    while size_bytes >= 1000 and unit != "TB":
+        size_bytes, unit = size_bytes / 1000, next(units)
+    return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 100 else f"{size_bytes:.1f} {unit}"

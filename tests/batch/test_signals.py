@@ -1,0 +1,121 @@
+"""SIGTERM and SIGINT: a line that names what is left, the exit code, 10 s at most."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+SCRIPT = """
+import signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
+sys.path.append({folder!r})
+import click
+from batch_toys import Toys
+from avfuse.batch.threads import open_here
+from avfuse.batch.loop import run_jobs
+from avfuse.batch.signals import listening
+
+class Silent:
+    def nothing(self, *_): pass
+    started = told = ended = again = interrupted = tick = nothing
+
+@click.command()
+@click.argument("jobs", nargs=-1)
+def main(jobs):
+    toys = Toys({notes!r})
+    with listening("toys") as stop:
+        if not jobs:
+            toys.note("ready")
+            time.sleep(60)
+        stop.on_abandon = lambda: toys.note("abandoned")
+        with open_here(toys, 2, stop) as here:
+            run_jobs(toys, jobs, here, stop, Silent())
+        stop.raise_if_set()
+
+main()
+"""
+
+
+@pytest.fixture
+def start(tmp_path):
+    def begin(*jobs):
+        code = SCRIPT.format(folder=str(Path(__file__).parent), notes=str(tmp_path))
+        return subprocess.Popen([sys.executable, "-c", code, *jobs], stderr=subprocess.PIPE, text=True)
+
+    return begin
+
+
+def wait_for(path, process):
+    until_s = time.monotonic() + 60
+    while not path.exists():
+        assert process.poll() is None, process.stderr.read()
+        assert time.monotonic() < until_s
+        time.sleep(0.02)
+
+
+def ended(process):
+    """The last line, with how long the end took."""
+    since_s = time.monotonic()
+    _, said = process.communicate(timeout=30)
+    assert "Traceback" not in said
+    return said.strip().splitlines()[-1], time.monotonic() - since_s
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_jobs_that_listen(start, toys, number, code):
+    process = start("a", "wait b", "wait c", "d")
+    wait_for(Path(toys.folder, "waiting wait c"), process)
+    process.send_signal(number)
+    line, took_s = ended(process)
+    assert process.returncode == code
+    assert line == (
+        f"Error: stopped by {number.name} with 3 toys to do: wait b, wait c, d; what is done is safe, "
+        "run again to go on"
+    )
+    assert took_s < 10
+    assert toys.count("closed") == 1
+    assert toys.count("abandoned") == 0
+
+
+def test_a_job_in_a_long_call_is_left(start, toys):
+    process = start("wait a", "hang b")
+    wait_for(Path(toys.folder, "waiting hang b"), process)
+    process.terminate()
+    line, took_s = ended(process)
+    assert process.returncode == 143
+    assert "with 2 toys to do: wait a, hang b" in line
+    assert took_s < 10
+    assert toys.count("abandoned") == 1
+
+
+def test_a_second_signal_does_not_wait(start, toys):
+    process = start("hang a")
+    wait_for(Path(toys.folder, "waiting hang a"), process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    line, took_s = ended(process)
+    assert process.returncode == 130
+    assert "hang a" in line
+    assert took_s < 5
+
+
+def test_before_anything_is_begun(start, toys):
+    process = start()
+    wait_for(Path(toys.folder, "notes"), process)
+    process.terminate()
+    line, took_s = ended(process)
+    assert process.returncode == 143
+    assert line == "Error: stopped by SIGTERM before anything was begun; run again to begin"
+    assert took_s < 5
+
+
+def test_who_ignores_a_signal_goes_on_ignoring_it(toys):
+    code = "import signal\nfrom avfuse.batch.signals import listening\n"
+    code += "with listening('toys'):\n    print(signal.getsignal(signal.SIGINT) is signal.SIG_IGN)"
+    ignore = ["bash", "-c", 'trap "" INT; exec "$@"', "bash", sys.executable, "-c", code]
+    assert subprocess.run(ignore, capture_output=True, text=True, check=True, env=os.environ).stdout == "True\n"

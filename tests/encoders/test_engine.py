@@ -1,0 +1,105 @@
+"""Batches of several videos through shared networks: rows in order, the same whatever else runs."""
+
+import threading
+import time
+from concurrent.futures import CancelledError
+
+import numpy as np
+import pytest
+import torch
+
+from avfuse.encoders.engine import BatchingEngine, CpuEngine, DynamicBatcher, make_engine
+
+CPU = torch.device("cpu")
+
+
+class Doubler:
+    """Rows are twice the inputs' first number; notes the size of every batch."""
+
+    def __init__(self, batch_size: int, pause_s: float = 0.0) -> None:
+        self.batch_size, self.pause_s = batch_size, pause_s
+        self.sizes: list[int] = []
+
+    def rows(self, batch):
+        self.sizes.append(len(batch))
+        time.sleep(self.pause_s)
+        if (batch < 0).any():
+            raise RuntimeError("a negative input")
+        return (2 * batch[:, :1]).astype(np.float32)
+
+
+def values(futures) -> list[float]:
+    return [float(value) for future in futures for value in future.result()[:, 0]]
+
+
+def inputs(first: int, count: int):
+    return np.arange(first, first + count, dtype=np.float32)[:, None]
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_cpu_batches_are_of_one_request_and_rows_in_order(threads):
+    network = Doubler(4)
+    engine = CpuEngine({"face": network}, threads)
+    futures = [engine.submit("face", inputs(first, 6)) for first in (0, 100)]
+    assert [values(each) for each in futures] == [list(range(0, 12, 2)), list(range(200, 212, 2))]
+    assert sorted(network.sizes) == [2, 2, 4, 4]
+    engine.close()
+
+
+def test_cpu_threads_have_one_thread_of_torch_each():
+    class Asking(Doubler):
+        def rows(self, batch):
+            return np.full((len(batch), 1), torch.get_num_threads(), np.float32)
+
+    engine = make_engine({"face": Asking(4)}, CPU, 2)
+    assert values(engine.submit("face", inputs(0, 8))) == [1.0] * 8
+    engine.close()
+
+
+def test_batches_are_filled_across_requests_and_always_full():
+    network = Doubler(8, pause_s=0.02)
+    engine = BatchingEngine({"face": network, "twin": network}, CPU)
+    futures = [engine.submit(name, inputs(10 * each, 3)) for each, name in enumerate(["face", "twin"] * 8)]
+    for each, asked in enumerate(futures):
+        assert values(asked) == [20 * each, 20 * each + 2, 20 * each + 4]
+    assert set(network.sizes) == {8}
+    assert len(network.sizes) < len(futures)
+    engine.close()
+
+
+def test_many_threads_fill_one_network():
+    network = Doubler(16)
+    filler = DynamicBatcher(network, CPU)
+    answers: dict[int, list[float]] = {}
+
+    def video(number: int) -> None:
+        answers[number] = [
+            value for first in range(20) for value in values(filler.submit(inputs(number, 1 + first % 5)))
+        ]
+
+    threads = [threading.Thread(target=video, args=(number,)) for number in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert answers == {
+        number: [2.0 * (number + at) for first in range(20) for at in range(1 + first % 5)] for number in range(6)
+    }
+    filler.close()
+
+
+def test_what_goes_wrong_in_a_batch_is_told_to_who_asked():
+    filler = DynamicBatcher(Doubler(4), CPU)
+    (future,) = filler.submit(inputs(-3, 2))
+    with pytest.raises(RuntimeError, match="a negative input"):
+        future.result(10)
+    assert values(filler.submit(inputs(5, 1))) == [10.0]
+    filler.close()
+
+
+def test_closing_drops_what_has_not_begun():
+    engine = CpuEngine({"face": Doubler(1, pause_s=0.2)}, 1)
+    futures = engine.submit("face", inputs(0, 50))
+    engine.close()
+    with pytest.raises(CancelledError):
+        futures[-1].result(10)

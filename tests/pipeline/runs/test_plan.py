@@ -1,0 +1,314 @@
+"""Which trials a folder of videos makes, and which of them are still to do."""
+
+import json
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.extraction.provenance import crops_digest, source_attributes
+from avfuse.pipeline.runs.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
+from avfuse.pipeline.runs.plan import Selection, make_plan, shard_of, standing
+
+CONFIG = ExtractConfig()
+
+
+@pytest.fixture
+def videos(tmp_path):
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    return folder
+
+
+def touch(folder, *names):
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(name.encode())
+
+
+def annotate(folder, **rows):
+    for number, (trial, count) in enumerate(rows.items()):
+        path = folder / "9th" / "VA_Estimation_Challenge" / ("Train_Set" if number % 2 else "Validation_Set")
+        path.mkdir(parents=True, exist_ok=True)
+        (path / f"{trial}.txt").write_text("valence,arousal\n" + "0.1,-0.2\n" * count)
+    for split in ("Train_Set", "Validation_Set"):
+        (folder / "9th" / "VA_Estimation_Challenge" / split).mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def jobs_of(videos, annotations=None, crops=None, config=CONFIG):
+    return find_jobs(find_sources(videos, annotations, crops), config)
+
+
+def test_walks_sub_folders_and_skips_what_is_no_video(videos):
+    touch(videos, "b/x.MP4", "a.avi", "notes.txt", ".hidden.mp4", "b/sound.wav", "list.m3u8", "-dash.mkv")
+    names = {path.relative_to(videos).as_posix() for path in walk_videos(videos)}
+    assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
+
+
+def test_a_folder_in_which_nothing_is_a_video_says_so(videos):
+    touch(videos, "a.wav", "b/c.wav", "labels.txt", "README", ".DS_Store")
+    with pytest.raises(ValueError, match=r"nothing here is a video by its suffix \(its files: 2 .wav, ") as error:
+        jobs_of(videos)
+    assert str(videos) in str(error.value)
+
+
+def test_an_empty_folder_says_so(videos):
+    with pytest.raises(ValueError, match="it has no files"):
+        jobs_of(videos)
+
+
+@pytest.mark.parametrize(
+    "suffix",
+    ["m2t", "MOD", "tod", "ogm", "264", "H265", "hevc", "lrv", "insv", "gif", "360", "dav", "vro", "mjpg", "3gpp"],
+)
+def test_what_cameras_write_is_tried(videos, suffix):
+    touch(videos, f"clip.{suffix}")
+    (job,), failures, _ = jobs_of(videos)
+    assert (job.trial, failures) == ("clip", [])
+
+
+def test_every_suffix_is_documented():
+    text = (Path(__file__).parents[3] / "docs" / "store.md").read_text()
+    assert set(re.findall(r"(?<=[ `])\.\w[\w-]*", text)) >= VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
+
+
+def test_a_link_that_leads_back_up_ends(videos):
+    touch(videos, "a.mp4")
+    (videos / "loop").symlink_to(videos)
+    assert [path.name for path in walk_videos(videos)] == ["a.mp4"]
+
+
+def test_sub_folders_keep_same_names_apart(videos):
+    touch(videos, "batch1/10-60-1280x720.mp4", "batch2/10-60-1280x720.mp4")
+    jobs, failures, _ = jobs_of(videos)
+    assert [job.trial for job in jobs] == ["batch1/10-60-1280x720", "batch2/10-60-1280x720"]
+    assert not failures
+
+
+def test_a_clash_is_an_error_for_the_second(videos):
+    touch(videos, "a.avi", "a.mp4")
+    jobs, (failure,), _ = jobs_of(videos)
+    assert [job.name for job in jobs] == ["a.avi"]
+    assert failure.video == "a.mp4"
+    assert "same trial 'a' as a.avi" in failure.reason
+
+
+def test_folders_and_playlists_are_named_failures(videos):
+    touch(videos, "list.m3u8")
+    (videos / "x.mp4").mkdir()
+    _, failures, _ = jobs_of(videos)
+    reasons = {failure.video: failure.reason for failure in failures}
+    assert "playlist" in reasons["list.m3u8"]
+    assert "directory" in reasons["x.mp4"]
+
+
+def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
+    touch(videos, "batch1/video59.mp4", "batch1/105.avi", "7.mp4")
+    labels = annotate(tmp_path / "labels", video59_left=12, video59_right=13, video59=14, gone=3, **{"105": 7})
+    jobs, failures, notes = jobs_of(videos, labels)
+    found = {job.trial: (job.name, job.face, job.length) for job in jobs}
+    assert found == {
+        "batch1/video59": ("batch1/video59.mp4", "largest", 14),
+        "batch1/video59_left": ("batch1/video59.mp4", "left", 12),
+        "batch1/video59_right": ("batch1/video59.mp4", "right", 13),
+        "batch1/105": ("batch1/105.avi", "largest", 7),
+        "7": ("7.mp4", "largest", None),
+    }
+    assert not failures
+    assert notes == ["no video for 1 annotated trial: gone"]
+
+
+def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    labels = annotate(tmp_path / "labels", a=3, b=3)
+    (path,) = labels.rglob("a.txt")
+    path.write_text("arousal,valence\n0.1,0.2\n")
+    jobs, (failure,), _ = jobs_of(videos, labels)
+    assert [job.trial for job in jobs] == ["b"]
+    assert f"{path}:1" in failure.reason
+
+
+def test_an_annotation_without_rows_fails_its_trial(videos, tmp_path):
+    touch(videos, "a.mp4")
+    _, (failure,), _ = jobs_of(videos, annotate(tmp_path / "labels", a=0))
+    assert "no label rows" in failure.reason
+
+
+def test_a_name_that_a_face_of_another_video_has_is_a_clash(videos):
+    touch(videos, "x.mp4", "x/face0.mp4", "x/face.mp4")
+    jobs, (failure,), _ = jobs_of(videos, config=ExtractConfig(face="all"))
+    assert [job.trial for job in jobs] == ["x", "x/face"]
+    assert failure.video == "x/face0.mp4"
+    assert not jobs_of(videos)[1]
+
+
+def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
+    touch(videos, "video59.mp4", "7.mp4")
+    (tmp_path / "crops" / "video59_left").mkdir(parents=True)
+    config = ExtractConfig(aligned=True)
+    jobs, failures, _ = jobs_of(videos, crops=tmp_path / "crops", config=config)
+    found = {job.trial: job.crops for job in jobs}
+    assert found == {"7": tmp_path / "crops" / "7", "video59_left": tmp_path / "crops" / "video59_left"}
+    assert not failures
+    heard = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(features=("mfcc",), aligned=True))[0]
+    assert [job.crops for job in heard] == [None, None]
+
+
+def test_a_missing_folder_is_named(tmp_path):
+    with pytest.raises(ValueError, match="nowhere"):
+        find_sources(tmp_path / "nowhere", None, None)
+
+
+@pytest.mark.parametrize("count", [1, 2, 3, 7])
+def test_shards_are_disjoint_complete_and_balanced(videos, count):
+    for number in range(20):
+        (videos / f"{number:02}.mp4").write_bytes(b"x" * (number + 1) * 100)
+    jobs, _, _ = jobs_of(videos)
+    shards = [shard_of(jobs, index, count) for index in range(count)]
+    assert sorted(job.trial for shard in shards for job in shard) == [job.trial for job in jobs]
+    loads = [sum(job.size_bytes for job in shard) for shard in shards]
+    assert max(loads) - min(loads) <= 2000
+
+
+def planned(videos, store, fingerprint="f", **selection):
+    return make_plan(find_sources(videos, None, None), CONFIG, store, fingerprint, Selection(**selection))
+
+
+def finish(store, path, fingerprint="f", **changes):
+    attributes = {"fingerprint": fingerprint, "face": "largest", "frames_decoded": 3}
+    source = source_attributes(path)
+    store.write(path.stem, {"time": np.arange(3.0)}, {**attributes, "source": source, **changes})
+
+
+def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    assert [job.trial for job in planned(videos, store).jobs] == ["a"]
+    finish(store, videos / "a.mp4")
+    assert planned(videos, store).done == ("a",)
+    assert len(planned(videos, store, "g").jobs) == 1
+    assert len(planned(videos, store, overwrite=True).jobs) == 1
+    labels = annotate(tmp_path / "labels", a=5)
+    longer = make_plan(find_sources(videos, labels, None), CONFIG, store, "f", Selection())
+    assert [job.length for job in longer.jobs] == [5]
+    (videos / "a.mp4").write_bytes(b"A.mp4")  # same size, other content
+    assert len(planned(videos, store).jobs) == 1
+
+
+@pytest.mark.parametrize("changes", [{"face": "left"}, {"frames_decoded": 4}, {"fingerprint": "g"}, {"source": None}])
+def test_a_trial_made_in_another_way_is_not_done(videos, tmp_path, changes):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    assert standing(store, job, CONFIG, "f") == []
+    finish(store, videos / "a.mp4", **changes)
+    assert standing(store, job, CONFIG, "f") != []
+
+
+def test_done_with_the_same_crops_alone(videos, tmp_path):
+    touch(videos, "a.mp4")
+    touch(tmp_path / "crops" / "a", "00001.jpg")
+    (job,), _, _ = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(aligned=True))
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4", crops=crops_digest(job.crops))
+    assert standing(store, job, CONFIG, "f") == []
+    touch(tmp_path / "crops" / "a", "00002.jpg")
+    assert standing(store, job, CONFIG, "f") != []
+
+
+def test_done_with_every_face_alone(videos, tmp_path):
+    touch(videos, "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4", faces=1)
+    assert standing(store, job, CONFIG, "f") != []
+    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "g"})
+    assert standing(store, job, CONFIG, "f") != []
+    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "f"})
+    assert standing(store, job, CONFIG, "f") == []
+
+
+def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (videos / "a.mp4").touch()
+
+    def refuse(path):
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr("avfuse.features_store.disk.atomic.sha256_of", refuse)
+    assert [job.trial for job in planned(videos, store).jobs] == ["a", "b"]
+
+
+def test_a_copy_with_another_time_is_still_done(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (videos / "a.mp4").touch()
+    assert planned(videos, store).done == ("a",)
+
+
+def test_failed_before_waits_for_retry_or_for_a_new_file(videos, tmp_path):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    status = (videos / "a.mp4").stat()
+    append_failure(store, FailureRecord("a.mp4", "probe", "bad", "now", "a", status.st_size, status.st_mtime_ns))
+    assert [record.reason for record in planned(videos, store).failed_before] == ["bad"]
+    assert len(planned(videos, store, retry_failed=True).jobs) == 1
+    (videos / "a.mp4").write_bytes(b"mended")
+    assert len(planned(videos, store).jobs) == 1
+
+
+def failed(store, path, trial=None, reason="bad"):
+    status = path.stat()
+    append_failure(
+        store, FailureRecord(path.name, "probe", reason, "now", trial or path.stem, status.st_size, status.st_mtime_ns)
+    )
+
+
+def test_overwriting_tries_again_what_failed_before(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    failed(store, videos / "a.mp4")
+    assert [job.trial for job in planned(videos, store).jobs] == ["b"]
+    plan = planned(videos, store, overwrite=True)
+    assert [job.trial for job in plan.jobs] == ["a", "b"]
+    assert plan.failed_before == ()
+
+
+def test_what_planning_finds_is_reported_by_the_first_part_alone(videos):
+    touch(videos, "a.avi", "a.mp4", "b.mp4")
+    parts = [planned(videos, None, shard=(index, 3)) for index in range(3)]
+    assert [[failure.video for failure in part.failures] for part in parts] == [["a.mp4"], [], []]
+    assert sorted(job.trial for part in parts for job in part.jobs) == ["a", "b"]
+    assert {part.trials for part in parts} == {("a", "b")}
+
+
+@pytest.mark.parametrize(("index", "count"), [(-1, 2), (2, 2), (3, 2), (1, 1), (0, 0)])
+def test_a_part_that_is_not_there_is_refused(videos, index, count):
+    touch(videos, "a.mp4")
+    with pytest.raises(ValueError, match=f"shard I/N needs 0 ≤ I < N, got {index}/{count}"):
+        shard_of(jobs_of(videos)[0], index, count)
+
+
+def test_how_many_failures_the_store_knows_is_in_the_plan(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    assert planned(videos, store).failures_known == planned(videos, None).failures_known == 0
+    for name in ("a.mp4", "b.mp4", "a.mp4"):
+        failed(store, videos / name)
+    assert planned(videos, store).failures_known == planned(videos, store, overwrite=True).failures_known == 3
+
+
+def test_a_dry_plan_needs_no_store(videos):
+    touch(videos, "a.mp4", "b.mp4")
+    plan = planned(videos, None, limit=1)
+    assert [job.trial for job in plan.jobs] == ["a"]
+    assert json.dumps([job.trial for job in plan.jobs]) == '["a"]'

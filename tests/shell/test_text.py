@@ -1,0 +1,36 @@
+"""Plurals, columns, suggestions, and the one line about random networks."""
+
+import pytest
+
+from avfuse.shell.text import counted, did_you_mean, preview, text_table, untrained_line
+
+
+@pytest.mark.parametrize(("number", "told"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
+def test_counts(number, told):
+    assert counted(number, "video") == told
+
+
+def test_a_plural_of_its_own():
+    assert [counted(n, "entry", "entries") for n in (1, 2)] == ["1 entry", "2 entries"]
+
+
+def test_tables():
+    cells = [("name", "of", "rows"), ("a", "b", "7"), ("longer", "", "12")]
+    assert text_table(cells) == ["name    of  rows", "a        b     7", "longer        12"]
+    assert text_table(cells, words=3) == ["name    of  rows", "a       b   7", "longer      12"]
+
+
+def test_the_first_names():
+    told = ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
+    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == told
+    assert preview(iter("abc"), most=1) == "a and 2 more"
+
+
+def test_suggestions():
+    assert did_you_mean("trian", ["train", "status"]) == " (did you mean train?)"
+    assert did_you_mean("xyzzy", ["train"]) == ""
+
+
+def test_untrained():
+    assert untrained_line(["vggish", "voice", "vggish"]) == "UNTRAINED WEIGHTS: vggish, voice: for tests and demos only"
+    assert untrained_line([]) is None
