@@ -1,6 +1,6 @@
 """Jobs done one after the other or many at once, tried again where that may help, until all have ended.
 
-Tested by tests/batch/test_threads.py and test_spread.py.
+Tested by tests/batch/test_threads.py and test_executor.py.
 """
 
 from __future__ import annotations

@@ -38,7 +38,7 @@ RUNS = (
 
 def module(name: str) -> ModuleType:
     """A file of the tests as a module."""
-    spec = importlib.util.spec_from_file_location(name, TESTS / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(name, next(TESTS.rglob(f"{name}.py")))
     assert spec is not None
     assert spec.loader is not None
     found = importlib.util.module_from_spec(spec)

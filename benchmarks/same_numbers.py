@@ -22,7 +22,18 @@ import numpy as np
 import zarr
 
 ROOT = Path(__file__).parents[1]
-TRAINING = ("--fold", "0", "--epochs", "2", "--device", "cpu", "--no-plots", "--no-tensorboard", "--set", "warmup_epochs=1")
+TRAINING = (
+    "--fold",
+    "0",
+    "--epochs",
+    "2",
+    "--device",
+    "cpu",
+    "--no-plots",
+    "--no-tensorboard",
+    "--set",
+    "warmup_epochs=1",
+)
 # Of a run's folder: what two epochs have made.
 RUN_FILES = ("model.safetensors", "metrics.json", "config.json", "statistics.json")
 
@@ -90,7 +101,10 @@ def compare(before: Path, after: Path) -> Iterator[str]:
                 yield f"{name}: rows of {key}"
             yield from (f"{name}: attribute {each}" for each in _unlike(dict(first.attrs), dict(second.attrs), key))
         print(f"{name}: {len(members[0])} groups and arrays compared", flush=True)
-    files = [*RUN_FILES, *sorted(str(path.relative_to(before / "run")) for path in before.glob("run/predictions/**/*.csv"))]
+    files = [
+        *RUN_FILES,
+        *sorted(str(path.relative_to(before / "run")) for path in before.glob("run/predictions/**/*.csv")),
+    ]
     for name in files:
         if (before / "run" / name).read_bytes() != (after / "run" / name).read_bytes():
             yield f"run: {name}"

@@ -2,8 +2,8 @@
 
     python benchmarks/train_speed.py [--trials 16] [--rows 1500] [--repeat 5] [--device cpu] [--compile]
 
-The same network, loss and optimiser in both loops, which take turns in one process: epochs of `train_epoch` (features in
-memory, windows by index) and of naive_train.py (.npy files, DataLoader, list stitcher). Then the same epoch over
+The same network, loss and optimiser in both loops, which take turns in one process: epochs of `train_epoch` (features
+in memory, windows by index) and of naive_train.py (.npy files, DataLoader, list stitcher). Then the same epoch over
 batches that are in memory already: what is more than that is the data path. Then a profile of some steps.
 """
 

@@ -1,6 +1,6 @@
 """The text of a label file: its header line, and its rows of numbers, read at once where all of them are plain.
 
-Tested by tests/features_store/labels/test_annotations.py and test_timed_labels.py.
+Tested by tests/features_store/labels/test_annotations.py and test_timed.py.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""What becomes of the runs of a call: who failed and why, lines on the screen. Tested by tests/fusion/runs/test_work.py."""
+"""What becomes of the runs of a call: who failed and why, lines on the screen.
+
+Tested by tests/fusion/runs/test_work.py.
+"""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """One run, told from top to bottom: one fold, one seed, from the first epoch or from where it stopped.
 
-Tested by tests/fusion/training/test_train.py, tests/fusion/training/test_planted.py and tests/faults/test_train_kill.py.
+Tested by tests/fusion/training/test_train.py, tests/fusion/training/test_planted.py and
+tests/faults/test_train_kill.py.
 """
 
 from __future__ import annotations

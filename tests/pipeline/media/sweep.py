@@ -1,4 +1,6 @@
-"""Clips with random faults of their clocks, and what is right for each: `python tests/pipeline/media/sweep.py --clips 200`.
+"""Clips with random faults of their clocks, and what is right for each.
+
+    python tests/pipeline/media/sweep.py --clips 200
 
     true clock    flash and click at one moment            the picture's stamps are right, but for outliers
     sound         drifts, has a gap, begins late           its samples are cut and stretched accordingly
