@@ -35,7 +35,7 @@ from ..config import LESS_MEMORY, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
 from ..folds.manifest import Manifest
-from ..results.figures import draw_history, draw_predictions
+from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
 from ..training.stitch import valid_by_trial

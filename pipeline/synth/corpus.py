@@ -27,10 +27,9 @@ from ...features_store.labels.text import CHALLENGE, FRAME_HEADER, MASKED
 from ..faces.align import align
 from .encode import encode
 from .face import load_picture
-from .filming import Shot, film
+from .filming import Shot, film, record
 from .law import Law
 from .planning import QUICK_RAD, QUICK_S, SLOW_RAD, SLOW_S, ClipPlan, SynthConfig, plan_corpus
-from .voice import record
 
 PLANTED = "planted.json"
 _MARK = ".avfuse-synth"

@@ -20,10 +20,9 @@ from avfuse.pipeline.runs.discover import find_jobs, find_sources
 from avfuse.pipeline.synth.corpus import make_corpus
 from avfuse.pipeline.synth.encode import encode
 from avfuse.pipeline.synth.face import load_picture
-from avfuse.pipeline.synth.filming import film
+from avfuse.pipeline.synth.filming import film, record
 from avfuse.pipeline.synth.planning import SynthConfig, frame_times_s, plan_corpus
 from avfuse.pipeline.synth.recipes import recipes
-from avfuse.pipeline.synth.voice import record
 
 SMALL = SynthConfig(trials=6, seconds=1.5)
 
