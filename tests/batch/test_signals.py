@@ -21,7 +21,7 @@ from avfuse.batch.signals import listening
 
 class Silent:
     def nothing(self, *_): pass
-    started = told = ended = again = interrupted = tick = nothing
+    started = progressed = ended = retried = interrupted = tick = nothing
 
 @click.command()
 @click.argument("jobs", nargs=-1)
