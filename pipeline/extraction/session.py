@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...batch.resources import cores, keep_freed_memory
-from ...encoders.embed import Embedder, choose_device, load_embedders
+from ...encoders.devices import choose_device
+from ...encoders.embed import Embedder, load_embedders
 from ...encoders.engine import Engine, make_engine
 from ...encoders.weights.resolve import WeightSource
 from ..config import ExtractConfig, RunConfig

@@ -69,12 +69,12 @@ def test_batches_are_filled_across_requests_and_always_full():
 
 def test_many_threads_fill_one_network():
     network = Doubler(16)
-    filler = DynamicBatcher(network, CPU)
+    batcher = DynamicBatcher(network, CPU)
     answers: dict[int, list[float]] = {}
 
     def video(number: int) -> None:
         answers[number] = [
-            value for first in range(20) for value in values(filler.submit(inputs(number, 1 + first % 5)))
+            value for first in range(20) for value in values(batcher.submit(inputs(number, 1 + first % 5)))
         ]
 
     threads = [threading.Thread(target=video, args=(number,)) for number in range(6)]
@@ -85,16 +85,16 @@ def test_many_threads_fill_one_network():
     assert answers == {
         number: [2.0 * (number + at) for first in range(20) for at in range(1 + first % 5)] for number in range(6)
     }
-    filler.close()
+    batcher.close()
 
 
-def test_what_goes_wrong_in_a_batch_is_told_to_who_asked():
-    filler = DynamicBatcher(Doubler(4), CPU)
-    (future,) = filler.submit(inputs(-3, 2))
+def test_who_asked_gets_the_error_of_a_batch():
+    batcher = DynamicBatcher(Doubler(4), CPU)
+    (future,) = batcher.submit(inputs(-3, 2))
     with pytest.raises(RuntimeError, match="a negative input"):
         future.result(10)
-    assert values(filler.submit(inputs(5, 1))) == [10.0]
-    filler.close()
+    assert values(batcher.submit(inputs(5, 1))) == [10.0]
+    batcher.close()
 
 
 def test_closing_drops_what_has_not_begun():
