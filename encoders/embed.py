@@ -123,8 +123,7 @@ def load_embedders(
 
 
 def fold(network: nn.Module) -> nn.Module:
-    """Batch norms folded into the convolution or linear layer before them, in place: the same numbers, fewer passes
-    over memory.
+    """Fold batch norms into the convolution or linear layer before them, in place: the same numbers, fewer passes.
 
     Neighbours in a Sequential follow each other; other modules name their pairs in `FOLDS`. A norm before a padded
     convolution stays: at the border its shift would have to go into the padding. The network is in eval mode.

@@ -1,7 +1,7 @@
 """The table of features: what each is made from, and what its rows are. Nothing in this file loads torch.
 
 A feature is an entry of `TABLE`; one with a network has its layouts in `weights/read.py` and its files in
-`weights/registry.py`. What a feature is called in the store's own words stands in `features_store/schema.py`, below us.
+`weights/registry.py`. Units and long names are the store's own: `features_store/schema.py`.
 """
 
 from __future__ import annotations

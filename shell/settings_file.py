@@ -1,6 +1,6 @@
 """Options from a YAML file: the same names as on the command line, where flags win.
 
-A value is read as the text that stands in the file, as if it had been typed on the command line: `walltime: 02:00:00`
+A value is read as the text in the file, as if it had been typed on the command line: `walltime: 02:00:00`
 is not a number of seconds, `out: 2026` is a folder. Lists and maps belong to the options that take several values.
 
 Tested by tests/shell/test_settings_file.py.

@@ -22,14 +22,14 @@ _MISMATCH = 3
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: which there are, under which licence, and which of them are here."""
+    """Pretrained weights: which there are, under which licence, and which of them are on this machine."""
 
 
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_weights(as_json: bool) -> None:
-    """Every known weight file: feature, architecture, size, licence, here or not; then where each comes from."""
+    """Every known weight file: feature, architecture, size, licence, on this machine or not; then where each comes from."""
     paths = {file.name: local_path(file) for file in REGISTRY.values()}
     if as_json:
         entries = [
@@ -120,7 +120,7 @@ def verify(name: str | None) -> None:
 @click.argument("name")
 @clean_errors(WeightsMissing, WeightsInvalid)
 def path(name: str) -> None:
-    """Where the file called NAME lies: in $AVFUSE_WEIGHTS, else in the cache."""
+    """Where the file called NAME is: in $AVFUSE_WEIGHTS, else in the cache."""
     click.echo(str(_cached(entry(name))))
 
 

@@ -67,7 +67,7 @@ def weight_names(networks: tuple[str, ...], vggish_output: VggishOutput) -> tupl
 
 
 def cache_folder() -> Path:
-    """Where fetched weights lie: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
+    """Where fetched weights are kept: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
 
     Raises ValueError where there is neither the variable nor a home folder.
     """
@@ -94,7 +94,7 @@ def weight_folders() -> list[Path]:
 
 
 def local_path(file: WeightFile) -> Path | None:
-    """Where a published file lies on this machine; None while it is not there. Its content is not looked at."""
+    """Where a published file is on this machine; None while it is not there. Its content is not looked at."""
     paths = (folder / file.file_name for folder in weight_folders())
     return next((path for path in paths if path.is_file()), None)
 

@@ -24,7 +24,7 @@ class TestMeaning:
             (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "fit into memory", True),
             (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "into memory", True),
             (MemoryError(), "do not fit into memory: try less (MemoryError)", True),
-            (RuntimeError(BUSY), "the GPU is held by another job: wait for that, or name another one by", True),
+            (RuntimeError(BUSY), "the GPU is held by another job: wait for it, or name another one by", True),
             (RuntimeError("Found no NVIDIA driver on your system. Please check"), "use --device cpu (Found", False),
             (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "cpu (CUDA", False),
             (RuntimeError("\n\nCUDA error: an illegal memory access\nmore"), "RuntimeError: CUDA error: an ill", False),

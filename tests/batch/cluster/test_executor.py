@@ -143,7 +143,7 @@ def test_many_small_jobs(run, recorder):
 def test_threads_are_shared_out(toys, recorder, monkeypatch):
     """In processes of their own, one GPU each; this process keeps its own environment."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr("avfuse.batch.resources.cores", lambda: 6)
+    monkeypatch.setattr("avfuse.batch.cluster.connect.cores", lambda: 6)
     before = dict(os.environ)
     stop = StopRequest("toys")
     with open_executor(ExecutionTarget(2), toys, 1, True, stop) as executor:
@@ -182,9 +182,10 @@ class TestScheduler:
         """Begin a dask program with the words of its command; all are ended after the test."""
         begun = []
 
-        def begin(what, *words, path=str(Path(__file__).parent)):
+        def begin(what, *words, path=str(Path(__file__).parents[1])):
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, words)]
-            environment = {**os.environ, "PYTHONPATH": path}
+            searched = os.pathsep.join([path, *filter(None, [os.environ.get("PYTHONPATH")])])
+            environment = {**os.environ, "PYTHONPATH": searched}
             with (tmp_path / f"{what}{len(begun)}.log").open("wb") as log:
                 begun.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path))
             begin.of[what] = begun[-1]

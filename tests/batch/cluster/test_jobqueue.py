@@ -1,4 +1,4 @@
-"""Workers as jobs of a queueing system: settings, the job script, errors. There is no queue here."""
+"""Workers as jobs of a queueing system: settings, the job script, errors. No real queue is needed."""
 
 import os
 from pathlib import Path
@@ -94,7 +94,7 @@ def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, recorder):
     for name in ("sbatch", "scancel"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     queue = read_jobqueue(("kind=slurm", "jobs=1", "cores=1", "memory=1GB", "interface=lo"))
     stop = StopRequest("toys")
     with open_executor(ExecutionTarget(jobqueue=queue), toys, 1, False, stop) as executor:
