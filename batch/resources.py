@@ -72,19 +72,7 @@ def free_bytes(processes: int = 1, root: Path = Path("/")) -> int:
 
     `root`: where `proc` and `sys` are. Never below 0.
     """
-    shared: int = min([psutil.virtual_memory().available, *_left_in_groups(root)])
-    left = [shared // processes]
-    # ulimits are each process's own.
-    memory = psutil.Process().memory_info()
-    for kind, used in ((resource.RLIMIT_AS, memory.vms), (resource.RLIMIT_DATA, getattr(memory, "data", 0))):
-        limit, _ = resource.getrlimit(kind)
-        if limit != resource.RLIM_INFINITY:
-            left.append(limit - used)
-    return max(0, min(left))
-
-
-def _left_in_groups(root: Path) -> Iterator[int]:
-    """Bytes that are left in each control group that has a limit; the page cache counts as free."""
+    job = [int(psutil.virtual_memory().available)]
     for group in _groups(root):
         numbers: dict[str, int] = {}
         for name in (*_LIMITS, *_USED):
@@ -100,8 +88,17 @@ def _left_in_groups(root: Path) -> Iterator[int]:
         limits += [statistics[_ABOVE]] if _ABOVE in statistics else []
         used = next((numbers[name] for name in _USED if name in numbers), None)
         if used is not None and limits:
+            # The page cache counts as free.
             names = next((names for names in reversed(_DROPPABLE) if names[0] in statistics), ())
-            yield min(limits) - used + sum(statistics.get(name, 0) for name in names)
+            job.append(min(limits) - used + sum(statistics.get(name, 0) for name in names))
+    # ulimits are each process's own.
+    own = [min(job) // processes]
+    memory = psutil.Process().memory_info()
+    for kind, size in ((resource.RLIMIT_AS, memory.vms), (resource.RLIMIT_DATA, getattr(memory, "data", 0))):
+        limit, _ = resource.getrlimit(kind)
+        if limit != resource.RLIM_INFINITY:
+            own.append(limit - size)
+    return max(0, min(own))
 
 
 def _groups(root: Path) -> Iterator[Path]:

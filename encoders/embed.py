@@ -19,7 +19,6 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from .devices import refuse_precision
 from .networks.ir50 import SUZHANG_PX
 from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, apply_pca
 from .table import CROP_PX, Precision, VggishOutput
@@ -53,7 +52,8 @@ class Embedder:
             raise ValueError("the output `pca` needs the weights vggish-pca")
         self.dim, self.batch_size = network.dim, batch_size
         self._device, self._precision = torch.device(device), precision
-        refuse_precision(self._device, precision)
+        if precision == "fp16" and self._device.type == "cpu":
+            raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
         self._input_px, self._output = network.input_px, output
         self._pca: tuple[Tensor, Tensor] | None = None
         if output == "pca" and pca is not None:

@@ -1,11 +1,13 @@
-"""Threads that run the networks for all videos of a process, so that decoding, finding faces and embedding overlap.
+"""Which device computes, and the threads that run the networks on it.
+
+They do so for all videos of a process, so that decoding, finding faces and embedding overlap:
 
     CPU   as many threads as cores, each with one batch of one video and one thread of torch's: nobody waits for
           another at a barrier, and a row never depends on how many cores there are or on what else runs
     GPU   two threads a network, on streams of their own; requests of all videos, in order of arrival, make batches
           of one size, so that while one is copied the other is computed
 
-Tested by tests/encoders/test_engine.py.
+Tested by tests/encoders/test_engine.py and test_embed.py.
 """
 
 from __future__ import annotations
@@ -20,6 +22,8 @@ from typing import Any, Protocol
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from ..shell.text import counted
 
 Rows = NDArray[np.float32]
 _MAX_QUEUE_DELAY_S = 0.003  # how long a batch that is not full waits for more
@@ -73,6 +77,28 @@ class BatchingEngine:
 
 
 Engine = CpuEngine | BatchingEngine
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
+
+    A GPU comes with its number, as tensors name the device they are on. Raises ValueError for another name, or a GPU
+    that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or number.isdecimal() != bool(colon):
+        raise ValueError(f"--device is auto, cpu, cuda or cuda:N, got {name!r}")
+    num_gpus = torch.cuda.device_count()
+    if int(number or 0) >= num_gpus:
+        raise ValueError(
+            f"there is no {name}: torch {torch.__version__} sees {counted(num_gpus, 'GPU')}; try --device cpu "
+            "(`avfuse doctor` shows what there is)"
+        )
+    return torch.device("cuda", int(number or 0))
 
 
 def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:

@@ -29,7 +29,7 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_weights(as_json: bool) -> None:
-    """Every known weight file: feature, architecture, size, licence, on this machine or not; then where each comes from."""
+    """Every known weight file: feature, architecture, size, licence, whether it is here; then where each comes from."""
     paths = {file.name: local_path(file) for file in REGISTRY.values()}
     if as_json:
         entries = [

@@ -14,7 +14,7 @@ import torch
 
 from ...batch.protocols import JobContext
 from ...batch.resources import free_bytes
-from ...encoders.devices import choose_device
+from ...encoders.engine import choose_device
 from ..config import Precision, RunConfig
 
 _SHARE = 0.5  # of the free memory: the other half is the network's, and other people's

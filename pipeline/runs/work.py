@@ -185,7 +185,7 @@ def _at_once(task: ExtractTask, target: ExecutionTarget) -> int:
         return run.videos_at_once or int(run.device == "cpu")
     if not task.config.networks:
         return 1
-    from ...encoders.devices import choose_device  # noqa: PLC0415 - torch only where it is used
+    from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
 
     return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
 
