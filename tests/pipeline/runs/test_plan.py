@@ -243,7 +243,7 @@ def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("avfuse.features_store.disk.atomic.sha256_of", refuse)
+    monkeypatch.setattr("avfuse.pipeline.runs.plan.sha256_of", refuse)
     assert [job.trial for job in planned(videos, store).jobs] == ["a", "b"]
 
 
