@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from ...batch.resources import cores, keep_freed_memory
-from ...encoders.embed import Embedder, choose_device, load_embedders
-from ...encoders.engine import Engine, make_engine
+from ...encoders.embed import Embedder, load_embedders
+from ...encoders.engine import Engine, choose_device, make_engine
 from ...encoders.weights.resolve import WeightSource
 from ..config import ExtractConfig, RunConfig
 from ..faces.mtcnn import FaceDetector

@@ -60,7 +60,7 @@ def attempt(job: Job, store: FeatureStore, session: Session, run: RunConfig, con
     except _TimedOutError as error:
         return _failure(job, "timeout", str(error), is_transient=True)
     except MediaError as error:
-        return _media_failure(job, error, context.where)
+        return _media_failure(job, error, context.host)
     except (RuntimeError, MemoryError) as error:
         told = compute_error(error, LESS_MEMORY)
         stage = "embed" if type(error).__module__.startswith("torch") else "extract"

@@ -137,7 +137,7 @@ def run_plan(
     started_s = time.monotonic()
     store = FeatureStore(task.store, mode="a")
     jobs = list(plan.jobs)
-    if not target.is_here:
+    if not target.in_process:
         task, jobs = _to_travel(task, target), _by_size(jobs)
     stop.left = [task.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(release_all, store, Owner.current())
@@ -181,11 +181,11 @@ class _RunMonitor:
 
 def _at_once(task: ExtractTask, target: ExecutionTarget) -> int:
     run = task.run
-    if run.videos_at_once or not target.is_here:
+    if run.videos_at_once or not target.in_process:
         return run.videos_at_once or int(run.device == "cpu")
     if not task.config.networks:
         return 1
-    from ...encoders.embed import choose_device  # noqa: PLC0415 - torch only where it is used
+    from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
 
     return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
 
