@@ -21,6 +21,7 @@ from avfuse.pipeline.diagnose import demo
 from avfuse.pipeline.diagnose.doctor import examine, summed_up
 from avfuse.pipeline.extraction.jobs import Failure, Job, Receipt
 from avfuse.pipeline.extraction.provenance import is_vfr
+from avfuse.pipeline.extraction.row_buffer import settled
 from avfuse.pipeline.extraction.visual import _People
 from avfuse.pipeline.faces.crops import FaceCrops, unseen
 from avfuse.pipeline.runs import progress
@@ -287,7 +288,8 @@ def test_frames_count_when_they_are_embedded(tmp_path):
     faces = FaceCrops(np.zeros((4, 112, 112, 3), np.uint8), replace(unseen(4), scores=np.ones(4, np.float32)))
     embedder = SimpleNamespace(dim=2)
     networks = SimpleNamespace(engine=SimpleNamespace(submit=submit), embedders={"iresnet50": embedder})
-    with _People(SimpleNamespace(config=ExtractConfig(), networks=networks), tmp_path) as people:
+    people = _People(SimpleNamespace(config=ExtractConfig(), networks=networks), tmp_path)
+    with settled(people.pending):
         for _ in range(3):
             people.take([faces])
         assert people.embedded() == 0
