@@ -47,7 +47,7 @@ def test_one_decode_gives_what_one_for_each_feature_gives(read):
         assert len(both.buffers[name]) == 400
         assert both.buffers[name].path.read_bytes() == alone.buffers[name].path.read_bytes()
         assert np.array_equal(both.valid[name], alone.valid[name])
-    assert both.valid["mfcc"].all()
+    assert both.valid["mfcc"][1:].all()
     rows = [row for stage, row, _, _ in reports]
     assert rows == [*range(64, 400, 64), 400, 400, *range(64, 400, 64), 400]
     assert all(time_s == (row - 1) / 2 for _, row, time_s, _ in reports)
