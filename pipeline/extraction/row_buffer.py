@@ -97,16 +97,12 @@ class GatheredRows:
 
     buffer: RowBuffer
     source: NDArray[np.int64]
+    dtype: np.dtype[Any] = field(default=np.dtype(np.float32), init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[T, *row_shape]."""
         return (len(self.source), *self.buffer.row_shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Always float32."""
-        return np.dtype(np.float32)
 
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
         """Rows [start, stop) as an array."""

@@ -41,35 +41,34 @@ class CutFinder:
     def __call__(self, pixels: NDArray[np.uint8]) -> list[int]:
         """For each frame of `pixels` uint8 [N, H, W, 3]: 0 the same shot, 1 a new one, -n the one before n changes."""
         down, across = (max(1, side_px // 48) for side_px in pixels.shape[1:3])
-        coarse = pixels[:, ::down, ::across].mean(axis=3, dtype=np.float32)
-        return [self._compare(picture) for picture in coarse]
-
-    def _compare(self, picture: NDArray[np.float32]) -> int:
-        if not self._before:
-            self._before.append(picture)
-            return 0
-        if _much_changed(self._before[-1], picture):
-            edges = [np.abs(np.diff(picture, axis=axis)) for axis in (0, 1)]
-            if np.mean([each.mean() if each.size else 0.0 for each in edges]) < _BLANK_LEVELS:
-                return 0  # what comes after it is compared with what was before
-            other = self._other_light
-            light = _same_edges(self._before[-1], picture) or (
-                other is not None and (not _much_changed(other, picture) or _same_edges(other, picture))
-            )
-            for undone in range(1, len(self._before)):
-                former = self._before[-1 - undone]
-                if not _much_changed(former, picture) or (not light and _same_edges(former, picture)):
-                    for _ in range(undone):
-                        self._before.pop()
-                    self._before[-1], self._other_light = picture, None
-                    return -undone
-            if not light:
+        changes = [0] * len(pixels)
+        for row, picture in enumerate(pixels[:, ::down, ::across].mean(axis=3, dtype=np.float32)):
+            if not self._before:
                 self._before.append(picture)
-                self._other_light = None
-                return 1
-            self._other_light = self._before[-1]
-        self._before[-1] = picture
-        return 0
+                continue
+            last, other = self._before[-1], self._other_light
+            if _much_changed(last, picture):
+                edges = [np.abs(np.diff(picture, axis=axis)) for axis in (0, 1)]
+                if np.mean([each.mean() if each.size else 0.0 for each in edges]) < _BLANK_LEVELS:
+                    continue  # what comes after it is compared with what was before
+                light = _same_edges(last, picture) or (
+                    other is not None and (not _much_changed(other, picture) or _same_edges(other, picture))
+                )
+                undone = 0
+                for count, former in enumerate(list(self._before)[-2::-1], start=1):
+                    if not _much_changed(former, picture) or (not light and _same_edges(former, picture)):
+                        undone = count
+                        break
+                for _ in range(undone):
+                    self._before.pop()
+                if undone:
+                    changes[row] = -undone
+                elif not light:
+                    self._before.append(picture)
+                    changes[row] = 1
+                self._other_light = last if light and not undone else None
+            self._before[-1] = picture
+        return changes
 
 
 def with_cuts(batches: Iterable[FrameBatch]) -> Iterator[tuple[FrameBatch, list[bool]]]:

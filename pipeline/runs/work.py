@@ -114,10 +114,20 @@ def run_plan(
     stop.left = [task.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(release_all, store, Owner.current())
     reporter.begin(len(jobs), target.starting)
+    # How many videos at once: several where a GPU fills its batches across them, else one, unless somebody has said.
+    at_once = task.run.videos_at_once
+    if not at_once and not target.is_here:
+        at_once = int(task.run.device == "cpu")
+    elif not at_once and not task.config.networks:
+        at_once = 1
+    elif not at_once:
+        from ...encoders.embed import choose_device  # noqa: PLC0415 - torch only where it is used
+
+        at_once = jobs_at_once(0, int(choose_device(task.run.device).type == "cuda"))
     try:
         # A GPU that is named by its number is the one for all.
         own_gpus = task.run.device in ("auto", "cuda")
-        with open_executor(target, task, _at_once(task, target), own_gpus, stop) as executor:
+        with open_executor(target, task, at_once, own_gpus, stop) as executor:
             run_jobs(task, jobs, executor, stop, _RunMonitor(store, reporter, summary), retries)
     finally:
         reporter.end()
@@ -149,17 +159,6 @@ class _RunMonitor:
         release_all(self._store, lost.owner)
         reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
         return Failure(job.name, job.trial, "worker", reason, job.video)
-
-
-def _at_once(task: ExtractTask, target: ExecutionTarget) -> int:
-    run = task.run
-    if run.videos_at_once or not target.is_here:
-        return run.videos_at_once or int(run.device == "cpu")
-    if not task.config.networks:
-        return 1
-    from ...encoders.embed import choose_device  # noqa: PLC0415 - torch only where it is used
-
-    return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
 
 
 def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> tuple[ExtractTask, list[Job]]:
