@@ -197,7 +197,7 @@ def do_runs(
     """Do every run, until all have ended or `stop` is set.
 
     Raises what `open_experiment` does, OSError target a folder cannot be written, WorkerUnfit target a cluster
-    cannot do the runs, StoppedBySignal.
+    cannot do the runs, Terminated.
     """
     if not target.is_here:
         task = _to_travel(task, target)

@@ -14,7 +14,7 @@ class Heard:
     """All that a run tells."""
 
     def __init__(self):
-        self.results, self.retried, self.begun, self.words, self.dropped = {}, [], [], [], []
+        self.results, self.tries_again, self.begun, self.words, self.dropped = {}, [], [], [], []
         self.on_told = lambda: None
 
     def started(self, job):
@@ -28,7 +28,7 @@ class Heard:
         self.results[job] = result
 
     def retried(self, job, result):
-        self.retried.append((job, result))
+        self.tries_again.append((job, result))
 
     def interrupted(self, job):
         self.dropped.append(job)

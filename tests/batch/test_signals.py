@@ -15,13 +15,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in t
 sys.path.append({folder!r})
 import click
 from batch_toys import Toys
-from avfuse.batch.threads import open_here
+from avfuse.batch.threads import open_thread_executor
 from avfuse.batch.loop import run_jobs
 from avfuse.batch.signals import listening
 
 class Silent:
     def nothing(self, *_): pass
-    started = told = ended = again = interrupted = tick = nothing
+    started = progressed = ended = retried = interrupted = tick = nothing
 
 @click.command()
 @click.argument("jobs", nargs=-1)
@@ -32,7 +32,7 @@ def main(jobs):
             toys.note("ready")
             time.sleep(60)
         stop.on_abandon = lambda: toys.note("abandoned")
-        with open_here(toys, 2, stop) as here:
+        with open_thread_executor(toys, 2, stop) as here:
             run_jobs(toys, jobs, here, stop, Silent())
         stop.raise_if_set()
 

@@ -38,7 +38,7 @@ def test_what_may_pass_is_tried_again_after_the_others(toys, heard):
     assert heard.begun == ["flaky a", "fail b", "c", "flaky a", "fail b", "fail b"]
     assert heard.results["flaky a"].startswith("flaky a done")
     assert heard.results["fail b"] == "may pass"
-    assert heard.retried == [("flaky a", "may pass"), ("fail b", "may pass"), ("fail b", "may pass")]
+    assert heard.tries_again == [("flaky a", "may pass"), ("fail b", "may pass"), ("fail b", "may pass")]
 
 
 def test_no_retries(toys, heard):

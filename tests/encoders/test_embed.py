@@ -170,7 +170,7 @@ def test_choose_device(monkeypatch):
 
 @pytest.fixture
 def _fakes(monkeypatch):
-    monkeypatch.setattr("avfuse.encoders.weights.resolve.load_network", lambda source: fake(None))
+    monkeypatch.setattr("avfuse.encoders.embed.load_network", lambda source: fake(None))
 
 
 @pytest.mark.usefixtures("_fakes")
@@ -194,7 +194,7 @@ def test_equal_weights_share_one_network(tmp_path, patches):
 @pytest.mark.usefixtures("_fakes")
 def test_vggish_output_is_vggish_s_alone(tmp_path, patches, monkeypatch):
     monkeypatch.setattr(
-        "avfuse.encoders.weights.resolve.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4"))
+        "avfuse.encoders.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4"))
     )
     config = ExtractConfig(("vggish", "logmel_vgg"), vggish_output="pca")
     sources = resolve((*config.networks, PCA), {}, 0)

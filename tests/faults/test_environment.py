@@ -158,7 +158,7 @@ class TestTorch:
         def busy(*_):
             raise RuntimeError(BUSY)
 
-        monkeypatch.setattr("avfuse.encoders.embed.load_embedders", busy)
+        monkeypatch.setattr("avfuse.pipeline.extraction.session.load_embedders", busy)
         words = (
             "--videos",
             videos("a.mp4"),
@@ -183,7 +183,7 @@ class TestTorch:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered\nand 20 lines more")
             return train_epoch(learner, *words)
 
-        monkeypatch.setattr(training, "learn", failing)
+        monkeypatch.setattr(training, "train_epoch", failing)
         result = avfuse(*train_words(corpus, tmp_path / "runs", "--seeds", 3))
         assert result.exit_code == 1
         told = "RuntimeError: CUDA error: an illegal memory access was encountered"

@@ -303,7 +303,7 @@ class TestBrokenRun:
             ("model.safetensors", b"half", "model.safetensors is broken"),
             ("model.safetensors", None, "has not finished an epoch"),
             ("config.json", b"{", "config.json is not JSON"),
-            ("statistics.json", b"[]", "statistics.json holds no JSON object"),
+            ("statistics.json", b"[]", "statistics.json is not a JSON object"),
             ("features.json", None, "there is no features.json"),
         ],
     )

@@ -69,13 +69,13 @@ def test_what_may_pass_is_tried_again(run, heard):
     run("flaky a", "fail b", "c")
     assert heard.results["flaky a"].startswith("flaky a done")
     assert heard.results["fail b"] == "may pass"
-    assert sorted(heard.retried) == [("fail b", "may pass"), ("flaky a", "may pass")]
+    assert sorted(heard.tries_again) == [("fail b", "may pass"), ("flaky a", "may pass")]
 
 
 def test_a_lost_workers_jobs_are_done_elsewhere(run, toys, heard):
     run("kill-once a", *(f"slow {number}" for number in range(4)))
     assert heard.results["kill-once a"].startswith("kill-once a done")
-    ((job, lost),) = heard.retried
+    ((job, lost),) = heard.tries_again
     assert job == "kill-once a"
     assert lost.owner.is_dead()
     assert len(heard.results) == 5
@@ -142,7 +142,7 @@ def test_many_small_jobs(run, heard):
 def test_threads_are_shared_out(toys, heard, monkeypatch):
     """In processes of their own, one GPU each; this process keeps its own environment."""
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,6")
-    monkeypatch.setattr("avfuse.batch.resources.cores", lambda: 6)
+    monkeypatch.setattr("avfuse.batch.cluster.connect.cores", lambda: 6)
     before = dict(os.environ)
     stop = StopRequest("toys")
     with open_executor(ExecutionTarget(2), toys, 1, True, stop) as executor:
@@ -234,7 +234,7 @@ class TestScheduler:
         run("until a", "b")
         assert set(heard.results) == {"until a", "b"}
         assert heard.dropped == ["until a"]
-        assert heard.retried == []
+        assert heard.tries_again == []
 
     def test_a_scheduler_that_ends_ends_the_run(self, worker, start, run, toys, heard):
         worker()

@@ -199,7 +199,7 @@ class TestTheTable:
             shutil.copytree(grid / "fold3", out / "fold3")
             return list(runs)
 
-        monkeypatch.setattr("avfuse.fusion.runs.crossval.still_to_do", theirs)
+        monkeypatch.setattr("avfuse.fusion.runs.crossval.pending_runs", theirs)
         with pytest.raises(AssertionError, match=r"2 of 2 runs failed: .* was trained on other labels"):
             fit(corpus, out, *self.WORDS)
 
