@@ -80,10 +80,10 @@ def _decode(
     as_they_are = [buffer for name, buffer in of_patches.items() if name not in PATCH_FEATURES]
     # Embedder → its name and the rows on their way: two features with the same weights share them.
     embedded: dict[int, tuple[str, list[PendingRows]]] = {}
-    for name in PATCH_FEATURES:
-        if name in of_patches:
+    for name, buffer in of_patches.items():
+        if name in PATCH_FEATURES:
             _, pending = embedded.setdefault(id(session.networks.embedders[name]), (name, []))
-            pending.append(PendingRows(of_patches[name]))
+            pending.append(PendingRows(buffer))
 
     def tell(rows: int) -> None:
         progress("sound", rows, float(time_s[max(rows, 1) - 1]), float(time_s[-1]))

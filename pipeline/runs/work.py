@@ -114,7 +114,8 @@ def run_plan(
     stop.left = [task.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(release_all, store, Owner.current())
     reporter.begin(len(jobs), target.starting)
-    # How many videos at once: several where a GPU fills its batches across them, else one, unless somebody has said.
+    # How many videos at once, unless somebody has said: several where a GPU fills its batches across them, else one.
+    # 0: each worker sees for itself whether it has a GPU.
     at_once = task.run.videos_at_once
     if not at_once and not target.is_here:
         at_once = int(task.run.device == "cpu")

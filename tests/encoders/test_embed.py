@@ -193,9 +193,7 @@ def test_equal_weights_share_one_network(tmp_path, patches):
 
 @pytest.mark.usefixtures("_fakes")
 def test_vggish_output_is_vggish_s_alone(tmp_path, patches, monkeypatch):
-    monkeypatch.setattr(
-        "avfuse.encoders.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4"))
-    )
+    monkeypatch.setattr("avfuse.encoders.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4")))
     config = ExtractConfig(("vggish", "logmel_vgg"), vggish_output="pca")
     sources = resolve((*config.networks, PCA), {}, 0)
     embedders = load_embedders(config.networks, config.vggish_output, config.precision, sources, "cpu", 4)
