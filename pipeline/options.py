@@ -19,6 +19,7 @@ from ..shell.options import (
     Number,
     config_option,
     expand_home,
+    key_and_value,
     trial_options,
     with_options,
 )
@@ -118,9 +119,10 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
         """Split at the first equals sign."""
         if isinstance(value, tuple):
             return value
-        name, sign, file = value.partition("=")
-        if not sign or not name or not file:
-            self.fail(f"{value!r} is not NAME=FILE", param, ctx)
+        try:
+            name, file = key_and_value(value, self.name)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         return name, Path(expand_home(file, self, param, ctx))
 
 

@@ -12,7 +12,7 @@ import click
 from ...features_store.disk.atomic import naming_place
 from ...shell.errors import clean_errors
 from ...shell.options import FOLDER, Number
-from ...shell.streams import shows_bars
+from ...shell.progress import shows_bars
 from ...shell.text import counted, text_table
 from ..media.types import MediaError
 
