@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...features_store.records.failures import Stage
 from ...features_store.types import JsonValue
 from ..config import FacePolicy
 
@@ -59,7 +60,7 @@ class Failure:
 
     video: str
     trial: str
-    stage: str
+    stage: Stage
     reason: str
     path: Path | None = None
     is_transient: bool = False

@@ -11,6 +11,7 @@ from ...batch.protocols import JobContext
 from ...batch.torch_errors import compute_error
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.disk.unwritable import is_stores_fault
+from ...features_store.records.failures import Stage
 from ...features_store.store import FeatureStore
 from ...shell.text import flat, one_line
 from ..config import LESS_MEMORY, RunConfig
@@ -53,22 +54,22 @@ def attempt(job: Job, store: FeatureStore, session: Session, run: RunConfig, con
     try:
         return extract_video(job, store, session, progress)
     except _TimedOutError as error:
-        stage, reason = "timeout", str(error)
+        stage, reason = Stage.TIMEOUT, str(error)
     except MediaError as error:
         unread = isinstance(error.__cause__, OSError)
-        stage, reason = error.stage, error.words
+        stage, reason = Stage(error.stage), error.words
         if unread and context.host:
             reason = f"{job.video} {error.words} (by the worker on {context.host})"
         is_transient = error.is_transient or unread or any(word in error.words for word in _PASSING_WORDS)
     except (RuntimeError, MemoryError) as error:
         explained = compute_error(error, LESS_MEMORY)
-        stage = "embed" if type(error).__module__.startswith("torch") else "extract"
+        stage = Stage.EMBED if type(error).__module__.startswith("torch") else Stage.EXTRACT
         reason, is_transient = str(explained), explained.is_transient
     except _VIDEO_ERRORS as error:
-        stage, reason, is_transient = "extract", f"{type(error).__name__}: {one_line(error)}", False
+        stage, reason, is_transient = Stage.EXTRACT, f"{type(error).__name__}: {one_line(error)}", False
     except OSError as error:
         # With these every further video would fail the same way: the run stops instead, and loses nothing.
         if is_stores_fault(error, store.files.root if isinstance(store.files, LocalFiles) else None):
             raise
-        stage, reason = "read", one_line(error)
+        stage, reason = Stage.READ, one_line(error)
     return Failure(job.name, job.trial, stage, flat(reason), job.video, is_transient)

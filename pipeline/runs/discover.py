@@ -14,6 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...features_store.labels.annotations import annotation_files, count_rows, folder_levels
+from ...features_store.records.failures import Stage
 from ...features_store.schema import check_trial_name, plain_name
 from ...shell.text import counted, one_line, preview
 from ..config import ExtractConfig, FacePolicy
@@ -70,7 +71,7 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
     for error in unreadable:
         folder = Path(error.filename)
         name = folder.relative_to(sources.videos).as_posix()
-        failures.append(Failure(name, name, "plan", f"the folder cannot be read: {error.strerror}", folder))
+        failures.append(Failure(name, name, Stage.PLAN, f"the folder cannot be read: {error.strerror}", folder))
 
     # Video name → names of the trials cut from it, as the annotations and crop folders have them.
     known = set(sources.labels)
@@ -86,7 +87,7 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
                 jobs[job.trial] = _checked(job, jobs, sources)
             except ValueError as problem:
                 # Its own name as the trial's: the trial may well be done, by the video that has it by right.
-                failures.append(Failure(job.name, job.name, "plan", one_line(problem), path))
+                failures.append(Failure(job.name, job.name, Stage.PLAN, one_line(problem), path))
 
     # What the annotations and the videos do not agree on.
     notes = []

@@ -38,9 +38,8 @@ class Summary:
 
     def failure_lines(self) -> list[str]:
         """One line for each failure, of this run and of former ones."""
-        named = [(each.video, each.stage, each.reason) for each in self.failures]
-        named += [(each.video, each.stage, each.reason) for each in self.failed_before]
-        return [flat(f"failed: {video}: {stage}: {reason}") for video, stage, reason in named]
+        failed: list[Failure | FailureRecord] = [*self.failures, *self.failed_before]
+        return [flat(f"failed: {each.video}: {each.stage}: {each.reason}") for each in failed]
 
     def as_json(self) -> dict[str, object]:
         """The machine-readable summary of `--json`."""

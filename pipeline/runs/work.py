@@ -20,7 +20,7 @@ from ...encoders.weights.resolve import WeightsInvalid, WeightSource
 from ...features_store.claims.claims import ClaimLost, claim, release_all
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.disk.owner import Owner
-from ...features_store.records.failures import read_failures
+from ...features_store.records.failures import Stage, read_failures
 from ...features_store.store import FeatureStore
 from ...shell.text import flat
 from ..config import ExtractConfig, RunConfig
@@ -85,12 +85,12 @@ class ExtractTask:
                     return None
                 if differences and not self.replace:  # nobody asked for that: the plan was made before it was there
                     reason = f"another run has made it meanwhile ({'; '.join(differences)}); --replace makes it anew"
-                    return Failure(job.name, job.trial, "plan", flat(reason), job.video)
+                    return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
             try:
                 return attempt(job, store, session, self.run, context)
             except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
                 reason = f"{error}; nothing was written"
-                return Failure(job.name, job.trial, "claim", reason, job.video, is_transient=True)
+                return Failure(job.name, job.trial, Stage.CLAIM, reason, job.video, is_transient=True)
 
 
 def run_plan(
@@ -159,7 +159,7 @@ class _RunMonitor:
         """What a dead worker has left behind must not keep others off its videos."""
         release_all(self._store, lost.owner)
         reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
-        return Failure(job.name, job.trial, "worker", reason, job.video)
+        return Failure(job.name, job.trial, Stage.WORKER, reason, job.video)
 
 
 def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> tuple[ExtractTask, list[Job]]:
