@@ -134,7 +134,7 @@ def cross_validation_cells(result: CrossValidation) -> list[list[str]]:
 
 
 def cross_validation_csv(result: CrossValidation) -> str:
-    """One line a fold and one for the mean; floats to the last bit, empty where there is none."""
+    """One line a fold and one for the mean; floats to the last bit, empty if there is none."""
     kinds = ("best", "mean", "sd")
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -95,9 +95,9 @@ def learning_curves(
 ) -> None:
     """Draw a run's history, one panel each for losses, CCCs (`ccc` in the name, `P`) and learning rates (log axis).
 
-    `history` {column: a value an epoch}, None or NaN where there is none; `epoch` is the axis (else 1, 2 …). The
+    `history` {column: a value an epoch}, None or NaN without one; `epoch` is the axis (else 1, 2 …). The
     epoch of the largest `P` is marked. `about`: how it was made, kept in the picture's metadata. Raises ValueError
-    where there is nothing to draw.
+    if there is nothing to draw.
     """
     columns = {name: np.array(values, dtype=np.float64) for name, values in history.items()}
     drawable = {name: values for name, values in columns.items() if np.isfinite(values).any()}
@@ -146,9 +146,9 @@ def prediction_plot(
 ) -> None:
     """Draw one panel a task over time: truth black, prediction in colour, masked rows on grey without truth.
 
-    `columns` are the C tasks; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T] (all rows where it
+    `columns` are the C tasks; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T] (all rows if it
     is not given); `ccc` {task: CCC} stands in the titles. Long trials are drawn by the least and the largest row of
-    each stretch. Raises ValueError where a shape differs.
+    each stretch. Raises ValueError if a shape differs.
     """
     from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
 
