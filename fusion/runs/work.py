@@ -199,7 +199,7 @@ def do_runs(
     Raises what `open_experiment` does, OSError target a folder cannot be written, WorkerUnfit target a cluster
     cannot do the runs, Terminated.
     """
-    if not target.is_here:
+    if not target.in_process:
         task = _to_travel(task, target)
     stop.on_abandon = partial(_leave, runs)
     with open_executor(target, task, 1, task.run.device != "cpu", stop) as executor:

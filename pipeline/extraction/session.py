@@ -61,8 +61,8 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
         return
     import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
-    from ...encoders.embed import choose_device, load_embedders  # noqa: PLC0415
-    from ...encoders.engine import make_engine  # noqa: PLC0415
+    from ...encoders.embed import load_embedders  # noqa: PLC0415
+    from ...encoders.engine import choose_device, make_engine  # noqa: PLC0415
     from ..faces.mtcnn import FaceDetector  # noqa: PLC0415
 
     keep_freed_memory()

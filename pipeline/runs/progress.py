@@ -12,7 +12,7 @@ from typing import Any, NoReturn, TextIO
 
 from tqdm import tqdm
 
-from ...shell.streams import shows_bars
+from ...shell.progress import shows_bars
 from ...shell.text import counted, flat
 from ..extraction.jobs import Failure, Job, Receipt, Stream
 

@@ -109,7 +109,7 @@ def run_plan(
     started_s = time.monotonic()
     store = FeatureStore(task.store, mode="a")
     jobs = list(plan.jobs)
-    if not target.is_here:
+    if not target.in_process:
         task, jobs = _to_travel(task, jobs, target)
     stop.left = [task.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(release_all, store, Owner.current())
@@ -117,12 +117,12 @@ def run_plan(
     # How many videos at once, unless somebody has said: several where a GPU fills its batches across them, else one.
     # 0: each worker sees for itself whether it has a GPU.
     at_once = task.run.videos_at_once
-    if not at_once and not target.is_here:
+    if not at_once and not target.in_process:
         at_once = int(task.run.device == "cpu")
     elif not at_once and not task.config.networks:
         at_once = 1
     elif not at_once:
-        from ...encoders.embed import choose_device  # noqa: PLC0415 - torch only where it is used
+        from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
 
         at_once = jobs_at_once(0, int(choose_device(task.run.device).type == "cuda"))
     try:

@@ -29,7 +29,7 @@ _NUM_SINES = 4
 class Law:
     """The coefficients, shared by all clips of a corpus; bands are (low, high) in Hz.
 
-    The bands of what is heard end where a patch of 0.96 s still follows; what is seen may be faster.
+    The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
     """
 
     lag_s: float = 0.3

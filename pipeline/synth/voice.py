@@ -10,7 +10,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from .subjects import Subject
+from .encode import Sound
+from .planning import ClipPlan
+from .recipes import Subject
 
 RATE_HZ = 16_000
 _TOP_HZ = 5_000.0
@@ -20,6 +22,17 @@ _LOUDNESS = 0.42  # natural log of amplitude a unit of effort
 _PITCH = 0.07
 _SYLLABLES_HZ = 4.3
 _BREATH = 0.004
+
+
+def record(clip: ClipPlan) -> Sound | None:
+    """The first person's voice from the start of the sound to the clip's end; None for a silent film."""
+    late_s = clip.recipe.audio_late_s
+    if late_s is None:
+        return None
+    time_s = np.arange(round(clip.seconds * RATE_HZ)) / RATE_HZ
+    speaker = clip.trials[0]
+    samples = speak(speaker.subject, time_s, speaker.script.voice(time_s), np.random.default_rng(clip.seed))
+    return Sound(samples[round(late_s * RATE_HZ) :], RATE_HZ, late_s)
 
 
 def speak(
@@ -32,24 +45,14 @@ def speak(
     total = np.zeros(len(time_s))
     for number in range(1, int(_TOP_HZ / pitch_hz.min()) + 1):
         hz = number * pitch_hz
-        total += np.where(hz < _TOP_HZ, _envelope(hz, vowel, effort, subject), 0.0) * np.sin(number * turn_rad)
-    loudness = 0.25 * np.exp(_LOUDNESS * effort) * _syllables(time_s, rng)
+        # Strength of the harmonic: the glottis's fall, times the formants' resonances.
+        fall = (hz / 200.0) ** (-1.1 + 0.1 * effort)
+        peaks = sum(
+            1 / (1 + ((hz - middle_hz * subject.vocal_tract * np.exp(shift * vowel)) / width_hz) ** 2)
+            for middle_hz, shift, width_hz in _FORMANTS_HZ
+        )
+        total += np.where(hz < _TOP_HZ, fall * (0.05 + peaks), 0.0) * np.sin(number * turn_rad)
+    syllable_rad = 2 * np.pi * _SYLLABLES_HZ * time_s + 0.6 * np.sin(2 * np.pi * 0.7 * time_s + rng.uniform(0, 6))
+    loudness = 0.25 * np.exp(_LOUDNESS * effort) * (0.65 + 0.35 * np.sin(syllable_rad))
     samples = loudness * total + _BREATH * loudness * rng.standard_normal(len(time_s))
     return np.asarray(np.tanh(samples), np.float32)
-
-
-def _envelope(
-    hz: NDArray[np.float64], vowel: NDArray[np.float64], effort: NDArray[np.float64], subject: Subject
-) -> NDArray[np.float64]:
-    """Strength of a harmonic: the glottis's fall, times the formants' resonances."""
-    fall = (hz / 200.0) ** (-1.1 + 0.1 * effort)
-    peaks = sum(
-        1 / (1 + ((hz - middle_hz * subject.vocal_tract * np.exp(shift * vowel)) / width_hz) ** 2)
-        for middle_hz, shift, width_hz in _FORMANTS_HZ
-    )
-    return np.asarray(fall * (0.05 + peaks))
-
-
-def _syllables(time_s: NDArray[np.float64], rng: np.random.Generator) -> NDArray[np.float64]:
-    turn = 2 * np.pi * _SYLLABLES_HZ * time_s + 0.6 * np.sin(2 * np.pi * 0.7 * time_s + rng.uniform(0, 6))
-    return 0.65 + 0.35 * np.sin(turn)

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from avfuse.encoders.embed import Embedder, apply_pca, choose_device, faces_to_input, load_embedders
-from avfuse.encoders.networks.layouts import SUZHANG, empty
-from avfuse.encoders.networks.untrained import fill_untrained
+from avfuse.encoders.embed import Embedder, faces_to_input, load_embedders
+from avfuse.encoders.networks.layouts import SUZHANG, empty, fill_untrained
+from avfuse.encoders.networks.vgg import apply_pca
 from avfuse.encoders.weights.read import Network, Pca, untrained_network
 from avfuse.encoders.weights.registry import PCA
 from avfuse.encoders.weights.resolve import resolve
@@ -150,22 +150,6 @@ def test_what_is_refused(faces, patches):
         Embedder(fake(112), "cpu", batch_size=0)
     with pytest.raises(ValueError, match="vggish-pca"):
         Embedder(fake(None), "cpu", output="pca")
-
-
-def test_choose_device(monkeypatch):
-    assert choose_device("cpu").type == "cpu"
-    for name in ("gpu", "cuda:", "cuda:x", "cpu:0", ""):
-        with pytest.raises(ValueError, match=f"auto, cpu, cuda or cuda:N, got '{name}'"):
-            choose_device(name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match=r"no cuda.* sees 0 GPUs; try --device cpu"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ValueError, match=r"no cuda:2: .* sees 2 GPUs"):
-        choose_device("cuda:2")
 
 
 @pytest.fixture

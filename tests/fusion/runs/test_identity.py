@@ -36,7 +36,7 @@ def relabel(corpus, trial):
 
 def move_to_validation(corpus, trial):
     path = corpus.labels(trial)
-    path.rename(path.parents[2] / "Validation_Set" / path.name)
+    path.rename(path.parents[1] / "Validation_Set" / path.name)
 
 
 def film_again(corpus, trial):

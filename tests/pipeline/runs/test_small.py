@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from avfuse.batch.options import Shard
+from avfuse.batch.sharding import Shard
 from avfuse.cli import main
 from avfuse.pipeline.config import ExtractConfig, fingerprint
 from avfuse.pipeline.diagnose import demo

@@ -29,8 +29,8 @@ FEATURES = ("--features", "mfcc,logmel", "--device", "cpu")
 class JobContext:
     """What a job is given; `checks`: how often it may ask before it is stopped."""
 
-    def __init__(self, where=None, checks=10**9):
-        self.where, self.checks, self.reports = where, checks, []
+    def __init__(self, host=None, checks=10**9):
+        self.host, self.checks, self.reports = host, checks, []
 
     def check(self):
         self.checks -= 1
@@ -131,7 +131,7 @@ class TestAttempt:
             one(clips / "c0.mp4", raising=error)
 
     def test_a_file_that_a_worker_does_not_see_is_named_with_the_worker(self, tmp_path, one):
-        failure = one(tmp_path / "away.mp4", context=JobContext(where="node7"))
+        failure = one(tmp_path / "away.mp4", context=JobContext(host="node7"))
         assert f"{tmp_path / 'away.mp4'} cannot be opened: No such file or directory" in failure.reason
         assert failure.reason.endswith("(by the worker on node7)")
         assert failure.is_transient  # on another worker
