@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES
+from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES, TABLE
 from ..audio.logmel import patch_valid, patches
 from ..audio.mfcc import mfcc_valid, mfccs
 from ..media.readers import AudioReader
@@ -27,7 +27,6 @@ from .row_buffer import PendingRows, RowBuffer, settled
 from .session import Session
 
 _ROWS_AT_ONCE = 64
-_ROW_SHAPES = {"vggish": (128,), "logmel_vgg": (128,), "mfcc": (39,), "logmel": (96, 64)}
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def read_sound(
     Raises MediaError where another try may succeed: a disk that gave nothing for too long.
     """
     buffers = {
-        name: RowBuffer(scratch / f"{name}.f32", _ROW_SHAPES[name])
+        name: RowBuffer(scratch / f"{name}.f32", TABLE[name].row_shape)
         for name in session.config.features
         if name in AUDIO_FEATURES
     }

