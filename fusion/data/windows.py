@@ -31,7 +31,7 @@ class Windows:
         return len(self.start)
 
     def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Windows]:
-        """Some windows at a time, in `order` int64 [n] (default: their own)."""
+        """`batch_size` windows at a time, in `order` int64 [n] (default: their own)."""
         order = torch.arange(len(self)) if order is None else order
         for some in torch.split(order, batch_size) if len(order) else ():
             yield Windows(self.start[some], self.length[some])
@@ -49,13 +49,13 @@ def plan_windows(spans: Iterable[tuple[int, int]], window: int, hop: int) -> Win
     """Windows of trials that lie at `spans` (first row, rows) of a table."""
     starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for first, rows in spans:
-        inside = window_starts(rows, window, hop)
-        starts.append(first + inside)
-        lengths.append(np.full(len(inside), min(rows, window)))
+        own = window_starts(rows, window, hop)
+        starts.append(first + own)
+        lengths.append(np.full(len(own), min(rows, window)))
     return Windows(torch.from_numpy(np.concatenate(starts)), torch.from_numpy(np.concatenate(lengths)))
 
 
 def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
-    """Row of each frame of each window, int64 [n, window]; `beyond` where the trial has ended."""
+    """Row of each frame of each window, int64 [n, window]; `beyond` after the end of the trial."""
     frame = torch.arange(window)
     return torch.where(frame < windows.length[:, None], windows.start[:, None] + frame, beyond)

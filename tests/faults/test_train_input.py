@@ -72,7 +72,7 @@ class TestPlaces:
 
     def test_an_empty_store(self, corpus, refused, tmp_path):
         FeatureStore(tmp_path / "empty.zarr", mode="a")
-        assert "holds no trial; `avfuse extract` fills it" in refused(corpus, "--store", tmp_path / "empty.zarr")
+        assert "does not hold a trial; `avfuse extract` fills it" in refused(corpus, "--store", tmp_path / "empty.zarr")
 
     def test_no_annotations(self, corpus, refused, tmp_path):
         assert "nowhere" in refused(corpus, "--annotations", tmp_path / "nowhere")
@@ -167,7 +167,7 @@ class TestFeatures:
             rows = len(corpus.rows(f"clip{number}")["face"])
             patches = np.zeros((rows, 4, 3), np.float32)
             corpus.rewrite(f"clip{number}", patch=patches, patch_valid=np.ones(rows, bool))
-        assert "patch has rows of shape (4, 3); the trainer takes features [T, D]" in refused(
+        assert "patch has rows of shape (4, 3); the trainer needs features [T, D]" in refused(
             corpus, "--modalities", "patch"
         )
 
@@ -195,7 +195,7 @@ class TestFeatures:
     def test_tracks_of_different_widths(self, corpus, refused):
         corpus.rewrite("clip5", face=np.zeros((125, 7), np.float32))
         told = refused(corpus)
-        assert "face is not equally wide in all trials: 6 in 'clip0', 7 in 'clip5'" in told
+        assert "face differs in width between trials: 6 in 'clip0', 7 in 'clip5'" in told
 
     def test_a_track_whose_file_is_gone(self, corpus, refused):
         shutil.rmtree(corpus.store / "clip2" / "voice")

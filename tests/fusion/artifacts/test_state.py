@@ -240,7 +240,7 @@ class TestEmpty:
 
 
 class TestBroken:
-    """What is said of a folder that holds no run, or a broken one."""
+    """What is said of a folder that does not hold a run, or a broken one."""
 
     @pytest.mark.parametrize("name", ["config.json", "fold.json", "features.json", "statistics.json"])
     def test_a_file_is_missing(self, run, name):
@@ -279,7 +279,7 @@ class TestBroken:
     def test_a_file_says_what_cannot_be(self, run, name, changed):
         content = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps({**content, **changed}))
-        with pytest.raises(ValueError, match="holds no run that this avfuse can read"):
+        with pytest.raises(ValueError, match="does not hold a run that this avfuse can read"):
             read_description(run)
 
     @pytest.mark.parametrize("found", [None, 2])

@@ -80,7 +80,7 @@ def test_padding_is_zero_after_standardisation(make_data, rows, labels, streamed
     for features in last.features:
         assert not features[1, 8:].any()
         assert features[1, :8].abs().min() > 0
-    assert not last.counted[1, 8:].any()
+    assert not last.loss_mask[1, 8:].any()
     assert not last.labels[1, 8:].any()
     assert (last.index[1, 8:] == 58).all()
 
@@ -93,7 +93,7 @@ def test_which_rows_are_in_the_loss(make_data, rows, labels, policy):
     seen = np.zeros(58, int)
     for batch in all_of(make_data(rows, labels), rows_in_loss=policy):
         index = batch.index[batch.mask].numpy()
-        assert np.array_equal(batch.counted[batch.mask].numpy(), expected[index])
+        assert np.array_equal(batch.loss_mask[batch.mask].numpy(), expected[index])
         np.add.at(seen, index, 1)
     assert seen.min() >= 1
     assert len({labelled.sum(), (labelled & (face | voice)).sum(), (labelled & face & voice).sum()}) == 3
@@ -104,8 +104,8 @@ def test_minus_five_in_either_column_is_not_counted(make_data, rows, column):
     labels = np.zeros((50, 2))
     labels[7, column] = -5
     for batch in all_of(make_data({"a": rows["a"], "b": rows["b"]}, {"a": labels}), rows_in_loss="labelled"):
-        assert not batch.counted[batch.index == 7].any()
-        assert batch.counted[(batch.index != 7) & batch.mask].all()
+        assert not batch.loss_mask[batch.index == 7].any()
+        assert batch.loss_mask[(batch.index != 7) & batch.mask].all()
 
 
 @pytest.mark.parametrize(("task", "columns"), [("va", [0, 1]), ("valence", [0]), ("arousal", [1])])
@@ -178,7 +178,7 @@ def batch_of(windows: int, modalities: int) -> Batch:
         valid=(mask,) * modalities,
         mask=mask,
         labels=torch.ones(windows, 10, 2),
-        counted=mask,
+        loss_mask=mask,
         index=torch.zeros(windows, 10, dtype=torch.int64),
     )
 

@@ -66,7 +66,7 @@ def batches_of(data, order=None, **more):
 
 
 def tensors_of(batch):
-    return [*batch.features, *batch.valid, batch.mask, batch.labels, batch.counted, batch.index]
+    return [*batch.features, *batch.valid, batch.mask, batch.labels, batch.loss_mask, batch.index]
 
 
 def test_trials_lie_side_by_side(make_data, rows):
@@ -235,7 +235,7 @@ def test_flags_of_another_length_than_their_trial(make_store, rows, rows_there):
 
 def test_features_of_another_width_than_those_of_other_trials(make_data, rows):
     rows["c"]["voice"] = np.zeros((23, 4), np.float32)
-    with pytest.raises(ValueError, match="voice is not equally wide in all trials: 3 in 'a', 4 in 'c'; extract them"):
+    with pytest.raises(ValueError, match="voice differs in width between trials: 3 in 'a', 4 in 'c'; extract them"):
         make_data(rows)
 
 
@@ -243,7 +243,7 @@ def test_what_is_no_feature_is_refused(make_data, make_store, rows):
     rows["a"]["logmel"] = np.zeros((50, 96, 64), np.float32)
     store = make_store({"a": {**rows["a"], "face_score": np.zeros(50, np.float32)}})
     for array, told in (("logmel", r"logmel has rows of shape \(96, 64\)"), ("face_score", r"face_score has rows of")):
-        with pytest.raises(ValueError, match=f"{told}.*; the trainer takes features"):
+        with pytest.raises(ValueError, match=f"{told}.*; the trainer needs features"):
             load(store, source("a", 50), ["face", array], ROOM)
 
 

@@ -202,7 +202,7 @@ def test_names_that_look_the_same_are_the_same(make_store, corpus, stored, label
 def test_other_upper_and_lower_case_is_named(make_store, corpus):
     found = matched(make_store({"batch1/Clip": features()}), corpus({"clip": 20}))
     assert not found.trials
-    assert found.notes == ("clip: the store has batch1/Clip, other upper and lower case; rename one of them",)
+    assert found.notes == ("clip: the store has batch1/Clip, which differs in case; rename one of them",)
 
 
 def test_a_trial_whose_labels_touch_no_frame_is_named(make_store, tmp_path):

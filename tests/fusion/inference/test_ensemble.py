@@ -114,7 +114,7 @@ class TestFindRuns:
 
     @pytest.mark.parametrize("name", ["nowhere", "."])
     def test_none(self, tmp_path, name):
-        with pytest.raises(ValueError, match="holds no run"):
+        with pytest.raises(ValueError, match="does not hold a run"):
             find_runs([tmp_path / name])
 
 

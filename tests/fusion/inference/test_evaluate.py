@@ -234,7 +234,7 @@ class TestEvaluate:
         assert "name one by --store" in told
 
     def test_no_run(self, avfuse, tmp_path):
-        assert f"{tmp_path} holds no run" in refused(avfuse("evaluate", "--run", tmp_path))
+        assert f"{tmp_path} does not hold a run" in refused(avfuse("evaluate", "--run", tmp_path))
 
 
 def test_untrained_features_are_told_of(plant_small, fit, avfuse, tmp_path):

@@ -10,7 +10,7 @@ import pytest
 
 from avfuse import __version__
 from avfuse.fusion.config import PRESETS
-from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, score_of
+from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, sum_up
 
 FOLDS, SEEDS = range(6), range(2)
 WHOLE = ("--fold", "all", "--seeds", 2, "--epochs", 2)
@@ -194,8 +194,8 @@ class TestPlan:
             pending_runs([RunSpec(0, self.CONFIG, grid)], resume=True)
 
     def test_a_score_that_is_not_there(self, tmp_path):
-        with pytest.raises(ValueError, match="holds no run"):
-            score_of(RunSpec(0, self.CONFIG, tmp_path))
+        with pytest.raises(ValueError, match="does not hold a run"):
+            sum_up(tmp_path, [RunSpec(0, self.CONFIG, tmp_path)], list)
 
 
 def test_too_few_trials_for_a_rotation(plant_small, fit, tmp_path):
