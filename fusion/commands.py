@@ -68,11 +68,15 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
     runs = shard_of(whole, *request.shard)
     store = FeatureStore(request.store)
 
-    @cache
-    def check(folds: tuple[int, ...]) -> Checked:
-        allowed = (request.allow_other_features, request.allow_length_difference)
-        return check_experiment(store, corpus, manifest, folds, config, *allowed)
-
+    check = cache(
+        partial(
+            check_experiment,
+            *(store, corpus, manifest),
+            config=config,
+            allow_mixed=request.allow_other_features,
+            allow_length_difference=request.allow_length_difference,
+        )
+    )
     todo = _plan(runs, check, request, several=len(whole) > 1)
     task = TrainTask(
         store=store,
@@ -166,29 +170,25 @@ def _print_results(
 ) -> None:
     """The table of `several` runs, with those of other calls below --out, and the scores as JSON."""
     from .artifacts.state import read_metrics
-    from .runs.crossval import differing, finished_below, sum_up, table_lines
+    from .runs.crossval import differing, sum_up
 
-    belongs = dict.fromkeys(done, True)
+    @cache
+    def belongs(run: RunSpec) -> bool:
+        """Whether a finished run of another call belongs in the table; one that does not is named, once."""
+        if run in done:
+            return True
+        reasons = []
+        try:
+            other = differing([run], check, request.run_config(), request.allow_other_features)
+            reasons += [each.of(run.folder) for each in other.values()]
+        except ValueError as error:  # a fold that no longer exists, for example
+            reasons.append(f"{run.folder}: {error}")
+        for reason in reasons:
+            _say(f"note: not in the table: {reason}")
+        return not reasons
 
-    def earlier() -> list[RunSpec]:
-        """Finished runs of other calls that belong in the table, looked for anew each time; others are named once."""
-        found = finished_below(request.out, config)
-        for run in found:
-            if run in belongs:
-                continue
-            reasons = []
-            try:
-                other = differing([run], check, request.run_config(), request.allow_other_features)
-                reasons += [each.of(run.folder) for each in other.values()]
-            except ValueError as error:  # a fold that no longer exists, for example
-                reasons.append(f"{run.folder}: {error}")
-            for reason in reasons:
-                _say(f"note: not in the table: {reason}")
-            belongs[run] = not reasons
-        return [run for run in found if belongs[run]]
-
-    if several and (result := sum_up(request.out, done, earlier)) is not None:
-        click.echo("\n".join(table_lines(result)), err=request.as_json)
+    if several and (lines := sum_up(request.out, done, config, belongs)):
+        click.echo("\n".join(lines), err=request.as_json)
     if request.as_json:
         runs = [{"fold": run.fold, "seed": run.config.seed, "run": str(run.folder)} for run in done]
         click.echo(json.dumps([{**each, **read_metrics(run.folder)} for each, run in zip(runs, done, strict=True)]))

@@ -182,8 +182,8 @@ _RUN_OPTIONS = (
         "--memory-gb",
         type=Number(min=0),
         metavar="GB",
-        help="Memory that features may take, on the device and outside it, in GB; beyond that they are streamed from the "
-        "store. [default: half of what is free]",
+        help="Memory that features may take, on the device and outside it, in GB; beyond that they are streamed from "
+        "the store. [default: half of what is free]",
     ),
     click.option(
         "--allow-other-features",

@@ -27,6 +27,8 @@ from torch import Tensor
 from ...features_store.disk.atomic import remove_file, remove_tree, replace_file, write_json
 from .folder import read_json
 
+TRAINING = "training.pt"
+FINISHED = "finished.json"
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
 _RUNNING = ("lr", "loss", "seconds")  # of the history only
 
@@ -47,17 +49,12 @@ def save_state(folder: Path, state: State) -> None:
     """Replace the state at once: whatever happens, the last one or this one is there. Raises OSError."""
     content = io.BytesIO()
     torch.save(vars(state), content)  # asdict would copy every tensor
-    replace_file(folder / "training.pt", content.getvalue())
-
-
-def has_state(folder: Path) -> bool:
-    """Whether a run has learned anything yet."""
-    return (folder / "training.pt").is_file()
+    replace_file(folder / TRAINING, content.getvalue())
 
 
 def load_state(folder: Path) -> State | None:
     """The state of a run on the CPU; None if none was saved yet. Raises ValueError on a broken file."""
-    path = folder / "training.pt"
+    path = folder / TRAINING
     if not path.is_file():
         return None
     try:
@@ -90,7 +87,7 @@ def write_results(
 
 def clear_results(folder: Path) -> None:
     """Remove what an earlier run left in a folder where one begins: nothing of the old one stands beside the new."""
-    for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
+    for name in (FINISHED, TRAINING, "metrics.json", "model.safetensors", "history.csv"):
         remove_file(folder / name)
     for name in ("predictions", "plots", "tensorboard"):
         remove_tree(folder / name)
@@ -117,14 +114,4 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in a folder has ended by itself."""
-    return (folder / "finished.json").is_file()
-
-
-def write_finished(folder: Path, reason: str, epochs: int) -> None:
-    """Mark a run as ended."""
-    write_json(folder / "finished.json", {"reason": reason, "epochs": epochs})
-
-
-def unmark_finished(folder: Path) -> None:
-    """A run that goes on has not ended."""
-    remove_file(folder / "finished.json")
+    return (folder / FINISHED).is_file()

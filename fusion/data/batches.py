@@ -53,8 +53,13 @@ class Batches:
         self._scale = [torch.as_tensor(1 / each.std, dtype=torch.float32, device=self._device) for each in of]
 
     def all(self, windows: Windows, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every window once, in `order`; if rows must travel to the device, the next batch is made meanwhile."""
-        parts = windows.batches(self._batch_size, order)
+        """Every window once, in `order` int64 [n] (default: their own).
+
+        If rows must travel to the device, the next batch is made meanwhile.
+        """
+        order = torch.arange(len(windows)) if order is None else order
+        chosen = torch.split(order, self._batch_size) if len(order) else ()
+        parts = [Windows(windows.start[some], windows.length[some]) for some in chosen]
         if self._data.place == str(self._device):
             yield from map(self.make, parts)
             return

@@ -129,15 +129,21 @@ def load(
 
 
 def _width(trials: Sequence[Trial], modality: str) -> int:
-    """D of a modality: the same in every trial. Raises ValueError naming the trial if it is not."""
+    """D of a modality: the same in every trial. Raises ValueError naming a trial that does not fit."""
     widths: dict[int, str] = {}
     for trial in trials:
         shape = trial[modality].shape
         if len(shape) != 2:
             raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer needs features [T, D]")
-        if f"{modality}{VALID_SUFFIX}" not in trial:
+        mask = f"{modality}{VALID_SUFFIX}"
+        if mask not in trial:
             raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")
-        _check_rows(trial, modality, shape[0])
+        for array in (modality, mask):
+            if (rows := trial[array].shape[0]) != trial.rows:
+                raise ValueError(
+                    f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}; "
+                    "extract it again with `avfuse extract --overwrite`"
+                )
         widths.setdefault(shape[1], trial.name)
     if len(widths) > 1:
         each = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
@@ -145,20 +151,11 @@ def _width(trials: Sequence[Trial], modality: str) -> int:
     return next(iter(widths))
 
 
-def _check_rows(trial: Trial, array: str, rows: int) -> None:
-    if rows != trial.rows:
-        raise ValueError(
-            f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}; "
-            "extract it again with `avfuse extract --overwrite`"
-        )
-
-
 def _read_rows(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
     broken = fill_rows(trial, modality, 0, out)
     real = trial.valid(modality)
-    _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))
     valid = np.zeros(len(out), np.bool_)
     valid[:stored] = real[:stored] & ~broken[:stored]
     if not broken.any():

@@ -11,7 +11,7 @@ Source: docs/sources.md (Windows). Tested by tests/fusion/data/test_windows.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -29,12 +29,6 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.start)
-
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Windows]:
-        """`batch_size` windows at a time, in `order` int64 [n] (default: their own)."""
-        order = torch.arange(len(self)) if order is None else order
-        for some in torch.split(order, batch_size) if len(order) else ():
-            yield Windows(self.start[some], self.length[some])
 
 
 def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:

@@ -55,6 +55,16 @@ class Evaluation(Results):
     report: Report
 
 
+@dataclass(frozen=True)
+class _Opened:
+    """Runs and a store, and the `untrained` features that the store has or that the runs have learned from."""
+
+    runs: Sequence[TrainedRun]
+    store: FeatureStore
+    room: Room
+    untrained: Sequence[str]
+
+
 def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     """Score runs on their validation trials; a trial that several hold out gets the mean of their predictions.
 
@@ -62,8 +72,8 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     if they cannot be read, if their features have other settings or weights than those that the runs have learned
     from and the request does not allow it, or if results may not lie in its `out`.
     """
-    smoothing, room = parse_smoothing(request.smooth), room_of(request.run_config())
-    runs, store = _open(request.runs, request.store, room, tell)
+    smoothing, opened = parse_smoothing(request.smooth), _open(request, tell)
+    runs = opened.runs
     annotations = {run.described.annotations for run in runs}
     corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")))
     if request.out is not None:
@@ -73,7 +83,9 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     if unknown := [name for name in names if name not in label_of]:
         raise ValueError(f"{corpus.root} has no labels of {preview(unknown)}, which the runs hold out")
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    matched = match_trials(store, corpus, sorted(set(label_of.values())), modalities, request.allow_length_difference)
+    matched = match_trials(
+        opened.store, corpus, sorted(set(label_of.values())), modalities, request.allow_length_difference
+    )
     for note in matched.notes:
         tell(f"note: {note}")
     if matched.without_features:
@@ -81,10 +93,20 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     stored = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}
     held_out = {run.folder: [stored[n] for n in run.described.fold.validation if n in stored] for run in runs}
     sources = named_by_store(matched.trials)
-    for what, trials in _changed_since(runs, store, sources).items():
-        if trials and (request.annotations if what == "labels" else request.store) is None:
-            tell(f"note: {what} of {preview(trials)} have changed since the runs were trained; scored as they are now")
-    results = _predict(request, runs, store, sources, held_out, room, smoothing, corpus)
+    changed: dict[str, set[str]] = {"labels": set(), "features": set()}  # no longer those that a run has seen
+    for run in runs:
+        seen, before = run.described.labels, run.described.features.trials
+        now, _ = features_of(opened.store, sources, run.described.config.modalities)
+        if request.annotations is None:
+            digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
+            changed["labels"] |= {name for name, digest in digests.items() if digest != seen[name]}
+        if request.store is None:
+            changed["features"] |= {n for n in now if before.get(n, now[n])["sha256"] != now[n]["sha256"]}
+    for what, trials in changed.items():
+        if trials:
+            since = "have changed since the runs were trained; scored as they are now"
+            tell(f"note: {what} of {preview(sorted(trials))} {since}")
+    results = _predict(request, opened, sources, held_out, smoothing, corpus)
     predictions = results.predictions
     scored = report(list(results.sources.values()), predictions.trials, predictions.columns)
     return Evaluation(results.store, results.sources, predictions, results.made, scored)
@@ -92,28 +114,29 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
     """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
-    smoothing, room = parse_smoothing(request.smooth), room_of(request.run_config())
-    runs, store = _open(request.runs, request.store, room, tell)
-    modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    sources, others = unlabelled(store, modalities)
+    smoothing, opened = parse_smoothing(request.smooth), _open(request, tell)
+    modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
+    sources, others = unlabelled(opened.store, modalities)
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
-    return _predict(request, runs, store, sources, {run.folder: list(sources) for run in runs}, room, smoothing)
+    everything = {run.folder: list(sources) for run in opened.runs}
+    return _predict(request, opened, sources, everything, smoothing)
 
 
-def _open(
-    folders: Sequence[Path], location: str | None, room: Room, tell: Tell
-) -> tuple[list[TrainedRun], FeatureStore]:
-    """The runs with their networks, and the store, their own unless it is given."""
-    runs = [open_run(folder, room.device) for folder in find_runs(folders)]
+def _open(request: EvaluateRequest | PredictRequest, tell: Tell) -> _Opened:
+    """Open the runs that are asked for, and the store, which is their own unless it is given."""
+    room = room_of(request.run_config())
+    runs = [open_run(folder, room.device) for folder in find_runs(request.runs)]
     if len(runs) > 1:
         tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
         tell(f"note: not finished, used as they are after their last epoch: {preview(early)}")
-    store = FeatureStore(location or _common({run.described.features.store for run in runs}, "--store"))
-    if line := untrained_line(_untrained(store, runs)):
+    store = FeatureStore(request.store or _common({run.described.features.store for run in runs}, "--store"))
+    learned = {name for run in runs for name in run.described.features.untrained}
+    untrained = sorted({*untrained_features(store), *learned})
+    if line := untrained_line(untrained):
         tell(line)
-    return runs, store
+    return _Opened(runs, store, room, untrained)
 
 
 def _common(values: set[str], option: str) -> str:
@@ -122,32 +145,11 @@ def _common(values: set[str], option: str) -> str:
     return values.pop()
 
 
-def _untrained(store: FeatureStore, runs: Sequence[TrainedRun]) -> list[str]:
-    """Untrained features that the store has, or that the runs have learned from."""
-    return sorted({*untrained_features(store), *(name for run in runs for name in run.described.features.untrained)})
-
-
-def _changed_since(
-    runs: Sequence[TrainedRun], store: FeatureStore, sources: Mapping[str, TrialSource]
-) -> dict[str, list[str]]:
-    """Trials whose `labels` or `features` are no longer those that a run has seen."""
-    digests = {name: labels_digest([source]) for name, source in sources.items()}
-    labels, features = set(), set()
-    for run in runs:
-        labels |= {name for name, seen in run.described.labels.items() if digests.get(name, seen) != seen}
-        now, _ = features_of(store, sources, run.described.config.modalities)
-        before = run.described.features.trials
-        features |= {name for name in now if before.get(name, now[name])["sha256"] != now[name]["sha256"]}
-    return {"labels": sorted(labels), "features": sorted(features)}
-
-
 def _predict(
     request: EvaluateRequest | PredictRequest,
-    runs: Sequence[TrainedRun],
-    store: FeatureStore,
+    opened: _Opened,
     sources: Mapping[str, TrialSource],
     wanted: Mapping[Path, Sequence[str]],
-    room: Room,
     smoothing: Smoothing,
     corpus: Corpus | None = None,
 ) -> Results:
@@ -155,12 +157,13 @@ def _predict(
 
     Raises ValueError without any, or on features of other settings or weights that the request does not allow.
     """
+    runs, store = opened.runs, opened.store
     if not any(wanted.values()):
-        raise ValueError(f"{store.path} does not hold a trial with the features of the runs")
+        raise ValueError(f"{store.path} has no trial with the features of the runs")
     for run in runs:
         if not request.allow_other_features:
             check_features(run, store, [sources[name].stored for name in wanted[run.folder]])
-    predictions = predict_with(runs, store, sources, wanted, room, request.run_config())
+    predictions = predict_with(runs, store, sources, wanted, opened.room, request.run_config())
     trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
     sources = {name: source for name, source in sources.items() if name in trials}
     labels = {}
@@ -172,7 +175,7 @@ def _predict(
         store=location_of(store),
         fingerprints=fingerprints_of(seen),
         smoothing=str(smoothing),
-        UNTRAINED=_untrained(store, runs),
+        UNTRAINED=opened.untrained,
         **labels,
     )
     return Results(store, sources, replace(predictions, trials=trials), record)

@@ -14,17 +14,15 @@ import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...batch.sharding import balanced
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
 from ...shell.text import preview, text_table
 from ..artifacts import state
-from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json, write_description
+from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json
 from ..config import RunConfig, TrainConfig
 from ..results.fold_scores import (
-    CrossValidation,
     RunScore,
     cross_validation,
     cross_validation_cells,
@@ -99,7 +97,7 @@ def differing(
             continue
         if settings := setting_differences(spec.folder, _found(spec), spec.config, spec.fold, run):
             found[spec] = settings
-        elif state.is_finished(spec.folder) or state.has_state(spec.folder):
+        elif state.is_finished(spec.folder) or (spec.folder / state.TRAINING).is_file():
             alike.append(spec)
     if alike:
         checked = check(tuple(sorted({spec.fold for spec in alike})))
@@ -145,36 +143,30 @@ def pending_runs(runs: Iterable[RunSpec], resume: bool, anew: Collection[RunSpec
 
 def is_short(run: RunSpec) -> bool:
     """Whether a finished run was asked for fewer epochs than now, and has done them all."""
-    epochs = int(read_json(run.folder, "finished.json")["epochs"])
+    epochs = int(read_json(run.folder, state.FINISHED)["epochs"])
     return read_description(run.folder).config.max_epochs <= epochs < run.config.max_epochs
 
 
-def begin_run(folder: Path, described: Description, environment: Mapping[str, Any]) -> Description:
-    """Make a run's folder; one whose run goes on keeps its statistics, any other is cleared of earlier results.
+def sum_up(out: Path, runs: Sequence[RunSpec], config: TrainConfig, belongs: Callable[[RunSpec], bool]) -> list[str]:
+    """Write the table over these runs and the finished ones of other calls below `out`, if each of those `belongs`.
 
-    Raises ValueError if the features of the run that goes on were of other widths.
-    """
-    if state.has_state(folder):
-        found = read_description(folder)
-        if found.features.widths != described.features.widths:
-            raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
-        described = replace(described, statistics=found.statistics)
-        state.unmark_finished(folder)
-    else:
-        state.clear_results(folder)
-    write_description(folder, described, environment)
-    return described
-
-
-def sum_up(out: Path, runs: Sequence[RunSpec], others: Callable[[], Sequence[RunSpec]]) -> CrossValidation | None:
-    """The table over these runs and, below `out`, the finished `others` that belong to them, written there.
-
-    As text, Markdown, CSV and JSON; None if there is no such run. Several calls may do so at once: each looks again
-    after it has written, so that the last one to write has seen all runs.
+    Only runs with these settings, except for seed and epochs, are asked about. The table is written as text, whose
+    lines are returned without its warnings, Markdown, CSV and JSON; nothing if there is no run. Several calls may do
+    so at once: each looks again after it has written, so that the last one to write has seen all runs.
     """
     written: dict[str, str] = {}
     about = made()
-    while every := list({(run.fold, run.config.seed): run for run in [*others(), *runs]}.values()):
+    while True:
+        others = []
+        for folder in sorted(out.glob("fold*/seed*")):
+            if state.is_finished(folder):
+                found = read_description(folder)
+                alike = replace(config, seed=found.config.seed, max_epochs=found.config.max_epochs)
+                if not differences(alike, found.config):
+                    others.append(RunSpec(found.fold.number, found.config, folder))
+        every = list({(run.fold, run.config.seed): run for run in [*filter(belongs, others), *runs]}.values())
+        if not every:
+            return []
         described = [read_description(run.folder) for run in every]
         untrained = sorted({name for run in described for name in run.features.untrained})
         scores = []
@@ -191,36 +183,21 @@ def sum_up(out: Path, runs: Sequence[RunSpec], others: Callable[[], Sequence[Run
             "smoothing": "none",
             "UNTRAINED": untrained,
         }
-        table = markdown_table(cross_validation_cells(result))
+        cells = cross_validation_cells(result)
+        lines = [result.title, *text_table(cells)]
         files = {
-            "crossval.txt": "\n".join([*table_lines(result), *result.warnings, ""]),
-            "crossval.md": "\n\n".join([result.title, table, *(f"{line}\n" for line in result.warnings)]),
+            "crossval.txt": "\n".join([*lines, *result.warnings, ""]),
+            "crossval.md": "\n\n".join(
+                [result.title, markdown_table(cells), *(f"{line}\n" for line in result.warnings)]
+            ),
             "crossval.csv": cross_validation_csv(result),
             "crossval.json": json.dumps({**cross_validation_json(result), "made": details}, indent=1) + "\n",
         }
         if files == written:
-            return result
+            return lines
         for name, content in files.items():
             replace_file(out / name, content.encode())
         written = files
-    return None
-
-
-def finished_below(out: Path, config: TrainConfig) -> list[RunSpec]:
-    """Finished runs of earlier calls with these settings, except for seed and epochs."""
-    found = []
-    for folder in sorted(out.glob("fold*/seed*")):
-        if state.is_finished(folder):
-            described = read_description(folder)
-            alike = replace(config, seed=described.config.seed, max_epochs=described.config.max_epochs)
-            if not differences(alike, described.config):
-                found.append(RunSpec(described.fold.number, described.config, folder))
-    return found
-
-
-def table_lines(result: CrossValidation) -> list[str]:
-    """The table as text."""
-    return [result.title, *text_table(cross_validation_cells(result))]
 
 
 def _found(run: RunSpec) -> Description:

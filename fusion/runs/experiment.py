@@ -94,7 +94,19 @@ def check_experiment(
     matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
     if not matched.trials:
         raise ValueError(_why_nothing_matches(store, names, config.modalities, matched))
-    kept = {fold.number: _kept(fold, matched) for fold in wanted}
+    kept = {}  # the folds of the trials that matched, by their names in the store
+    for fold in wanted:
+        sides = []
+        for side, whole in (("training", fold.train), ("validation", fold.validation)):
+            sides.append(tuple(matched.trials[name].stored for name in whole if name in matched.trials))
+            if not sides[-1]:
+                none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
+                if ambiguity := _several(whole, matched):
+                    raise ValueError(f"{none} can be used: {ambiguity}")
+                raise ValueError(
+                    f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
+                )
+        kept[fold.number] = Fold(fold.number, *sides)
     trials = named_by_store(matched.trials)
     seen, made = features_of(store, trials, config.modalities)
     fingerprints = fingerprints_of(seen)
@@ -175,23 +187,6 @@ def fingerprints_of(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
 def location_of(store: FeatureStore) -> str:
     """An absolute path, or the URL: the store is found again whatever the working folder is."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
-
-
-def _kept(fold: Fold, matched: Match) -> Fold:
-    """The fold of the trials that matched, by their names in the store."""
-    train, validation = (
-        tuple(matched.trials[name].stored for name in side if name in matched.trials)
-        for side in (fold.train, fold.validation)
-    )
-    for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
-        if not names:
-            none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
-            if ambiguity := _several(whole, matched):
-                raise ValueError(f"{none} can be used: {ambiguity}")
-            raise ValueError(
-                f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
-            )
-    return Fold(fold.number, train, validation)
 
 
 def _several(names: Iterable[str], matched: Match) -> str:

@@ -77,10 +77,10 @@ def data_differences(found: Description, now: Description) -> Differences:
     labels = []
     changed = sorted(name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest)
     if changed:
-        first = changed[0]
-        labels.append(_changed(f"labels of {preview(changed)}", found.labels[first], now.labels[first]))
+        one, other = (each.labels[changed[0]][:_SHOWN] for each in (found, now))
+        labels.append(_both(f"labels of {preview(changed)}", f"sha256 {one}", other))
     elif not found.labels and found.labels_sha256 != now.labels_sha256:
-        labels.append(_changed("labels", found.labels_sha256, now.labels_sha256))
+        labels.append(_both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN]))
     if labels and found.annotations != now.annotations:
         labels.append(_both("annotations", found.annotations, now.annotations))
     return Differences((), tuple(trials), tuple(labels), tuple(_feature_differences(found.features, now.features)))
@@ -104,12 +104,8 @@ def _feature_differences(before: Features, after: Features) -> Iterator[str]:
         what = what or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
         yield f"features of {preview(sorted(names_of))}: {what}"
     if changed:
-        one, other = (each.trials[changed[0]]["sha256"] for each in (before, after))
-        yield _changed(f"features of {preview(sorted(changed))}, extracted again since", one, other)
-
-
-def _changed(what: str, before: str, after: str) -> str:
-    return _both(what, f"sha256 {before[:_SHOWN]}", after[:_SHOWN])
+        one, other = (each.trials[changed[0]]["sha256"][:_SHOWN] for each in (before, after))
+        yield _both(f"features of {preview(sorted(changed))}, extracted again since", f"sha256 {one}", other)
 
 
 def _both(what: str, before: object, after: object) -> str:

@@ -10,7 +10,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
@@ -111,30 +111,32 @@ class Bar(Watcher):
         self._bar.close()
 
 
+@dataclass
 class Lines(Watcher):
-    """A plain line after an epoch, but not more often than every 30 s, and one of where a long epoch is."""
+    """A plain line after an epoch, or within a long one, but not more often than every 30 s."""
 
-    def __init__(self, name: str, epochs: int, stream: TextIO) -> None:
-        self._name, self._epochs, self._stream = name, epochs, stream
-        self._said_s = time.monotonic()
+    name: str
+    epochs: int
+    stream: TextIO
+    said_s: float = field(default_factory=time.monotonic)
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
         """Say which batch a long epoch has reached."""
-        if time.monotonic() - self._said_s >= LINE_EVERY_S:
-            self._say(f"epoch {epoch}/{self._epochs}: batch {step + 1}/{steps}, loss {loss():.3f}")
+        if time.monotonic() - self.said_s >= LINE_EVERY_S:
+            self._say(f"epoch {epoch}/{self.epochs}: batch {step + 1}/{steps}, loss {loss():.3f}")
 
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Say the epoch's scores."""
-        if time.monotonic() - self._said_s >= LINE_EVERY_S:
+        if time.monotonic() - self.said_s >= LINE_EVERY_S:
             self._say(
-                f"epoch {row['epoch']}/{self._epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} "
+                f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} "
                 f"(V {number(row['ccc_valence'])}, A {number(row['ccc_arousal'])}), "
                 f"best {best['P']:.3f} (epoch {best['epoch']})"
             )
 
     def _say(self, line: str) -> None:
-        self._said_s = time.monotonic()
-        print(f"{self._name} {line}", file=self._stream, flush=True)
+        self.said_s = time.monotonic()
+        print(f"{self.name} {line}", file=self.stream, flush=True)
 
 
 @dataclass(frozen=True)

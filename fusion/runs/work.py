@@ -22,15 +22,15 @@ from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, open_executor
 from ...batch.torch_errors import ComputeError, torch_errors
 from ...features_store.claims.claims import ClaimLost, release_folder
-from ...features_store.disk.atomic import remove_tree
+from ...features_store.disk.atomic import remove_file, remove_tree, write_json
 from ...features_store.disk.owner import Owner
 from ...features_store.interchange.result_files import made
 from ...features_store.labels.corpus import Corpus
 from ...features_store.store import FeatureStore
 from ...shell.progress import shown, silent
 from ...shell.text import one_line
-from ..artifacts.folder import environment, run_lock
-from ..artifacts.state import clear_results, unmark_finished, write_finished
+from ..artifacts.folder import environment, read_description, run_lock, write_description
+from ..artifacts.state import FINISHED, TRAINING, clear_results
 from ..config import LESS_MEMORY, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
@@ -40,7 +40,7 @@ from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
 from ..training.stitch import valid_by_trial
 from ..training.train import Outcome, best_row, train
-from .crossval import RunSpec, begin_run, differing, pending_runs, refusal
+from .crossval import RunSpec, differing, pending_runs, refusal
 from .experiment import Experiment, open_experiment
 from .loggers import make_watchers
 
@@ -146,14 +146,28 @@ class TrainTask:
         return Trained(best, len(outcome.history), outcome.reason, report, lines)
 
     def _train(self, store: FeatureStore, experiment: Experiment, spec: RunSpec, context: JobContext) -> Outcome:
-        """One run, shown on the screen; it has finished once predictions and pictures are written."""
+        """One run, shown on the screen; it has finished once predictions and pictures are written.
+
+        Raises ValueError if it goes on and the features were of other widths.
+        """
         data, folder, outputs = experiment.data, spec.folder, spec.config.outputs
         record = environment(data, self.run, self.command)
-        described = begin_run(folder, experiment.describe(spec.config, spec.fold), record)
+        described = experiment.describe(spec.config, spec.fold)
+        if (folder / TRAINING).is_file():  # it goes on, with its own statistics
+            before = read_description(folder)
+            if before.features.widths != described.features.widths:
+                raise ValueError(
+                    f"{folder} was trained on features of other widths than there are now; name another --out"
+                )
+            described = replace(described, statistics=before.statistics)
+            remove_file(folder / FINISHED)
+        else:
+            clear_results(folder)
+        write_description(folder, described, record)
         watchers = make_watchers(spec.name, spec.config.max_epochs, folder, self.tensorboard, context=context)
         try:
             outcome = train(described, data, self.run, folder, watchers)
-            unmark_finished(folder)  # which fails if another process has taken the folder over
+            remove_file(folder / FINISHED)  # which fails if another process has taken the folder over
             for name in ("predictions", "plots"):  # of fewer epochs
                 remove_tree(folder / name)
             valid = valid_by_trial(data, outcome.predictions)
@@ -172,7 +186,7 @@ class TrainTask:
                 draw_history(folder, outcome.history, about)
                 sources = [data.sources[name] for name in outcome.predictions]
                 draw_predictions(folder / "plots", store, sources, outcome.predictions, outputs, outcome.report, about)
-            write_finished(folder, outcome.reason, len(outcome.history))
+            write_json(folder / FINISHED, {"reason": outcome.reason, "epochs": len(outcome.history)})
             return outcome
         finally:
             for watcher in watchers:

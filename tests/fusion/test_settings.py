@@ -106,9 +106,9 @@ def test_an_unknown_setting_names_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("name", ["qqq", "preset", "model", ""])
 def test_an_unknown_setting_is_refused_with_those_there_are(name):
-    with pytest.raises(ValueError, match=rf"^there is no setting '{name}'.*there are ") as told:
+    with pytest.raises(ValueError, match=rf"^there is no setting '{name}'.*there are ") as refused:
         with_settings(S1, {name: "1"})
-    listed = str(told.value).rpartition("there are ")[2].split(", ")
+    listed = str(refused.value).rpartition("there are ")[2].split(", ")
     assert listed == list(settings_of(S1))
 
 
@@ -118,7 +118,7 @@ def test_a_setting_of_another_network_is_unknown():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         ("batch_size", "a dozen", "batch_size must be a whole number"),
         ("batch_size", "12.0", "batch_size must be a whole number"),
@@ -136,14 +136,14 @@ def test_a_setting_of_another_network_is_unknown():
         ("optimizer", "sgd", "optimizer must be one of adam, adamw"),
     ],
 )
-def test_a_text_that_says_no_value(name, text, told):
+def test_a_text_that_says_no_value(name, text, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         with_settings(S1, {name: text})
-    assert str(refused.value) == f"{name}={text}: {told}"
+    assert str(refused.value) == f"{name}={text}: {message}"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
         *((n, "0", f"{n} must be above 0, got 0") for n in ("batch_size", "window_frames", "hop_frames", "max_epochs")),
         *((n, "0", f"{n} must be above 0, got 0") for n in ("early_stop", "heads", "hidden", "attention_width")),
@@ -165,8 +165,8 @@ def test_a_text_that_says_no_value(name, text, told):
         ("modalities", "a,b,a", r"modalities must be distinct feature names, got \['a', 'b', 'a'\]"),
     ],
 )
-def test_a_value_out_of_bounds(name, text, told):
-    with pytest.raises(ValueError, match=f"^{told}$"):
+def test_a_value_out_of_bounds(name, text, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         with_settings(S1, {name: text})
 
 
@@ -207,10 +207,10 @@ def test_json_of_another_avfuse_is_refused(change):
         from_json(found)
 
 
-@pytest.mark.parametrize("told", [{}, {"preset": None}, {"preset": "other"}])
-def test_json_without_a_known_preset_is_refused(told):
+@pytest.mark.parametrize("content", [{}, {"preset": None}, {"preset": "other"}])
+def test_json_without_a_known_preset_is_refused(content):
     with pytest.raises(ValueError, match="is not one of crossattn, su-zhang, concat"):
-        from_json(told)
+        from_json(content)
 
 
 def test_differences_name_settings_of_run_and_network():

@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -127,6 +129,21 @@ def test_standardising_leaves_the_table_as_it_was(make_data, rows, labels):
 
 
 @pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
+def test_batches_hold_every_window_once_in_order(make_data, rows, labels, streamed, size):
+    data = make_data(rows, labels, streamed=streamed)
+    wanted = replace(config(), batch_size=size)
+    windows = data.windows(["a", "b"], wanted)
+    batches = Batches(data, PLAIN, wanted)
+    for order in (None, torch.tensor([2, 0, 3, 1])):
+        found = list(batches.all(windows, order))
+        assert [len(batch.mask) for batch in found] == [size] * (4 // size) + [4 % size] * (4 % size > 0)
+        expected = torch.arange(4) if order is None else order
+        assert torch.equal(torch.cat([batch.index[:, 0] for batch in found]), windows.start[expected])
+        assert torch.equal(torch.cat([batch.mask.sum(1) for batch in found]), windows.length[expected])
+
+
+@pytest.mark.parametrize("streamed", [False, True])
 def test_no_window_no_batch(make_data, rows, labels, streamed):
     batches = Batches(make_data(rows, labels, streamed=streamed), PLAIN, config())
     assert list(batches.all(plan_windows([], WINDOW, 15))) == []
@@ -148,9 +165,9 @@ def test_windows_with_fewer_than_two_rows_in_the_loss_are_of_no_use(make_data, r
 def test_a_side_that_cannot_be_trained_on_says_why(make_data, rows, labels):
     def refused(rows, labels, **settings):
         data, wanted = make_data(rows, labels), config(**settings)
-        with pytest.raises(ValueError, match="the training side of fold 3 has ") as told:
+        with pytest.raises(ValueError, match="the training side of fold 3 has ") as refused:
             Batches(data, PLAIN, wanted).to_train_on(data.windows(["a"], wanted), "training side of fold 3")
-        return str(told.value)
+        return str(refused.value)
 
     assert "no labelled frame: all its label rows are masked (-5)" in refused(
         rows, {**labels, "a": np.full((50, 2), -5)}
@@ -183,8 +200,8 @@ def batch_of(windows: int, modalities: int) -> Batch:
     )
 
 
-def gone_from(batch: Batch) -> torch.Tensor:
-    """Which windows lack which modality, bool [modalities, windows]; a modality is gone as a whole or not at all."""
+def missing_from(batch: Batch) -> torch.Tensor:
+    """Which windows lack which modality, bool [modalities, windows]; a modality is missing as a whole or not at all."""
     kept = torch.stack([features.amax((1, 2)) for features in batch.features])
     assert torch.equal(kept, torch.stack([features.amin((1, 2)) for features in batch.features]))
     assert torch.equal(kept.bool(), torch.stack([flags.any(1) for flags in batch.valid]))
@@ -197,17 +214,17 @@ def gone_from(batch: Batch) -> torch.Tensor:
 def test_modality_dropout_takes_one_modality_of_a_share_of_the_windows(share, modalities):
     whole = batch_of(20_000, modalities)
     dropped = drop_modalities(whole, share, torch.Generator().manual_seed(0))
-    gone = gone_from(dropped)
-    assert gone.sum(0).max() == 1
-    assert gone.any(0).double().mean() == pytest.approx(share, abs=0.02)
-    assert gone.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
+    missing = missing_from(dropped)
+    assert missing.sum(0).max() == 1
+    assert missing.any(0).double().mean() == pytest.approx(share, abs=0.02)
+    assert missing.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
     for name in ("mask", "labels", "counted", "index"):
         assert getattr(dropped, name) is getattr(whole, name)
 
 
 def test_modality_dropout_draws_the_same_again():
     first, again, other = (
-        gone_from(drop_modalities(batch_of(100, 3), 0.5, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
+        missing_from(drop_modalities(batch_of(100, 3), 0.5, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
