@@ -67,13 +67,14 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
     whole = plan_runs(out, folds, range(config.seed, config.seed + request.seeds), config)
     runs = shard_of(whole, *request.shard)
     store = FeatureStore(request.store)
-
     check = cache(
         partial(
             check_experiment,
-            *(store, corpus, manifest),
+            store,
+            corpus,
+            manifest,
             config=config,
-            allow_mixed=request.allow_other_features,
+            allow_other_features=request.allow_other_features,
             allow_length_difference=request.allow_length_difference,
         )
     )
@@ -85,7 +86,7 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
         folds=tuple(sorted({run.fold for run in todo})),
         config=config,
         run=run_config,
-        allow_other=request.allow_other_features,
+        allow_other_features=request.allow_other_features,
         plots=request.plots and usable("matplotlib.backends.backend_agg", "pictures"),
         tensorboard=wants_tensorboard(request.tensorboard),
         alone=any(run.folder == out for run in todo),

@@ -72,7 +72,8 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     if they cannot be read, if their features have other settings or weights than those that the runs have learned
     from and the request does not allow it, or if results may not lie in its `out`.
     """
-    smoothing, opened = parse_smoothing(request.smooth), _open(request, tell)
+    smoothing = parse_smoothing(request.smooth)
+    opened = _open(request, tell)
     runs = opened.runs
     annotations = {run.described.annotations for run in runs}
     corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")))
@@ -114,7 +115,8 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
     """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
-    smoothing, opened = parse_smoothing(request.smooth), _open(request, tell)
+    smoothing = parse_smoothing(request.smooth)
+    opened = _open(request, tell)
     modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
     sources, others = unlabelled(opened.store, modalities)
     if others:

@@ -81,13 +81,13 @@ def check_experiment(
     manifest: Manifest,
     folds: Sequence[int],
     config: TrainConfig,
-    allow_mixed: bool,
+    allow_other_features: bool,
     allow_length_difference: bool = False,
 ) -> Checked:
     """Match labels with features.
 
     Raises ValueError if nothing matches, a side of a fold is left without a trial, label rows are not frames (unless
-    `allow_length_difference`), or features come from different settings or weights (unless `allow_mixed`).
+    `allow_length_difference`), or features come from different settings or weights (unless `allow_other_features`).
     """
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
@@ -110,7 +110,7 @@ def check_experiment(
     trials = named_by_store(matched.trials)
     seen, made = features_of(store, trials, config.modalities)
     fingerprints = fingerprints_of(seen)
-    if len(fingerprints) > 1 and not allow_mixed:
+    if len(fingerprints) > 1 and not allow_other_features:
         mixture = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
         (one, first), (other, second), *_ = fingerprints.items()
         if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
@@ -137,7 +137,7 @@ def open_experiment(
     folds: Sequence[int],
     config: TrainConfig,
     run: RunConfig,
-    allow_mixed: bool,
+    allow_other_features: bool,
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
 ) -> Experiment:
@@ -145,7 +145,7 @@ def open_experiment(
 
     Raises ValueError as `check_experiment` does, and if features do not fit each other.
     """
-    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed, allow_length_difference)
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_other_features, allow_length_difference)
     return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
 
 

@@ -82,7 +82,7 @@ class TrainTask:
     folds: tuple[int, ...]
     config: TrainConfig
     run: RunConfig
-    allow_other: bool
+    allow_other_features: bool
     plots: bool
     tensorboard: bool
     alone: bool
@@ -111,7 +111,7 @@ class TrainTask:
                 self.folds,
                 self.config,
                 self.run,
-                self.allow_other,
+                self.allow_other_features,
                 shown if self.at is None else silent,
                 self.allow_length_difference,
             )
@@ -127,7 +127,7 @@ class TrainTask:
             try:
                 if not mine:
                     return None
-                others = differing([spec], lambda folds: experiment.checked, self.run, self.allow_other)
+                others = differing([spec], lambda folds: experiment.checked, self.run, self.allow_other_features)
                 if others and not self.replace:
                     raise ValueError(refusal(others))
                 if others:

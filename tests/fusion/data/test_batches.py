@@ -218,7 +218,7 @@ def test_modality_dropout_takes_one_modality_of_a_share_of_the_windows(share, mo
     assert missing.sum(0).max() == 1
     assert missing.any(0).double().mean() == pytest.approx(share, abs=0.02)
     assert missing.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
-    for name in ("mask", "labels", "counted", "index"):
+    for name in ("mask", "labels", "loss_mask", "index"):
         assert getattr(dropped, name) is getattr(whole, name)
 
 

@@ -163,7 +163,9 @@ def fold_statistics(planted, fold, kind):
     store, corpus = FeatureStore(planted.store), open_corpus(planted.annotations)
     config = TrainConfig(modalities=MODALITIES, statistics=kind)
     manifest = make_folds(corpus, folds=None, group="none", groups=None)
-    experiment = open_experiment(store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_mixed=False)
+    experiment = open_experiment(
+        store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_other_features=False
+    )
     return experiment.describe(config, fold).statistics, experiment.checked.folds[fold]
 
 

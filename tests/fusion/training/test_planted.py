@@ -25,7 +25,9 @@ def scores(planted, folder, config=CONFIG):
     """P on the validation trials, and P of the joint part alone."""
     store, corpus = FeatureStore(planted.store), open_corpus(planted.annotations)
     manifest = make_folds(corpus)
-    experiment = open_experiment(store, corpus, manifest, [0], config, RunConfig(device="cpu"), allow_mixed=False)
+    experiment = open_experiment(
+        store, corpus, manifest, [0], config, RunConfig(device="cpu"), allow_other_features=False
+    )
     described = experiment.describe(config, 0)
     write_description(folder, described, {})
     outcome = train(described, experiment.data, RunConfig(device="cpu"), folder)
