@@ -92,15 +92,18 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @clean_errors()
 def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
     """Write a store, or some of its trials and features, in another format."""
-    from .interchange.export import Choice, estimated_bytes, export_store, free_bytes
+    import shutil
+
+    from .interchange.export import Choice, estimated_bytes, export_store
     from .store import FeatureStore
 
     opened = FeatureStore(store)
     _say_untrained(opened)
-    names = tuple(name.strip() for name in features.split(",") if name.strip()) if features is not None else None
+    names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
     choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
-    size = f"about {in_words(estimated_bytes(opened, to, choice))}"
-    click.echo(f"{size} to write to {out}, {in_words(free_bytes(out))} free there", err=True)
+    folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
+    size, free = estimated_bytes(opened, to, choice), shutil.disk_usage(folder).free
+    click.echo(f"about {in_words(size)} to write to {out}, {in_words(free)} free there", err=True)
     trials = export_store(opened, to, out, choice, overwrite)
     click.echo(f"{counted(trials, 'trial')} to {out}")
 
@@ -126,10 +129,10 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
     opened = FeatureStore(store, mode="a")
     done = bring_back(path, opened, replace)
     _say_untrained(opened)
-    told = [f"{counted(len(done.written), 'trial')} from {path}"]
-    told += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
-    told += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
-    click.echo("; ".join(told))
+    counts = [f"{counted(len(done.written), 'trial')} from {path}"]
+    counts += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
+    counts += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
+    click.echo("; ".join(counts))
 
 
 def _say_untrained(store: FeatureStore) -> None:

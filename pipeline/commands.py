@@ -76,7 +76,7 @@ def _extract(options: dict[str, Any], stop: StopRequest) -> int:
         _tell_dry_run(plan, options["as_json"])
         return 0
     store = _open_store(place)
-    store.mend_groups(plan.done)
+    store.repair_groups(plan.done)
     _record_inputs(store, options, weights)
     summary = _run(plan, store, config, run, weights, target, stop, options)
     if options["as_json"]:
@@ -146,7 +146,7 @@ def _look_into(target: str) -> FeatureStore | None:
 
 
 def _tell_forgotten(store: FeatureStore) -> None:
-    from ..features_store.records.inputs import read_inputs
+    from ..features_store.records.provenance import read_inputs
 
     if annotations := read_inputs(store.files).annotations:
         click.echo(
@@ -159,7 +159,7 @@ def _tell_forgotten(store: FeatureStore) -> None:
 def _record_inputs(store: FeatureStore, options: dict[str, Any], weights: Mapping[str, WeightSource]) -> None:
     """Where it all came from, for `verify` and `train`; a store that cannot be written says so with its first trial."""
     from ..encoders.weights.resolve import files_given
-    from ..features_store.records.inputs import inputs_of, record_inputs
+    from ..features_store.records.provenance import inputs_of, record_inputs
 
     files = files_given(weights, {name for name, _ in options["weights"]})
     with suppress(OSError):

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..disk.atomic import check_link, replace_file
+from ..disk.atomic import check_link, replace_file, sha256_of, write_json
 from ..schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
@@ -37,7 +37,7 @@ def made(**of: Any) -> dict[str, Any]:
 
 
 def side_car(path: Path) -> Path:
-    """The file beside `path` that tells how it was made."""
+    """The file beside `path` that says how it was made."""
     return path.with_name(f"{path.name}.{MADE_FILE}")
 
 
@@ -57,22 +57,16 @@ def check_file(path: Path) -> None:
     if not path.exists():
         return
     try:
-        told = json.loads(side_car(path).read_bytes())
-        ours = told["sha256"] == sha256_of(path.read_bytes())
+        ours = json.loads(side_car(path).read_bytes())["sha256"] == sha256_of(path)
     except (OSError, ValueError, LookupError, TypeError):
         ours = False
     if not ours:
         raise ValueError(f"{path} is there already, and is not as avfuse wrote it; remove it, or name another file")
 
 
-def sha256_of(content: bytes) -> str:
-    """Sha256 of these bytes, as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def write_with_side_car(path: Path, content: bytes, about: Mapping[str, Any]) -> None:
-    """Replace a file and its side-car, which tells by its sha256 which content it is of. Raises OSError."""
+    """Replace a file and its side-car, which says by its sha256 which content it is of. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"file": path.name, "sha256": sha256_of(content), "made": dict(about)}
-    replace_file(side_car(path), (json.dumps(told, indent=1) + "\n").encode())
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_json(side_car(path), {"file": path.name, "sha256": sha256, "made": dict(about)})
     replace_file(path, content)

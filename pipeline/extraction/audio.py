@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES
-from ...features_store.types import FeatureTrack
+from ...features_store.schema import FeatureTrack
 from ..audio.logmel import patch_valid, patches
 from ..audio.mfcc import mfcc_valid, mfccs
 from ..media.readers import AudioReader

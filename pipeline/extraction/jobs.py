@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ..config import FacePolicy
 
 Stage = Literal["picture", "sound"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import click
 
-from ...features_store.disk.atomic import naming_place
+from ...features_store.disk.unwritable import naming_place
 from ...shell.errors import clean_errors
 from ...shell.options import FOLDER, Number
 from ...shell.streams import shows_bars

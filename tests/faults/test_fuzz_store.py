@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avfuse.features_store.records.verify import verify
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 ROWS, WIDTH = 100, 8
 # Chunks of 16 rows of x, shards of 64.

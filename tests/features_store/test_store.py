@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import zarr
 
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 
 def assert_same(trial, arrays):

@@ -12,8 +12,8 @@ import pytest
 
 from avfuse.features_store.claims.claims import claim
 from avfuse.features_store.disk.unwritable import StoreUnwritable, is_stores_fault
-from avfuse.features_store.records.expected_trials import note_planned
 from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.records.status import note_planned
 from avfuse.features_store.records.verify import verify
 
 ROWS = np.zeros((9, 2), np.float32)

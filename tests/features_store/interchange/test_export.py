@@ -9,8 +9,8 @@ import pytest
 
 from avfuse.features_store.interchange.export import Choice, estimated_bytes, export_store
 from avfuse.features_store.interchange.import_h5 import import_h5
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from avfuse.features_store.records.inputs import Inputs, record_inputs
+from avfuse.features_store.records.provenance import Inputs, record_inputs
 from avfuse.features_store.records.verify import fix_commands, verify
 
 
@@ -144,7 +144,7 @@ def test_a_broken_folder_is_made_anew_with_a_trial_in_it(chunked, arrays):
     assert list(verify(chunked)) == []
     for content in (None, "{"):
         file.unlink() if content is None else file.write_text(content)
-        chunked.mend_groups(["b/a"])
+        chunked.repair_groups(["b/a"])
         assert chunked.trials() == ["b/a"]
         assert list(verify(chunked)) == []
 
