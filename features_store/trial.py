@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shell.text import counted
-from .arrays.shard_reader import read_all, read_into, read_rows
+from .arrays.shard_reader import read_into, read_rows
 from .arrays.zarr_array import open_array
 from .arrays.zarr_json import read_node
 from .disk.backends import Files
@@ -80,8 +80,17 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return self.read(f"{feature}{VALID_SUFFIX}").astype(np.bool_, copy=False)
 
     def read(self, array: str) -> NDArray[Any]:
-        """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing."""
-        return read_all(self[array])
+        """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing.
+
+        StoreMismatch also where no memory can hold as many rows as the metadata says.
+        """
+        stored = self[array]
+        try:
+            rows = np.empty(stored.shape, stored.dtype)
+        except (MemoryError, ValueError) as error:
+            raise StoreMismatch(f"{stored.store_path} has the shape {stored.shape}: {error}") from error
+        read_into(stored, rows)
+        return rows
 
     def read_into(self, feature: str, out: NDArray[Any]) -> None:
         """All rows of an array into `out` [T, ...], as fast as NumPy reads a file; several threads may do so at once.

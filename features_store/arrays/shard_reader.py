@@ -52,16 +52,6 @@ def read_into(array: zarr.Array[Any], out: NDArray[Any]) -> None:
             out[rows] = rows_by_zarr(array, rows)
 
 
-def read_all(array: zarr.Array[Any]) -> NDArray[Any]:
-    """All rows in new memory. Raises StoreMismatch where they are broken, or no memory can hold so many."""
-    try:
-        out = np.empty(array.shape, array.dtype)
-    except (MemoryError, ValueError) as error:
-        raise StoreMismatch(f"{array.store_path} has the shape {array.shape}: {error}") from error
-    read_into(array, out)
-    return out
-
-
 def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     """Rows [start, stop) in new memory; beyond it, two chunks. Raises StoreMismatch where they are broken or missing.
 

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING
 from ..disk.atomic import fenced_by
 from ..disk.backends import LocalFiles, open_files
 from ..disk.owner import Owner
-from ..disk.scratch import remove_if_empty, remove_scratch_of
+from ..disk.scratch import remove_if_empty, sweep_scratch
 from .claim_file import create, look
 
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def release_folder(root: Path, owner: Owner) -> None:
         if seen is not None and seen.owner == owner:
             _remove(path, seen.token, TTL_S, only_stale=False)
     remove_if_empty(folder)
-    remove_scratch_of(owner, root)
+    sweep_scratch(root, ended=owner)
 
 
 def _check(path: Path, token: str) -> None:

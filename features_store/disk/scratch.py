@@ -53,30 +53,27 @@ def scratch_file(root: Path, content: bytes, *, flush: bool = True) -> AbstractC
     return scratch_directory(root, partial(write_new, content=content, flush=flush))
 
 
-def sweep_scratch(root: Path) -> list[str]:
-    """Remove the scratch of dead runs: its owner has ended on this host, or 24 h untouched. Returns names."""
+def sweep_scratch(root: Path, ended: Owner | None = None) -> list[str]:
+    """Remove the scratch of dead runs: its owner has ended on this host, or 24 h untouched. Returns names.
+
+    With `ended`, a process that is known to have ended or is about to: remove its scratch alone.
+    """
     folder = root / SCRATCH
-    dead = []
+    removed = []
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        owner = _owner_of(name)
-        if owner and owner.host == Owner.current().host:
+        match = _NAME.fullmatch(name)
+        owner = Owner(match["host"], int(match["pid"]), int(match["started"])) if match else None
+        if ended:
+            is_left_over = owner == ended
+        elif owner and owner.host == Owner.current().host:
             is_left_over = owner.is_dead()
         else:
             is_left_over = time.time() - _last_touched(folder / name) > FOREIGN_AGE_S
         if is_left_over:
             _remove(folder / name)
-            dead.append(name)
+            removed.append(name)
     remove_if_empty(folder)
-    return dead
-
-
-def remove_scratch_of(owner: Owner, root: Path) -> None:
-    """Remove the scratch of a process that is known to have ended, or is about to."""
-    folder = root / SCRATCH
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        if _owner_of(name) == owner:
-            _remove(folder / name)
-    remove_if_empty(folder)
+    return removed
 
 
 def make_folder(folder: Path) -> None:
@@ -106,11 +103,6 @@ def _remove(path: Path) -> None:
         with suppress(OSError):  # as with a folder: the next run sweeps what cannot be removed now
             path.unlink()
     remove_if_empty(path.parent)
-
-
-def _owner_of(name: str) -> Owner | None:
-    match = _NAME.fullmatch(name)
-    return Owner(match["host"], int(match["pid"]), int(match["started"])) if match else None
 
 
 def _last_touched(path: Path) -> float:

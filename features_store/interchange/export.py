@@ -93,7 +93,7 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     elif to == "npy":
         targets = [out / trial.name / f"{array}.npy" for trial in trials for array in trial]
     else:
-        targets = [_with_suffix(out, trial.name, to) for trial in trials]
+        targets = [out / f"{trial.name}.{to}" for trial in trials]  # not `with_suffix`: names may hold dots
     there = [path for path in targets if path.exists()]
     if there and not overwrite:
         raise ValueError(f"{preview(map(str, there), 1)} would be replaced: --overwrite does so; or name another --out")
@@ -203,7 +203,7 @@ def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     except ImportError as error:
         raise ValueError(f"parquet needs pyarrow: pip install 'avfuse[parquet]' ({error})") from error
     for trial in trials:
-        path = _with_suffix(out, trial.name, "parquet")
+        path = out / f"{trial.name}.parquet"
         path.parent.mkdir(parents=True, exist_ok=True)
         tables = _tables(trial)
         types = {column: pyarrow.from_numpy_dtype(part.dtype) for column, part in next(tables).items()}
@@ -216,7 +216,7 @@ def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 def to_csv(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A file a trial, a row a frame; floats as Python writes them, which is exact."""
     for trial in trials:
-        path = _with_suffix(out, trial.name, "csv")
+        path = out / f"{trial.name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
         with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
@@ -248,7 +248,3 @@ def _tables(trial: Trial) -> Iterator[dict[str, NDArray[Any]]]:
             for index in np.ndindex(values.shape[1:]):
                 columns["_".join(map(str, (name, *index)))] = values[:, *index]
         yield columns
-
-
-def _with_suffix(out: Path, trial: str, suffix: str) -> Path:
-    return out / f"{trial}.{suffix}"  # not `with_suffix`: a trial's name may hold dots

@@ -113,15 +113,12 @@ def _differing(trials: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[
             if isinstance(source, dict):
                 identity = source.get("sha256") or f"untrained {source.get('untrained_seed')}"
                 values[f"weights of {feature}"] = str(identity)[:_HASH_SHOWN]
-        made.append({name: _in_words(value) for name, value in values.items()})
+        made.append({})
+        for name, value in values.items():
+            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            made[-1][name] = "default" if value is None else words
     numbers: dict[str, dict[str, list[int]]] = {name: {} for each in made for name in each}
     for name, having in numbers.items():
         for number, each in enumerate(made):
             having.setdefault(each.get(name, "not recorded"), []).append(number)
     return {name: having for name, having in numbers.items() if len(having) > 1}
-
-
-def _in_words(value: Any) -> str:
-    if isinstance(value, list):
-        return ", ".join(map(str, value))
-    return "default" if value is None else str(value)

@@ -1,4 +1,4 @@
-"""The store is gone, replaced, on two disks: an error that names it, nothing half there, and no empty shell."""
+"""The store is removed, replaced, on two disks: an error that names it, nothing half there, and no empty shell."""
 
 import errno
 import os
@@ -42,7 +42,7 @@ def to_file(root):
     root.write_text("a file")
 
 
-TROUBLES = {
+REMOVALS = {
     "removed": shutil.rmtree,
     "emptied": empty,
     "a file": to_file,
@@ -50,12 +50,12 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_a_store_that_goes_away_does_not_come_back(store, trouble, when):
+def test_a_store_that_goes_away_does_not_come_back(store, removal, when):
     def happens():
         if store.files.is_file("zarr.json"):
-            TROUBLES[trouble](store.files.root)
+            REMOVALS[removal](store.files.root)
 
     if when == "before":
         happens()
@@ -69,16 +69,16 @@ def test_a_store_that_goes_away_does_not_come_back(store, trouble, when):
 
 def test_scratch_that_is_cleaned_away_gives_no_half_trial(store, arrays):
     """zarr makes the folder anew, and what was written before is missing."""
-    store_removed = Rows(lambda: shutil.rmtree(store.files.root / ".tmp"))
+    cleaned = Rows(lambda: shutil.rmtree(store.files.root / ".tmp"))
     with pytest.raises(StoreUnwritable):
-        store.write("a", {"time": np.arange(9.0), "x": store_removed}, {})
+        store.write("a", {"time": np.arange(9.0), "x": cleaned}, {})
     assert store.trials() == store.incomplete() == []
     store.write("a", arrays, {})
     assert sorted(os.listdir(store.path)) == ["a", "zarr.json"]
 
 
 @pytest.mark.parametrize("act", ["failure", "plan", "claim", "scratch", "group"])
-def test_nothing_makes_a_store_that_is_gone_anew(store, act):
+def test_nothing_makes_a_removed_store_anew(store, act):
     shutil.rmtree(store.path)
     with pytest.raises(OSError, match=r"features\.zarr|removed") as caught:
         {

@@ -23,7 +23,7 @@ OTHER = {"settings": {"face": "left", "features": ["a"], "stream": 1}, "weights"
 @pytest.mark.parametrize("place", ["folder", "url"])
 def test_the_last_one_given_counts_each_for_itself(tmp_path, place):
     store = FeatureStore(tmp_path / "s.zarr" if place == "folder" else "memory://inputs.zarr", mode="a")
-    assert read_inputs(store.files) == Inputs()  # as in stores of before
+    assert read_inputs(store.files) == Inputs()  # as in older stores
     record_inputs(store.files, inputs_of(tmp_path / "v", Path("labels"), None, {"vggish": FILE, "iresnet50": None}))
     record_inputs(store.files, inputs_of(tmp_path / "w", None, tmp_path / "crops", {"iresnet50": FILE}))
     assert read_inputs(FeatureStore(store.path).files) == Inputs(
@@ -66,11 +66,11 @@ def test_of_many_the_values_are_counted():
     assert differing_settings([{**ONE, "algorithm": 1}, {**ONE, "algorithm": 2}]) == ["algorithm: 1 (1) / 2 (1)"]
 
 
-def test_of_two_both_values_are_told():
-    assert unlike(ONE, ONE, "here", "there") == ""
-    assert unlike(ONE, OTHER, "here", "there") == (
-        "features: a, b here, a there, stream: default here, 1 there, "
-        "weights of v: untrained 0 here, abababababababab there"
+def test_of_two_both_values_are_named():
+    assert unlike(ONE, ONE, "now", "there") == ""
+    assert unlike(ONE, OTHER, "now", "there") == (
+        "features: a, b now, a there, stream: default now, 1 there, "
+        "weights of v: untrained 0 now, abababababababab there"
     )
     many = {"settings": {str(number): number for number in range(9)}}
-    assert unlike(many, {}, "here", "there").endswith(", 5: 5 here, not recorded there and 3 more")
+    assert unlike(many, {}, "now", "there").endswith(", 5: 5 now, not recorded there and 3 more")

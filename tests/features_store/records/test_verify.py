@@ -79,7 +79,7 @@ def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "words"),
     [
         ("100", "101", "101"),
         ('"float32"', '"floot32"', "broken metadata"),
@@ -90,11 +90,11 @@ def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
         ("{", "", "broken metadata"),
     ],
 )
-def test_broken_array_metadata(chunked, old, new, told):
+def test_broken_array_metadata(chunked, old, new, words):
     file = chunked.files.root / "b/a/x/zarr.json"
     file.write_text(file.read_text().replace(old, new, 1))
     (problem,) = verify(chunked)
-    assert told in problem.what
+    assert words in problem.what
     assert problem.file == str(file)
 
 
