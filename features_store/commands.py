@@ -23,11 +23,11 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
-@click.option("--trials", "each", is_flag=True, help="A line a trial: rows, faces, sound, gaps. [default: off]")
+@click.option("--trials", "each", is_flag=True, help="One line per trial: rows, faces, sound, gaps. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
 def status(store: str, each: bool, as_json: bool) -> None:
-    """Show what is done, unfinished and failed in a store, and what was warned of."""
+    """Show what is done, unfinished and failed in a store, and the warnings."""
     import json
     from dataclasses import asdict
 
@@ -45,11 +45,11 @@ def status(store: str, each: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: a line a problem].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: one line per problem].")
 @click.pass_context
 @clean_errors()
 def verify(context: click.Context, store: str, as_json: bool) -> None:
-    """Read every chunk again and check every checksum; exit code 3 where something is broken, and how to fix it."""
+    """Read every chunk again and check every checksum; exit code 3 if something is broken, with how to fix it."""
     import json
     from dataclasses import asdict
 
@@ -71,7 +71,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
-        unknown = ", with your folders in place of …" if any("…" in command for command in fix) else ""
+        unknown = ", with your folders instead of …" if any("…" in command for command in fix) else ""
         click.echo("\n".join([f"how to fix{unknown}:", *(f"  {command}" for command in fix)]), err=True)
     if problems:
         context.exit(EXIT_PROBLEMS)
@@ -80,14 +80,11 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
+@click.option("--out", required=True, type=PATH, help="File to write for h5, folder for the others.")
 @click.option(
-    "--out",
-    required=True,
-    type=PATH,
-    help="File to write for h5, folder for the others.",
+    "--features", type=NAME_LIST, help="Features to export, separated by commas, besides the times. [default: all]"
 )
-@click.option("--features", type=NAME_LIST, help="Features to export, by commas, beside the times. [default: all]")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there. [default: off]")
+@click.option("--overwrite", is_flag=True, help="Replace existing files. [default: off]")
 @_with_trials
 @clean_errors()
 def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
@@ -111,10 +108,8 @@ def export(store: str, to: str, out: Path, features: str | None, overwrite: bool
 @click.command("import-h5")
 @click.argument("file", required=False, type=FILE)
 @click.option("--from", "source", type=FILE, help="The HDF5 file. [default: FILE]")
-@click.option(
-    "--store", type=STORE, required=True, help="Folder (or URL) of the feature store; made where there is none."
-)
-@click.option("--replace", is_flag=True, help="Replace trials of the same names that are others. [default: off]")
+@click.option("--store", type=STORE, required=True, help="Folder (or URL) of the feature store; created if missing.")
+@click.option("--replace", is_flag=True, help="Replace trials of the same name that differ. [default: off]")
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str, replace: bool) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
@@ -124,7 +119,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 
     path = source or file
     if path is None or (source and file):
-        raise click.UsageError("name one HDF5 file, as FILE or by --from")
+        raise click.UsageError("name one HDF5 file, as FILE or with --from")
     check_export(path)  # before a store is made
     opened = FeatureStore(store, mode="a")
     done = bring_back(path, opened, replace)

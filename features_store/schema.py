@@ -135,7 +135,7 @@ def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
 
 
 def is_array_name(name: str) -> bool:
-    """Whether an array may be called so: one folder's name, not hidden."""
+    """Whether an array may have this name: that of one folder, not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
 
 

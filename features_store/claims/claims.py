@@ -3,7 +3,7 @@
     .claims/<sha1>.json                  made by exactly one process (link, O_EXCL); touched every ttl/5
     .claims/<sha1>.json.<token>.0        the right to remove the claim with that token, made the same way
 
-A claim is only removed by who holds the right to remove it, and only while it still bears that token: so two
+A claim is only removed by who holds the right to remove it, and only while it still has that token: so two
 processes that find the same dead claim can never take away a fresh one. The age of a claim is measured by the clock
 of the disk that it lies on, whatever the clocks of the hosts say. A process that was suspended for longer than its
 claim lives finds that it was removed, or is another's, when it is about to write, and stops.
@@ -82,7 +82,7 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
 
 
 def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:
-    """Remove what dead runs have left: claims of trials that nobody will ask for, rights to claims that are no more."""
+    """Remove what dead runs have left: claims of trials that nobody will ask for, rights to claims that have ended."""
     folder = root / CLAIMS
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     for path in (folder / name for name in names if name.endswith(".json")):

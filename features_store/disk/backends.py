@@ -75,7 +75,7 @@ class LocalFiles:
             return []
 
     def is_file(self, key: str) -> bool:
-        """Whether a file lies there."""
+        """Whether there is a file."""
         return (self.root / key).is_file()
 
     def remove(self, key: str) -> None:
@@ -144,7 +144,7 @@ class UrlFiles:
         return sorted(name for name in names if not name.startswith("."))
 
     def is_file(self, key: str) -> bool:
-        """Whether an object lies there."""
+        """Whether there is an object."""
         fs, path = self._fs(key)
         return bool(fs.isfile(path))
 

@@ -1,4 +1,4 @@
-"""Files of results: what they are of and who made them, beside the numbers; where they may lie, and replace others.
+"""Files of results: what they were made from, how and when; where they may be put, and which files they may replace.
 
     OUT/made.json             of a folder of files whose format has no place for it
     FILE.made.json            of one such file, with the file's sha256
@@ -52,7 +52,7 @@ def check_place(out: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise ValueError where a file is there that avfuse has not written, or that was changed since."""
+    """Raise ValueError where there is a file that avfuse has not written, or that was changed since."""
     check_place(path)
     if not path.exists():
         return

@@ -46,7 +46,7 @@ def open_corpus(root: Path) -> Corpus:
 
     Without the challenge's folder a trial is a CSV file's path relative to `root`, without its extension; tables
     `trial,subject` may lie beside. Names of trials are as `plain_name` has them. Raises ValueError where there is no
-    label file, or the header is another one; OSError where there is no such folder.
+    label file, or a header is wrong; OSError where there is no such folder.
     """
     if challenge_folder(root) is not None:
         annotated = annotation_files(root)

@@ -187,7 +187,7 @@ def test_an_array_is_never_outside_of_its_trial(root, name):
     assert sorted(trial) == ["time", "x", "x_valid"]
     with pytest.raises(KeyError, match="has no array"):
         trial.read(name)
-    assert [problem for problem in problems(root) if "no array can be called so" in problem]
+    assert [problem for problem in problems(root) if "no array can have this name" in problem]
 
 
 def test_a_container_of_endless_faces(root):
