@@ -17,8 +17,7 @@ from ...shell.text import counted
 from ..config import FacePolicy
 from ..faces.crops import FaceCrops, aligned_crops, follow_faces, unseen
 from ..faces.tracking import Followers
-from ..media.prefetch import ahead
-from ..media.readers import FrameReader
+from ..media.readers import FrameReader, prefetch
 from ..media.types import Ending, FrameBatch, VideoInfo
 from .assemble import PersonRows
 from .jobs import Job, Progress
@@ -51,7 +50,7 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
     with (
         FrameReader(info, pixels=detecting, stall_timeout_s=session.stall_timeout_s) as reader,
         _People(session, scratch) as people,
-        ahead(reader, reader.kill) as batches,
+        prefetch(reader, reader.kill) as batches,
     ):
 
         def tell(decoded: int, at_s: float) -> None:
