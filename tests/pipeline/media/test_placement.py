@@ -97,7 +97,7 @@ def test_placed_sound_is_whole_whatever_the_file_says(frames, block):
 
 GAP_S = st.one_of(
     st.just(0.0), st.floats(0.0051, 0.5)
-)  # what is less cannot be told from jitter, and is followed evenly
+)  # what is less cannot be distinguished from jitter, and is followed evenly
 
 
 @given(st.lists(st.tuples(GAP_S, st.integers(2000, 9000)), min_size=2, max_size=10), st.integers(1, 9000))
