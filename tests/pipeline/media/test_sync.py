@@ -58,7 +58,7 @@ def check(clip, num_flashes: int, muxer_s: float) -> None:
         assert abs(clip.time_s[first] - clip.time_s[row]) <= GRID_S + half_frame_s
 
 
-# (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an encoder delay that it does not state)
+# (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an encoder delay)
 CLIPS = {
     "25": ("a.mp4", H264_AAC, {}, 0),
     "29.97": ("a.mp4", H264_AAC, {"rate": "30000/1001", "rows": (37, 90, 135), "rate_hz": 48_000}, 0),
