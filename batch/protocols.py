@@ -1,10 +1,12 @@
-"""What is done for many jobs, wherever that is: the words that `loop`, the places and their callers share."""
+"""What is done for many jobs, wherever that is: the words that `loop`, the executors and their callers share."""
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from ..features_store.disk.owner import Owner
@@ -18,21 +20,34 @@ class Cancelled(Exception):  # noqa: N818 - an event, not a mistake
 
 
 class WorkerUnfit(RuntimeError):  # noqa: N818
-    """A worker cannot do the jobs of this run, or there is no cluster to do them; the message says why, and where."""
+    """A worker cannot do the jobs of this run, or there is no cluster to do them; the message says why, and which."""
 
 
-class JobContext(Protocol):
-    """What a job is given: it asks whether to go on, and tells how far it is."""
+@dataclass
+class JobContext:
+    """What a job is given: it asks whether to go on, and reports how far it is.
 
-    @property
-    def where(self) -> str | None:
-        """Name of the host of the worker; None in the run's own process."""
+    `host` is the name of the worker's host, None in the run's own process; `send` passes a report on, at most one
+    every `every_s` seconds.
+    """
+
+    host: str | None
+    halted: threading.Event
+    send: Callable[[tuple[Any, ...]], None]
+    every_s: float = 0.0
+    _sent_s: float = field(default=float("-inf"), init=False)  # so the first report is passed on at once
 
     def check(self) -> None:
         """Call this every few seconds. Raises Cancelled."""
+        if self.halted.is_set():
+            raise Cancelled
 
     def tell(self, *words: Any) -> None:
-        """How far the job is, small things only; a remote worker passes on one every few seconds."""
+        """How far the job is, small things only."""
+        now_s = time.monotonic()
+        if now_s - self._sent_s >= self.every_s:
+            self._sent_s = now_s
+            self.send(words)
 
 
 class Task(Protocol[Job_contra, Result]):
@@ -62,14 +77,14 @@ class WorkerLost:
 
 @dataclass(frozen=True)
 class Started:
-    """A try was begun."""
+    """A try has begun."""
 
     number: int
 
 
 @dataclass(frozen=True)
 class Progressed:
-    """A job has told how far it is."""
+    """A job has reported how far it is."""
 
     number: int
     words: tuple[Any, ...]
@@ -77,7 +92,7 @@ class Progressed:
 
 @dataclass(frozen=True)
 class Ended:
-    """A try is over: its result, or the error that ended it (Stopped: nothing came of it)."""
+    """A try is over: its result, or the error that ended it (Cancelled: nothing came of it)."""
 
     number: int
     result: Any
@@ -86,7 +101,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class WorkerGone:
-    """A try went down with its worker; `blamed` unless the worker had taken its leave."""
+    """A try went down with its worker; `blamed` unless the worker had said that it was closing."""
 
     number: int
     lost: WorkerLost
@@ -97,7 +112,7 @@ Event = Started | Progressed | Ended | WorkerGone
 
 
 class Executor(Protocol):
-    """Where jobs are done. Used by one thread."""
+    """What does the jobs. Used by one thread."""
 
     patience_s: float
     """How long jobs may take to stop before they are left to themselves."""

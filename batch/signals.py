@@ -1,6 +1,6 @@
 """SIGTERM and SIGINT end a run within 10 s: what is left is named, what is done is safe, the exit code is 143 or 130.
 
-    before the first job      the command ends at once, from wherever it is
+    before the first job      the command ends at once, whatever it is doing
     while jobs are done       they are asked to stop, and get 7 s for that
     a second signal, or 7 s   the process ends without them, its children with it
 
@@ -16,7 +16,6 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from types import FrameType
-from typing import NoReturn
 
 import click
 import psutil
@@ -69,7 +68,19 @@ class StopRequest:
     def receive(self, number: int, _: FrameType | None = None) -> None:
         """Take a signal."""
         if self._signal is not None:
-            self._abandon(self._signal)
+            # End without waiting for anything that hangs: a network in a long call, a disk that does not answer.
+            try:
+                if not self._abandoned:
+                    self._abandoned = True
+                    click.echo(f"Error: {self._line(self._signal)}", err=True)
+                    with suppress(OSError):
+                        self.on_abandon()
+                    for child in psutil.Process().children(recursive=True):
+                        with suppress(psutil.NoSuchProcess):
+                            child.kill()
+                    sys.stdout.flush()
+            finally:
+                os._exit(128 + self._signal)
         self._signal = signal.Signals(number)
         if not self.gentle:
             self.raise_if_set()
@@ -80,34 +91,19 @@ class StopRequest:
         if not self.left:
             return f"stopped by {number.name} before anything was begun; run again to begin"
         to_do = counted(len(self.left), self._noun.removesuffix("s"))
-        told = f"stopped by {number.name} with {to_do} to do: {preview(self.left, _NAMED)}"
-        return f"{told}; what is done is safe, run again to go on"
-
-    def _abandon(self, number: signal.Signals) -> NoReturn:
-        """End without waiting for anything that hangs: a network in a long call, a disk that does not answer."""
-        try:
-            if not self._abandoned:
-                self._abandoned = True
-                click.echo(f"Error: {self._line(number)}", err=True)
-                with suppress(OSError):
-                    self.on_abandon()
-                for child in psutil.Process().children(recursive=True):
-                    with suppress(psutil.NoSuchProcess):
-                        child.kill()
-                sys.stdout.flush()
-        finally:
-            os._exit(128 + number)
+        left = f"stopped by {number.name} with {to_do} to do: {preview(self.left, _NAMED)}"
+        return f"{left}; what is done is safe, run again to go on"
 
 
 @contextmanager
 def listening(noun: str) -> Iterator[StopRequest]:
-    """Listen to SIGTERM and SIGINT until the end, unless they are ignored (`nohup`), or this is no main thread."""
+    """Listen to SIGTERM and SIGINT until the end, unless they are ignored (`nohup`), or this is not the main thread."""
     stop = StopRequest(noun)
     if threading.current_thread() is not threading.main_thread():
         yield stop
         return
-    heard = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
-    before = {number: signal.signal(number, stop.receive) for number in heard}
+    numbers = [number for number in _SIGNALS if signal.getsignal(number) is not signal.SIG_IGN]
+    before = {number: signal.signal(number, stop.receive) for number in numbers}
     before[signal.SIGALRM] = signal.signal(signal.SIGALRM, stop.receive)
     try:
         yield stop

@@ -6,9 +6,9 @@ Tested by tests/batch/cluster/test_executor.py.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -16,10 +16,7 @@ from .cluster.jobqueue import JobQueue, read_jobqueue
 from .protocols import Executor, Task
 from .resources import cores
 from .signals import StopRequest
-from .threads import open_thread_executor
-
-if TYPE_CHECKING:
-    from distributed import Client
+from .threads import ThreadExecutor
 
 
 @dataclass(frozen=True)
@@ -31,14 +28,14 @@ class ExecutionTarget:
     jobqueue: JobQueue | None = None
 
     @property
-    def is_here(self) -> bool:
+    def in_process(self) -> bool:
         """Whether jobs are done in this process."""
         return self.workers == 1 and self.scheduler is None and self.jobqueue is None
 
     @property
     def starting(self) -> str:
         """What is waited for before the first job, in words; nothing in this process."""
-        if self.is_here:
+        if self.in_process:
             return ""
         return f"starting {self.workers} workers" if self.workers > 1 else "waiting for workers"
 
@@ -51,12 +48,12 @@ class ExecutionTarget:
         return max(1, cores() // self.workers)
 
     def processes(self) -> int:
-        """Processes that share the memory of one machine, or of one job of a queue, as far as can be known here."""
+        """Processes that share the memory of one machine, or of one job of a queue, as far as this process knows."""
         return self.workers if self.jobqueue is None else self.jobqueue.processes
 
 
 def target_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) -> ExecutionTarget:
-    """The options --workers, --scheduler and --jobqueue. Raises click.UsageError target they contradict each other."""
+    """The options --workers, --scheduler and --jobqueue. Raises click.UsageError where they contradict each other."""
     try:
         queue = read_jobqueue(jobqueue)
     except ValueError as error:
@@ -70,24 +67,17 @@ def target_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) ->
 def open_executor(
     target: ExecutionTarget, task: Task[Any, Any], at_once: int, on_gpus: bool, stop: StopRequest
 ) -> Iterator[Executor]:
-    """The place, ready for jobs, until the end.
+    """The executor, ready for jobs, until the end.
 
     `at_once`: jobs a process does at once (0: one, on a cluster's GPU several); `on_gpus`: whether the jobs use GPUs.
-    Raises WorkerUnfit target the cluster cannot be reached, or its workers cannot do the jobs.
+    Raises WorkerUnfit where the cluster cannot be reached, or its workers cannot do the jobs.
     """
-    if target.is_here:
-        with open_thread_executor(task, max(1, at_once), stop) as here:
-            yield here
+    if target.in_process:
+        with task.prepare() as do, closing(ThreadExecutor(do, max(1, at_once), stop)) as threads:
+            yield threads
         return
-    from .cluster.executor import open_dask_executor  # noqa: PLC0415 - dask only where it is used
-
-    with _client(target, at_once, on_gpus) as client, open_dask_executor(client, task, at_once, stop, _note) as spread:
-        yield spread
-
-
-@contextmanager
-def _client(target: ExecutionTarget, at_once: int, on_gpus: bool) -> Iterator[Client]:
-    from .cluster import connect  # noqa: PLC0415
+    from .cluster import connect  # noqa: PLC0415 - dask only where it is used
+    from .cluster.executor import DaskExecutor  # noqa: PLC0415
 
     if target.jobqueue is not None:
         opened = connect.queue_client(target.jobqueue, _note)
@@ -95,8 +85,8 @@ def _client(target: ExecutionTarget, at_once: int, on_gpus: bool) -> Iterator[Cl
         opened = connect.remote_client(target.scheduler, _note)
     else:
         opened = connect.local_client(target.workers, at_once, on_gpus)
-    with opened as client:
-        yield client
+    with opened as client, closing(DaskExecutor(client, task, at_once, stop, _note)) as workers:
+        yield workers
 
 
 def _note(line: str) -> None:

@@ -34,7 +34,7 @@ def cut(clip: Path, seconds: float, folder: Path) -> Path:
     return target
 
 
-def told(command: list[str]) -> dict:
+def printed(command: list[str]) -> dict:
     """The JSON that a command prints last."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
@@ -44,14 +44,14 @@ def told(command: list[str]) -> dict:
 
 def naive(clip: Path, out: Path) -> float:
     """Frames/s of the naive stack."""
-    found = told([sys.executable, str(Path(__file__).parent / "naive_stack.py"), str(clip), str(out)])
+    found = printed([sys.executable, str(Path(__file__).parent / "naive_stack.py"), str(clip), str(out)])
     return found["frames"] / found["seconds"]
 
 
 def ours(clip: Path, store: Path, *words: str) -> float:
     """Frames/s of `avfuse extract`, everything new."""
     base = ("extract", "--videos", str(clip.parent), "--store", str(store), "--untrained", "0", "--overwrite", "--json")
-    (receipt,) = told(avfuse(*base, *words))["extracted"]
+    (receipt,) = printed(avfuse(*base, *words))["extracted"]
     return receipt["frames"] / receipt["seconds"]
 
 
@@ -95,8 +95,8 @@ def main() -> None:
             )
             for precision in asked.precisions.split(","):
                 ratios = [mine / theirs for mine, theirs in zip(speeds[precision], speeds["naive"], strict=True)]
-                spread = f"{min(ratios):.2f}–{max(ratios):.2f}"
-                print(f"  {precision}: {statistics.median(ratios):.2f} ({spread}) × the naive stack")
+                span = f"{min(ratios):.2f}–{max(ratios):.2f}"
+                print(f"  {precision}: {statistics.median(ratios):.2f} ({span}) × the naive stack")
                 print(
                     f"    {agreement(clip, Path(scratch, 'naive.npz'), Path(scratch, f'{precision}.zarr'))}", flush=True
                 )

@@ -16,10 +16,11 @@ import numpy as np
 from measure import machine
 
 from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.faces.detections import overlaps
 from avfuse.pipeline.faces.mtcnn import FaceDetector
 from avfuse.pipeline.faces.search import FaceSearch
 from avfuse.pipeline.faces.shots import CutFinder
-from avfuse.pipeline.faces.tracking import Followers, overlaps
+from avfuse.pipeline.faces.tracking import Followers
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 

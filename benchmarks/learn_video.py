@@ -63,8 +63,8 @@ def score(folder: Path, name: str, changes: dict[str, object], epochs: int) -> d
     words = [f"--set={key}={value}" for key, value in settings.items()]
     out = folder / "runs" / name.replace(" ", "_").replace(",", "")
     words += ["--store", str(folder / "features.zarr"), "--annotations", str(labels), "--out", str(out)]
-    told = call("train", "--fold", "0", "--epochs", str(epochs), "--no-plots", "--no-tensorboard", "--json", *words)
-    found: dict[str, float] = json.loads(told)[0]
+    metrics = call("train", "--fold", "0", "--epochs", str(epochs), "--no-plots", "--no-tensorboard", "--json", *words)
+    found: dict[str, float] = json.loads(metrics)[0]
     return found
 
 
@@ -75,20 +75,20 @@ def main() -> None:
     parser.add_argument("--seconds", default="10")
     parser.add_argument("--epochs", type=int, default=60)
     parser.add_argument("--folder", type=Path)
-    told = parser.parse_args()
-    folder = told.folder or Path(tempfile.mkdtemp(prefix="learn_video."))
+    words = parser.parse_args()
+    folder = words.folder or Path(tempfile.mkdtemp(prefix="learn_video."))
     corpus = folder / "corpus"
     if not (corpus / "planted.json").is_file():
-        call("synth", str(corpus), "--trials", told.trials, "--seconds", told.seconds)
+        call("synth", str(corpus), "--trials", words.trials, "--seconds", words.seconds)
     aligned = ["--aligned", str(corpus / "cropped_aligned"), "--annotations", str(corpus / "annotations")]
     store = ["--store", str(folder / "features.zarr"), "--untrained", "0", "--precision", "bf16"]
     call("extract", "--videos", str(corpus / "videos"), *aligned, *store)
     shuffle(corpus / "annotations", folder / "shuffled")
     print(machine())
-    print(f"{told.trials} clips of {told.seconds} s, seed 0, untrained networks; {SHARED}")
+    print(f"{words.trials} clips of {words.seconds} s, seed 0, untrained networks; {SHARED}")
     print(f"{'':36}  valence  arousal      P  epoch")
     for name, changes in RUNS.items():
-        found = score(folder, name, changes, told.epochs)
+        found = score(folder, name, changes, words.epochs)
         numbers = "  ".join(f"{found[key]:7.3f}" for key in ("ccc_valence", "ccc_arousal", "P"))
         print(f"{name:36}  {numbers}  {found['epoch']:5}", flush=True)
 

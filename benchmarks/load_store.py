@@ -3,7 +3,7 @@
     python benchmarks/load_store.py [--gb 3] [--repeat 5] [--folder DIR]
 
 Makes trials of random features with the widths and types of a real store, and the same arrays as .npy files. Warm
-(files in the page cache) and cold (the cache is told to forget them), NumPy, the store alone and the whole of
+(files in the page cache) and cold (the cache is asked to forget them), NumPy, the store alone and the whole of
 the trainer's loading take turns, each in a process of its own that keeps all it has loaded. Memory is what the
 peak grew by, over the bytes (Linux).
 Targets: time ≤ 2 × NumPy's, memory ≤ 1.1 × the bytes.
@@ -82,7 +82,7 @@ def time_here(way: str, folder: Path, trials: int) -> None:
     """In a process of its own: print the seconds, and by how many MiB the memory grew at its peak."""
     # A virtual machine may get its memory from the host at the first touch, which can take longer than the loading.
     np.empty(trials * ROWS * ROW_BYTES, np.uint8).fill(1)
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is measured from now on
     before_mib, began_s = status_mib("VmRSS"), time.perf_counter()
     kept = WAYS[way](folder)
     print(time.perf_counter() - began_s, status_mib("VmHWM") - before_mib)
@@ -90,7 +90,7 @@ def time_here(way: str, folder: Path, trials: int) -> None:
 
 
 def status_mib(word: str) -> float:
-    """Memory of this process as Linux tells it: VmRSS now, VmHWM at its peak."""
+    """Memory of this process as Linux reports it: VmRSS now, VmHWM at its peak."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) / 1024 for line in lines if line.startswith(word))
 

@@ -1,4 +1,4 @@
-"""Run a command to its end and tell its wall time and the peak memory of its largest process."""
+"""Run a command to its end; measure its wall time and the peak memory of its largest process."""
 
 from __future__ import annotations
 

@@ -59,11 +59,11 @@ def align(frame: np.ndarray, landmarks: np.ndarray) -> torch.Tensor:
     a, b, tx, ty = np.linalg.lstsq(rows, TEMPLATE_PX.T.reshape(-1), rcond=None)[0]
     inverse = np.linalg.inv(np.array([[a, -b, tx], [b, a, ty], [0, 0, 1]]))
     grid = np.mgrid[0:SIDE_PX, 0:SIDE_PX][::-1].reshape(2, -1)
-    where = (inverse @ np.vstack([grid, np.ones(SIDE_PX**2)]))[:2].T.reshape(1, SIDE_PX, SIDE_PX, 2)
+    points = (inverse @ np.vstack([grid, np.ones(SIDE_PX**2)]))[:2].T.reshape(1, SIDE_PX, SIDE_PX, 2)
     size = np.array([frame.shape[1] - 1, frame.shape[0] - 1])
     picture = torch.from_numpy(frame.copy()).permute(2, 0, 1)[None].float()
     sampled = torch.nn.functional.grid_sample(
-        picture, torch.from_numpy(where / size * 2 - 1).float(), align_corners=True
+        picture, torch.from_numpy(points / size * 2 - 1).float(), align_corners=True
     )
     return sampled / 127.5 - 1
 

@@ -5,7 +5,7 @@
 The planted store, its two laws and the scores are those of tests/fusion (conftest.py, test_planted.py), with the
 widths of the real features (512, 128, 128) and the preset's own network; lr 1e-3 and one epoch of warm-up, since
 forty trials make few steps. P is on the ten subjects that were not trained on; "joint" is the part of the labels
-that only face and voice together tell.
+that only face and voice together reveal.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def main() -> None:
             planted = plant(Path(folder), law=law, shuffled=shuffled, widths=(512, 128, 128))
             began_s = time.monotonic()
             p, joint = scores(planted, Path(folder) / "run", replace(config, max_epochs=epochs))
-        told = "–" if shuffled else f"{joint:.3f}"  # another trial's labels have no part of this one
-        print(f"{name:30}  {p:5.3f}  {told:>7}  {time.monotonic() - began_s:7.0f}", flush=True)
+        joint_p = "–" if shuffled else f"{joint:.3f}"  # another trial's labels have no part of this one
+        print(f"{name:30}  {p:5.3f}  {joint_p:>7}  {time.monotonic() - began_s:7.0f}", flush=True)
 
 
 if __name__ == "__main__":

@@ -29,7 +29,7 @@ from measure import avfuse, machine
 
 
 def copies(clip: Path, count: int, folder: Path, crops: Path | None) -> list[str]:
-    """Links to the clip, and what `extract` is told of them."""
+    """Links to the clip, and the options of `extract` for them."""
     videos, aligned = folder / f"{count}", folder / f"{count}-crops"
     videos.mkdir()
     aligned.mkdir()
@@ -41,15 +41,15 @@ def copies(clip: Path, count: int, folder: Path, crops: Path | None) -> list[str
 
 
 def seconds(words: list[str], prefixes: list[list[str]]) -> float:
-    """Wall time of runs at once that do everything anew, as they tell themselves: the longest."""
+    """Wall time of runs at once that do everything anew, as they report it themselves: the longest."""
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with tempfile.TemporaryDirectory() as scratch:
         runs = [
             subprocess.Popen([*prefix, *avfuse("extract", *words, "--store", f"{scratch}/{number}.zarr")], **pipes)
             for number, prefix in enumerate(prefixes)
         ]
-        told = [run.communicate()[0] for run in runs]
-    return max(float(json.loads(each)["seconds"]) for each in told)
+        summaries = [run.communicate()[0] for run in runs]
+    return max(float(json.loads(each)["seconds"]) for each in summaries)
 
 
 @contextmanager
@@ -103,14 +103,14 @@ def main() -> None:
                 few, many = (seconds([*each, *words], prefixes) for each in sets)
                 took[name].append((many - few) / (asked.many - asked.few) / len(prefixes))
                 print(f"{name:28} {took[name][-1]:.3f} s a video", flush=True)
-    tell("a run on each core", took["one core"], took["a run on each core"], "× one")
-    tell("two workers", took["one core"], took["--workers 2"], "× one")
-    tell("dask", took["all cores, one dask worker"], took["all cores, no dask"], "× the serial run")
+    print_ratio("a run on each core", took["one core"], took["a run on each core"], "× one")
+    print_ratio("two workers", took["one core"], took["--workers 2"], "× one")
+    print_ratio("dask", took["all cores, one dask worker"], took["all cores, no dask"], "× the serial run")
     costs = median(took["all cores, one dask worker"]) - median(took["all cores, no dask"])
     print(f"dask: {costs * 1000:+.1f} ms a video (medians)")
 
 
-def tell(what: str, upper: list[float], lower: list[float], of: str) -> None:
+def print_ratio(what: str, upper: list[float], lower: list[float], of: str) -> None:
     """The ratio of two ways."""
     ratios = [one / other for one, other in zip(upper, lower, strict=True)]
     print(f"{what}: {median(ratios):.3f} ({min(ratios):.3f}–{max(ratios):.3f}) {of}")

@@ -61,7 +61,7 @@ def seconds(call: Callable[[], object], device: torch.device) -> float:
     return time.perf_counter() - began_s
 
 
-def told(rates: list[float]) -> str:
+def median_and_range(rates: list[float]) -> str:
     """Median and range."""
     return f"{statistics.median(rates):8.2f} ({min(rates):.2f}–{max(rates):.2f})"
 
@@ -95,10 +95,12 @@ def compare(learner: Learner, data: Dataset, folder: Path, repeat: int) -> None:
         f"{len(windows)} windows of {config.window_frames} frames, batches of {config.batch_size}, {repeat} epochs each"
     )
     for name, taken in times.items():
-        print(f"{name:20} windows/s {told([len(windows) / each for each in taken])}")
+        print(f"{name:20} windows/s {median_and_range([len(windows) / each for each in taken])}")
     pairs = list(zip(*times.values(), strict=True))
-    print(f"avfuse over the naive loop, speed  {told([naive / ours for ours, naive, _ in pairs])}")
-    print(f"the data path, added to a step     {told([100 * (ours / bare - 1) for ours, _, bare in pairs])} %")
+    print(f"avfuse over the naive loop, speed  {median_and_range([naive / ours for ours, naive, _ in pairs])}")
+    print(
+        f"the data path, added to a step     {median_and_range([100 * (ours / bare - 1) for ours, _, bare in pairs])} %"
+    )
 
 
 def profile(learner: Learner, data: Dataset) -> None:

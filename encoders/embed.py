@@ -10,27 +10,24 @@ Tested by tests/encoders/test_embed.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from itertools import pairwise
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from ..shell.text import counted
-from .networks.folding import fold
 from .networks.ir50 import SUZHANG_PX
-from .networks.vgg import PATCH_BANDS, PATCH_FRAMES
+from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, apply_pca
 from .table import CROP_PX, Precision, VggishOutput
 from .weights.read import Network, Pca
 from .weights.registry import PCA
 from .weights.resolve import WeightSource, load_network, load_pca
 
 _SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them: docs/sources.md (IR-50)
-_KINDS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-_PCA_CLIP = 2.0
-_PCA_LEVELS = 255
+_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
@@ -55,38 +52,48 @@ class Embedder:
             raise ValueError("the output `pca` needs the weights vggish-pca")
         self.dim, self.batch_size = network.dim, batch_size
         self._device, self._precision = torch.device(device), precision
-        refuse_precision(self._device, precision)
+        if precision == "fp16" and self._device.type == "cpu":
+            raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
         self._input_px, self._output = network.input_px, output
-        self._pca = _to_device(pca, self._device) if output == "pca" and pca else None
-        self._kind, self._format = _KINDS[precision], _memory_format(network, self._device, precision)
-        self._module = fold(network.module).to(self._device, self._kind).to(memory_format=self._format)
+        self._pca: tuple[Tensor, Tensor] | None = None
+        if output == "pca" and pca is not None:
+            self._pca = (
+                torch.tensor(pca.eigen_vectors, device=self._device),
+                torch.tensor(pca.means, device=self._device),
+            )
+        # Channels last for faces: measured on 2 CPU cores, 16 and 32 faces: 1.2 times as fast. Tensor cores too want
+        # half floats this way.
+        channels_last = network.input_px is not None and (self._device.type == "cpu" or precision != "fp32")
+        self._format = torch.channels_last if channels_last else torch.contiguous_format
+        self._dtype = _DTYPES[precision]
+        self._module = fold(network.module).to(self._device, self._dtype).to(memory_format=self._format)
 
     def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
         """Embeddings float32 [N, dim] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].
 
         Raises ValueError for anything else.
         """
-        self._refuse(batch)
-        parts = [batch[start : start + self.batch_size] for start in range(0, len(batch), self.batch_size)]
-        with torch.inference_mode(), _exact_convolutions(self._precision):
-            done = [self._embed(_moved(part, self._device)) for part in parts]
-            return torch.cat(done).cpu().numpy() if done else np.zeros((0, self.dim), np.float32)
-
-    def _embed(self, part: Tensor) -> Tensor:
-        inputs = part[:, None] if self._input_px is None else faces_to_input(part, self._input_px)
-        return self._postprocess(self._module(inputs.to(self._kind).contiguous(memory_format=self._format)).float())
-
-    def _postprocess(self, rows: Tensor) -> Tensor:
-        if self._output == "raw":
-            return rows
-        return rows.relu() if self._pca is None else apply_pca(rows.relu(), *self._pca)
-
-    def _refuse(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> None:
         shape = (PATCH_FRAMES, PATCH_BANDS) if self._input_px is None else (CROP_PX, CROP_PX, 3)
-        kind = np.float32 if self._input_px is None else np.uint8
-        if batch.shape[1:] != shape or batch.dtype != kind:
-            wanted = f"{np.dtype(kind).name} [N, {', '.join(map(str, shape))}]"
+        dtype = np.float32 if self._input_px is None else np.uint8
+        if batch.shape[1:] != shape or batch.dtype != dtype:
+            wanted = f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
             raise ValueError(f"this network takes {wanted}, got {batch.dtype.name} {list(batch.shape)}")
+        done = [torch.zeros((0, self.dim), device=self._device)]
+        # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
+        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
+        with torch.inference_mode(), exact:
+            for start in range(0, len(batch), self.batch_size):
+                # Copied: torch takes neither read-only arrays nor negative strides.
+                part = torch.from_numpy(np.array(batch[start : start + self.batch_size]))
+                if self._device.type == "cuda":  # which takes it by itself from pinned memory
+                    part = part.pin_memory()
+                part = part.to(self._device, non_blocking=True)
+                inputs = part[:, None] if self._input_px is None else faces_to_input(part, self._input_px)
+                rows = self._module(inputs.to(self._dtype).contiguous(memory_format=self._format)).float()
+                if self._output != "raw":
+                    rows = rows.relu()
+                done.append(rows if self._pca is None else apply_pca(rows, *self._pca))
+            return torch.cat(done).cpu().numpy()
 
 
 def load_embedders(
@@ -115,23 +122,29 @@ def load_embedders(
     return embedders
 
 
-def choose_device(name: str) -> torch.device:
-    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
+def fold(network: nn.Module) -> nn.Module:
+    """Fold batch norms into the convolution or linear layer before them, in place: the same numbers, fewer passes.
 
-    Raises ValueError for another name or a GPU that is not there.
+    Neighbours in a Sequential follow each other; other modules name their pairs in `FOLDS`. A norm before a padded
+    convolution stays: at the border its shift would have to go into the padding. The network is in eval mode.
+    Tested by tests/encoders/test_networks.py.
     """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if name == "cpu" or (kind == "cuda" and (number.isdecimal() or name == "cuda")):
-        return _present(torch.device(name))
-    raise ValueError(f"the device is auto, cpu, cuda or cuda:N, got {name!r}")
-
-
-def refuse_precision(device: torch.device, precision: Precision) -> None:
-    """Raises ValueError for fp16 without a GPU."""
-    if precision == "fp16" and device.type == "cpu":
-        raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
+    for owner in list(network.modules()):
+        pairs = list(getattr(owner, "FOLDS", ()))
+        if isinstance(owner, nn.Sequential):
+            pairs += pairwise(name for name, _ in owner.named_children())
+        for first, second in pairs:
+            layer, norm = owner.get_submodule(first), owner.get_submodule(second)
+            folded: nn.Module
+            if isinstance(layer, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
+                folded = fuse_conv_bn_eval(layer, norm)
+            elif isinstance(layer, nn.Linear) and isinstance(norm, nn.BatchNorm1d):
+                folded = fuse_linear_bn_eval(layer, norm)
+            else:
+                continue
+            setattr(owner, first, folded)
+            setattr(owner, second, nn.Identity())
+    return network
 
 
 def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
@@ -146,42 +159,3 @@ def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
     small = F.interpolate(inputs, size, mode="bilinear", antialias=True)
     edge = (_SUZHANG_STORED_PX - SUZHANG_PX) // 2
     return small[:, :, edge:-edge, edge:-edge]
-
-
-def apply_pca(rows: Tensor, eigen_vectors: Tensor, means: Tensor) -> Tensor:
-    """VGGish's PCA, clipped to [−2, 2] and quantised to whole numbers 0 to 255, as float32 [N, 128].
-
-    Source: torchvggish's Postprocessor, docs/sources.md (VGGish), less its squeeze, which drops a lone row's axis.
-    """
-    clipped = ((rows - means) @ eigen_vectors.T).clamp(-_PCA_CLIP, _PCA_CLIP)
-    return ((clipped + _PCA_CLIP) * (_PCA_LEVELS / (2 * _PCA_CLIP))).round()
-
-
-def _present(device: torch.device) -> torch.device:
-    num_gpus = torch.cuda.device_count() if device.type == "cuda" else 0
-    if device.type == "cuda" and (device.index or 0) >= num_gpus:
-        raise ValueError(
-            f"there is no {device}: torch {torch.__version__} sees {counted(num_gpus, 'GPU')}; try --device cpu"
-        )
-    return device
-
-
-def _moved(part: NDArray[np.uint8] | NDArray[np.float32], device: torch.device) -> Tensor:
-    # Copied: torch takes neither read-only arrays nor negative strides. From pinned memory a GPU takes it by itself.
-    tensor = torch.from_numpy(np.array(part))
-    return tensor.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else tensor.to(device)
-
-
-def _to_device(pca: Pca, device: torch.device) -> tuple[Tensor, Tensor]:
-    return torch.tensor(pca.eigen_vectors, device=device), torch.tensor(pca.means, device=device)
-
-
-def _memory_format(network: Network, device: torch.device, precision: Precision) -> torch.memory_format:
-    # Measured on 2 CPU cores, 16 and 32 faces: 1.2 times as fast. Tensor cores too want half floats this way.
-    faces_first = network.input_px is not None and (device.type == "cpu" or precision != "fp32")
-    return torch.channels_last if faces_first else torch.contiguous_format
-
-
-def _exact_convolutions(precision: Precision) -> AbstractContextManager[None]:
-    # On a GPU torch computes float32 convolutions in TF32 unless told otherwise: off by 1e-3.
-    return torch.backends.cudnn.flags(enabled=True, allow_tf32=precision != "fp32")

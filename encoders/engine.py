@@ -1,11 +1,13 @@
-"""Threads that run the networks for all videos of a process, so that decoding, finding faces and embedding overlap.
+"""Which device computes, and the threads that run the networks on it.
+
+They do so for all videos of a process, so that decoding, finding faces and embedding overlap:
 
     CPU   as many threads as cores, each with one batch of one video and one thread of torch's: nobody waits for
           another at a barrier, and a row never depends on how many cores there are or on what else runs
     GPU   two threads a network, on streams of their own; requests of all videos, in order of arrival, make batches
           of one size, so that while one is copied the other is computed
 
-Tested by tests/encoders/test_engine.py.
+Tested by tests/encoders/test_engine.py and test_embed.py.
 """
 
 from __future__ import annotations
@@ -14,12 +16,14 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+
+from ..shell.text import counted
 
 Rows = NDArray[np.float32]
 _MAX_QUEUE_DELAY_S = 0.003  # how long a batch that is not full waits for more
@@ -37,21 +41,6 @@ class RowMaker(Protocol):
         """Rows of a batch."""
 
 
-class Engine(Protocol):
-    """Where batches are handed in and rows come out."""
-
-    def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
-        """Rows of `inputs` [N, ...] from the network of a feature, in order, some at a time."""
-
-    def close(self) -> None:
-        """End the threads; what has not begun is dropped."""
-
-
-def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:
-    """The engine for a device; features that share a network share its batches."""
-    return CpuEngine(networks, threads) if device.type == "cpu" else BatchingEngine(networks, device)
-
-
 class CpuEngine:
     """A pool of threads; a batch is made of one video's inputs alone."""
 
@@ -60,13 +49,13 @@ class CpuEngine:
         self._pool = ThreadPoolExecutor(threads, "embed", initializer=torch.set_num_threads, initargs=(1,))
 
     def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
-        """Hand in inputs, a batch a task."""
+        """Rows of `inputs` [N, ...] from the network of a feature, in order, a batch at a time."""
         network = self._networks[name]
         size = min(network.batch_size, _MOST_ON_A_CORE)
         return [self._pool.submit(network.rows, part) for part in parts(inputs, size)]
 
     def close(self) -> None:
-        """Wait for what has begun, drop the rest."""
+        """End the threads; what has not begun is dropped."""
         self._pool.shutdown(cancel_futures=True)
 
 
@@ -74,17 +63,47 @@ class BatchingEngine:
     """Batches of one size, filled across videos; the device sees one shape only."""
 
     def __init__(self, networks: Mapping[str, RowMaker], device: torch.device) -> None:
-        fillers = {id(network): DynamicBatcher(network, device) for network in networks.values()}
-        self._fillers = {name: fillers[id(network)] for name, network in networks.items()}
+        batchers = {id(network): DynamicBatcher(network, device) for network in networks.values()}
+        self._batchers = {name: batchers[id(network)] for name, network in networks.items()}
 
     def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
-        """Hand in inputs."""
-        return self._fillers[name].submit(inputs)
+        """Rows of `inputs` [N, ...] from the network of a feature, in order, at most a batch at a time."""
+        return self._batchers[name].submit(inputs)
 
     def close(self) -> None:
-        """End the threads."""
-        for filler in set(self._fillers.values()):
-            filler.close()
+        """End the threads; what has not begun is dropped."""
+        for batcher in set(self._batchers.values()):
+            batcher.close()
+
+
+Engine = CpuEngine | BatchingEngine
+
+
+def choose_device(name: str) -> torch.device:
+    """The device called `auto`, `cpu`, `cuda` or `cuda:N`; `auto` is the GPU where there is one.
+
+    A GPU comes with its number, as tensors name the device they are on. Raises ValueError for another name, or a GPU
+    that is not there.
+    """
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    kind, colon, number = name.partition(":")
+    if name == "cpu":
+        return torch.device("cpu")
+    if kind != "cuda" or number.isdecimal() != bool(colon):
+        raise ValueError(f"--device is auto, cpu, cuda or cuda:N, got {name!r}")
+    num_gpus = torch.cuda.device_count()
+    if int(number or 0) >= num_gpus:
+        raise ValueError(
+            f"there is no {name}: torch {torch.__version__} sees {counted(num_gpus, 'GPU')}; try --device cpu "
+            "(`avfuse doctor` shows what there is)"
+        )
+    return torch.device("cuda", int(number or 0))
+
+
+def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:
+    """The engine for a device; features that share a network share its batches."""
+    return CpuEngine(networks, threads) if device.type == "cpu" else BatchingEngine(networks, device)
 
 
 class DynamicBatcher:
@@ -116,16 +135,37 @@ class DynamicBatcher:
             thread.join()
 
     def _work(self) -> None:
-        with _stream(self._device):
+        on_gpu = self._device.type == "cuda"
+        with torch.cuda.stream(torch.cuda.Stream(self._device)) if on_gpu else nullcontext():  # type: ignore[no-untyped-call]
             while requests := self._take():
-                self._answer(requests)
+                inputs = np.concatenate([part for part, _ in requests])
+                missing = self._network.batch_size - len(inputs)
+                if missing:
+                    inputs = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)])
+                try:
+                    rows = self._network.rows(inputs)
+                except (RuntimeError, ValueError) as error:  # out of memory, a broken driver: the videos' failure
+                    for _, future in requests:
+                        future.set_exception(error)
+                    continue
+                start = 0
+                for part, future in requests:
+                    future.set_result(rows[start : start + len(part)])
+                    start += len(part)
 
     def _take(self) -> list[tuple[NDArray[Any], Future[Rows]]]:
         """The next batch's requests; none at the end."""
         taken: list[tuple[NDArray[Any], Future[Rows]]] = []
         with self._taking:
             room = self._network.batch_size
-            while room and (request := self._next(waiting=not taken)):
+            while room and not self._closed:
+                request, self._held = self._held, None
+                if request is None:
+                    # The first one is waited for, the others only for a moment.
+                    with suppress(queue.Empty):
+                        request = self._queue.get(timeout=_MAX_QUEUE_DELAY_S if taken else None)
+                if request is None:
+                    break
                 if len(request[0]) > room:
                     self._held = request
                     break
@@ -134,39 +174,7 @@ class DynamicBatcher:
                     room -= len(request[0])
         return taken
 
-    def _next(self, *, waiting: bool) -> tuple[NDArray[Any], Future[Rows]] | None:
-        if self._closed:
-            return None
-        if self._held is not None:
-            request, self._held = self._held, None
-            return request
-        try:
-            return self._queue.get(timeout=None if waiting else _MAX_QUEUE_DELAY_S)
-        except queue.Empty:
-            return None
-
-    def _answer(self, requests: list[tuple[NDArray[Any], Future[Rows]]]) -> None:
-        inputs = np.concatenate([part for part, _ in requests])
-        missing = self._network.batch_size - len(inputs)
-        full = np.concatenate([inputs, np.zeros((missing, *inputs.shape[1:]), inputs.dtype)]) if missing else inputs
-        try:
-            rows = self._network.rows(full)
-        except (RuntimeError, ValueError) as error:  # out of memory, a broken driver: the videos' failure
-            for _, future in requests:
-                future.set_exception(error)
-            return
-        start = 0
-        for part, future in requests:
-            future.set_result(rows[start : start + len(part)])
-            start += len(part)
-
 
 def parts(inputs: NDArray[Any], size: int) -> Iterator[NDArray[Any]]:
     """`inputs` [N, ...] in slices of at most `size`."""
     return (inputs[start : start + size] for start in range(0, len(inputs), size))
-
-
-def _stream(device: torch.device) -> AbstractContextManager[Any]:
-    if device.type != "cuda":
-        return nullcontext()
-    return torch.cuda.stream(torch.cuda.Stream(device))  # type: ignore[no-untyped-call]

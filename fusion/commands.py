@@ -205,7 +205,7 @@ def _tell_features(work: TrainTask, target: ExecutionTarget) -> list[str]:
 
     store = FeatureStore(work.store)
     lines = [line] if (line := untrained_line(untrained_features(store))) else []
-    if not target.is_here:
+    if not target.in_process:
         checked = check_experiment(
             store,
             work.corpus,

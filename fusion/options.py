@@ -7,7 +7,17 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
-from ..shell.options import FOLDER, NAME_LIST, STORE, Command, MergedOption, Number, config_option, with_options
+from ..shell.options import (
+    FOLDER,
+    NAME_LIST,
+    STORE,
+    Command,
+    MergedOption,
+    Number,
+    config_option,
+    key_and_value,
+    with_options,
+)
 from .config import PRESETS, Precision, RunConfig, TaskName
 from .folds.options import fold_options, manifest_option
 
@@ -21,10 +31,11 @@ class Setting(click.ParamType[tuple[str, str]]):
         """Split at the first equals sign."""
         if isinstance(value, tuple):
             return value
-        key, sign, text = value.partition("=")
-        if not sign or not key.strip():
-            self.fail(f"{value!r} is not KEY=VALUE", param, ctx)
-        return key.strip().replace("-", "_"), text
+        try:
+            key, text = key_and_value(value)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return key.replace("-", "_"), text
 
 
 class FoldChoice(click.ParamType[int | None]):

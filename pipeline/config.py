@@ -1,4 +1,4 @@
-"""Settings: what changes the numbers (`ExtractConfig`) apart from how to run (`RunConfig`)."""
+"""Settings: what changes the numbers (`ExtractConfig`), kept apart from how to run (`RunConfig`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from ..features_store.clock import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
 
-# What takes less memory.
+# What to try when memory runs out.
 LESS_MEMORY = "a smaller --batch-size"
 
 # Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
@@ -24,7 +24,7 @@ ALGORITHM = 3
 class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
-    `detect_every`: frames from one that is searched whole for faces to the next; 1: all of them.
+    `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video.
     """
 
@@ -42,7 +42,9 @@ class ExtractConfig:
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in FEATURES]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
-            raise ValueError(f"features are distinct names of {', '.join(FEATURES)}, got {list(self.features)}")
+            raise ValueError(
+                f"features must be different names out of {', '.join(FEATURES)}, got {list(self.features)}"
+            )
         for value, choices in (
             (self.face, FacePolicy),
             (self.missing_face, MissingFace),
@@ -51,12 +53,12 @@ class ExtractConfig:
             (self.precision, Precision),
         ):
             if value not in get_args(choices):
-                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+                raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
         if self.detect_every < 1:
-            raise ValueError(f"frames are searched whole every 1 or more, got {self.detect_every}")
+            raise ValueError(f"detect_every is 1 or more frames, got {self.detect_every}")
         for number in (self.video_stream, self.audio_stream):
             if number is not None and number < 0:
-                raise ValueError(f"streams are numbered from 0 on, got {number}")
+                raise ValueError(f"streams are numbered from 0, got {number}")
 
     @property
     def visual(self) -> tuple[str, ...]:
@@ -87,7 +89,7 @@ class RunConfig:
 
 
 def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the settings (`asdict` of an ExtractConfig, or what a store says of them) that the features use.
+    """The settings (`asdict` of an ExtractConfig, or as a store records them) that the features use.
 
     The order of the features does not count.
     """
@@ -107,11 +109,11 @@ def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
-    """Hash of the settings that are used and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
+    """Hash of the settings in use and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
     return fingerprint_of(asdict(config), weight_ids)
 
 
 def fingerprint_of(settings: Mapping[str, Any], weight_ids: Mapping[str, str]) -> str:
-    """The same of settings by name, as a store has them."""
+    """The same for settings by name, as a store records them."""
     identity = {"algorithm": ALGORITHM, "settings": used_settings(settings), "weights": dict(weight_ids)}
     return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -1,7 +1,8 @@
-"""The options of `avfuse extract`: their types, defaults and help."""
+"""The options of `avfuse extract`: their types, defaults and help, and the request that they make."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -18,10 +19,81 @@ from ..shell.options import (
     Number,
     config_option,
     expand_home,
+    key_and_value,
     trial_options,
     with_options,
 )
-from .config import ExtractConfig, FacePolicy
+from .config import ExtractConfig, FacePolicy, RunConfig
+
+
+@dataclass(frozen=True)
+class ExtractRequest:
+    """What `avfuse extract` is asked to do: its options by their names, None where the help gives the default."""
+
+    videos: Path
+    store: str | None
+    annotations: Path | None
+    aligned: Path | None
+    video_stream: int | None
+    audio_stream: int | None
+
+    features: tuple[str, ...]
+    vggish_output: VggishOutput
+    audio_align: AudioAlign
+    face: FacePolicy
+    detect_every: int
+    missing_face: MissingFace
+
+    weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
+    device: str
+    precision: Precision
+    batch_size: int
+
+    trials: str | None
+    trials_from: Path | None
+    limit: int | None
+    replace: bool
+    overwrite: bool
+    retry_failed: bool
+    dry_run: bool
+
+    workers: int
+    scheduler: str | None
+    jobqueue: tuple[str, ...]
+    shard: tuple[int, int]
+    videos_at_once: int | None
+    retries: int
+    timeout_factor: float
+    stall_timeout: float
+
+    as_json: bool
+    verbose: bool
+
+    def config(self) -> ExtractConfig:
+        """What changes the numbers. Raises ValueError on settings that are not possible."""
+        return ExtractConfig(
+            features=self.features,
+            face=self.face,
+            detect_every=self.detect_every,
+            missing_face=self.missing_face,
+            audio_align=self.audio_align,
+            vggish_output=self.vggish_output,
+            precision=self.precision,
+            aligned=self.aligned is not None,
+            video_stream=self.video_stream,
+            audio_stream=self.audio_stream,
+        )
+
+    def run_config(self) -> RunConfig:
+        """How to run."""
+        return RunConfig(
+            device=self.device,
+            batch_size=self.batch_size,
+            stall_timeout_s=self.stall_timeout,
+            videos_at_once=self.videos_at_once or 0,
+            timeout_factor=self.timeout_factor,
+        )
 
 
 class FeatureList(click.ParamType[tuple[str, ...]]):
@@ -34,7 +106,7 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
         names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
         unknown = [name for name in names if name not in FEATURES]
         if unknown:
-            self.fail(f"{', '.join(unknown)}: no such feature; there are {', '.join(FEATURES)}", param, ctx)
+            self.fail(f"{', '.join(unknown)}: no such feature; the features are {', '.join(FEATURES)}", param, ctx)
         return names
 
 
@@ -47,9 +119,10 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
         """Split at the first equals sign."""
         if isinstance(value, tuple):
             return value
-        name, sign, file = value.partition("=")
-        if not sign or not name or not file:
-            self.fail(f"{value!r} is not NAME=FILE", param, ctx)
+        try:
+            name, file = key_and_value(value, self.name)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
         return name, Path(expand_home(file, self, param, ctx))
 
 
@@ -74,7 +147,7 @@ GROUPS = {
 }
 
 _OPTIONS = (
-    click.option("--videos", type=FOLDER, required=True, help="Folder of videos; sub-folders are searched too."),
+    click.option("--videos", type=FOLDER, required=True, help="Folder of videos; subfolders are searched too."),
     click.option(
         "--store",
         type=STORE,
@@ -83,19 +156,19 @@ _OPTIONS = (
     click.option(
         "--annotations",
         type=FOLDER,
-        help="Folder of Aff-Wild2 annotations: trial names and lengths. [default: none]",
+        help="Folder of Aff-Wild2 annotations, which give trial names and lengths. [default: none]",
     ),
     click.option(
         "--aligned",
         type=FOLDER,
-        help="Organiser's cropped_aligned folder, used in place of detection. [default: detect faces]",
+        help="The organisers' cropped_aligned folder, used instead of face detection. [default: detect faces]",
     ),
     click.option(
         "--features",
         type=FeatureList(),
         default=",".join(DEFAULT_FEATURES),
         show_default=True,
-        help=f"Features, separated by commas, of {', '.join(FEATURES)}.",
+        help=f"Features, separated by commas: any of {', '.join(FEATURES)}.",
     ),
     click.option(
         "--weights",
@@ -108,7 +181,7 @@ _OPTIONS = (
         "--untrained",
         type=click.IntRange(min=0),
         metavar="SEED",
-        help="Seeded random weights for every network without --weights: for tests and demos only. [default: off]",
+        help="Seeded random weights for every network without --weights; for tests and demos only. [default: off]",
     ),
     click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
     click.option(
@@ -124,14 +197,14 @@ _OPTIONS = (
         metavar="N",
         default=32,
         show_default=True,
-        help="Faces or patches a network sees at once.",
+        help="Faces or patches that a network processes at once.",
     ),
     click.option(
         "--face",
         type=click.Choice(get_args(FacePolicy)),
         default="largest",
         show_default=True,
-        help="Whom to follow; `all` makes one trial a person, TRIAL/face0, TRIAL/face1, ….",
+        help="Whom to follow; `all` makes one trial per person: TRIAL/face0, TRIAL/face1, ….",
     ),
     click.option(
         "--detect-every",
@@ -139,50 +212,50 @@ _OPTIONS = (
         default=ExtractConfig.detect_every,
         show_default=True,
         metavar="N",
-        help="Search the whole picture for faces every N frames at least, every second, and when a face is lost; "
-        "between, only about the followed faces. 1: every frame.",
+        help="Search the whole picture for faces at least every N frames, every second, and when a face is lost; in "
+        "between, only around the followed faces. 1: in every frame.",
     ),
     click.option(
         "--missing-face",
         type=click.Choice(get_args(MissingFace)),
         default="repeat",
         show_default=True,
-        help="Row of a frame without a face: the last one, or zeros. Always flagged invalid.",
+        help="Row of a frame without a face: the last one again, or zeros. It is always marked invalid.",
     ),
     click.option(
         "--audio-align",
         type=click.Choice(get_args(AudioAlign)),
         default="start",
         show_default=True,
-        help="Where the 0.96 s audio patch lies about the frame: [t, t+0.96), centred, or [t-0.96, t).",
+        help="Position of the 0.96 s audio patch of a frame at t: [t, t+0.96), centred, or [t-0.96, t).",
     ),
     click.option(
         "--vggish-output",
         type=click.Choice(get_args(VggishOutput)),
         default="raw",
         show_default=True,
-        help="VGGish embedding before its last ReLU, after it, or PCA-processed.",
+        help="VGGish embedding before its last ReLU, after it, or after PCA.",
     ),
     click.option(
         "--video-stream",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Picture of every video: the N-th video stream from 0 on, as ffmpeg's v:N. [default: the default one, "
-        "no still image]",
+        help="Take the picture of every video from its video stream N, counted from 0 like ffmpeg's v:N. [default: the "
+        "default one, never a still image]",
     ),
     click.option(
         "--audio-stream",
         type=click.IntRange(min=0),
         metavar="N",
-        help="Sound of every video: the N-th audio stream from 0 on, as ffmpeg's a:N. [default: the default one of the "
-        "picture's programme, no commentary]",
+        help="Take the sound of every video from its audio stream N, counted from 0 like ffmpeg's a:N. [default: the "
+        "default one of the picture's programme, never a commentary]",
     ),
     *batch_options("videos"),
     click.option(
         "--videos-at-once",
         type=click.IntRange(min=1),
         metavar="N",
-        help="Videos processed at once, in each process. [default: 1, on a GPU 4]",
+        help="Videos that each process works on at once. [default: 1, on a GPU 4]",
     ),
     click.option(
         "--timeout-factor",
@@ -190,7 +263,7 @@ _OPTIONS = (
         metavar="X",
         default=100.0,
         show_default=True,
-        help="Give a video up that takes more than 120 s and this many times its duration.",
+        help="Give up on a video after 120 s plus X times its duration.",
     ),
     click.option(
         "--stall-timeout",
@@ -198,21 +271,21 @@ _OPTIONS = (
         metavar="S",
         default=60.0,
         show_default=True,
-        help="Give a video up when ffmpeg delivers nothing for this long, in s.",
+        help="Give up on a video when ffmpeg delivers nothing for S seconds.",
     ),
     *trial_options("extract"),
     click.option(
         "--replace",
         is_flag=True,
-        help="Make done trials of other settings, weights, features or lengths anew; without it a run that would do so "
-        "does not start. [default: off]",
+        help="Make finished trials again whose settings, weights, features or lengths differ; without it, a run that "
+        "would do so does not start. [default: off]",
     ),
-    click.option("--overwrite", is_flag=True, help="Extract all again, also what is done. [default: off]"),
-    click.option("--retry-failed", is_flag=True, help="Try videos again that failed before. [default: off]"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Do at most N videos. [default: all]"),
-    click.option("--dry-run", is_flag=True, help="Say what would be done, and stop. [default: off]"),
-    click.option("--json", "as_json", is_flag=True, help="Machine-readable summary on stdout. [default: off]"),
-    click.option("--verbose", is_flag=True, help="A line for every video. [default: off]"),
+    click.option("--overwrite", is_flag=True, help="Extract everything again, including what is done. [default: off]"),
+    click.option("--retry-failed", is_flag=True, help="Try again the videos that failed before. [default: off]"),
+    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process at most N videos. [default: all]"),
+    click.option("--dry-run", is_flag=True, help="Show what would be done, and stop. [default: off]"),
+    click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary. [default: off]"),
+    click.option("--verbose", is_flag=True, help="Print a line for every video. [default: off]"),
     config_option,
 )
 

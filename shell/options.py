@@ -1,4 +1,7 @@
-"""What every room's options share: paths, lists, `--config`, option groups in `--help`, a table given to a command."""
+"""What the options of all rooms share: paths, lists, KEY=VALUE, `--config`, headings in `--help`.
+
+Tested by tests/shell/test_settings_file.py.
+"""
 
 from __future__ import annotations
 
@@ -34,7 +37,7 @@ class StoreLocation(click.ParamType[str]):
     name = "STORE"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
-        """The place with `~` expanded."""
+        """The location with `~` expanded."""
         return expand_home(str(value), self, param, ctx)
 
 
@@ -79,6 +82,17 @@ config_option = click.option(
     expose_value=False,
     help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
 )
+
+
+def key_and_value(pair: str, form: str = "KEY=VALUE") -> tuple[str, str]:
+    """Both sides of the first equals sign; the value may be empty.
+
+    Raises ValueError where there is no sign or no key.
+    """
+    key, sign, value = pair.partition("=")
+    if not sign or not key.strip():
+        raise ValueError(f"{pair!r} is not {form}")
+    return key.strip(), value
 
 
 class MergedOption(click.Option):

@@ -1,15 +1,16 @@
-"""How a long walk over trials shows itself: a bar on a terminal, elsewhere a plain line every 30 s."""
+"""How a long walk over trials shows itself: a bar on a terminal, elsewhere a plain line every 30 s.
+
+Tested by tests/shell/test_progress.py.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator
 from typing import TextIO, TypeVar
 
-from tqdm import tqdm
-
-from .streams import shows_bars
 from .text import counted
 
 Item = TypeVar("Item")
@@ -17,6 +18,16 @@ Item = TypeVar("Item")
 Progress = Callable[[Collection[Item], str], Iterable[Item]]
 
 LINE_EVERY_S = 30.0
+
+
+def shows_bars(stream: TextIO) -> bool:
+    """Whether a bar can be drawn: a terminal that has a width (those of `script` or a CI job without a screen: 0)."""
+    if not stream.isatty():
+        return False
+    try:
+        return os.get_terminal_size(stream.fileno()).columns > 0
+    except OSError:  # not a file of the system's own: its width is not known
+        return True
 
 
 def silent(items: Collection[Item], doing: str) -> Iterable[Item]:
@@ -28,11 +39,13 @@ def shown(items: Collection[Item], doing: str, stream: TextIO | None = None) -> 
     """Each item in its turn, with a bar or lines on `stream` (stderr)."""
     stream = stream or sys.stderr
     if shows_bars(stream):
+        from tqdm import tqdm  # noqa: PLC0415 - for a bar alone
+
         yield from tqdm(items, desc=doing, unit="trial", file=stream, dynamic_ncols=True, leave=False)
         return
-    told_s = time.monotonic()
+    shown_s = time.monotonic()
     for number, item in enumerate(items):
-        if time.monotonic() - told_s >= LINE_EVERY_S:
-            told_s = time.monotonic()
+        if time.monotonic() - shown_s >= LINE_EVERY_S:
+            shown_s = time.monotonic()
             print(f"{doing}: {number} of {counted(len(items), 'trial')}", file=stream, flush=True)
         yield item

@@ -1,6 +1,6 @@
 """Options from a YAML file: the same names as on the command line, where flags win.
 
-A value is read as the text that stands in the file, as if it had been typed on the command line: `walltime: 02:00:00`
+A value is read as the text in the file, as if it had been typed on the command line: `walltime: 02:00:00`
 is not a number of seconds, `out: 2026` is a folder. Lists and maps belong to the options that take several values.
 
 Tested by tests/shell/test_settings_file.py.
@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -42,78 +41,77 @@ def load_settings(context: click.Context, parameter: click.Parameter, path: Path
 
     try:
         root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
-        told = dict(_values(context, root)) if root is not None else {}
+        values = {} if root is None or _is_empty(root) else _values(context, root)
     except OSError as error:
         raise click.BadParameter(one_line(error), context, parameter) from error
     except (UnicodeDecodeError, yaml.YAMLError) as error:
         raise click.BadParameter(flat(f"{path} cannot be read as YAML: {error}"), context, parameter) from error
     except _FileError as error:
         raise click.BadParameter(f"{path}, {error}", context, parameter) from error
-    context.default_map = {**(context.default_map or {}), **told}
+    context.default_map = {**(context.default_map or {}), **values}
     return path
 
 
-def _values(context: click.Context, root: yaml.Node) -> Iterator[tuple[str, str | list[str]]]:
+def _values(context: click.Context, root: yaml.Node) -> dict[str, str | list[str]]:
     """Parameter and value for every line that has one."""
-    if _is_empty(root):
-        return
     known = {
         option.removeprefix("--"): parameter
         for parameter in context.command.params
         for option in parameter.opts
         if parameter.name != "config"
     }
-    pairs = _pairs(root, "the file must hold `option: value` lines")
-    if unknown := [key for key, _ in pairs if _option(key) not in known]:
-        names = ", ".join(sorted(key.value for key in unknown))
-        hint = did_you_mean(_option(unknown[0]), known)
-        raise _FileError(unknown[0], f"unknown {'key' if len(unknown) == 1 else 'keys'}: {names}{hint}")
-    for key, node in pairs:
-        parameter = known[_option(key)]
-        if not _is_empty(node):
-            value = _spelled(parameter, key.value, node)
-            _check(context, parameter, key, value)
-            yield str(parameter.name), value
-
-
-def _option(key: yaml.Node) -> str:
-    return str(key.value).replace("_", "-")
-
-
-def _check(context: click.Context, parameter: click.Parameter, key: yaml.Node, value: str | list[str]) -> None:
-    try:
-        parameter.type_cast_value(context, value)
-    except click.BadParameter as error:
-        raise _FileError(key, f"{key.value}: {error.message}") from error
+    lines = [
+        (str(key.value).replace("_", "-"), key, node)
+        for key, node in _pairs(root, "the file must hold `option: value` lines")
+    ]
+    if unknown := [(option, key) for option, key, _ in lines if option not in known]:
+        names = ", ".join(sorted(key.value for _, key in unknown))
+        what = f"unknown {'key' if len(unknown) == 1 else 'keys'}: {names}{did_you_mean(unknown[0][0], known)}"
+        raise _FileError(unknown[0][1], what)
+    values: dict[str, str | list[str]] = {}
+    for option, key, node in lines:
+        if _is_empty(node):
+            continue
+        value = _spelled(known[option], key.value, node)
+        try:
+            known[option].type_cast_value(context, value)
+        except click.BadParameter as error:
+            raise _FileError(key, f"{key.value}: {error.message}") from error
+        values[str(known[option].name)] = value
+    return values
 
 
 def _spelled(parameter: click.Parameter, key: str, node: yaml.Node) -> str | list[str]:
     """The value in the spelling of the flag; one text a repetition where the option is repeatable."""
     shape = parameter.metavar or parameter.type.name.upper()
-    if not (isinstance(parameter, click.Option) and parameter.multiple):
-        if "LIST" in shape:
-            return ",".join(_texts(node, key))
+    repeatable = isinstance(parameter, click.Option) and parameter.multiple
+    if not repeatable and "LIST" not in shape:
         if node.tag == _BOOL and not (isinstance(parameter, click.Option) and parameter.is_flag):
             raise _FileError(node, f"{key} takes {shape}, not {node.value}")
         return _text(node, f"{key} takes one value")
+    items = [item for item in node.value if not _is_empty(item)] if _kind(node) == "sequence" else [node]
     if "=" not in shape:
-        return _texts(node, key)
-    pairs = [pair for item in _items(node) for pair in _as_pairs(item, key)]
-    seen: set[str] = set()
-    for where, name, _ in pairs:
-        if name in seen:
-            raise _FileError(where, f"{key}: {name} is given twice")
-        seen.add(name)
-    return [f"{name}={text}" if text is not None else name for _, name, text in pairs]
-
-
-def _as_pairs(node: yaml.Node, key: str) -> list[tuple[yaml.Node, str, str | None]]:
-    """(node, name, value) of a map or of `name=value`; the value is None where the text has none."""
-    if _kind(node) == "mapping":
-        pairs = _pairs(node, key)
-        return [(name, name.value, _flow(value, top=True)) for name, value in pairs if not _is_empty(value)]
-    name, sign, text = _text(node, f"{key} takes `name: value` lines").partition("=")
-    return [(node, name.strip(), text if sign else None)]
+        texts = [_text(item, f"{key} takes one value, or a list of them") for item in items]
+        return texts if repeatable else ",".join(texts)
+    # A map, or a list of maps and of `name=value`.
+    pairs: dict[str, str] = {}
+    for item in items:
+        found: list[tuple[yaml.Node, str, str]]
+        if _kind(item) == "mapping":
+            found = [
+                (name, name.value, f"{name.value}={_flow(value, top=True)}")
+                for name, value in _pairs(item, key)
+                if not _is_empty(value)
+            ]
+        else:
+            text = _text(item, f"{key} takes `name: value` lines")
+            name, sign, value = text.partition("=")
+            found = [(item, name.strip(), f"{name.strip()}{sign}{value}")]
+        for line, name, pair in found:
+            if name in pairs:
+                raise _FileError(line, f"{key}: {name} is given twice")
+            pairs[name] = pair
+    return list(pairs.values())
 
 
 def _flow(node: yaml.Node, *, top: bool = False, depth: int = 0) -> str:
@@ -129,25 +127,16 @@ def _flow(node: yaml.Node, *, top: bool = False, depth: int = 0) -> str:
 
 
 def _pairs(node: yaml.Node, what: str) -> list[tuple[yaml.ScalarNode, yaml.Node]]:
-    """Keys and values of a map. Raises _FileError where it is none, or has a key twice."""
+    """Keys and values of a map. Raises _FileError where it is another kind of node, or has a key twice."""
     if _kind(node) != "mapping":
         raise _FileError(node, what)
     seen: dict[str, int] = {}
     for key, _ in node.value:
-        _text(key, "a key is one word")
-        name = _option(key)
+        name = _text(key, "a key is one word").replace("_", "-")
         if name in seen:
             raise _FileError(key, f"{key.value} is given twice, first in line {seen[name]}")
         seen[name] = key.start_mark.line + 1
     return list(node.value)
-
-
-def _items(node: yaml.Node) -> list[Any]:
-    return [item for item in node.value if not _is_empty(item)] if _kind(node) == "sequence" else [node]
-
-
-def _texts(node: yaml.Node, key: str) -> list[str]:
-    return [_text(item, f"{key} takes one value, or a list of them") for item in _items(node)]
 
 
 def _text(node: yaml.Node, what: str) -> str:

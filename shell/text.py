@@ -33,14 +33,12 @@ def text_table(cells: Sequence[Sequence[str]], words: int = 1) -> list[str]:
     `cells` [R][C], the header first.
     """
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    lines = (
-        (
-            cell.ljust(width) if at < words else cell.rjust(width)
-            for at, (cell, width) in enumerate(zip(row, widths, strict=True))
-        )
-        for row in cells
-    )
-    return ["  ".join(line).rstrip() for line in lines]
+    lines = []
+    for row in cells:
+        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
+        padded[:words] = [cell.ljust(width) for cell, width in zip(row[:words], widths, strict=False)]
+        lines.append("  ".join(padded).rstrip())
+    return lines
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -30,8 +30,8 @@ def test_every_option_has_help_with_its_default(name):
     for parameter in ALL[name].params:
         if isinstance(parameter, click.Option):
             assert parameter.help, parameter.name
-            told = parameter.required or parameter.show_default or "default" in parameter.help
-            assert told, f"{parameter.name} does not tell its default"
+            shown = parameter.required or parameter.show_default or "default" in parameter.help
+            assert shown, f"{parameter.name} does not show its default"
 
 
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
@@ -67,7 +67,7 @@ def test_every_command_answers_help(name):
     assert ALL[name].help
 
 
-def test_the_table_tells_what_each_command_does():
+def test_the_table_says_what_each_command_does():
     result = CliRunner().invoke(main, ["--help"])
     assert all(name in result.output for name in COMMANDS)
     assert {name for (name, *rest) in ALL if not rest} == set(COMMANDS)
@@ -83,7 +83,7 @@ def test_the_demo_leaves_a_folder_of_others_alone(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "message"),
     [
         (["etxract"], "There is no command 'etxract' (did you mean extract?)."),
         (["xyzzy"], "There is no command 'xyzzy'."),
@@ -91,10 +91,10 @@ def test_the_demo_leaves_a_folder_of_others_alone(tmp_path):
         (["train", "--stroe", "x"], "'--store'"),
     ],
 )
-def test_mistyped_words_are_wrong_usage(words, told):
+def test_mistyped_words_are_wrong_usage(words, message):
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 2
-    assert told in result.stderr.splitlines()[-1]
+    assert message in result.stderr.splitlines()[-1]
 
 
 def test_python_m_avfuse_is_the_same():

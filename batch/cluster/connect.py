@@ -44,30 +44,25 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
             "memory_limit": 0,
             "dashboard": False,
             "host": "127.0.0.1",
+            "silence_logs": logging.CRITICAL,
         }
-        specs[number] = {"cls": Nanny, "options": {**options, "silence_logs": logging.CRITICAL}}
+        specs[number] = {"cls": Nanny, "options": options}
     scheduler = {"host": "127.0.0.1", "dashboard": False, "dashboard_address": "127.0.0.1:0", "allowed_failures": 0}
-    with _local_cluster(specs, scheduler) as cluster, _client(cluster) as client:
-        yield client
-
-
-@contextmanager
-def _local_cluster(workers: dict[int, Any], scheduler: dict[str, Any]) -> Iterator[SpecCluster]:
-    # Not before the process starts, as dask does: that would set them in this process too.
+    # `env` is set in the worker's process, and not before it starts, as dask does: that would set it in this one too.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
         try:
             cluster = SpecCluster(
-                workers=workers, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+                workers=specs, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
             )
         except RuntimeError as error:
             raise WorkerUnfit(f"no workers can be started on this machine: {one_line(error)}") from error
-        with cluster:
-            yield cluster
+        with cluster, _client(cluster) as client:
+            yield client
 
 
 @contextmanager
 def remote_client(address: str, note: Note) -> Iterator[Client]:
-    """A scheduler that is there, when it has a worker. Raises WorkerUnfit where it does not answer."""
+    """A scheduler that runs already, when it has a worker. Raises WorkerUnfit where it does not answer."""
     with _client(address) as client:
         _wait_for_a_worker(client, address, note)
         yield client
@@ -75,32 +70,30 @@ def remote_client(address: str, note: Note) -> Iterator[Client]:
 
 @contextmanager
 def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
-    """A scheduler here, whose workers are jobs that are put into a queue; when the first of them runs."""
+    """A scheduler in this process, whose workers are jobs that are put into a queue; when the first of them runs.
+
+    Raises WorkerUnfit with the queueing system's own words where it refuses the jobs.
+    """
     with make_cluster(queue) as cluster:
-        _submit(cluster, queue)
+        loggers = logging.getLogger("asyncio"), logging.getLogger("tornado.application")
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:  # what dask raises in its loop is said once, by us
+            logger.setLevel(logging.CRITICAL + 1)
+        try:
+            cluster.scale(jobs=queue.jobs)
+            cluster.sync(_submitted, cluster)
+        except (RuntimeError, ValueError, OSError) as error:
+            raise WorkerUnfit(f"the jobs cannot be put into the {queue.kind} queue: {one_line(error)}") from error
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
         with _client(cluster) as client:
             _wait_for_a_worker(client, f"the {queue.kind} queue", note)
             yield client
 
 
-def _submit(cluster: Any, queue: JobQueue) -> None:
-    """Put the jobs into the queue. Raises WorkerUnfit with the queueing system's own words."""
-    told = logging.getLogger("asyncio"), logging.getLogger("tornado.application")
-    before = [logger.level for logger in told]
-    for logger in told:  # what dask raises in its loop is said once, by us
-        logger.setLevel(logging.CRITICAL + 1)
-    try:
-        cluster.scale(jobs=queue.jobs)
-        cluster.sync(_submitted, cluster)
-    except (RuntimeError, ValueError, OSError) as error:
-        raise WorkerUnfit(f"the jobs cannot be put into the {queue.kind} queue: {one_line(error)}") from error
-    finally:
-        for logger, level in zip(told, before, strict=True):
-            logger.setLevel(level)
-
-
 async def _submitted(cluster: Any) -> None:
-    """Hear what became of the jobs: dask keeps those that could not be put into the queue, and their errors."""
+    """Find what became of the jobs: dask keeps those that could not be put into the queue, and their errors."""
     with suppress(RuntimeError, ValueError, OSError):
         await cluster
     unborn = {name: job for name, job in cluster.workers.items() if job.job_id is None}
@@ -112,24 +105,23 @@ async def _submitted(cluster: Any) -> None:
 
 
 @contextmanager
-def _client(where: Any) -> Iterator[Client]:
+def _client(scheduler: Any) -> Iterator[Client]:
+    """A client of a cluster, or of the scheduler at an address."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", VersionMismatchWarning)  # `spread` says it, and stops
+        warnings.simplefilter("ignore", VersionMismatchWarning)  # `executor` says it, and stops
         try:
-            client = Client(where, timeout=_CONNECT_S, set_as_default=False)
+            client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise WorkerUnfit(f"no dask scheduler answers at {where}: {one_line(error)}") from error
+            raise WorkerUnfit(f"no dask scheduler answers at {scheduler}: {one_line(error)}") from error
     try:
         yield client
     finally:
-        with suppress(TimeoutError):  # a scheduler that is gone, or a machine that is busy: nothing is lost
+        with suppress(TimeoutError):  # the scheduler has ended, or the machine is busy: nothing is lost
             client.close(timeout=_CLOSE_S)
 
 
-def _wait_for_a_worker(client: Client, executor: str, note: Note) -> None:
+def _wait_for_a_worker(client: Client, source: str, note: Note) -> None:
     while not client.nthreads():
-        note(f"waiting for a worker of {executor}")
-        try:
+        note(f"waiting for a worker of {source}")
+        with suppress(TimeoutError):
             client.wait_for_workers(1, timeout=_WAIT_LINE_S)
-        except TimeoutError:
-            continue

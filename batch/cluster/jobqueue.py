@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ...shell.options import key_and_value
 from ..protocols import WorkerUnfit
 
 KINDS = {"slurm": "SLURMCluster", "pbs": "PBSCluster", "sge": "SGECluster"}
@@ -53,14 +54,13 @@ def read_jobqueue(pairs: Sequence[str]) -> JobQueue | None:
 
     settings: dict[str, Any] = {}
     for pair in pairs:
-        key, sign, value = pair.partition("=")
-        if not sign or not key:
-            raise ValueError(f"{pair!r} is not KEY=VALUE")
-        settings[key.strip()] = yaml.safe_load(value)
+        key, text = key_and_value(pair)
+        settings[key] = yaml.safe_load(text)
     if not settings:
         return None
-    if isinstance(settings.get("walltime"), int):  # YAML reads 12:00:00 as a number of seconds
-        settings["walltime"] = _clock(settings["walltime"])
+    seconds = settings.get("walltime")
+    if isinstance(seconds, int):  # YAML reads 12:00:00 as a number of seconds
+        settings["walltime"] = f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"
     return JobQueue(settings.pop("kind", ""), settings.pop("jobs", 0), {"processes": 1, **settings})
 
 
@@ -75,10 +75,6 @@ def make_cluster(queue: JobQueue) -> Any:
     makers = (kind, core.JobQueueCluster, kind.job_cls, core.Job)
     known = {name for maker in makers for name in inspect.signature(maker.__init__).parameters}
     if unknown := sorted(set(queue.settings) - known):
-        raise ValueError(f"jobqueue: dask-jobqueue knows no {', '.join(unknown)}")
+        raise ValueError(f"jobqueue: dask-jobqueue does not know {', '.join(unknown)}")
     scheduler = {"dashboard": False, "dashboard_address": ":0", "allowed_failures": 0}
     return kind(**{"scheduler_options": scheduler, **queue.settings})
-
-
-def _clock(seconds: int) -> str:
-    return f"{seconds // 3600:02}:{seconds // 60 % 60:02}:{seconds % 60:02}"

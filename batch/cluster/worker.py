@@ -1,4 +1,4 @@
-"""What runs in a worker's process: the shared things of a run, made once; its jobs; the way to stop them.
+"""What runs in a worker's process: the shared things of a run, made once; its jobs; how to stop them.
 
 Only what is small travels: jobs come, results go. Tested by tests/batch/cluster/test_executor.py.
 """
@@ -12,7 +12,6 @@ import platform
 import signal
 import socket
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +24,7 @@ from ..protocols import Cancelled, JobContext, Task, WorkerUnfit
 from ..resources import keep_freed_memory, visible_gpus
 from ..torch_errors import torch_errors
 
-_TELL_EVERY_S = 2.0
+_REPORT_EVERY_S = 2.0
 _SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _SAME_EVERYWHERE = ("avfuse", "dask", "distributed", "numpy", "torch", "zarr")
 
@@ -41,7 +40,7 @@ class Hello:
 
 
 def hello() -> Hello:
-    """Who answers here."""
+    """Who this process is."""
     return Hello(socket.gethostname(), Owner.current(), len(visible_gpus()), versions())
 
 
@@ -54,22 +53,19 @@ def versions() -> dict[str, str]:
     return found
 
 
-def topic(run: str) -> str:
-    """Where the jobs of a run tell how far they are."""
-    return f"avfuse-{run}"
-
-
 class RunPlugin(WorkerPlugin):
-    """A run on a worker, from the worker's start, or the run's, to the end of either."""
+    """A run on a worker, from the worker's start, or the run's, to the end of either.
+
+    `run` is the name of the run, and of the topic to which its jobs report.
+    """
 
     def __init__(self, run: str, task: Task[Any, Any]) -> None:
-        self.name = topic(run)
-        self._run, self._task = run, task
+        self.name, self._task = run, task
         self._before: dict[int, Any] = {}
 
     def setup(self, worker: Worker) -> None:
         """Be ready for jobs; nothing is loaded yet."""
-        _RUNS[self._run] = _Shared(self._task)
+        _RUNS[self.name] = _Shared(self._task)
         # Ctrl-C goes to all processes of a terminal, a cluster's SIGTERM to all of a job: the nanny, who gets
         # it as well, closes its worker in order.
         if worker.nanny is not None and threading.current_thread() is threading.main_thread():
@@ -77,29 +73,35 @@ class RunPlugin(WorkerPlugin):
 
     def teardown(self, worker: Worker) -> None:
         """The worker or the run ends: stop the jobs, let go of what they share."""
-        worker.log_event(topic(self._run), ("leaving", worker.address))
-        shared = _RUNS.pop(self._run, None)
+        worker.log_event(self.name, ("closing", worker.address))
+        shared = _RUNS.pop(self.name, None)
         if shared is not None:
             shared.halted.set()
-            shared.close_when_idle()
+            shared.close()
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
 
 async def halt(run: str) -> None:
-    """Ask the jobs of a run that are done here to stop; a coroutine, for which the sender need not wait."""
+    """Ask the jobs of a run on this worker to stop; a coroutine, for which the sender need not wait."""
     if run in _RUNS:
         _RUNS[run].halted.set()
 
 
 def do_job(run: str, number: int, job: Any) -> None:
-    """Do one job of a run, and tell what came of it, or that it was stopped. Raises what the job raises."""
-    shared, done, result = _RUNS.get(run), False, None
+    """Do one job of a run, and send what came of it, or that it was stopped. Raises what the job raises."""
+    worker, shared, done, result = get_worker(), _RUNS.get(run), False, None
     with contextlib.suppress(Cancelled):
         if shared is not None:
-            result = shared.do(job, _JobContext(run, number, shared.halted))
+            context = JobContext(
+                socket.gethostname(),
+                shared.halted,
+                lambda words: worker.log_event(run, ("progressed", (number, words))),
+                _REPORT_EVERY_S,
+            )
+            result = shared.do(job, context)
             done = True
-    get_worker().log_event(topic(run), ("ended", (number, done, pickle.dumps(result))))
+    worker.log_event(run, ("ended", (number, done, pickle.dumps(result))))
 
 
 class _Shared:
@@ -117,49 +119,28 @@ class _Shared:
         with self._lock:
             self._active += 1
         try:
-            return self._prepared()(job, context)
+            with self._lock:
+                if self._do is None:
+                    keep_freed_memory()
+                    try:
+                        with torch_errors("fewer workers"):
+                            self._do = self._stack.enter_context(self._task.prepare())
+                    except (OSError, ValueError, RuntimeError) as error:
+                        raise WorkerUnfit(f"the worker on {socket.gethostname()}: {one_line(error)}") from None
+                do = self._do
+            return do(job, context)
         finally:
             with self._lock:
                 self._active -= 1
-            self._close_if_idle()
+            if self._closing:
+                self.close()
 
-    def close_when_idle(self) -> None:
+    def close(self) -> None:
+        """Now, or else after the last job, which calls this again."""
         self._closing = True
-        self._close_if_idle()
-
-    def _close_if_idle(self) -> None:
         with self._lock:
-            if self._closing and not self._active:
+            if not self._active:
                 self._stack.close()
-
-    def _prepared(self) -> Callable[[Any, JobContext], Any]:
-        with self._lock:
-            if self._do is None:
-                keep_freed_memory()
-                try:
-                    with torch_errors("fewer workers"):
-                        self._do = self._stack.enter_context(self._task.prepare())
-                except (OSError, ValueError, RuntimeError) as error:
-                    raise WorkerUnfit(f"the worker on {socket.gethostname()}: {one_line(error)}") from None
-            return self._do
-
-
-class _JobContext:
-    def __init__(self, run: str, number: int, halted: threading.Event) -> None:
-        self.where = socket.gethostname()
-        self._worker = get_worker()
-        self._topic, self._number, self._halted = topic(run), number, halted
-        self._told_s = -_TELL_EVERY_S  # the first word is passed on at once
-
-    def check(self) -> None:
-        if self._halted.is_set():
-            raise Cancelled
-
-    def tell(self, *words: Any) -> None:
-        now_s = time.monotonic()
-        if now_s - self._told_s >= _TELL_EVERY_S:
-            self._told_s = now_s
-            self._worker.log_event(self._topic, ("told", (self._number, words)))
 
 
 _RUNS: dict[str, _Shared] = {}

@@ -23,7 +23,11 @@ class Unit(nn.Module):
 
     def __init__(self, in_channels: int, channels: int, stride: int) -> None:
         super().__init__()
-        self.shortcut_layer = _shortcut(in_channels, channels, stride)
+        # A pool of one pixel only picks every stride-th one, and has no weights.
+        self.shortcut_layer: nn.Module = nn.MaxPool2d(1, stride)
+        if in_channels != channels:
+            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.shortcut_layer = nn.Sequential(conv, nn.BatchNorm2d(channels))
         self.res_layer = nn.Sequential(
             nn.BatchNorm2d(in_channels),
             nn.Conv2d(in_channels, channels, 3, padding=1, bias=False),
@@ -35,23 +39,6 @@ class Unit(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → [N, channels, H/stride, W/stride]."""
         return torch.add(self.res_layer(x), self.shortcut_layer(x))
-
-
-def _shortcut(in_channels: int, channels: int, stride: int) -> nn.Module:
-    if in_channels == channels:
-        # A pool of one pixel only picks every stride-th one, and has no weights.
-        return nn.MaxPool2d(1, stride)
-    return nn.Sequential(nn.Conv2d(in_channels, channels, 1, stride, bias=False), nn.BatchNorm2d(channels))
-
-
-def _units(first_stride: int) -> list[Unit]:
-    units, in_channels = [], STAGES[0][0]
-    for stage, (channels, num_units) in enumerate(STAGES):
-        for index in range(num_units):
-            stride = 1 if index else (2 if stage else first_stride)
-            units.append(Unit(in_channels, channels, stride))
-            in_channels = channels
-    return units
 
 
 class IR50(nn.Module):
@@ -68,7 +55,13 @@ class IR50(nn.Module):
             nn.Linear(512 * final_px**2, dim),
             nn.BatchNorm1d(dim),
         )
-        self.body = nn.Sequential(*_units(first_stride))
+        units, in_channels = [], STAGES[0][0]
+        for stage, (channels, num_units) in enumerate(STAGES):
+            for index in range(num_units):
+                stride = 1 if index else (2 if stage else first_stride)
+                units.append(Unit(in_channels, channels, stride))
+                in_channels = channels
+        self.body = nn.Sequential(*units)
 
     def forward(self, faces: Tensor) -> Tensor:
         """RGB faces [N, 3, px, px] in [-1, 1] → embeddings [N, 512], not normalised."""

@@ -29,23 +29,16 @@ class Block(nn.Module):
         self.conv2 = nn.Conv2d(channels, channels, 3, stride, padding=1, bias=False)
         self.bn3 = nn.BatchNorm2d(channels)
         # Only the first block of a stage has one, also in the first stage, where the channels stay 64.
-        self.downsample = _projection(in_channels, channels, stride) if stride > 1 else None
+        self.downsample: nn.Module | None = None
+        if stride > 1:
+            conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
+            self.downsample = nn.Sequential(conv, nn.BatchNorm2d(channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """[N, C, H, W] → [N, channels, H/stride, W/stride]."""
         y = self.prelu(self.bn2(self.conv1(self.bn1(x))))
         y = self.bn3(self.conv2(y))
         return torch.add(y, x if self.downsample is None else self.downsample(x))
-
-
-def _projection(in_channels: int, channels: int, stride: int) -> nn.Sequential:
-    conv = nn.Conv2d(in_channels, channels, 1, stride, bias=False)
-    return nn.Sequential(conv, nn.BatchNorm2d(channels))
-
-
-def _stage(in_channels: int, channels: int, num_blocks: int) -> nn.Sequential:
-    first = Block(in_channels, channels, stride=2)
-    return nn.Sequential(first, *(Block(channels, channels, stride=1) for _ in range(num_blocks - 1)))
 
 
 class IResNet50(nn.Module):
@@ -60,7 +53,9 @@ class IResNet50(nn.Module):
         self.prelu = nn.PReLU(64)
         in_channels = 64
         for number, (channels, num_blocks) in enumerate(STAGES, start=1):
-            setattr(self, f"layer{number}", _stage(in_channels, channels, num_blocks))
+            first = Block(in_channels, channels, stride=2)
+            others = (Block(channels, channels, stride=1) for _ in range(num_blocks - 1))
+            setattr(self, f"layer{number}", nn.Sequential(first, *others))
             in_channels = channels
         self.bn2 = nn.BatchNorm2d(in_channels)
         self.fc = nn.Linear(in_channels * _FINAL_PX**2, dim)

@@ -1,4 +1,4 @@
-"""Checkpoints told apart by their keys, and put into the network that bears these names.
+"""Networks with their tensors: out of a checkpoint, recognised by its keys, or seeded random ones.
 
     state_dict / model wrapper → `module.`, `backbone.` off → which layout? → strict keys and shapes → float32
 
@@ -7,21 +7,26 @@ Source of the layouts: docs/sources.md (IResNet-50, IR-50). Tested by tests/enco
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+import zlib
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from .ir50 import EVOLVE_PX, IR50, SUZHANG_PX, SuZhangIR50
 from .iresnet import INPUT_PX, IResNet50
-from .vgg import DIM, VGG
+from .vgg import DIM, vggish
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_backbone")
 _MOST_WRAPPERS = 4
 _PREFIXES = ("module.", "backbone.")
 _SUZHANG_FLAT = 12800
 _NUM_NAMED = 3
+_IMAGE_CHANNELS = (1, 3)
+_PRELU_SLOPE = 0.25
+_GAINS = {"bn3.weight": 0.35, "features.weight": 0.1}
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,14 @@ class Layout:
 INSIGHTFACE = Layout("insightface IResNet-50", IResNet50, INPUT_PX, 512)
 EVOLVE = Layout("face.evoLVe IR-50", IR50, EVOLVE_PX, 512)
 SUZHANG = Layout("Su Zhang's IR-50", SuZhangIR50, SUZHANG_PX, 512)
-VGGISH = Layout("VGGish", VGG, None, DIM)
+VGGISH = Layout("VGGish", vggish, None, DIM)
 FACE_LAYOUTS = (INSIGHTFACE, EVOLVE, SUZHANG)
+
+
+def empty(layout: Layout) -> nn.Module:
+    """The layout's network on the `meta` device: names and shapes, no memory."""
+    with torch.device("meta"):
+        return layout.build()
 
 
 def network_of(layout: Layout, state: Mapping[str, Tensor]) -> nn.Module:
@@ -48,25 +59,26 @@ def network_of(layout: Layout, state: Mapping[str, Tensor]) -> nn.Module:
     """
     network = empty(layout)
     wanted = network.state_dict()
-    if complaint := _difference(state, wanted):
-        raise ValueError(f"these are not the tensors of {layout.name} ({complaint})")
-    network.load_state_dict({key: _like(state[key], wanted[key]) for key in wanted}, assign=True)
+    kinds = {
+        "missing": [key for key in wanted if key not in state],
+        "unexpected": [key for key in state if key not in wanted],
+        "shape": [
+            f"{key} is {list(state[key].shape)}, not {list(wanted[key].shape)}"
+            for key in wanted
+            if key in state and state[key].shape != wanted[key].shape
+        ],
+    }
+    complaints = []
+    for kind, names in kinds.items():
+        if names:
+            more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
+            complaints.append(f"{kind}: {', '.join(names[:_NUM_NAMED])}{more}")
+    if complaints:
+        raise ValueError(f"these are not the tensors of {layout.name} ({'; '.join(complaints)})")
+    # Own, contiguous memory: a checkpoint may hold half precision, or views of one large storage.
+    own = {key: state[key].detach().to("cpu", like.dtype).contiguous() for key, like in wanted.items()}
+    network.load_state_dict(own, assign=True)
     return network.eval().requires_grad_(requires_grad=False)
-
-
-def empty(layout: Layout) -> nn.Module:
-    """The layout's network on the `meta` device: names and shapes, no memory."""
-    with torch.device("meta"):
-        return layout.build()
-
-
-def recognise(state: Mapping[str, Tensor]) -> tuple[Layout | None, dict[str, Tensor]]:
-    """The layout of a state dict (None: none of ours) and the tensors under that layout's own names."""
-    bare = {_bare(key): tensor for key, tensor in state.items()}
-    layout = _layout(bare)
-    if layout is SUZHANG:
-        bare = {key if key.startswith("logits.") else f"backbone.{key}": value for key, value in bare.items()}
-    return layout, bare
 
 
 def unwrap(loaded: object) -> dict[str, Tensor]:
@@ -81,58 +93,68 @@ def unwrap(loaded: object) -> dict[str, Tensor]:
         if inner is None:
             break
         loaded = inner
-    if not isinstance(loaded, Mapping) or not loaded or not all(isinstance(v, Tensor) for v in loaded.values()):
-        raise ValueError(f"no state dict in it, but {_describe(loaded)}")
+    if not isinstance(loaded, Mapping):
+        raise ValueError(f"no state dict in it, but a {type(loaded).__name__}")
+    if not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
+        names = ", ".join(sorted(map(str, loaded))[:_NUM_NAMED]) or "nothing"
+        raise ValueError(f"no state dict in it, but a dict with {names}")
     return {str(key): tensor for key, tensor in loaded.items()}
 
 
-def _layout(bare: Mapping[str, Tensor]) -> Layout | None:
+def recognise(state: Mapping[str, Tensor]) -> tuple[Layout | None, dict[str, Tensor]]:
+    """The layout of a state dict (None: none of ours) and the tensors under that layout's own names."""
+    bare: dict[str, Tensor] = {}
+    for key, tensor in state.items():
+        while key.startswith(_PREFIXES):
+            key = key.partition(".")[2]  # noqa: PLW2901
+        bare[key] = tensor
     if "layer1.0.bn1.weight" in bare:
-        return INSIGHTFACE
+        return INSIGHTFACE, bare
     if "body.0.res_layer.0.weight" in bare:
         head = bare.get("output_layer.3.weight")
         small = head is not None and head.ndim == 2 and head.shape[1] == _SUZHANG_FLAT
-        return SUZHANG if small or "logits.weight" in bare else EVOLVE
-    return VGGISH if "embeddings.0.weight" in bare else None
+        if not small and "logits.weight" not in bare:
+            return EVOLVE, bare
+        return SUZHANG, {key if key.startswith("logits.") else f"backbone.{key}": value for key, value in bare.items()}
+    return VGGISH if "embeddings.0.weight" in bare else None, bare
 
 
-def _bare(key: str) -> str:
-    while key.startswith(_PREFIXES):
-        key = key.partition(".")[2]
-    return key
+def fill_untrained(module: nn.Module, seed: int, feature: str) -> None:
+    """Seeded random weights for tests and demos: features of order 1 that still differ from one input to another.
+
+    The recipe, for the tensor `key` of a feature's network (no data and no torch generator takes part):
+
+    - two dimensions or more: n = `numpy.random.default_rng([seed, crc32(feature), crc32(key)])`, standard normal
+      in float32; less its mean over the inputs of each output, the first layer excepted; times √2 / √(inputs).
+    - norm weights and `running_var` 1, PReLU slopes 0.25, biases, `running_mean`, `num_batches_tracked` 0.
+    - then the gains below, so that 24 residual sums do not grow and the embedding comes out at order 1.
+
+    Plain random layers behind a ReLU answer almost the same to every input, because all their inputs are
+    positive; filters that sum to zero do not see that common part. Measured on the faces of three clips and one
+    file of speech, seeds 0 and 1: root mean square 1.6 to 2.0 (`iresnet50`) and 0.95 to 1.1 (`vggish`), standard
+    deviation from row to row 1.2 to 1.4 and 0.8; among the faces of one clip 0.4 to 0.9.
+
+    `module` may be on any device, `meta` too.
+    """
+    slopes = {f"{name}.weight" for name, layer in module.named_modules() if isinstance(layer, nn.PReLU)}
+    state = {}
+    for key, like in module.state_dict().items():
+        if key in slopes:
+            value = torch.full(like.shape, _PRELU_SLOPE)
+        elif like.ndim < 2:
+            value = torch.full(like.shape, int(key.endswith(("weight", "running_var"))), dtype=like.dtype)
+        else:
+            num_inputs = like[0].numel()
+            value = untrained_matrix((like.shape[0], num_inputs), seed, feature, key)
+            if like.shape[1] not in _IMAGE_CHANNELS:
+                value -= value.mean(1, keepdim=True)
+            value *= (2 / num_inputs) ** 0.5
+            value = value.reshape(like.shape)
+        state[key] = value * next((gain for end, gain in _GAINS.items() if key.endswith(end)), 1)
+    module.load_state_dict(state, assign=True)
 
 
-def _difference(state: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> str:
-    shapes = [
-        f"{key} is {list(state[key].shape)}, not {list(wanted[key].shape)}"
-        for key in wanted
-        if key in state and state[key].shape != wanted[key].shape
-    ]
-    missing = _first("missing", (key for key in wanted if key not in state))
-    return "; ".join(
-        filter(
-            None,
-            (
-                missing,
-                _first("unexpected", (key for key in state if key not in wanted)),
-                _first("shape", shapes),
-            ),
-        )
-    )
-
-
-def _first(what: str, keys: Iterable[str]) -> str:
-    found = list(keys)
-    rest = f" and {len(found) - _NUM_NAMED} more" if len(found) > _NUM_NAMED else ""
-    return f"{what}: {', '.join(found[:_NUM_NAMED])}{rest}" if found else ""
-
-
-def _like(tensor: Tensor, wanted: Tensor) -> Tensor:
-    # Own, contiguous memory: a checkpoint may hold half precision, or views of one large storage.
-    return tensor.detach().to("cpu", wanted.dtype).contiguous()
-
-
-def _describe(loaded: object) -> str:
-    if isinstance(loaded, Mapping):
-        return f"a dict with {', '.join(sorted(map(str, loaded))[:_NUM_NAMED]) or 'nothing'}"
-    return f"a {type(loaded).__name__}"
+def untrained_matrix(shape: tuple[int, int], seed: int, feature: str, key: str) -> Tensor:
+    """Standard normal float32 matrix of the seed, the feature and the key."""
+    names = [zlib.crc32(feature.encode()), zlib.crc32(key.encode())]
+    return torch.from_numpy(np.random.default_rng([seed, *names]).standard_normal(shape, np.float32))

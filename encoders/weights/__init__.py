@@ -1,1 +1,1 @@
-"""Pretrained weights: which there are, where they lie, reading them, getting them."""
+"""Pretrained weights: which there are, where they are kept, how they are read and fetched."""

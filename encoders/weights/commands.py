@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
+from typing import NoReturn
 
 import click
 
 from ...features_store.disk.atomic import sha256_of
 from ...shell.errors import clean_errors
-from ...shell.streams import shows_bars
+from ...shell.progress import shows_bars
 from ...shell.text import text_table
-from .http import DownloadError, Progress
+from .http import DownloadError
 from .registry import REGISTRY, WeightFile, entry
 from .resolve import WeightsInvalid, WeightsMissing, cache_folder, local_path, weight_folders
 
@@ -23,16 +22,48 @@ _MISMATCH = 3
 
 @click.group()
 def weights() -> None:
-    """Pretrained weights: which there are, under which licence, and which of them are here."""
+    """Pretrained weights: which there are, under which licence, and which of them are on this machine."""
 
 
 @weights.command("list")
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_weights(as_json: bool) -> None:
-    """Every known weight file: feature, architecture, size, licence, here or not; then where each comes from."""
-    entries = [_describe(file) for file in REGISTRY.values()]
-    click.echo(json.dumps(entries, indent=2) if as_json else "\n".join(_table(entries)))
+    """Every known weight file: feature, architecture, size, licence, whether it is here; then where each comes from."""
+    paths = {file.name: local_path(file) for file in REGISTRY.values()}
+    if as_json:
+        entries = [
+            {
+                "name": file.name,
+                "feature": file.feature,
+                "architecture": file.architecture,
+                "size_bytes": file.size_bytes,
+                "sha256": file.sha256,
+                "sha256_prefix": file.sha256_prefix,
+                "licence": file.licence,
+                "from": file.url,
+                "file": file.file_name,
+                "note": file.note,
+                "cached": None if paths[file.name] is None else str(paths[file.name]),
+            }
+            for file in REGISTRY.values()
+        ]
+        click.echo(json.dumps(entries, indent=2))
+        return
+    cells = [("name", "feature", "architecture", "size", "here", "licence")]
+    for file in REGISTRY.values():
+        size = "?" if file.size_bytes is None else f"{file.size_bytes / 1e6:.0f} MB"
+        cells.append(
+            (file.name, file.feature, file.architecture, size, "yes" if paths[file.name] else "no", file.licence)
+        )
+    click.echo("\n".join(text_table(cells, words=len(cells[0]))))
+    # What does not fit into columns.
+    for file in REGISTRY.values():
+        known = file.sha256 or (f"begins with {file.sha256_prefix}" if file.sha256_prefix else "not known")
+        click.echo(f"\n{file.name}: {file.note.removeprefix('by hand: ')}")
+        click.echo(f"  from    {file.url or 'by hand'}")
+        click.echo(f"  sha256  {known}")
+        click.echo(f"  file    {paths[file.name] or file.file_name}")
 
 
 @weights.command()
@@ -44,6 +75,8 @@ def fetch(names: tuple[str, ...], all_files: bool) -> None:
 
     AVFUSE_WEIGHTS_MIRROR=https://… takes them from another folder; AVFUSE_OFFLINE=1 forbids all downloads.
     """
+    from tqdm import tqdm
+
     from .download import fetch as download
 
     if bool(names) == all_files:
@@ -51,8 +84,14 @@ def fetch(names: tuple[str, ...], all_files: bool) -> None:
     files = [file for file in REGISTRY.values() if file.url] if all_files else [entry(name) for name in names]
     for file in files:
         click.echo(f"{file.name}: licence: {file.licence}", err=True)
-        with _bar(file) as progress:
-            path = download(file, cache_folder(), progress)
+        # On a pipe or in a log a redrawn bar is noise.
+        with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not shows_bars(sys.stderr)) as bar:
+
+            def show(done_bytes: int, total_bytes: int | None, bar: tqdm[NoReturn] = bar) -> None:
+                bar.total = total_bytes
+                bar.update(done_bytes - bar.n)
+
+            path = download(file, cache_folder(), show)
         click.echo(str(path))
 
 
@@ -62,10 +101,18 @@ def fetch(names: tuple[str, ...], all_files: bool) -> None:
 def verify(name: str | None) -> None:
     """Hash the files again, all or the one called NAME. Exit code 3 when one is not as published."""
     files = [entry(name)] if name else [file for file in REGISTRY.values() if local_path(file)]
-    verdicts = [_verdict(file, _cached(file)) for file in files]
     if not files:
         click.echo(f"nothing in {_places()}")
-    if not all(verdicts):
+    mismatch = False
+    for file in files:
+        path = _cached(file)
+        sha256 = sha256_of(path)
+        damaged = file.sha256_prefix is not None and not file.matches(sha256)
+        word = "no published hash" if file.sha256_prefix is None else "MISMATCH" if damaged else "ok"
+        expected = f", expected {file.sha256_prefix}" if damaged else ""
+        click.echo(f"{file.name}: {word}: {path} has sha256 {sha256}{expected}", err=damaged)
+        mismatch = mismatch or damaged
+    if mismatch:
         sys.exit(_MISMATCH)
 
 
@@ -73,7 +120,7 @@ def verify(name: str | None) -> None:
 @click.argument("name")
 @clean_errors(WeightsMissing, WeightsInvalid)
 def path(name: str) -> None:
-    """Where the file called NAME lies: in $AVFUSE_WEIGHTS, else in the cache."""
+    """Where the file called NAME is: in $AVFUSE_WEIGHTS, else in the cache."""
     click.echo(str(_cached(entry(name))))
 
 
@@ -87,72 +134,3 @@ def _cached(file: WeightFile) -> Path:
 
 def _places() -> str:
     return " or ".join(map(str, weight_folders() or [cache_folder()]))
-
-
-def _verdict(file: WeightFile, found: Path) -> bool:
-    sha256 = sha256_of(found)
-    ok = file.sha256_prefix is None or file.matches(sha256)
-    expected = f", expected {file.sha256_prefix}" if not ok else ""
-    word = "no published hash" if file.sha256_prefix is None else "ok" if ok else "MISMATCH"
-    click.echo(f"{file.name}: {word}: {found} has sha256 {sha256}{expected}", err=not ok)
-    return ok
-
-
-def _describe(file: WeightFile) -> dict[str, str | int | None]:
-    found = local_path(file)
-    return {
-        "name": file.name,
-        "feature": file.feature,
-        "architecture": file.architecture,
-        "size_bytes": file.size_bytes,
-        "sha256": file.sha256,
-        "sha256_prefix": file.sha256_prefix,
-        "licence": file.licence,
-        "from": file.url,
-        "file": file.file_name,
-        "note": file.note,
-        "cached": str(found) if found else None,
-    }
-
-
-def _table(entries: list[dict[str, str | int | None]]) -> Iterator[str]:
-    """A line a file, then for each what does not fit into columns."""
-    header = ("name", "feature", "architecture", "size", "here", "licence")
-    yield from text_table(
-        [
-            header,
-            *(
-                (
-                    str(each["name"]),
-                    str(each["feature"]),
-                    str(each["architecture"]),
-                    f"{size / 1e6:.0f} MB" if isinstance(size := each["size_bytes"], int) else "?",
-                    "yes" if each["cached"] else "no",
-                    str(each["licence"]),
-                )
-                for each in entries
-            ),
-        ],
-        words=len(header),
-    )
-    for each in entries:
-        prefix = each["sha256_prefix"]
-        known = each["sha256"] or (f"begins with {prefix}" if prefix else "not known")
-        yield f"\n{each['name']}: {str(each['note']).removeprefix('by hand: ')}"
-        yield f"  from    {each['from'] or 'by hand'}"
-        yield f"  sha256  {known}"
-        yield f"  file    {each['cached'] or each['file']}"
-
-
-@contextmanager
-def _bar(file: WeightFile) -> Iterator[Progress]:
-    from tqdm import tqdm
-
-    # On a pipe or in a log a redrawn bar is noise.
-    with tqdm(desc=file.name, unit="B", unit_scale=True, disable=not shows_bars(sys.stderr)) as bar:
-
-        def show(done_bytes: int, total_bytes: int | None) -> None:
-            bar.total = total_bytes
-            bar.update(done_bytes - bar.n)
-
-        yield show

@@ -14,13 +14,13 @@ from pathlib import Path
 
 from ...features_store.disk.atomic import sha256_of
 from .http import DownloadError, Progress, no_progress, pull, refuse_plain_http
-from .registry import WeightFile
+from .registry import Archive, WeightFile
 
 __all__ = ["DownloadError", "address", "fetch", "is_whole"]
 
 
 def fetch(file: WeightFile, cache: Path, progress: Progress = no_progress) -> Path:
-    """Download `file` into the folder `cache`, unless it lies there whole; returns its path.
+    """Download `file` into the folder `cache`, unless it is there already; returns its path.
 
     `progress` is called with the bytes that are there and the bytes in all (None: unknown). Raises
     DownloadError (offline, refused, wrong content; nothing bears the final name then), OSError of the disk.
@@ -31,8 +31,22 @@ def fetch(file: WeightFile, cache: Path, progress: Progress = no_progress) -> Pa
     url = address(file, target)
     cache.mkdir(parents=True, exist_ok=True)
     part = cache / f"{url.rpartition('/')[2]}.part"
-    _download(file, url, part, progress)
-    whole = part if file.archive is None else _member(file, part)
+    size, sha256 = file.size_bytes, file.sha256_prefix
+    if file.archive is not None:
+        size, sha256 = file.archive.size_bytes, file.archive.sha256
+    while True:
+        resumed = part.exists()
+        if resumed and size is not None and part.stat().st_size > size:
+            part.unlink()
+        pull(url, part, size, progress)
+        complaint = _complaint(part, size, sha256)
+        if complaint is None:
+            break
+        part.unlink()
+        if not resumed:
+            raise DownloadError(f"{url} is not {file.name}: {complaint}. Nothing was kept")
+        # What was there may have been the beginning of another file: once more, from zero.
+    whole = part if file.archive is None else _member(file, file.archive, part)
     whole.replace(target)
     part.unlink(missing_ok=True)
     return target
@@ -40,9 +54,7 @@ def fetch(file: WeightFile, cache: Path, progress: Progress = no_progress) -> Pa
 
 def is_whole(file: WeightFile, path: Path) -> bool:
     """Whether `path` is there and has the size and the hash of the registry, as far as they are known."""
-    if not path.is_file() or file.size_bytes not in (None, path.stat().st_size):
-        return False
-    return file.sha256_prefix is None or file.matches(sha256_of(path))
+    return path.is_file() and _complaint(path, file.size_bytes, file.sha256_prefix) is None
 
 
 def address(file: WeightFile, target: Path) -> str:
@@ -56,54 +68,36 @@ def address(file: WeightFile, target: Path) -> str:
     url = f"{mirror.rstrip('/')}/{published.rpartition('/')[2]}" if mirror else published
     refuse_plain_http(url)
     if os.environ.get("AVFUSE_OFFLINE", "0") not in ("", "0"):
-        inside = f", take {file.archive.member} out of it" if file.archive else ""
-        raise DownloadError(f"AVFUSE_OFFLINE is set. By hand: fetch {url}{inside}, save it as {target}")
+        take = f", take {file.archive.member} out of it" if file.archive else ""
+        raise DownloadError(f"AVFUSE_OFFLINE is set. By hand: fetch {url}{take}, save it as {target}")
     return url
 
 
-def _download(file: WeightFile, url: str, part: Path, progress: Progress) -> None:
-    size, sha256 = (file.archive.size_bytes, file.archive.sha256) if file.archive else (file.size_bytes, None)
-    resumed = part.exists()
-    if resumed and size is not None and part.stat().st_size > size:
-        part.unlink()
-    pull(url, part, size, progress)
-    if complaint := _complaint(part, size, sha256 or file.sha256_prefix):
-        part.unlink()
-        if not resumed:
-            raise DownloadError(f"{url} is not {file.name}: {complaint}. Nothing was kept")
-        # What lay there may have been the beginning of another file: once more, from zero.
-        _download(file, url, part, progress)
-
-
 def _complaint(path: Path, size_bytes: int | None, sha256: str | None) -> str | None:
+    """What is wrong with a file; `sha256` may be the beginning of its hash."""
     if size_bytes not in (None, path.stat().st_size):
         return f"{path.stat().st_size} bytes, expected {size_bytes}"
-    found = sha256_of(path)
-    return None if found.startswith(sha256 or "") else f"sha256 {found}, expected {sha256}"
+    if sha256 is None or (found := sha256_of(path)).startswith(sha256):
+        return None
+    return f"sha256 {found}, expected {sha256}"
 
 
-def _member(file: WeightFile, archive: Path) -> Path:
-    whole = archive.with_name(f"{file.file_name}.part")
+def _member(file: WeightFile, archive: Archive, packed: Path) -> Path:
+    """The file out of the archive that was downloaded to `packed`; both are removed where it is not as published."""
+    whole = packed.with_name(f"{file.file_name}.part")
     try:
-        _extract(file, archive, whole)
+        with zipfile.ZipFile(packed) as opened, whole.open("wb") as out:
+            info = opened.getinfo(archive.member)
+            # Neither the stated size nor a bomb behind a false one may fill the disk.
+            if file.size_bytes not in (None, info.file_size):
+                raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, expected {file.size_bytes}")
+            with opened.open(info) as member:
+                shutil.copyfileobj(member, out)
         complaint = _complaint(whole, file.size_bytes, file.sha256)
     except (zipfile.BadZipFile, KeyError) as error:
         complaint = str(error)
     if complaint:
-        archive.unlink()
+        packed.unlink()
         whole.unlink(missing_ok=True)
-        raise DownloadError(
-            f"{archive.stem} does not hold {file.file_name} as published: {complaint}. Nothing was kept"
-        )
+        raise DownloadError(f"{packed.stem} does not hold {file.file_name} as published: {complaint}. Nothing was kept")
     return whole
-
-
-def _extract(file: WeightFile, archive: Path, whole: Path) -> None:
-    assert file.archive is not None
-    with zipfile.ZipFile(archive) as opened, whole.open("wb") as out:
-        info = opened.getinfo(file.archive.member)
-        # Neither the stated size nor a bomb behind a false one may fill the disk.
-        if file.size_bytes not in (None, info.file_size):
-            raise zipfile.BadZipFile(f"{info.filename} has {info.file_size} bytes, expected {file.size_bytes}")
-        with opened.open(info) as member:
-            shutil.copyfileobj(member, out)

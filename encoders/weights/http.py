@@ -13,7 +13,6 @@ import ssl
 import urllib.error
 import urllib.request
 from collections.abc import Callable
-from email.message import Message
 from pathlib import Path
 from typing import IO
 
@@ -37,11 +36,11 @@ _NETWORK_ERRORS = (
 
 
 class DownloadError(RuntimeError):
-    """A weight file could not be fetched; the message tells from where and what to do."""
+    """A weight file could not be fetched; the message says from where and what to do."""
 
 
 def no_progress(done_bytes: int, total_bytes: int | None) -> None:
-    """Progress that nobody looks at."""
+    """Nothing is shown."""
 
 
 def refuse_plain_http(url: str) -> None:
@@ -67,7 +66,11 @@ def pull(url: str, part: Path, size_bytes: int | None, progress: Progress) -> No
                 raise DownloadError(f"{url}: the server says {error.code} {error.reason}") from error
         except _NETWORK_ERRORS as error:
             if _size(part) <= before:
-                raise DownloadError(_unreachable(url, error)) from error
+                reason = getattr(error, "reason", None) or str(error) or type(error).__name__
+                raise DownloadError(
+                    f"{url} cannot be reached ({reason}). Try again, set AVFUSE_WEIGHTS_MIRROR to an https folder with "
+                    f"the file in it, or fetch it on another machine and give it with --weights"
+                ) from error
     raise DownloadError(
         f"{url}: the connection was cut {_ATTEMPTS} times, {counted(_size(part), 'byte')} in; run it again to go on"
     )
@@ -78,30 +81,35 @@ def _pull_once(url: str, part: Path, size_bytes: int | None, progress: Progress)
     have = _size(part)
     if size_bytes is not None and have == size_bytes:
         return True
+    headers = {"User-Agent": "avfuse", **({"Range": f"bytes={have}-"} if have else {})}
+    request = urllib.request.Request(url, headers=headers)
+    response: http.client.HTTPResponse
     try:
-        response = _open(url, have)
+        response = urllib.request.build_opener(_HttpsOnly).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code != http.client.REQUESTED_RANGE_NOT_SATISFIABLE or not have:
             raise
         error.close()
-        # Nothing after what we have: it is all there, or (then the hash tells) it is something else.
+        # Nothing after what we have: it is all there, or (then the hash shows it) it is something else.
         return True
     with response:
-        start, total = _place(response.status, response.headers)
+        # First byte of the answer in the file, and the file's size where the server gives it.
+        start, length = 0, response.headers.get("Content-Length")
+        total = int(length) if length else None
+        if response.status == http.client.PARTIAL_CONTENT:
+            placed = _CONTENT_RANGE.match(response.headers.get("Content-Range", ""))
+            start = int(placed[1]) if placed else -1
+            total = int(placed[2]) if placed and placed[2] != "*" else None
         if start not in (0, have):
             part.unlink()
             return False
-        _refuse_other_size(url, total, size_bytes)
+        if size_bytes is not None and total is not None and total != size_bytes:
+            raise DownloadError(f"{url} has {total} bytes, expected {size_bytes}: another file, or an error page")
+        if total is not None and total > _MOST_BYTES:
+            raise DownloadError(f"{url} has {total} bytes; no weight file is that large")
         with part.open("r+b" if start else "wb") as out:
             out.seek(start)
             return _copy(response, out, total, size_bytes or _MOST_BYTES, progress)
-
-
-def _open(url: str, offset: int) -> http.client.HTTPResponse:
-    headers = {"User-Agent": "avfuse", **({"Range": f"bytes={offset}-"} if offset else {})}
-    opener = urllib.request.build_opener(_HttpsOnly)
-    response: http.client.HTTPResponse = opener.open(urllib.request.Request(url, headers=headers), timeout=_TIMEOUT_S)
-    return response
 
 
 class _HttpsOnly(urllib.request.HTTPRedirectHandler):
@@ -120,16 +128,6 @@ class _HttpsOnly(urllib.request.HTTPRedirectHandler):
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _place(status: int, headers: Message) -> tuple[int, int | None]:
-    """First byte of the answer in the file, and the file's size where the server tells it."""
-    if status == http.client.PARTIAL_CONTENT:
-        if placed := _CONTENT_RANGE.match(headers.get("Content-Range", "")):
-            return int(placed[1]), None if placed[2] == "*" else int(placed[2])
-        return -1, None
-    length = headers.get("Content-Length")
-    return 0, int(length) if length else None
-
-
 def _copy(response: http.client.HTTPResponse, out: IO[bytes], total: int | None, most: int, progress: Progress) -> bool:
     done = out.tell()
     progress(done, total)
@@ -139,23 +137,8 @@ def _copy(response: http.client.HTTPResponse, out: IO[bytes], total: int | None,
             raise DownloadError(f"{response.url} sends more than {total or most} bytes")
         out.write(block)
         progress(done, total)
-    # A connection that is cut looks like the end of the file; only the announced size tells them apart.
+    # A connection that is cut looks like the end of the file; only the announced size distinguishes them.
     return total is None or done == total
-
-
-def _refuse_other_size(url: str, total: int | None, size_bytes: int | None) -> None:
-    if size_bytes is not None and total is not None and total != size_bytes:
-        raise DownloadError(f"{url} has {total} bytes, expected {size_bytes}: another file, or an error page")
-    if total is not None and total > _MOST_BYTES:
-        raise DownloadError(f"{url} has {total} bytes; no weight file is that large")
-
-
-def _unreachable(url: str, error: Exception) -> str:
-    reason = getattr(error, "reason", None) or str(error) or type(error).__name__
-    return (
-        f"{url} cannot be reached ({reason}). Try again, set AVFUSE_WEIGHTS_MIRROR to an https folder with "
-        f"the file in it, or fetch it on another machine and give it with --weights"
-    )
 
 
 def _size(path: Path) -> int:

@@ -1,8 +1,8 @@
 """insightface's `w600k_r50.onnx` (and other eval-mode exports of IResNet-50) as the network's 475 tensors.
 
-An export in eval mode folds the BN behind a convolution into it: the convolution gets a bias, the BN is gone.
+An export in eval mode folds the BN behind a convolution into it: the convolution gets a bias, the BN is left out.
 
-    here      conv1 ── bn2 ── prelu ── conv2 ── bn3 ── +
+    network   conv1 ── bn2 ── prelu ── conv2 ── bn3 ── +
     exported  Conv(bias) ──── PRelu ── Conv(bias) ──── Add
 
 The folded bias becomes that of a BN which changes nothing else: weight 1, mean 0, var 1 − eps.
@@ -45,13 +45,12 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
         raise ValueError(f"not an ONNX file, or cut short ({error})") from error
     try:
         state = _Walk(graph).state()
-        return {key: torch.from_numpy(np.array(value, _dtype(key))) for key, value in state.items()}
+        return {
+            key: torch.from_numpy(np.array(value, np.int64 if key.endswith("num_batches_tracked") else np.float32))
+            for key, value in state.items()
+        }
     except _NO_GRAPH as error:
         raise ValueError(f"no graph of an IResNet-50 ({type(error).__name__}: {error})") from error
-
-
-def _dtype(key: str) -> type[np.int64] | type[np.float32]:
-    return np.int64 if key.endswith("num_batches_tracked") else np.float32
 
 
 class _Walk:
@@ -63,98 +62,86 @@ class _Walk:
         self._alias: dict[str, str] = {}
         self._consumers: dict[str, list[Any]] = defaultdict(list)
         for node in graph.node:  # ONNX demands topological order
-            self._note(node)
+            if node.op_type == "Constant":
+                self._values[node.output[0]] = _array(_attribute(node, "value", None))
+            elif node.op_type == "Identity" and node.input[0] in self._values:
+                self._values[node.output[0]] = self._values[node.input[0]]
+            elif node.op_type in _PASSED_ON:
+                self._alias[node.output[0]] = self._alias.get(node.input[0], node.input[0])
+            else:
+                for name in {self._alias.get(name, name) for name in node.input if name not in self._values}:
+                    self._consumers[name].append(node)
         self._state: dict[str, NDArray[Any]] = {}
 
     def state(self) -> dict[str, NDArray[Any]]:
         """All 475 tensors. Raises ValueError at the first node that an IResNet-50 does not have there."""
         if len(self._inputs) != 1:
             raise ValueError(f"an ONNX graph of {counted(len(self._inputs), 'input')}, not of one picture")
-        x = self._conv(self._inputs[0], "conv1", "bn1")
-        x = self._prelu(x, "prelu")
+        x = self._conv(self._inputs[0], "conv1", "bn1", "prelu")
         for number, (_, num_blocks) in enumerate(STAGES, start=1):
             for index in range(num_blocks):
-                x = self._block(x, f"layer{number}.{index}")
-        self._tail(x)
-        return self._state
-
-    def _block(self, x: str, name: str) -> str:
-        y = self._norm(self._follow(x, "BatchNormalization"), f"{name}.bn1")
-        y = self._prelu(self._conv(y, f"{name}.conv1", f"{name}.bn2"), f"{name}.prelu")
-        y = self._conv(y, f"{name}.conv2", f"{name}.bn3")
-        if name.endswith(".0"):
-            x = self._conv(x, f"{name}.downsample.0", f"{name}.downsample.1")
-        added = self._follow(y, "Add")
-        if x not in map(self._source, added.input):
-            raise ValueError(f"no graph of an IResNet-50: {name} has another shortcut")
-        return str(added.output[0])
-
-    def _tail(self, x: str) -> None:
-        x = self._norm(self._follow(x, "BatchNormalization"), "bn2")
+                name = f"layer{number}.{index}"
+                y = self._norm(x, f"{name}.bn1")
+                y = self._conv(y, f"{name}.conv1", f"{name}.bn2", f"{name}.prelu")
+                y = self._conv(y, f"{name}.conv2", f"{name}.bn3")
+                if index == 0:
+                    x = self._conv(x, f"{name}.downsample.0", f"{name}.downsample.1")
+                added = self._follow(y, "Add")
+                if x not in (self._alias.get(source, source) for source in added.input):
+                    raise ValueError(f"no graph of an IResNet-50: {name} has another shortcut")
+                x = str(added.output[0])
+        x = self._norm(x, "bn2")
         gemm = self._follow(x, "Gemm")
         weight = self._value(gemm, 1)
         self._state["fc.weight"] = weight if _attribute(gemm, "transB", 0) else weight.T
         self._state["fc.bias"] = self._value(gemm, 2)
-        self._norm_or_bias(gemm.output[0], "features", np.zeros(len(self._state["fc.bias"])))
+        self._norm(gemm.output[0], "features", np.zeros(len(self._state["fc.bias"])))
+        return self._state
 
-    def _conv(self, x: str, key: str, norm_key: str) -> str:
+    def _conv(self, x: str, key: str, norm_key: str, prelu_key: str | None = None) -> str:
         conv = self._follow(x, "Conv")
         weight = self._value(conv, 1)
         self._state[f"{key}.weight"] = weight
         bias = self._value(conv, 2) if len(conv.input) > 2 else np.zeros(len(weight))
-        return self._norm_or_bias(conv.output[0], norm_key, bias)
-
-    def _prelu(self, x: str, key: str) -> str:
-        prelu = self._follow(x, "PRelu")
-        self._state[f"{key}.weight"] = self._value(prelu, 1).reshape(-1)
-        return str(prelu.output[0])
-
-    def _norm_or_bias(self, x: str, key: str, bias: NDArray[Any]) -> str:
-        """The BN behind x, less the bias in front of it; where it was folded, one that only adds the bias."""
-        if any(node.op_type == "BatchNormalization" for node in self._consumers[x]):
-            x = self._norm(self._follow(x, "BatchNormalization"), key)
-            self._state[f"{key}.running_mean"] = self._state[f"{key}.running_mean"] - bias
-            return x
-        ones = np.ones(len(bias))
-        self._put_norm(key, (ones, bias, np.zeros(len(bias)), ones - _EPS))
+        x = self._norm(conv.output[0], norm_key, bias)
+        if prelu_key is not None:
+            prelu = self._follow(x, "PRelu")
+            self._state[f"{prelu_key}.weight"] = self._value(prelu, 1).reshape(-1)
+            x = str(prelu.output[0])
         return x
 
-    def _norm(self, node: Any, key: str) -> str:
-        weight, bias, mean, var = (self._value(node, place) for place in range(1, 5))
-        self._put_norm(key, (weight, bias, mean, var + (_attribute(node, "epsilon", _EPS) - _EPS)))
-        return str(node.output[0])
-
-    def _put_norm(self, key: str, values: tuple[NDArray[Any], ...]) -> None:
-        names = ("weight", "bias", "running_mean", "running_var")
-        self._state.update({f"{key}.{name}": value for name, value in zip(names, values, strict=True)})
-        self._state[f"{key}.num_batches_tracked"] = np.zeros(())
+    def _norm(self, x: str, key: str, bias: NDArray[Any] | None = None) -> str:
+        """The BN behind x, less the bias in front of it; where it was folded, one that only adds the bias."""
+        if bias is None or any(node.op_type == "BatchNormalization" for node in self._consumers[x]):
+            node = self._follow(x, "BatchNormalization")
+            weight, shift, mean, var = (self._value(node, index) for index in range(1, 5))
+            var = var + (_attribute(node, "epsilon", _EPS) - _EPS)
+            x = str(node.output[0])
+            mean = mean if bias is None else mean - bias
+        else:
+            ones = np.ones(len(bias))
+            weight, shift, mean, var = ones, bias, np.zeros(len(bias)), ones - _EPS
+        self._state |= {
+            f"{key}.weight": weight,
+            f"{key}.bias": shift,
+            f"{key}.running_mean": mean,
+            f"{key}.running_var": var,
+            f"{key}.num_batches_tracked": np.zeros(()),
+        }
+        return x
 
     def _follow(self, x: str, op_type: str) -> Any:
         found = [node for node in self._consumers[x] if node.op_type == op_type]
         if len(found) != 1:
-            there = ", ".join(node.op_type for node in self._consumers[x]) or "nothing"
-            raise ValueError(f"no graph of an IResNet-50: {x!r} goes into {there}, expected one {op_type}")
+            found_types = ", ".join(node.op_type for node in self._consumers[x]) or "nothing"
+            raise ValueError(f"no graph of an IResNet-50: {x!r} goes into {found_types}, expected one {op_type}")
         return found[0]
 
-    def _value(self, node: Any, place: int) -> NDArray[Any]:
-        name = node.input[place] if place < len(node.input) else ""
+    def _value(self, node: Any, index: int) -> NDArray[Any]:
+        name = node.input[index] if index < len(node.input) else ""
         if name not in self._values:
-            raise ValueError(f"input {place} of its {node.op_type} {node.name!r} is not a constant")
+            raise ValueError(f"input {index} of its {node.op_type} {node.name!r} is not a constant")
         return self._values[name]
-
-    def _note(self, node: Any) -> None:
-        if node.op_type == "Constant":
-            self._values[node.output[0]] = _array(_attribute(node, "value", None))
-        elif node.op_type == "Identity" and node.input[0] in self._values:
-            self._values[node.output[0]] = self._values[node.input[0]]
-        elif node.op_type in _PASSED_ON:
-            self._alias[node.output[0]] = self._source(node.input[0])
-        else:
-            for name in {self._source(name) for name in node.input if name not in self._values}:
-                self._consumers[name].append(node)
-
-    def _source(self, name: str) -> str:
-        return self._alias.get(name, name)
 
 
 def _array(tensor: Any) -> NDArray[Any]:

@@ -11,10 +11,10 @@ import re
 import struct
 import warnings
 import zipfile
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,13 +24,11 @@ from safetensors.torch import load_file
 from torch import nn
 
 from ..networks import layouts
-from ..networks.layouts import Layout
-from ..networks.untrained import fill_untrained, untrained_matrix
 from .registry import PCA
 
 _LAYOUTS = {"iresnet50": layouts.FACE_LAYOUTS, "vggish": (layouts.VGGISH,), "logmel_vgg": (layouts.VGGISH,)}
 _PCA_DIM = layouts.VGGISH.dim
-# What torch's restricted unpickler raises on files that are cut short or no checkpoints at all.
+# What torch's restricted unpickler raises on files that are cut short or not checkpoints at all.
 _UNREADABLE = (
     RuntimeError,
     pickle.UnpicklingError,
@@ -83,19 +81,19 @@ def read_network(path: Path, feature: str) -> Network:
 
 def untrained_network(feature: str, seed: int) -> Network:
     """The feature's first network with seeded random weights."""
-    layout: Layout = _LAYOUTS[feature][0]
+    layout = _LAYOUTS[feature][0]
     module = layouts.empty(layout)
-    fill_untrained(module, seed, feature)
+    layouts.fill_untrained(module, seed, feature)
     return Network(module.eval().requires_grad_(requires_grad=False), layout.input_px, layout.dim)
 
 
 def read_pca(path: Path) -> Pca:
     """The PCA of torchvggish's file. Raises ValueError for another file."""
     loaded = _read(path)
-    try:
-        vectors, means = (_float32(loaded[key]) for key in ("pca_eigen_vectors", "pca_means"))
-    except (KeyError, TypeError) as error:
-        raise ValueError("no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed") from error
+    arrays = [loaded.get(key) for key in ("pca_eigen_vectors", "pca_means")]
+    if not all(isinstance(array, (np.ndarray, torch.Tensor)) for array in arrays):
+        raise ValueError("no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed")
+    vectors, means = (np.asarray(array, dtype=np.float32) for array in arrays)
     if vectors.shape != (_PCA_DIM, _PCA_DIM) or means.size != _PCA_DIM:
         raise ValueError(f"a PCA of {vectors.shape} and {means.shape}, not (128, 128) and (128, 1)")
     return Pca(vectors, means.reshape(_PCA_DIM))
@@ -103,73 +101,45 @@ def read_pca(path: Path) -> Pca:
 
 def untrained_pca(seed: int) -> Pca:
     """A seeded random rotation [128, 128] and zero means [128]."""
-    rotation, _ = np.linalg.qr(untrained_matrix((_PCA_DIM, _PCA_DIM), seed, PCA, "pca_eigen_vectors").numpy())
+    rotation, _ = np.linalg.qr(layouts.untrained_matrix((_PCA_DIM, _PCA_DIM), seed, PCA, "pca_eigen_vectors").numpy())
     return Pca(rotation.astype(np.float32), np.zeros(_PCA_DIM, np.float32))
 
 
-def _float32(array: object) -> NDArray[np.float32]:
-    if not isinstance(array, (np.ndarray, torch.Tensor)):
-        raise TypeError(f"not an array: {type(array).__name__}")
-    return np.asarray(array, dtype=np.float32)
-
-
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> Mapping[str, object]:
+    """What a weight file holds. Raises ValueError where it is damaged, or would run code."""
     if path.suffix == ".onnx":
         try:
             from .onnx import read_onnx  # noqa: PLC0415 - onnx is an extra
         except ImportError as error:
             raise ValueError("reading .onnx needs the package onnx: pip install 'avfuse[onnx]'") from error
-        return dict(read_onnx(path))
+        return read_onnx(path)
     if path.suffix == ".safetensors":
-        return dict(_read_safetensors(path))
-    return _read_torch(path)
-
-
-def _read_safetensors(path: Path) -> dict[str, torch.Tensor]:
-    try:
-        return load_file(path)
-    except SafetensorError as error:
-        raise ValueError(f"not a safetensors file, or cut short ({error})") from error
-
-
-def _read_torch(path: Path) -> dict[str, object]:
-    # A checkpoint is a pickle, which can run anything: weights_only builds tensors and plain containers.
-    with (
-        path.open("rb") as file,
-        torch.serialization.safe_globals(_numpy_globals()),
-        warnings.catch_warnings(),
-    ):
+        try:
+            return load_file(path)
+        except SafetensorError as error:
+            raise ValueError(f"not a safetensors file, or cut short ({error})") from error
+    # A checkpoint is a pickle, which can run anything: weights_only builds tensors and plain containers, and arrays of
+    # plain numbers (the PCA file); files written before numpy 2 call their home numpy.core.
+    reconstruct: Any = np.zeros(0).__reduce__()[0]
+    homes = [(reconstruct, f"{home}.multiarray._reconstruct") for home in ("numpy.core", "numpy._core")]
+    allowed: list[Any] = [*homes, np.ndarray, np.dtype, *map(type, map(np.dtype, ("f4", "f8")))]
+    size_bytes = path.stat().st_size
+    with path.open("rb") as file, torch.serialization.safe_globals(allowed), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # torch warns of old pickle protocols; the reader can do nothing about them
         try:
-            _refuse_bomb(file, path.stat().st_size)
+            # torch packs nothing: an archive of more bytes than the file has would fill the memory.
+            if zipfile.is_zipfile(file):
+                with zipfile.ZipFile(file) as archive:
+                    held = sum(info.file_size for info in archive.infolist())
+                if held > size_bytes:
+                    raise ValueError(f"an archive of {held} bytes in a file of {size_bytes}")
+            file.seek(0)
             loaded = torch.load(file, map_location="cpu", weights_only=True)
         except _UNREADABLE as error:
-            raise ValueError(_why(error, path.stat().st_size)) from error
+            raise ValueError(_why(error, size_bytes)) from error
     if not isinstance(loaded, dict):
         raise ValueError(f"no state dict in it, but a {type(loaded).__name__}")
     return loaded
-
-
-def _refuse_bomb(file: IO[bytes], size_bytes: int) -> None:
-    """Torch packs nothing: an archive of more bytes than the file has would fill the memory."""
-    if zipfile.is_zipfile(file):
-        with zipfile.ZipFile(file) as archive:
-            held = sum(info.file_size for info in archive.infolist())
-        if held > size_bytes:
-            raise ValueError(f"an archive of {held} bytes in a file of {size_bytes}")
-    file.seek(0)
-
-
-def _numpy_globals() -> list[Callable[..., Any] | tuple[Callable[..., Any], str]]:
-    # Arrays of plain numbers (the PCA file); files written before numpy 2 call their home numpy.core.
-    reconstruct: Any = np.zeros(0).__reduce__()[0]
-    homes = [f"{home}.multiarray._reconstruct" for home in ("numpy.core", "numpy._core")]
-    return [
-        *((reconstruct, home) for home in homes),
-        np.ndarray,
-        np.dtype,
-        *map(type, map(np.dtype, ("f4", "f8"))),
-    ]
 
 
 def _why(error: BaseException, size_bytes: int) -> str:
@@ -181,4 +151,4 @@ def _why(error: BaseException, size_bytes: int) -> str:
         )
     own_words = _TORCH_REASON.search(str(error))
     reason = own_words[1] if own_words else f"{type(error).__name__}: {str(error).partition(chr(10))[0][:120]}"
-    return f"no checkpoint of torch: cut short, or another kind of file ({size_bytes} bytes; {reason})"
+    return f"not a checkpoint of torch: cut short, or another kind of file ({size_bytes} bytes; {reason})"

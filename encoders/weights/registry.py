@@ -27,7 +27,7 @@ class Archive:
 
 @dataclass(frozen=True)
 class WeightFile:
-    """One published weight file; `url` None means that it must be downloaded by hand, as `note` tells."""
+    """One published weight file; `url` None means that it must be downloaded by hand, as `note` says."""
 
     name: str
     feature: str
@@ -42,7 +42,7 @@ class WeightFile:
 
     @property
     def sha256_prefix(self) -> str | None:
-        """The hash, or what of it the file name tells by torch.hub's convention `name-<prefix>.pth`."""
+        """The hash, or what the file name holds of it by torch.hub's convention `name-<prefix>.pth`."""
         named = _HUB_NAME.search(self.file_name)
         return self.sha256 or (named[1] if named else None)
 

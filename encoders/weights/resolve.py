@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.types import JsonValue
-from ..table import FEATURES, NETWORK_FEATURES, VggishOutput
+from ..table import FEATURES, NETWORK_FEATURES, TABLE, VggishOutput
 from .registry import PCA, REGISTRY, WeightFile
 
 if TYPE_CHECKING:
@@ -27,11 +27,11 @@ if TYPE_CHECKING:
 WEIGHT_NAMES = (*NETWORK_FEATURES, PCA)
 SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
 Read = TypeVar("Read")
-_FALLBACK = {"logmel_vgg": "vggish"}
+_ELSE = {name: feature.else_weights_of for name, feature in TABLE.items() if feature.else_weights_of}
 
 
 class WeightsMissing(RuntimeError):  # noqa: N818 - named by docs and users' scripts
-    """No weights were found for a feature; the message tells how to get them."""
+    """No weights were found for a feature; the message says how to get them."""
 
 
 class WeightsInvalid(ValueError):  # noqa: N818
@@ -61,20 +61,13 @@ class WeightSource:
         return {**kept, "untrained": self.untrained_seed is not None}
 
 
-@dataclass(frozen=True)
-class _Search:
-    given: Mapping[str, Path]
-    seed: int | None
-    sha256_of: Callable[[Path], str]
-
-
 def weight_names(networks: tuple[str, ...], vggish_output: VggishOutput) -> tuple[str, ...]:
     """What `resolve` must find for these network features: their own names, VGGish's PCA where it is used."""
     return (*networks, PCA) if vggish_output == "pca" and "vggish" in networks else networks
 
 
 def cache_folder() -> Path:
-    """Where fetched weights lie: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
+    """Where fetched weights are kept: `$XDG_CACHE_HOME/avfuse/weights`, else `~/.cache/avfuse/weights`.
 
     Raises ValueError where there is neither the variable nor a home folder.
     """
@@ -87,18 +80,21 @@ def cache_folder() -> Path:
 
 
 def weight_folders() -> list[Path]:
-    """Where weights are looked for: `$AVFUSE_WEIGHTS`, then the cache. Raises ValueError where the first is none."""
-    told = os.environ.get("AVFUSE_WEIGHTS")
-    folders = [Path(os.path.expanduser(told))] if told else []
-    if told and not folders[0].is_dir():
-        raise ValueError(f"AVFUSE_WEIGHTS={told} is not a folder")
+    """Where weights are looked for: `$AVFUSE_WEIGHTS`, then the cache.
+
+    Raises ValueError where the first is not a folder.
+    """
+    given = os.environ.get("AVFUSE_WEIGHTS")
+    folders = [Path(os.path.expanduser(given))] if given else []
+    if given and not folders[0].is_dir():
+        raise ValueError(f"AVFUSE_WEIGHTS={given} is not a folder")
     with suppress(ValueError):  # without a home folder there is no cache
         folders.append(cache_folder())
     return folders
 
 
 def local_path(file: WeightFile) -> Path | None:
-    """Where a published file lies on this machine; None while it is not there. Its content is not looked at."""
+    """Where a published file is on this machine; None while it is not there. Its content is not looked at."""
     paths = (folder / file.file_name for folder in weight_folders())
     return next((path for path in paths if path.is_file()), None)
 
@@ -119,12 +115,21 @@ def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: 
         # A misspelt --weights must not end in other weights without a word.
         if name not in WEIGHT_NAMES and (name in given or name not in FEATURES):
             raise ValueError(f"no weights are used for {name!r}, only for {', '.join(WEIGHT_NAMES)}")
-    search = _Search(given, untrained_seed, functools.cache(sha256_of))
+    hash_of = functools.cache(sha256_of)
     needed = [name for name in dict.fromkeys(features) if name in WEIGHT_NAMES]
-    sources = {name: _find(name, search) for name in needed}
-    if missing := [name for name, source in sources.items() if source is None]:
-        raise WeightsMissing(_how_to_get(missing))
-    return {name: source for name, source in sources.items() if source is not None}
+    sources = {name: _find(name, given, untrained_seed, hash_of) for name in needed}
+    found = {name: source for name, source in sources.items() if source is not None}
+    if missing := [name for name in needed if name not in found]:
+        wanted = {_ELSE.get(name, name) for name in missing}
+        files = [file for file in REGISTRY.values() if file.feature in wanted]
+        raise WeightsMissing(
+            f"no weights for {', '.join(missing)}. Three ways: `avfuse weights fetch NAME` "
+            f"({', '.join(file.name for file in files if file.url)}); "
+            f"`--weights FEATURE=FILE`; AVFUSE_WEIGHTS=FOLDER with FEATURE.pth or the published files in it. "
+            f"Licences: {'; '.join(f'{file.name}: {file.licence}' for file in files)}. "
+            f"For tests and demos only: `--untrained SEED`, random numbers"
+        )
+    return found
 
 
 def files_given(sources: Mapping[str, WeightSource], given: Collection[str]) -> dict[str, dict[str, str] | None]:
@@ -136,8 +141,8 @@ def files_given(sources: Mapping[str, WeightSource], given: Collection[str]) -> 
     for feature, source in sources.items():
         if source.path is not None:
             name = source.same_as or feature
-            told = {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
-            files[name] = told if name in given else None
+            file = {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
+            files[name] = file if name in given else None
     return files
 
 
@@ -166,54 +171,38 @@ def _reading(path: Path, read: Callable[[Path], Read]) -> Read:
         raise WeightsInvalid(f"{path}: {error}") from error
 
 
-def _find(feature: str, search: _Search) -> WeightSource | None:
-    if feature in search.given:
-        return _from_file(feature, Path(search.given[feature]), search)
-    if search.seed is not None:  # before the folders, so that it means the same on every machine
-        return WeightSource(feature, "untrained", None, None, "none: random numbers", untrained_seed=search.seed)
+def _find(
+    feature: str, given: Mapping[str, Path], seed: int | None, hash_of: Callable[[Path], str]
+) -> WeightSource | None:
+    if feature in given:
+        return _from_file(feature, Path(given[feature]), hash_of)
+    if seed is not None:  # before the folders, so that it means the same on every machine
+        return WeightSource(feature, "untrained", None, None, "none: random numbers", untrained_seed=seed)
+    published = {file.file_name: file for file in REGISTRY.values()}
+    names = [f"{feature}{suffix}" for suffix in SUFFIXES]
+    names += [name for name, file in published.items() if file.feature == feature]
     for folder in weight_folders():
-        if path := _in_folder(folder, feature):
-            _refuse_damaged(path, search)
-            return _from_file(feature, path, search)
-    other = _FALLBACK.get(feature)
-    source = _find(other, search) if other else None
+        path = next((folder / name for name in names if (folder / name).is_file()), None)
+        if path is None:
+            continue
+        known = published.get(path.name)
+        if known is not None and is_damaged(path, known, hash_of):
+            raise WeightsInvalid(
+                f"{path} has sha256 {hash_of(path)}, the published one {known.sha256_prefix}: damaged, "
+                f"or another. Run `avfuse weights fetch {known.name}`, or give it with --weights if it is yours"
+            )
+        return _from_file(feature, path, hash_of)
+    other = _ELSE.get(feature)
+    source = _find(other, given, seed, hash_of) if other else None
     return replace(source, feature=feature, same_as=other) if source else None
 
 
-def _in_folder(folder: Path, feature: str) -> Path | None:
-    own = [folder / f"{feature}{suffix}" for suffix in SUFFIXES]
-    published = [folder / file.file_name for file in REGISTRY.values() if file.feature == feature]
-    return next((path for path in (*own, *published) if path.is_file()), None)
-
-
-def _refuse_damaged(path: Path, search: _Search) -> None:
-    known = next((file for file in REGISTRY.values() if file.file_name == path.name), None)
-    if known and is_damaged(path, known, search.sha256_of):
-        raise WeightsInvalid(
-            f"{path} has sha256 {search.sha256_of(path)}, the published one {known.sha256_prefix}: damaged, "
-            f"or another. Run `avfuse weights fetch {known.name}`, or give it with --weights if it is yours"
-        )
-
-
-def _from_file(feature: str, path: Path, search: _Search) -> WeightSource:
-    sha256 = search.sha256_of(path)
-    known = _known(path, sha256)
+def _from_file(feature: str, path: Path, hash_of: Callable[[Path], str]) -> WeightSource:
+    sha256 = hash_of(path)
+    # Known by its hash under any name; by its name where no hash of it is known.
+    known = next((file for file in REGISTRY.values() if file.matches(sha256)), None)
+    for file in REGISTRY.values():
+        if known is None and not file.sha256_prefix and file.file_name == path.name:
+            known = file
     name, licence = (known.name, known.licence) if known else (path.name, "not known to avfuse (your own file)")
     return WeightSource(feature, name, path, sha256, licence)
-
-
-def _known(path: Path, sha256: str) -> WeightFile | None:
-    by_name = (file for file in REGISTRY.values() if not file.sha256_prefix and file.file_name == path.name)
-    return next((file for file in REGISTRY.values() if file.matches(sha256)), next(by_name, None))
-
-
-def _how_to_get(features: Sequence[str]) -> str:
-    wanted = {_FALLBACK.get(feature, feature) for feature in features}
-    files = [file for file in REGISTRY.values() if file.feature in wanted]
-    fetch = ", ".join(file.name for file in files if file.url)
-    return (
-        f"no weights for {', '.join(features)}. Three ways: `avfuse weights fetch NAME` ({fetch}); "
-        f"`--weights FEATURE=FILE`; AVFUSE_WEIGHTS=FOLDER with FEATURE.pth or the published files in it. "
-        f"Licences: {'; '.join(f'{file.name}: {file.licence}' for file in files)}. "
-        f"For tests and demos only: `--untrained SEED`, random numbers"
-    )

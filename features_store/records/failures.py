@@ -7,18 +7,41 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, fields
+from enum import StrEnum
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..disk.backends import LocalFiles
 from ..disk.jsonl import append_line
 from ..schema import FAILURES_FILE
-from ..store import FeatureStore
+
+if TYPE_CHECKING:
+    from ..store import FeatureStore
+
+
+class Stage(StrEnum):
+    """Where a video failed, as `failures.jsonl` spells it; docs/store.md has a sentence on each."""
+
+    PLAN = "plan"
+    CLAIM = "claim"
+    START = "start"
+    PROBE = "probe"
+    VIDEO = "video"
+    AUDIO = "audio"
+    EMBED = "embed"
+    EXTRACT = "extract"
+    READ = "read"
+    TIMEOUT = "timeout"
+    WORKER = "worker"
+    ENCODE = "encode"  # of a clip of the planted corpus: in messages, never in a store
 
 
 @dataclass(frozen=True)
 class FailureRecord:
-    """Why one video gave nothing. `time`: ISO 8601; `size` (bytes) and `mtime_ns` of the file that failed."""
+    """Why one video gave nothing. `time`: ISO 8601; `size` (bytes) and `mtime_ns` of the file that failed.
+
+    `stage` is a `Stage`; records of older versions may hold another word.
+    """
 
     video: str
     stage: str

@@ -14,6 +14,7 @@ import torch
 
 from ...batch.protocols import JobContext
 from ...batch.resources import free_bytes
+from ...encoders.engine import choose_device
 from ..config import Precision, RunConfig
 
 _SHARE = 0.5  # of the free memory: the other half is the network's, and other people's
@@ -37,27 +38,13 @@ class Room:
 
 def room_of(run: RunConfig) -> Room:
     """The device of a run and the room there is. Raises ValueError where the device is not there."""
-    device = find_device(run.device)
+    device = choose_device(run.device)
     told = None if run.memory_gb is None else int(run.memory_gb * 1e9)
     host = int(free_bytes(run.processes) * _SHARE) if told is None else told
     if device.type != "cuda":
         return Room(device, host, host)
     free, _ = torch.cuda.mem_get_info(device)
     return Room(device, int(free * _SHARE) if told is None else told, host)
-
-
-def find_device(name: str) -> torch.device:
-    """`auto`, `cpu` or `cuda[:N]` to a device. Raises ValueError where it is not there."""
-    try:
-        device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    except RuntimeError as error:
-        raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}") from error
-    if device.type not in ("cpu", "cuda"):
-        raise ValueError(f"--device is auto, cpu or cuda[:N], got {name!r}")
-    if device.type == "cuda" and (not torch.cuda.is_available() or (device.index or 0) >= torch.cuda.device_count()):
-        raise ValueError(f"there is no device {name} here (`avfuse doctor` shows what there is)")
-    # With its number, as tensors name the device they are on.
-    return device if device.type == "cpu" else torch.device("cuda", device.index or 0)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:

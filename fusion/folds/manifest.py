@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -20,7 +20,6 @@ Side = Literal["train", "validation"]
 Grouping = Literal["subject", "none", "file"]
 FORMAT_KEY = "avfuse_folds"
 FORMAT = 1
-_KEYS = {FORMAT_KEY, "grouping", "subjects", "on_both_sides", "moved", "folds"}
 
 
 @dataclass(frozen=True)
@@ -32,6 +31,7 @@ class Fold:
     validation: tuple[str, ...]
 
     def __post_init__(self) -> None:
+        _check_number(self.number)
         if both := sorted(set(self.train) & set(self.validation)):
             raise ValueError(f"fold {self.number}: on both sides: {preview(both)}")
         if twice := _twice(self.train + self.validation):
@@ -48,6 +48,11 @@ class Move:
     trial: str
     to: Side
 
+    def __post_init__(self) -> None:
+        _check_number(self.fold)
+        if self.to not in get_args(Side):
+            raise ValueError(f"to is one of {', '.join(get_args(Side))}, got {self.to!r}")
+
 
 @dataclass(frozen=True)
 class Manifest:
@@ -63,14 +68,16 @@ class Manifest:
         numbers = [fold.number for fold in self.folds]
         if not numbers or len(set(numbers)) < len(numbers):
             raise ValueError(f"a manifest has folds of different numbers, got {numbers}")
+        if self.grouping not in get_args(Grouping):
+            raise ValueError(f"grouping is one of {', '.join(get_args(Grouping))}, got {self.grouping!r}")
 
     def fold(self, number: int) -> Fold:
         """One fold by its number. Raises ValueError naming those there are."""
         for fold in self.folds:
             if fold.number == number:
                 return fold
-        there = ", ".join(str(fold.number) for fold in self.folds)
-        raise ValueError(f"there is no fold {number}; there are {there}")
+        known = ", ".join(str(fold.number) for fold in self.folds)
+        raise ValueError(f"there is no fold {number}; there are {known}")
 
 
 def manifest_json(manifest: Manifest) -> str:
@@ -89,7 +96,7 @@ def manifest_json(manifest: Manifest) -> str:
 
 
 def write_manifest(path: Path, manifest: Manifest, about: Mapping[str, Any] | None = None) -> None:
-    """Write the manifest and, where it is told, beside it how it was made; a file is whole or not there.
+    """Write the manifest whole or not at all; with `about`, how it was made stands in a file beside it.
 
     Raises OSError.
     """
@@ -105,10 +112,10 @@ def read_manifest(path: Path) -> Manifest:
     """The manifest of a file; of its keys only `avfuse_folds` and `folds` are needed.
 
     Raises ValueError naming the file and what is wrong: not JSON, another format number, an unknown key, a trial
-    named twice or on both sides, an empty side. OSError where it cannot be read.
+    named twice or on both sides, an empty side. OSError if it cannot be read.
     """
     try:
-        return _manifest(json.loads(path.read_bytes(), object_pairs_hook=_object))
+        return _parsed(json.loads(path.read_bytes(), object_pairs_hook=_object))
     except RecursionError:
         raise ValueError(f"{path} is not a fold manifest: nested too deeply") from None
     except json.JSONDecodeError as error:
@@ -117,46 +124,42 @@ def read_manifest(path: Path) -> Manifest:
         raise ValueError(f"{path} is not a fold manifest: {error}") from error
 
 
-def _manifest(content: Any) -> Manifest:
-    content = _checked(content, _KEYS, {FORMAT_KEY, "folds"})
+def _parsed(content: Any) -> Manifest:
+    optional = {"grouping", "subjects", "on_both_sides", "moved"}
+    content = _keyed(content, {FORMAT_KEY, "folds"}, optional)
     if content[FORMAT_KEY] is True or content[FORMAT_KEY] != FORMAT:
         raise ValueError(f"{FORMAT_KEY} is {FORMAT}, got {content[FORMAT_KEY]!r}")
     subjects = _of_kind(dict, content.get("subjects", {}), "subjects")
+    folds, moved = [], []
+    for each in _of_kind(list, content["folds"], "folds"):
+        fold = _keyed(each, {"fold", "train", "validation"})
+        folds.append(Fold(fold["fold"], _names(fold["train"], "train"), _names(fold["validation"], "validation")))
+    for each in _of_kind(list, content.get("moved", []), "moved"):
+        move = _keyed(each, {"fold", "trial", "to"})
+        (trial,) = _names([move["trial"]], "trial")
+        moved.append(Move(move["fold"], trial, move["to"]))
     return Manifest(
-        tuple(map(_fold, _of_kind(list, content["folds"], "folds"))),
-        _one_of(get_args(Grouping), content.get("grouping", "none"), "grouping"),
-        tuple(map(_move, _of_kind(list, content.get("moved", []), "moved"))),
+        tuple(folds),
+        content.get("grouping", "none"),
+        tuple(moved),
         {subject: _names(trials, "subjects") for subject, trials in subjects.items()},
         _names(content.get("on_both_sides", []), "on_both_sides"),
     )
 
 
-def _fold(content: Any) -> Fold:
-    keys = {"fold", "train", "validation"}
-    content = _checked(content, keys, keys)
-    return Fold(
-        _number(content["fold"]), _names(content["train"], "train"), _names(content["validation"], "validation")
-    )
-
-
-def _move(content: Any) -> Move:
-    keys = {"fold", "trial", "to"}
-    content = _checked(content, keys, keys)
-    (trial,) = _names([content["trial"]], "trial")
-    return Move(_number(content["fold"]), trial, _one_of(get_args(Side), content["to"], "to"))
-
-
-def _checked(content: Any, known: set[str], needed: set[str]) -> dict[str, Any]:
+def _keyed(content: Any, needed: set[str], optional: Iterable[str] = ()) -> dict[str, Any]:
+    """A JSON object with all of the needed keys and no unknown one."""
     content = _of_kind(dict, content, "it")
-    for fault, keys in (("unknown", content.keys() - known), ("missing", needed - content.keys())):
+    for fault, keys in (("unknown", content.keys() - needed.union(optional)), ("missing", needed - content.keys())):
         if keys:
             raise ValueError(f"{fault} keys: {preview(sorted(keys))}")
     return dict(content)
 
 
 def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """A JSON object; Python's own reader takes the last of two values with one key."""
     if twice := _twice([key for key, _ in pairs]):
-        raise ValueError(f"keys that are there twice: {preview(twice)}")
+        raise ValueError(f"keys given twice: {preview(twice)}")
     return dict(pairs)
 
 
@@ -177,13 +180,6 @@ def _names(value: Any, what: str) -> tuple[str, ...]:
     return tuple(names)
 
 
-def _number(value: Any) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-        raise ValueError(f"a fold's number is 0 or more, got {value!r}")
-    return value
-
-
-def _one_of(words: tuple[str, ...], value: Any, what: str) -> Any:
-    if value not in words:
-        raise ValueError(f"{what} is one of {', '.join(words)}, got {value!r}")
-    return value
+def _check_number(fold: Any) -> None:
+    if not isinstance(fold, int) or isinstance(fold, bool) or fold < 0:
+        raise ValueError(f"a fold's number is 0 or more, got {fold!r}")

@@ -21,7 +21,7 @@ from collections.abc import Iterator, Mapping
 from ...features_store.labels.annotations import SETS
 from ...features_store.labels.corpus import Corpus
 from ...shell.text import counted
-from .manifest import Fold, Manifest, Move, Side
+from .manifest import Fold, Manifest, Move
 from .subjects import GroupChoice, subjects_of
 
 SLICES = 5
@@ -36,71 +36,58 @@ def make_folds(
 ) -> Manifest:
     """The folds of a corpus: 0-5 with the official split, else 0 to `folds` - 1; subjects kept together.
 
-    `groups` is {trial: subject}; without it `group` tells whether names do. Fold 0 stays the official split
+    `groups` is {trial: subject}; without it `group` says whether names decide. Fold 0 stays the official split
     whatever the subjects. Too few train trials or subjects for five slices that are not empty: fold 0 alone.
-    Raises ValueError where `folds` is missing or out of place, or more than there are subjects; where a set is
-    empty; where `groups` does not name every trial.
+    Raises ValueError if `folds` is missing or not allowed, or more than there are subjects; if a set is
+    empty; if `groups` does not name every trial.
     """
     grouping, subjects = subjects_of(corpus.files, group, groups)
     made = _cut(corpus, subjects, folds)
-    plain = _cut(corpus, {trial: trial for trial in corpus.files}, folds)
-    together = _trials_of(subjects)
-    return Manifest(
-        made,
-        grouping,
-        tuple(move for one, other in zip(made, plain, strict=False) for move in _moves(one, other)),
-        {subject: tuple(trials) for subject, trials in together.items() if len(trials) > 1},
-        _on_both_sides(made[0], subjects),
-    )
+    ungrouped = _cut(corpus, {trial: trial for trial in corpus.files}, folds)
+    moved = []  # trials that are on another side than without grouping
+    for fold, plain in zip(made, ungrouped, strict=False):
+        to_train, to_validation = set(fold.train) - set(plain.train), set(fold.validation) - set(plain.validation)
+        moved += [Move(fold.number, trial, "train") for trial in sorted(to_train)]
+        moved += [Move(fold.number, trial, "validation") for trial in sorted(to_validation)]
+    together = {subject: tuple(trials) for subject, trials in _trials_of(subjects).items() if len(trials) > 1}
+    train, validation = ({subjects[trial] for trial in side} for side in (made[0].train, made[0].validation))
+    return Manifest(made, grouping, tuple(moved), together, tuple(sorted(train & validation)))
 
 
 def _cut(corpus: Corpus, subjects: Mapping[str, str], folds: int | None) -> tuple[Fold, ...]:
-    if corpus.sets is not None:
-        if folds is not None:
-            raise ValueError(
-                f"{corpus.root} has the official split and its six folds: leave --folds out; for folds of your own, "
-                f"give a folder with the label files outside of {SETS[0]} and {SETS[1]}"
-            )
-        return tuple(_official(corpus, corpus.sets, subjects))
-    if folds is None:
-        raise ValueError(f"{corpus.root} has no official split ({SETS[0]}, {SETS[1]}): give --folds N")
-    return tuple(_own(corpus, subjects, folds))
-
-
-def _official(corpus: Corpus, sets: Mapping[str, str], subjects: Mapping[str, str]) -> Iterator[Fold]:
-    train, validation = (tuple(trial for trial in corpus.files if sets[trial] == name) for name in SETS)
+    """The folds, whole subjects on one side: the official split and its rotation, or `folds` slices."""
+    if corpus.sets is None:
+        if folds is None:
+            raise ValueError(f"{corpus.root} has no official split ({SETS[0]}, {SETS[1]}): give --folds N")
+        together = list(_trials_of(subjects).values())
+        if not 2 <= folds <= len(together):
+            have = f"{counted(len(together), 'subject')} of {counted(len(subjects), 'trial')}"
+            raise ValueError(f"{folds} folds cannot be cut from {have}")
+        return tuple(_holding(number, corpus, set(each)) for number, each in enumerate(_slices(together, folds)))
+    if folds is not None:
+        raise ValueError(
+            f"{corpus.root} has the official split and its six folds: omit --folds; for folds of your own, "
+            f"give a folder with the label files outside of {SETS[0]} and {SETS[1]}"
+        )
+    train, validation = (tuple(trial for trial in corpus.files if corpus.sets[trial] == name) for name in SETS)
     for name, trials in zip(SETS, (train, validation), strict=True):
         if not trials:
             raise ValueError(f"{corpus.root}: the official split has no trial in {name}")
-    yield Fold(0, train, validation)
-    places = _places(train, subjects)
-    if set(places.values()) == set(range(SLICES)):
-        for number in range(1, SLICES + 1):
-            held = {trial for trial, subject in subjects.items() if places.get(subject) == SLICES - number}
-            yield _holding(number, corpus, held)
-
-
-def _places(train: tuple[str, ...], subjects: Mapping[str, str]) -> dict[str, int]:
-    """Subject → slice of its first train trial; none where there are fewer trials than slices."""
+    made = [Fold(0, train, validation)]
+    # A subject is in the slice of its first train trial; there are no slices with fewer trials than slices.
     size = len(train) // SLICES
-    places: dict[str, int] = {}
+    slice_of: dict[str, int] = {}
     for index, trial in enumerate(train if size else ()):
-        places.setdefault(subjects[trial], min(index // size, SLICES - 1))
-    return places
-
-
-def _own(corpus: Corpus, subjects: Mapping[str, str], folds: int) -> Iterator[Fold]:
-    together = list(_trials_of(subjects).values())
-    if not 2 <= folds <= len(together):
-        raise ValueError(
-            f"{folds} folds cannot be cut from {counted(len(together), 'subject')} of {counted(len(subjects), 'trial')}"
-        )
-    for number, slice_ in enumerate(_slices(together, folds)):
-        yield _holding(number, corpus, set(slice_))
+        slice_of.setdefault(subjects[trial], min(index // size, SLICES - 1))
+    if set(slice_of.values()) == set(range(SLICES)):
+        for number in range(1, SLICES + 1):
+            held = {trial for trial, subject in subjects.items() if slice_of.get(subject) == SLICES - number}
+            made.append(_holding(number, corpus, held))
+    return tuple(made)
 
 
 def _slices(together: list[list[str]], count: int) -> Iterator[list[str]]:
-    """Whole subjects, in order, in `count` slices: each as near as may be to an even share of what is left."""
+    """Whole subjects, in order, in `count` slices: each as near as possible to an even share of what is left."""
     left = sum(map(len, together))
     start = 0
     for after in range(count - 1, -1, -1):
@@ -127,15 +114,3 @@ def _trials_of(subjects: Mapping[str, str]) -> dict[str, list[str]]:
     for trial, subject in subjects.items():
         together.setdefault(subject, []).append(trial)
     return together
-
-
-def _moves(fold: Fold, plain: Fold) -> Iterator[Move]:
-    """The trials that are on another side than without grouping."""
-    to: Side
-    for to, now, before in (("train", fold.train, plain.train), ("validation", fold.validation, plain.validation)):
-        yield from (Move(fold.number, trial, to) for trial in sorted(set(now) - set(before)))
-
-
-def _on_both_sides(fold: Fold, subjects: Mapping[str, str]) -> tuple[str, ...]:
-    train, validation = ({subjects[trial] for trial in side} for side in (fold.train, fold.validation))
-    return tuple(sorted(train & validation))

@@ -1,10 +1,10 @@
-"""Which trials are of one subject: as their names show it, or as a table `trial,subject` says it.
+"""Which trials are of one subject: as their names show, or as a table `trial,subject` says.
 
     video59, video59_left, video59_right                       one video, two people: kept together
     video86_1, video86_2 · 122-60-1920x1080-1, …-2             parts of one video, as Aff-Wild2 numbers them
     walk_part1, walk-part2, walk_pt3                           parts that say so
     122-60-1920x1080-3_left                                    both
-    trial_001, trial_002                                       numbers alone tell nothing: subjects of their own
+    trial_001, trial_002                                       numbers alone say nothing: subjects of their own
 
 Tested by tests/fusion/folds/test_subjects.py.
 """
@@ -23,7 +23,7 @@ from ...shell.text import preview
 from .manifest import Grouping
 
 GroupChoice = Literal["auto", "subject", "none"]
-# What follows the subject's name in the last segment of a trial's name; a name never vanishes whole.
+# What follows the subject's name in the last segment of a trial's name; some of the name always remains.
 _SUFFIXES = (
     re.compile(r"(.+)_(left|right)", re.IGNORECASE),
     re.compile(r"(.+)[_-](part|pt)[_-]?\d+", re.IGNORECASE | re.ASCII),
@@ -35,9 +35,8 @@ _SUFFIXES = (
 def subject_of(trial: str) -> str:
     """The subject's name in a trial's name: sides and part numbers taken off, folders kept."""
     folder, slash, name = trial.rpartition("/")
-    shorter = _shortened(name)
-    while shorter != name:
-        name, shorter = shorter, _shortened(shorter)
+    while match := next(filter(None, (pattern.fullmatch(name) for pattern in _SUFFIXES)), None):
+        name = match[1]
     return folder + slash + name
 
 
@@ -46,13 +45,13 @@ def subjects_of(
 ) -> tuple[Grouping, dict[str, str]]:
     """How trials are grouped, and {trial: subject}; without grouping each trial is a subject of its own.
 
-    `auto` groups where names show that two trials share a subject. `groups` is a table of the user's, which must
-    name every trial. Raises ValueError where it does not, or where `group` forbids it.
+    `auto` groups where names show that two trials share a subject. `groups` is the user's table, which must
+    name every trial. Raises ValueError if it does not, or if `group` forbids it.
     """
     names = list(trials)
     if groups is not None:
         if group == "none":
-            raise ValueError("a table of groups and no grouping contradict each other; leave one out")
+            raise ValueError("a table of groups and no grouping contradict each other; omit one of them")
         if missing := [name for name in names if name not in groups]:
             raise ValueError(f"the table of groups names no subject for {preview(missing)}")
         return "file", {name: groups[name] for name in names}
@@ -67,8 +66,21 @@ def read_groups(path: Path) -> dict[str, str]:
 
     Raises ValueError with `file:line` on a wrong header, a short row, an empty cell, or a trial named twice.
     """
+    content = path.read_bytes()
+    try:
+        lines = content.decode("utf-8-sig").rstrip().split("\n")  # empty lines at the end do not count
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ValueError(f"{path}:{line}: not UTF-8 text") from error
+    reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    try:
+        rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+    except csv.Error as error:
+        raise ValueError(f"{path}:{max(reader.line_num, 1)}: {error}") from error
+    if not rows or rows[0][1] != SUBJECTS_HEADER.split(","):
+        raise ValueError(f"{path}:1: the first line is {SUBJECTS_HEADER!r}, got {lines[0]!r:.60}")
     groups: dict[str, str] = {}
-    for line, cells in _csv_rows(path):
+    for line, cells in rows[1:]:
         if len(cells) != 2 or not all(cells):
             raise ValueError(f"{path}:{line}: a row is {SUBJECTS_HEADER!r}, got {','.join(cells)!r:.60}")
         trial, subject = plain_name(cells[0]), cells[1]
@@ -76,30 +88,3 @@ def read_groups(path: Path) -> dict[str, str]:
             raise ValueError(f"{path}:{line}: the trial {trial!r} is given twice")
         groups[trial] = subject
     return groups
-
-
-def _shortened(name: str) -> str:
-    found = next(filter(None, (pattern.fullmatch(name) for pattern in _SUFFIXES)), None)
-    return found[1] if found else name
-
-
-def _csv_rows(path: Path) -> list[tuple[int, list[str]]]:
-    """Line number and cells of every row after the header; empty lines at the end do not count."""
-    lines = _text(path).rstrip().split("\n")
-    reader = csv.reader(lines, strict=True, skipinitialspace=True)
-    try:
-        header, *rows = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader] or [(1, [])]
-    except csv.Error as error:
-        raise ValueError(f"{path}:{max(reader.line_num, 1)}: {error}") from error
-    if header[1] != SUBJECTS_HEADER.split(","):
-        raise ValueError(f"{path}:1: the first line is {SUBJECTS_HEADER!r}, got {lines[0]!r:.60}")
-    return rows
-
-
-def _text(path: Path) -> str:
-    content = path.read_bytes()
-    try:
-        return content.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise ValueError(f"{path}:{line}: no UTF-8 text") from error

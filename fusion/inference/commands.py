@@ -66,7 +66,7 @@ def evaluate(**options: Any) -> None:
     )
     if out is not None:
         from ...features_store.disk.atomic import write_json
-        from ..results.figures import draw_predictions
+        from ..results.plots import draw_predictions
         from ..runs.loggers import usable
 
         predictions = found.predictions

@@ -5,6 +5,8 @@ Text and Markdown show three decimals; CSV and JSON hold every bit. Tested by te
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from itertools import groupby
@@ -12,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from .tables import csv_table, number
+from .tables import number
 
 OFFICIAL_FOLDS = 6
 TASKS = ("valence", "arousal", "P")
@@ -43,7 +45,7 @@ class RunScore:
 class Row:
     """One line of a cross-validation: `best` is the run of largest P, `mean` and `sd` are over the seeds.
 
-    All three are {valence, arousal, P}. `fold`, `seed` and `epoch` are None where the line is over all folds.
+    All three are {valence, arousal, P}. `fold`, `seed` and `epoch` are None in the line over all folds.
     """
 
     fold: int | None
@@ -91,70 +93,56 @@ def cross_validation(scores: Iterable[RunScore], untrained: Sequence[str] = ()) 
     twice = sorted({key for key in keys if keys.count(key) > 1})
     if twice or not runs:
         raise ValueError(f"two runs of fold {twice[0][0]}, seed {twice[0][1]}" if twice else "no run to sum up")
+    scores_of = {run: dict(zip(TASKS, (run.valence, run.arousal, run.p), strict=True)) for run in runs}
     folds = [tuple(group) for _, group in groupby(runs, key=lambda run: run.fold)]
-    rows = tuple(_fold_row(fold) for fold in folds)
+    rows = []
+    for fold in folds:
+        best = max(fold, key=lambda run: run.p)
+        mean, sd = _mean_and_sd(scores_of[run] for run in fold)
+        rows.append(Row(best.fold, len(fold), best.seed, best.epoch, scores_of[best], mean, sd))
     common = set.intersection(*({run.seed for run in fold} for fold in folds))
-    by_seed = [_means(_scores(run) for run in runs if run.seed == seed) for seed in sorted(common)]
-    over = (_means(row.best for row in rows), _means(row.mean for row in rows), _sds(by_seed))
-    return CrossValidation(rows, Row(None, len(common), None, None, *over), tuple(untrained))
+    seed_means = [_mean_and_sd(scores_of[run] for run in runs if run.seed == seed)[0] for seed in sorted(common)]
+    mean_best, _ = _mean_and_sd(row.best for row in rows)
+    mean_mean, _ = _mean_and_sd(row.mean for row in rows)
+    _, sd = _mean_and_sd(seed_means)
+    over_all = Row(None, len(common), None, None, mean_best, mean_mean, sd)
+    return CrossValidation(tuple(rows), over_all, tuple(untrained))
 
 
-def _fold_row(runs: Sequence[RunScore]) -> Row:
-    best = max(runs, key=lambda run: run.p)
-    each = [_scores(run) for run in runs]
-    return Row(best.fold, len(runs), best.seed, best.epoch, _scores(best), _means(each), _sds(each))
-
-
-def _scores(run: RunScore) -> Scores:
-    return dict(zip(TASKS, (run.valence, run.arousal, run.p), strict=True))
-
-
-def _present(each: Iterable[Scores]) -> dict[str, list[float]]:
-    table = list(each)
-    return {task: [score for scores in table if (score := scores[task]) is not None] for task in TASKS}
-
-
-def _means(each: Iterable[Scores]) -> Scores:
-    return {task: float(np.mean(found)) if found else None for task, found in _present(each).items()}
-
-
-def _sds(each: Iterable[Scores]) -> Scores:
-    return {task: float(np.std(found, ddof=1)) if len(found) > 1 else None for task, found in _present(each).items()}
+def _mean_and_sd(scores: Iterable[Scores]) -> tuple[Scores, Scores]:
+    """Of each task, over those that have it: the mean, and the sd (ddof 1) of two or more."""
+    table = list(scores)
+    present = {task: [score for row in table if (score := row[task]) is not None] for task in TASKS}
+    mean = {task: float(np.mean(found)) if found else None for task, found in present.items()}
+    sd = {task: float(np.std(found, ddof=1)) if len(found) > 1 else None for task, found in present.items()}
+    return mean, sd
 
 
 def cross_validation_cells(result: CrossValidation) -> list[list[str]]:
     """Header and rows as the papers print them; with several seeds, mean ± sd beside the best."""
     several = any(row.seeds > 1 for row in result.folds)
-    header = ["fold", "Valence", "Arousal", "Mean"]
-    rows = [*result.folds, *([result.mean] if len(result.folds) > 1 else [])]
-    cells = [[_label(row, result), *(number(row.best[task]) for task in TASKS)] for row in rows]
-    if several:
-        header += ["Valence ± sd", "Arousal ± sd", "Mean ± sd"]
-        for line, row in zip(cells, rows, strict=True):
-            line += [_spread(row.mean[task], row.sd[task]) for task in TASKS]
-    return [header, *cells]
-
-
-def _label(row: Row, result: CrossValidation) -> str:
-    if row.fold is not None:
-        return str(row.fold)
-    return "mean" if len(result.folds) == OFFICIAL_FOLDS else f"mean of {len(result.folds)}"
-
-
-def _spread(mean: float | None, sd: float | None) -> str:
-    return number(mean) + (" " * len(" ±0.000") if sd is None else f" ±{number(sd)}")
+    header = ["fold", "Valence", "Arousal", "Mean", *(["Valence ± sd", "Arousal ± sd", "Mean ± sd"] if several else [])]
+    over_all = "mean" if len(result.folds) == OFFICIAL_FOLDS else f"mean of {len(result.folds)}"
+    cells = [header]
+    for row in (*result.folds, *([result.mean] if len(result.folds) > 1 else [])):
+        line = [over_all if row.fold is None else str(row.fold), *(number(row.best[task]) for task in TASKS)]
+        for task in TASKS if several else ():
+            sd = row.sd[task]
+            line.append(number(row.mean[task]) + (" " * len(" ±0.000") if sd is None else f" ±{number(sd)}"))
+        cells.append(line)
+    return cells
 
 
 def cross_validation_csv(result: CrossValidation) -> str:
-    """One line a fold and one for the mean; floats to the last bit, empty where there is none."""
+    """One line a fold and one for the mean; floats to the last bit, empty if there is none."""
     kinds = ("best", "mean", "sd")
-    header = ["fold", "seeds", "seed", "epoch", *(f"{kind}_{task}" for kind in kinds for task in TASKS)]
-    rows: list[list[Any]] = [
-        ["mean" if row.fold is None else row.fold, row.seeds, row.seed, row.epoch]
-        + [getattr(row, kind)[task] for kind in kinds for task in TASKS]
-        for row in (*result.folds, result.mean)
-    ]
-    return csv_table([header, *rows])
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["fold", "seeds", "seed", "epoch", *(f"{kind}_{task}" for kind in kinds for task in TASKS)])
+    for row in (*result.folds, result.mean):
+        scores = [getattr(row, kind)[task] for kind in kinds for task in TASKS]
+        writer.writerow(["mean" if row.fold is None else row.fold, row.seeds, row.seed, row.epoch, *scores])
+    return text.getvalue()
 
 
 def cross_validation_json(result: CrossValidation) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Pictures of a run (PNG): how it learned, what it predicts of a trial, and of all frames at once.
+"""Pictures of a run (PNG): its learning curves, each validation trial over time, all frames at once.
 
 Tested by tests/fusion/results/test_plots.py.
 """
@@ -18,16 +18,21 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...features_store.disk.atomic import replace_file
 from ...shell.text import flat
+from ..config import COLUMNS
+from ..data.matching import TrialSource, frame_times
+from .prediction_files import trial_path
+from .report import Report
 
 if TYPE_CHECKING:
-    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+    from ...features_store.store import FeatureStore
 
 DPI = 100
 Column = NDArray[np.float64]
 _RATE = "learning rate"
-# Okabe and Ito's colours, which colour-blind readers tell apart; dashes where lines are printed in grey.
+_DRAWN = ("epoch", "loss", "P", "ccc_valence", "ccc_arousal", "lr")
+# Okabe and Ito's colours, which colour-blind readers can distinguish; dashes where lines are printed in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":")
 _TRUTH, _PREDICTED = "#000000", "#D55E00"
@@ -47,31 +52,83 @@ def _own_style() -> Iterator[None]:
         yield
 
 
+def draw_history(folder: Path, history: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+    """plots/learning_curves.png of a run; `about`: how it was made, for the picture's metadata."""
+    columns = {name: [row[name] for row in history] for name in _DRAWN if history[-1][name] is not None}
+    learning_curves(columns, folder / "plots" / "learning_curves.png", about)
+
+
+def draw_predictions(
+    folder: Path,
+    store: FeatureStore,
+    sources: Sequence[TrialSource],
+    predictions: Mapping[str, NDArray[np.float32]],
+    outputs: Sequence[str],
+    scored: Report,
+    about: Mapping[str, Any],
+) -> None:
+    """predictions/<trial>.png over time, and all_frames.png, below `folder`."""
+    columns = [COLUMNS.index(name) for name in outputs]
+    scores = {trial.trial: trial for trial in scored.trials}
+    for source in sources:
+        prediction_plot(
+            trial_path(folder / "predictions", source.name, ".png"),
+            source.name,
+            outputs,
+            frame_times(store, source),
+            predictions[source.name],
+            source.labels[:, columns],
+            source.labelled,
+            {name: getattr(scores[source.name], name) for name in outputs},
+            about,
+        )
+    valid = np.concatenate([source.labelled for source in sources])
+    truth = np.concatenate([source.labels[:, columns] for source in sources])
+    predicted = np.concatenate([predictions[source.name] for source in sources])
+    whole = {name: getattr(scored, name) for name in outputs}
+    overview(folder / "all_frames.png", outputs, truth[valid], predicted[valid], whole, about)
+
+
 @_own_style()
 def learning_curves(
     history: Mapping[str, Sequence[float | None]], path: Path, about: Mapping[str, Any] | None = None
 ) -> None:
     """Draw a run's history, one panel each for losses, CCCs (`ccc` in the name, `P`) and learning rates (log axis).
 
-    `history` {column: a value an epoch}, None or NaN where there is none; `epoch` is the axis (else 1, 2 …). The
+    `history` {column: a value an epoch}, None or NaN without one; `epoch` is the axis (else 1, 2 …). The
     epoch of the largest `P` is marked. `about`: how it was made, kept in the picture's metadata. Raises ValueError
-    where there is nothing to draw.
+    if there is nothing to draw.
     """
     columns = {name: np.array(values, dtype=np.float64) for name, values in history.items()}
-    panels = _panels({name: values for name, values in columns.items() if np.isfinite(values).any()})
+    drawable = {name: values for name, values in columns.items() if np.isfinite(values).any()}
+    scores = {name: values for name, values in drawable.items() if name == "P" or "ccc" in name}
+    losses = {name: values for name, values in drawable.items() if "loss" in name and name not in scores}
+    rates = {name: values for name, values in drawable.items() if name in ("lr", "learning_rate")}
+    panels = {name: lines for name, lines in (("loss", losses), ("CCC", scores), (_RATE, rates)) if lines}
     if not panels:
         raise ValueError(f"{path.name}: the history holds no epoch to draw")
     epochs = columns.get("epoch", np.arange(1.0, 1 + max(map(len, columns.values()))))
+    marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
     figure = _figure(8.5, 0.5 + 2.3 * len(panels))
-    all_axes = _column_of_axes(figure, len(panels))
-    for axes, (name, lines) in zip(all_axes, panels.items(), strict=True):
-        _curves(axes, epochs, lines)
-        axes.set_ylabel(name)
-        if name == _RATE and all((values > 0).any() for values in lines.values()):
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (panel, lines) in zip(all_axes, panels.items(), strict=True):
+        for i, (name, values) in enumerate(lines.items()):
+            label = name.replace("_", " ").replace("ccc", "CCC")
+            (line,) = axes.plot(epochs[: len(values)], values, marker=marker, markersize=3, label=label)
+            line.set(color=_COLOURS[i % len(_COLOURS)], linestyle=_DASHES[i % len(_DASHES)])
+        axes.grid(color=_LIGHT, linewidth=0.6)
+        if len(lines) > 1:
+            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        axes.set_ylabel(panel)
+        if panel == _RATE and all((values > 0).any() for values in lines.values()):
             axes.set_yscale("log")
     all_axes[-1].set_xlabel("epoch")
     all_axes[-1].locator_params("x", integer=True)
-    _mark_best(all_axes, epochs, columns.get("P", np.empty(0)))
+    if "P" in scores:
+        best = int(np.nanargmax(scores["P"]))
+        for axes in all_axes:
+            axes.axvline(epochs[best], color=_GREY, linewidth=1.0, zorder=1)
+        all_axes[0].set_title(f"best epoch {epochs[best]:.0f}, P {scores['P'][best]:z.3f}")
     _save(figure, path, about)
 
 
@@ -89,19 +146,26 @@ def prediction_plot(
 ) -> None:
     """Draw one panel a task over time: truth black, prediction in colour, masked rows on grey without truth.
 
-    `columns` are the C tasks; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T] (all rows where it
+    `columns` are the C tasks; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T] (all rows if it
     is not given); `ccc` {task: CCC} stands in the titles. Long trials are drawn by the least and the largest row of
-    each stretch. Raises ValueError where a shape differs.
+    each stretch. Raises ValueError if a shape differs.
     """
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
+
     masked = np.zeros(len(time_s), np.bool_) if valid is None else ~valid
     true = np.full(prediction.shape, np.nan) if truth is None else truth
     if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(masked) != len(time_s):
-        raise ValueError(f"{trial}: times {time_s.shape}, true values {true.shape}, predicted ones {prediction.shape}")
+        raise ValueError(f"{trial}: {len(time_s)} times, {true.shape} true and {prediction.shape} predicted values")
+    # Grey behind each stretch of masked rows, from its first row to the next valid one.
+    edges = np.flatnonzero(np.diff(masked.astype(np.int8), prepend=0, append=0))
+    ends_s = np.append(time_s, time_s[-1:])[edges].reshape(-1, 2)
+    spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
     seen = np.where(masked[:, None], np.nan, true)
     figure = _figure(11.0, 0.8 + 2.2 * len(columns))
-    all_axes = _column_of_axes(figure, len(columns))
+    all_axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, task) in enumerate(zip(all_axes, columns, strict=True)):
-        _shade(axes, time_s, masked)
+        if spans:
+            axes.broken_barh(spans, (-1.05, 2.1), facecolors=_MASKED, edgecolors=_MASKED, zorder=0, label="masked")
         if truth is not None:
             axes.plot(*_envelope(time_s, seen[:, i]), color=_TRUTH, linewidth=1.3, zorder=3, label="truth")
         axes.plot(*_envelope(time_s, prediction[:, i]), color=_PREDICTED, linewidth=0.9, label="prediction")
@@ -109,7 +173,10 @@ def prediction_plot(
         axes.set(ylim=(-1.05, 1.05), ylabel=task, title=_title(task, ccc))
         axes.margins(x=0.005)
     all_axes[-1].set_xlabel("time / s")
-    figure.suptitle(_drawable(trial), x=0.01, ha="left", fontsize="large", parse_math=False)
+    # The name on one line, not too long; letters that matplotlib's own font lacks become `?`.
+    font = get_font(findfont("DejaVu Sans"))
+    name = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(trial)[:_MOST_LETTERS])
+    figure.suptitle(name, x=0.01, ha="left", fontsize="large", parse_math=False)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False)
     _save(figure, path, about)
@@ -139,45 +206,8 @@ def overview(
     _save(figure, path, about)
 
 
-def _panels(columns: Mapping[str, Column]) -> dict[str, dict[str, Column]]:
-    scores = {name: values for name, values in columns.items() if name == "P" or "ccc" in name}
-    losses = {name: values for name, values in columns.items() if "loss" in name and name not in scores}
-    rates = {name: values for name, values in columns.items() if name in ("lr", "learning_rate")}
-    return {name: lines for name, lines in (("loss", losses), ("CCC", scores), (_RATE, rates)) if lines}
-
-
-def _curves(axes: Axes, epochs: Column, lines: Mapping[str, Column]) -> None:
-    marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
-    for i, (name, values) in enumerate(lines.items()):
-        label = name.replace("_", " ").replace("ccc", "CCC")
-        (line,) = axes.plot(epochs[: len(values)], values, marker=marker, markersize=3, label=label)
-        line.set(color=_COLOURS[i % len(_COLOURS)], linestyle=_DASHES[i % len(_DASHES)])
-    axes.grid(color=_LIGHT, linewidth=0.6)
-    if len(lines) > 1:
-        axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
-
-
-def _mark_best(all_axes: Sequence[Axes], epochs: Column, scores: Column) -> None:
-    if not np.isfinite(scores).any():
-        return
-    best = int(np.nanargmax(scores))
-    for axes in all_axes:
-        axes.axvline(epochs[best], color=_GREY, linewidth=1.0, zorder=1)
-    all_axes[0].set_title(f"best epoch {epochs[best]:.0f}, P {scores[best]:z.3f}")
-
-
 def _title(task: str, ccc: Mapping[str, float] | None) -> str:
     return f"{task}: CCC {ccc[task]:z.3f}" if ccc and task in ccc else task
-
-
-def _shade(axes: Axes, time_s: Column, masked: NDArray[np.bool_]) -> None:
-    """Grey behind each stretch of masked rows, from its first row to the next valid one."""
-    edges = np.flatnonzero(np.diff(masked.astype(np.int8), prepend=0, append=0))
-    if not len(edges):
-        return
-    ends_s = np.append(time_s, time_s[-1])[edges].reshape(-1, 2)
-    spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
-    axes.broken_barh(spans, (-1.05, 2.1), facecolors=_MASKED, edgecolors=_MASKED, zorder=0, label="masked")
 
 
 def _envelope(time_s: Column, values: NDArray[Any]) -> tuple[Column, Column]:
@@ -193,14 +223,6 @@ def _envelope(time_s: Column, values: NDArray[Any]) -> tuple[Column, Column]:
     return time_s[shown], values[shown]
 
 
-def _drawable(text: str) -> str:
-    """A name on one line, not too long; letters that matplotlib's own font lacks become `?`."""
-    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415
-
-    font = get_font(findfont("DejaVu Sans"))
-    return "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(text)[:_MOST_LETTERS])
-
-
 def _figure(width_in: float, height_in: float) -> Figure:
     """A figure of its own: no pyplot, no window, nothing shared with the caller's figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -211,15 +233,10 @@ def _figure(width_in: float, height_in: float) -> Figure:
     return figure
 
 
-def _column_of_axes(figure: Figure, count: int) -> list[Axes]:
-    """One panel above the other over one axis of time or epochs."""
-    return list(figure.subplots(count, 1, sharex=True, squeeze=False)[:, 0])
-
-
 def _save(figure: Figure, path: Path, about: Mapping[str, Any] | None) -> None:
     """Write the picture; its metadata say which avfuse has drawn it and, as JSON, what it is of."""
     picture = io.BytesIO()
-    told = {"Software": f"avfuse {__version__}", **({"Description": json.dumps(about)} if about else {})}
-    figure.savefig(picture, format="png", dpi=DPI, metadata=told)
+    metadata = {"Software": f"avfuse {__version__}", **({"Description": json.dumps(about)} if about else {})}
+    figure.savefig(picture, format="png", dpi=DPI, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, picture.getvalue())

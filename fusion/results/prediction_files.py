@@ -25,7 +25,7 @@ DECIMALS = 6
 def trial_path(folder: Path, trial: str, suffix: str) -> Path:
     """File of a trial below `folder`: `batch1/10-60` with `.txt` lies in its folder, `batch1/10-60.txt`.
 
-    Raises ValueError on a name that would leave the folder.
+    Raises ValueError on a name that points out of the folder.
     """
     check_trial_name(trial)
     return folder / f"{trial}{suffix}"
@@ -39,10 +39,10 @@ def write_prediction(
     time_s: NDArray[np.float64],
     valid: NDArray[np.bool_],
 ) -> Path:
-    """Write `values` [T, C] of the tasks `columns` whole; returns the file. One that is there is replaced.
+    """Write `values` [T, C] of the tasks `columns` whole, over an earlier file; returns the file.
 
     `time_s` [T] are the frames' times, s; `valid` bool [T] is false where no feature of the row was computed from
-    real media. Six decimals, values clipped to [−1, 1]. Raises ValueError on a name that would leave the folder,
+    real media. Six decimals, values clipped to [−1, 1]. Raises ValueError on a name that points out of the folder,
     another shape, or a value that is not a number.
     """
     path = trial_path(folder, trial, ".txt")

@@ -37,11 +37,11 @@ class Report:
 
     @property
     def scored_trials(self) -> int:
-        """Trials with a labelled frame; the others are in no score."""
+        """Trials with a labelled frame; the others have no score."""
         return sum(trial.rows > 0 for trial in self.trials)
 
     def as_json(self) -> dict[str, JsonValue]:
-        """The words of metrics.json."""
+        """The content of metrics.json."""
         return {
             "P": self.p,
             "ccc_valence": self.valence,
@@ -59,8 +59,8 @@ def report(
     """Score predictions {trial: [T, C]}, whose columns are `outputs`, against the labels of `sources`."""
     valid = [source.labelled for source in sources]
     truth = np.concatenate([source.labels for source in sources])
-    told = np.concatenate([predictions[source.name] for source in sources])
-    whole = _scores(told, truth, np.concatenate(valid), outputs)
+    predicted = np.concatenate([predictions[source.name] for source in sources])
+    whole = _scores(predicted, truth, np.concatenate(valid), outputs)
     trials = tuple(
         TrialScore(source.name, int(flags.sum()), **_scores(predictions[source.name], source.labels, flags, outputs))
         for source, flags in zip(sources, valid, strict=True)
@@ -96,10 +96,10 @@ def report_lines(scored: Report, max_trial_lines: int) -> list[str]:
 
 
 def _scores(
-    told: NDArray[np.float32], truth: NDArray[np.float32], valid: NDArray[np.bool_], outputs: Sequence[str]
+    predicted: NDArray[np.float32], truth: NDArray[np.float32], valid: NDArray[np.bool_], outputs: Sequence[str]
 ) -> dict[str, float | None]:
     return {
-        name: ccc(told[:, list(outputs).index(name)], truth[:, column], valid) if name in outputs else None
+        name: ccc(predicted[:, list(outputs).index(name)], truth[:, column], valid) if name in outputs else None
         for column, name in enumerate(COLUMNS)
     }
 

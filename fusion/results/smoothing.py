@@ -1,4 +1,4 @@
-"""Predictions smoothed over time, after overlaps and runs are averaged; who smooths clips to [-1, 1] again.
+"""Predictions smoothed over time, after overlaps and runs are averaged; the caller clips them to [-1, 1] again.
 
     ma:7        moving average, the 3 rows before, the row itself and the 3 after
     ma:7,13     7 rows for valence, 13 for arousal (team RAS, 10th ABAW)
@@ -68,8 +68,8 @@ def smooth(values: NDArray[Float], smoothing: Smoothing) -> NDArray[Float]:
     """Each column of `values` [T, C] smoothed over time; the result [T, C] is of the same type, not clipped.
 
     At the ends `ma` averages the rows that are there; `savgol` goes on with the cubic of the outermost window.
-    A trial shorter than a window of `savgol` gets the longest one that fits, and is left alone below 5 rows.
-    Raises ValueError where C is not the number of windows.
+    A trial shorter than a window of `savgol` gets the longest one that fits, and stays as it is below 5 rows.
+    Raises ValueError if C is not the number of windows.
     """
     if smoothing.kind == "none":
         return values
@@ -80,8 +80,16 @@ def smooth(values: NDArray[Float], smoothing: Smoothing) -> NDArray[Float]:
             f"but the predictions have {counted(width, 'column')}"
         )
     frames = smoothing.frames * (width // len(smoothing.frames))
-    function = _moving_average if smoothing.kind == "ma" else _savgol
-    columns = [function(values[:, i].astype(np.float64), window) for i, window in enumerate(frames)]
+    columns = []
+    for i, window in enumerate(frames):
+        column = values[:, i].astype(np.float64)
+        if smoothing.kind == "ma":
+            columns.append(_moving_average(column, window))
+            continue
+        from scipy.signal import savgol_filter  # noqa: PLC0415 - slow to load
+
+        fitting = min(window, len(column) - 1 + len(column) % 2)
+        columns.append(savgol_filter(column, fitting, SAVGOL_ORDER) if fitting >= _LEAST["savgol"] else column)
     return np.stack(columns, axis=1).astype(values.dtype)
 
 
@@ -93,16 +101,6 @@ def _moving_average(column: NDArray[np.float64], frames: int) -> NDArray[np.floa
     if not len(column):
         return column
     window = np.ones(min(frames, 2 * len(column) - 1))
-    inside = slice(len(window) // 2, len(window) // 2 + len(column))
-    rows = np.convolve(np.ones(len(column)), window)[inside]
-    return np.convolve(column, window)[inside] / rows
-
-
-def _savgol(column: NDArray[np.float64], frames: int) -> NDArray[np.float64]:
-    from scipy.signal import savgol_filter  # noqa: PLC0415
-
-    window = min(frames, len(column) - 1 + len(column) % 2)
-    if window < _LEAST["savgol"]:
-        return column
-    smoothed: NDArray[np.float64] = savgol_filter(column, window, SAVGOL_ORDER)
-    return smoothed
+    middle = slice(len(window) // 2, len(window) // 2 + len(column))
+    rows = np.convolve(np.ones(len(column)), window)[middle]
+    return np.convolve(column, window)[middle] / rows

@@ -9,10 +9,8 @@ Source: docs/sources.md (Submission). Tested by tests/fusion/results/test_submis
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from itertools import groupby
-from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +64,7 @@ class SubmissionReport:
 
 
 def check_out(out: Path, sample: Path) -> None:
-    """Raise ValueError where `out` is the sample, or another file that avfuse has not written."""
+    """Raise ValueError if `out` is the sample, or a file that avfuse has not written."""
     if out.exists() and out.samefile(sample):
         raise ValueError(f"{out} is the organiser's sample; write the submission to another file")
     check_file(out)
@@ -89,11 +87,19 @@ def write_submission(
     """
     check_out(out, sample)
     blocks = read_sample(sample)
-    lengths = _lengths(blocks)
+    lengths: dict[str, int] = {}  # the largest image number of each trial; rows may be missing in between
+    for block in blocks:
+        lengths[block.trial] = max(lengths.get(block.trial, 0), int(block.frames.max()))
     names = match_trials(lengths, predictions)
     values = {trial: writable(trial, predictions[name], 2) for trial, name in names.items()}
     _check_lengths(values, lengths, allow_length_difference)
-    write_with_side_car(out, b"".join(_content(blocks, values)), about or made())
+    line = f"%s,%.{DECIMALS}f,%.{DECIMALS}f\n"
+    lines = [f"{HEADER}\n"]
+    for block in blocks:
+        rows = values[block.trial]
+        pairs = rows[np.minimum(block.frames, len(rows)) - 1].tolist()
+        lines += [line % (location, *pair) for location, pair in zip(block.locations, pairs, strict=True)]
+    write_with_side_car(out, "".join(lines).encode("utf-8", "surrogateescape"), about or made())
     surplus = {trial: len(rows) - lengths[trial] for trial, rows in values.items()}
     return SubmissionReport(
         rows=sum(len(block.locations) for block in blocks),
@@ -113,7 +119,24 @@ def read_sample(path: Path) -> list[Block]:
         header = file.readline()
         if re.sub(r"\s", "", header) not in _HEADERS:
             raise ValueError(f"{path}:1: the first line of a sample is {HEADER!r}, got {header.strip()[:80]!r}")
-        blocks = [_block(trial, rows) for trial, rows in groupby(_rows(path, file), key=itemgetter(0))]
+        rows: list[tuple[str, list[str], list[int]]] = []
+        empty = 0  # the first empty line: others may follow it, rows may not
+        for number, line in enumerate(file, start=2):
+            if line.isspace():
+                empty = empty or number
+                continue
+            location = line.partition(",")[0].strip()
+            match = None if empty else _LOCATION.fullmatch(location)
+            if not match:
+                found = "" if empty else line.strip()[:80]
+                raise ValueError(
+                    f"{path}:{empty or number}: a row is '<trial>/<number>.jpg', numbers from 1, got {found!r}"
+                )
+            if not rows or rows[-1][0] != match[1]:
+                rows.append((match[1], [], []))
+            rows[-1][1].append(location)
+            rows[-1][2].append(int(match[2]))
+    blocks = [Block(trial, tuple(locations), np.array(frames, np.int64)) for trial, locations, frames in rows]
     if not blocks:
         raise ValueError(f"{path}:1: no row follows the header")
     return blocks
@@ -122,7 +145,7 @@ def read_sample(path: Path) -> list[Block]:
 def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str, str]:
     """{trial of the sample: name of its prediction}: the same name, else the only one whose last part it is.
 
-    Raises ValueError where one has none, or several.
+    Raises ValueError if one has none, or several.
     """
     exact = set(predictions)
     alike: dict[str, list[str]] = {}
@@ -145,60 +168,17 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
     return {trial: names[0] for trial, names in found.items()}
 
 
-def _rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[str, str, int]]:
-    """(trial, location, image number) of each line; empty ones may stand at the end only."""
-    empty = 0
-    for number, line in enumerate(lines, start=2):
-        if line.isspace():
-            empty = empty or number
-        elif empty:
-            yield _row(path, empty, "")
-        else:
-            yield _row(path, number, line)
-
-
-def _row(path: Path, number: int, line: str) -> tuple[str, str, int]:
-    location = line.partition(",")[0].strip()
-    match = _LOCATION.fullmatch(location)
-    if not match:
-        raise ValueError(f"{path}:{number}: a row is '<trial>/<number>.jpg', numbers from 1, got {line.strip()[:80]!r}")
-    return match[1], location, int(match[2])
-
-
-def _block(trial: str, rows: Iterable[tuple[str, str, int]]) -> Block:
-    _, locations, frames = zip(*rows, strict=True)
-    return Block(trial, locations, np.array(frames, dtype=np.int64))
-
-
-def _lengths(blocks: Iterable[Block]) -> dict[str, int]:
-    """{trial: its largest image number}; rows may be missing in between."""
-    lengths: dict[str, int] = {}
-    for block in blocks:
-        lengths[block.trial] = max(lengths.get(block.trial, 0), int(block.frames.max()))
-    return lengths
-
-
 def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[str, int], allowed: bool) -> None:
-    told = {
+    sizes = {
         trial: f"{trial} ({counted(len(rows), 'row')}, {lengths[trial]} in the sample)"
         for trial, rows in values.items()
     }
-    empty = [told[trial] for trial, rows in values.items() if not len(rows)]
+    empty = [sizes[trial] for trial, rows in values.items() if not len(rows)]
     if empty:
         raise ValueError(f"predictions without a row to repeat: {preview(empty)}")
-    far = [told[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
+    far = [sizes[trial] for trial, rows in values.items() if abs(len(rows) - lengths[trial]) > TOLERATED_ROWS]
     if far and not allowed:
         reason = (
             f"more than {TOLERATED_ROWS} rows apart, in {len(far)} of {counted(len(values), 'trial')}: {preview(far)}"
         )
         raise ValueError(f"prediction and sample are {reason}; {LENGTH_FLAG} trims, or repeats the last row")
-
-
-def _content(blocks: Iterable[Block], values: Mapping[str, NDArray[np.float64]]) -> Iterator[bytes]:
-    line = f"%s,%.{DECIMALS}f,%.{DECIMALS}f\n"
-    yield f"{HEADER}\n".encode()
-    for block in blocks:
-        rows = values[block.trial]
-        pairs = rows[np.minimum(block.frames, len(rows)) - 1].tolist()
-        text = "".join([line % (at, *pair) for at, pair in zip(block.locations, pairs, strict=True)])
-        yield text.encode("utf-8", "surrogateescape")

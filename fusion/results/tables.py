@@ -1,15 +1,13 @@
-"""Tables: Markdown, CSV, what fits on a screen; and that of an evaluation's trials.
+"""Tables of text and Markdown, cut to fit a screen; and that of an evaluation's trials.
 
-Text and Markdown show three decimals; CSV holds every bit. Tested by tests/fusion/results/test_tables.py.
+Numbers have three decimals. Tested by tests/fusion/results/test_tables.py.
 """
 
 from __future__ import annotations
 
-import csv
-import io
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from operator import itemgetter
 
 import numpy as np
 
@@ -29,18 +27,15 @@ class TrialScore:
 
 def trial_cells(scores: Iterable[TrialScore]) -> list[list[str]]:
     """Header and a row a trial, the worst mean first, those without a score last; long names lose their middle."""
-    rows = [[_short(s.trial), str(s.rows), number(s.valence), number(s.arousal)] for s in sorted(scores, key=_rank)]
-    return [["trial", "rows", "CCC V", "CCC A"], *rows]
-
-
-def _rank(score: TrialScore) -> tuple[float, str]:
-    found = [value for value in (score.valence, score.arousal) if value is not None]
-    return (float(np.mean(found)) if found else np.inf), score.trial
-
-
-def _short(name: str) -> str:
-    half = (_NAME_WIDTH - 1) // 2
-    return name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
+    rows = []
+    for score in scores:
+        name, half = score.trial, (_NAME_WIDTH - 1) // 2
+        short = name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
+        present = [value for value in (score.valence, score.arousal) if value is not None]
+        mean = float(np.mean(present)) if present else np.inf
+        rows.append((mean, name, [short, str(score.rows), number(score.valence), number(score.arousal)]))
+    rows.sort(key=itemgetter(0, 1))
+    return [["trial", "rows", "CCC V", "CCC A"], *(cells for *_, cells in rows)]
 
 
 def number(value: float | None) -> str:
@@ -53,13 +48,6 @@ def markdown_table(cells: Sequence[Sequence[str]]) -> str:
     rows = [[cell.strip().replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---", *["---:"] * (len(cells[0]) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
-
-
-def csv_table(rows: Iterable[Sequence[Any]]) -> str:
-    """Comma-separated lines; floats to the last bit, None is empty."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="\n").writerows(rows)
-    return text.getvalue()
 
 
 def screen(lines: Sequence[str], max_lines: int, header_lines: int = 1) -> list[str]:

@@ -15,8 +15,7 @@ import click
 from tqdm import tqdm
 
 from ...features_store.disk.atomic import check_fence
-from ...shell.progress import LINE_EVERY_S
-from ...shell.streams import shows_bars
+from ...shell.progress import LINE_EVERY_S, shows_bars
 from ..results.tables import number
 
 if TYPE_CHECKING:
@@ -64,7 +63,7 @@ def make_watcher(
     `context`: that of the run as a job, which can be stopped; done elsewhere, it has no screen but that.
     """
     watchers: list[Watcher] = [Pulsed(epochs, context)] if context is not None else []
-    if context is None or context.where is None:
+    if context is None or context.host is None:
         stream = stream or sys.stderr
         watchers.append(Bar(name, epochs, stream) if shows_bars(stream) else Lines(name, epochs, stream))
     return Watchers([*watchers, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])])
@@ -168,7 +167,7 @@ class Pulsed:
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Tell the epoch and the best P so far. Raises batch.work.Cancelled."""
         self._context.check()
-        if self._context.where is not None:
+        if self._context.host is not None:
             self._context.tell(row["epoch"], self._epochs, best["P"], best["epoch"])
 
     def close(self) -> None:

@@ -35,7 +35,7 @@ from ..config import LESS_MEMORY, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
 from ..folds.manifest import Manifest
-from ..results.figures import draw_history, draw_predictions
+from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
 from ..training.stitch import valid_by_trial
@@ -197,9 +197,9 @@ def do_runs(
     """Do every run, until all have ended or `stop` is set.
 
     Raises what `open_experiment` does, OSError target a folder cannot be written, WorkerUnfit target a cluster
-    cannot do the runs, StoppedBySignal.
+    cannot do the runs, Terminated.
     """
-    if not target.is_here:
+    if not target.in_process:
         task = _to_travel(task, target)
     stop.on_abandon = partial(_leave, runs)
     with open_executor(target, task, 1, task.run.device != "cpu", stop) as executor:

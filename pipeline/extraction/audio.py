@@ -1,47 +1,42 @@
-"""The audio features of one video, spooled row by row."""
+"""The audio features of one video: the sound is decoded once, and every feature's rows go to disk.
+
+    AudioReader ─┬─ patches ─┬─ engine ─► vggish, logmel_vgg
+                 │           └──────────► logmel
+                 └─ samples on disk ─ MFCCs ─► mfcc           at once where nothing is made from patches
+
+Tested by tests/pipeline/extraction/test_audio.py and test_extract.py.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES
-from ...features_store.types import FeatureTrack
+from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES, TABLE
 from ..audio.logmel import patch_valid, patches
 from ..audio.mfcc import mfcc_valid, mfccs
 from ..media.readers import AudioReader
+from ..media.timeline import BLOCK_SAMPLES
 from ..media.types import Ending, MediaError, VideoInfo
-from .assemble import audio_track
 from .jobs import Progress
-from .row_buffer import PendingRows, RowBuffer
+from .row_buffer import PendingRows, RowBuffer, settled
 from .session import Session
 
-_PATCHES_AT_ONCE = 64
-_ROW_SHAPES = {"vggish": (128,), "logmel_vgg": (128,), "mfcc": (39,), "logmel": (96, 64)}
+_ROWS_AT_ONCE = 64
 
 
 @dataclass(frozen=True)
 class Sound:
-    """The audio rows of a video: a spool and the flags of its rows for each feature."""
+    """The audio rows of a video: a buffer on disk and the flags of its rows for each feature."""
 
     present: bool
     buffers: Mapping[str, RowBuffer]
     valid: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     warnings: tuple[str, ...] = ()
-
-    def tracks(self, length: int) -> list[FeatureTrack]:
-        """Each feature fitted to `length` rows; without audio zero rows, all invalid."""
-        nothing = np.zeros(0, bool)
-        return [
-            audio_track(name, buffer, self.valid.get(name, nothing), length) for name, buffer in self.buffers.items()
-        ]
 
 
 def read_sound(
@@ -49,90 +44,77 @@ def read_sound(
 ) -> Sound:
     """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio.
 
-    Raises MediaError where another try may hear it: a disk that gave nothing for too long.
+    Raises MediaError where another try may succeed: a disk that gave nothing for too long.
     """
     buffers = {
-        name: RowBuffer(scratch / f"{name}.f32", _ROW_SHAPES[name])
+        name: RowBuffer(scratch / f"{name}.f32", TABLE[name].row_shape)
         for name in session.config.features
         if name in AUDIO_FEATURES
     }
-    if info.audio_stream is None:
-        return Sound(False, buffers)
-    open_audio = partial(AudioReader, info, stall_timeout_s=session.stall_timeout_s)
-
-    def tell(rows: int) -> None:
-        progress("sound", rows, float(time_s[max(rows, 1) - 1]), float(time_s[-1]))
-
+    if info.audio_stream is None or not buffers:
+        return Sound(info.audio_stream is not None, buffers)
     try:
-        valid, ending = _fill(buffers, open_audio, time_s, session, tell)
+        valid, ending = _decode(info, time_s, session, buffers, scratch, progress)
     except MediaError as error:
         if error.is_transient:
             raise
         empty = {name: RowBuffer(scratch / f"{name}-none.f32", buffer.row_shape) for name, buffer in buffers.items()}
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
-    silent = valid and not any(rows.any() for rows in valid.values())
+    silent = not any(rows.any() for rows in valid.values())
     nothing = ("no row has sound that is real throughout: is it damaged, or shorter than a second?",) if silent else ()
     return Sound(True, buffers, valid, (*ending.warnings, *nothing))
 
 
-def _fill(
-    buffers: Mapping[str, RowBuffer],
-    open_audio: Callable[[], AudioReader],
+def _decode(
+    info: VideoInfo,
     time_s: NDArray[np.float64],
     session: Session,
-    tell: Callable[[int], None],
+    buffers: Mapping[str, RowBuffer],
+    scratch: Path,
+    progress: Progress,
 ) -> tuple[dict[str, NDArray[np.bool_]], Ending]:
-    """Decode the audio once for the patches and once for the MFCCs, where they are asked for."""
+    """Fill the buffers from one pass over the sound; the flags of each feature's rows, and how decoding ended."""
+    align = session.config.audio_align
+    of_patches = {name: buffer for name, buffer in buffers.items() if name != "mfcc"}
+    as_they_are = [buffer for name, buffer in of_patches.items() if name not in PATCH_FEATURES]
+    # Embedder → its name and the rows on their way: two features with the same weights share them.
+    embedded: dict[int, tuple[str, list[PendingRows]]] = {}
+    for name, buffer in of_patches.items():
+        if name in PATCH_FEATURES:
+            _, pending = embedded.setdefault(id(session.networks.embedders[name]), (name, []))
+            pending.append(PendingRows(buffer))
+
+    def tell(rows: int) -> None:
+        progress("sound", rows, float(time_s[max(rows, 1) - 1]), float(time_s[-1]))
+
     valid: dict[str, NDArray[np.bool_]] = {}
-    ending = Ending(False, ())
-    from_patches = {name: buffer for name, buffer in buffers.items() if name != "mfcc"}
-    if from_patches:
-        with open_audio() as audio, _Rows(from_patches, session) as embedded:
-            for batch in patches(audio, time_s, session.config.audio_align, _PATCHES_AT_ONCE):
-                tell(embedded.take(batch.logmel))
-        tell(len(time_s))
-        real = patch_valid(time_s, session.config.audio_align, audio.real_spans())
-        valid.update(dict.fromkeys(from_patches, real))
-        ending = audio.ending
-    if "mfcc" in buffers:
-        with open_audio() as audio:
-            for rows in mfccs(audio, time_s, session.config.audio_align, _PATCHES_AT_ONCE):
+    with AudioReader(info, stall_timeout_s=session.stall_timeout_s) as audio:
+        blocks: Iterable[NDArray[np.float32]] = audio
+        if of_patches:
+            samples = RowBuffer(scratch / "samples.f32", ())
+            passing = _kept(audio, samples) if "mfcc" in buffers else audio
+            with settled([each for _, pending in embedded.values() for each in pending]):
+                for batch in patches(passing, time_s, align, _ROWS_AT_ONCE):
+                    for buffer in as_they_are:
+                        buffer.append(batch.logmel)
+                    for name, pending in embedded.values():
+                        futures = session.networks.engine.submit(name, batch.logmel)
+                        for each in pending:
+                            each.expect(futures)
+                    tell(min(map(len, of_patches.values())))
+            tell(len(time_s))
+            valid.update(dict.fromkeys(of_patches, patch_valid(time_s, align, audio.real_spans())))
+            blocks = (samples.read(at, at + BLOCK_SAMPLES) for at in range(0, len(samples), BLOCK_SAMPLES))
+        if "mfcc" in buffers:
+            for rows in mfccs(blocks, time_s, align, _ROWS_AT_ONCE):
                 buffers["mfcc"].append(rows)
                 tell(len(buffers["mfcc"]))
-        valid["mfcc"] = mfcc_valid(time_s, session.config.audio_align, audio.real_spans())
-        ending = audio.ending
-    return valid, ending
+            valid["mfcc"] = mfcc_valid(time_s, align, audio.real_spans())
+    return valid, audio.ending
 
 
-class _Rows:
-    """What becomes of patches, on the way to the spools: two features with the same weights share their rows."""
-
-    def __init__(self, buffers: Mapping[str, RowBuffer], session: Session) -> None:
-        self._tools = session
-        self._buffers = list(buffers.values())
-        self._raw = [buffer for name, buffer in buffers.items() if name not in PATCH_FEATURES]
-        self._arrivals: dict[int, tuple[str, list[PendingRows]]] = {}
-        for name, buffer in buffers.items():
-            if name in PATCH_FEATURES:
-                _, sharing = self._arrivals.setdefault(id(session.networks.embedders[name]), (name, []))
-                sharing.append(PendingRows(buffer))
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for arrivals in (each for _, sharing in self._arrivals.values() for each in sharing):
-            if error is None:
-                arrivals.settle()
-            else:
-                arrivals.drop()
-
-    def take(self, logmel: NDArray[np.float32]) -> int:
-        """The next patches [N, 96, 64]; returns how many rows there are of every feature so far."""
-        for buffer in self._raw:
-            buffer.append(logmel)
-        for name, sharing in self._arrivals.values():
-            futures = self._tools.networks.engine.submit(name, logmel)
-            for arrivals in sharing:
-                arrivals.expect(futures)
-        return min(map(len, self._buffers))
+def _kept(blocks: Iterable[NDArray[np.float32]], samples: RowBuffer) -> Iterator[NDArray[np.float32]]:
+    """The same blocks, each of which has been appended to `samples`."""
+    for block in blocks:
+        samples.append(block)
+        yield block

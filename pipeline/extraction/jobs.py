@@ -1,4 +1,4 @@
-"""What `plan` decides, `extract` does and `run` reports."""
+"""One video as the plan has it, and what becomes of it: a receipt or a failure."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from ...features_store.records.failures import Stage
 from ...features_store.types import JsonValue
 from ..config import FacePolicy
 
-Stage = Literal["picture", "sound"]
-# Told of each batch: the stage, its rows so far, the time they have come to and the whole's length, in s.
-Progress = Callable[[Stage, int, float, float | None], None]
+Stream = Literal["picture", "sound"]
+# Called with each batch: the stream, its rows so far, the time they have come to and the whole length, in s.
+Progress = Callable[[Stream, int, float, float | None], None]
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class Failure:
 
     video: str
     trial: str
-    stage: str
+    stage: Stage
     reason: str
     path: Path | None = None
     is_transient: bool = False

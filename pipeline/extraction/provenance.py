@@ -1,4 +1,4 @@
-"""Where a trial's numbers come from: the attributes that let anybody check or repeat them, and what they tell apart.
+"""Where a trial's numbers come from: the attributes that let anybody check or repeat them, and compare trials.
 
 Tested by tests/faults/test_replacing.py and tests/pipeline/runs/test_small.py.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
@@ -29,9 +29,12 @@ _STEP_TOLERANCE_S = 0.002  # containers that count in ms make the steps of a con
 
 def video_attributes(info: VideoInfo, time_s: NDArray[np.float64]) -> dict[str, JsonValue]:
     """Facts of the video file and of its decoded frames at `time_s` [N] s."""
+    mean_fps = Fraction(0)
+    if len(time_s) > 1:
+        mean_fps = Fraction((len(time_s) - 1) / (time_s[-1] - time_s[0])).limit_denominator(1001)
     return {
         "frames_decoded": len(time_s),
-        "fps": str(info.fps or _mean_fps(time_s)),
+        "fps": str(info.fps or mean_fps),
         "vfr": is_vfr(time_s),
         "video_start_s": info.video_start_s,
         "audio_start_s": info.audio_start_s,
@@ -45,12 +48,6 @@ def is_vfr(time_s: NDArray[np.float64]) -> bool:
     """Whether the steps between frames differ by more than a container's rounding."""
     steps_s = np.diff(time_s)
     return bool(len(steps_s) > 0 and steps_s.max() - steps_s.min() > _STEP_TOLERANCE_S)
-
-
-def _mean_fps(time_s: NDArray[np.float64]) -> Fraction:
-    if len(time_s) < 2:
-        return Fraction(0)
-    return Fraction((len(time_s) - 1) / (time_s[-1] - time_s[0])).limit_denominator(1001)
 
 
 def source_attributes(path: Path) -> dict[str, JsonValue]:
@@ -107,17 +104,6 @@ def run_attributes(
     }
 
 
-def stored_weight_ids(attributes: Mapping[str, JsonValue]) -> dict[str, str]:
-    """The identity of each weight file a trial was made with, as its attributes have them."""
-    table = attributes.get("weights")
-    sources = table.items() if isinstance(table, dict) else ()
-    return {
-        name: str(source.get("sha256") or f"untrained:{source.get('untrained_seed')}")
-        for name, source in sources
-        if isinstance(source, dict)
-    }
-
-
 def stored_features(attributes: Mapping[str, JsonValue]) -> list[str] | None:
     """The features that a trial was made with and still has; None where it does not say (of before, or imported)."""
     settings, arrays = attributes.get("settings"), attributes.get("checksums")
@@ -125,6 +111,9 @@ def stored_features(attributes: Mapping[str, JsonValue]) -> list[str] | None:
     if not isinstance(features, list):
         return None
     return [str(name) for name in features if not isinstance(arrays, dict) or name in arrays]
+
+
+_UNRECORDED = "made by an older version of avfuse: which setting differs is not recorded"
 
 
 def made_differently(
@@ -138,7 +127,13 @@ def made_differently(
     Empty where its numbers are the same, and all there. `fingerprint` None: the weights are not known, and taken for
     those of the trial.
     """
-    stored, features, ids = attributes.get("settings"), stored_features(attributes), stored_weight_ids(attributes)
+    stored, features = attributes.get("settings"), stored_features(attributes)
+    weights_then = attributes.get("weights")
+    ids = {
+        name: str(source.get("sha256") or f"untrained:{source.get('untrained_seed')}")
+        for name, source in (weights_then.items() if isinstance(weights_then, dict) else ())
+        if isinstance(source, dict)
+    }
     if fingerprint is None:
         known = {name: ids[name] for name in weight_names(config.networks, config.vggish_output) if name in ids}
         fingerprint = fingerprint_of(asdict(config), known)
@@ -147,35 +142,29 @@ def made_differently(
         return []
     if not isinstance(stored, dict) or features is None:
         return [_UNRECORDED]
-    told = _features_told(features, config.features)
+
+    differences = []
+    if set(features) != set(config.features):
+        differences.append(f"features: {', '.join(features) or 'none'} in the store, {', '.join(config.features)} now")
     # Settings that came with a later version had their default before.
     before = used_settings({**asdict(ExtractConfig()), **stored, "features": features})
     now = used_settings(asdict(config))
     for name in now:
         if name != "features" and name in before and before[name] != now[name]:
             old, new = ("default" if value is None else value for value in (before[name], now[name]))
-            told.append(f"{name}: {old} in the store, {new} now")
+            differences.append(f"{name}: {old} in the store, {new} now")
     for name, source in weights.items():
         if name in ids and ids[name] != source.identity:
-            told.append(f"weights of {name}: {ids[name][:16]} in the store, {source.identity[:16]} now")
+            differences.append(f"weights of {name}: {ids[name][:16]} in the store, {source.identity[:16]} now")
+
     algorithm = attributes.get("algorithm")
-    if algorithm is None:
+    if algorithm is None:  # trials of before do not say, but the fingerprint has it
+        versions = attributes.get("versions")
+        version_then = versions.get("avfuse", "of before") if isinstance(versions, dict) else "of before"
         made_now = fingerprint_of(stored, ids) == attributes.get("fingerprint")
-        algorithm = ALGORITHM if made_now else f"that of avfuse {_version_of(attributes)}"
+        algorithm = ALGORITHM if made_now else f"that of avfuse {version_then}"
     if algorithm != ALGORITHM:
-        told.append(f"algorithm: {algorithm} in the store, {ALGORITHM} now (other numbers from the same settings)")
-    return told or [_UNRECORDED]
-
-
-_UNRECORDED = "made by an older version of avfuse: which setting differs is not recorded"
-
-
-def _features_told(before: Sequence[str], now: Sequence[str]) -> list[str]:
-    if set(before) == set(now):
-        return []
-    return [f"features: {', '.join(before) or 'none'} in the store, {', '.join(now)} now"]
-
-
-def _version_of(attributes: Mapping[str, JsonValue]) -> str:
-    versions = attributes.get("versions")
-    return str(versions.get("avfuse", "of before")) if isinstance(versions, dict) else "of before"
+        differences.append(
+            f"algorithm: {algorithm} in the store, {ALGORITHM} now (other numbers from the same settings)"
+        )
+    return differences or [_UNRECORDED]

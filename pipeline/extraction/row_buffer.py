@@ -1,11 +1,15 @@
-"""Rows that wait on disk until a trial's length is known, so that memory does not grow with a video's length."""
+"""Rows that wait on disk until a trial's length is known, so that memory does not grow with a video's length.
+
+Tested by tests/pipeline/extraction/test_row_buffer.py.
+"""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -44,56 +48,61 @@ class RowBuffer:
         return np.frombuffer(data, np.float32).reshape(-1, *self.row_shape)
 
 
+@dataclass
 class PendingRows:
-    """Rows on their way to a spool: they are appended in the order in which they were asked for."""
+    """Rows on their way to a buffer: they are appended in the order in which they were asked for.
 
-    def __init__(self, buffer: RowBuffer, at_most: int = 16) -> None:
-        self._buffer, self._at_most = buffer, at_most
-        self.asked = self.arrived = 0  # parts, of which each future is one
-        self._waiting: deque[Future[NDArray[np.float32]]] = deque()
+    `at_most`: futures that may be on their way; `asked`, `arrived`: futures so far.
+    """
+
+    buffer: RowBuffer
+    at_most: int = 16
+    asked: int = 0
+    arrived: int = 0
+    waiting: deque[Future[NDArray[np.float32]]] = field(default_factory=deque)
 
     def expect(self, futures: Iterable[Future[NDArray[np.float32]]]) -> None:
         """Take more; waits while more than `at_most` are on their way. Raises what has gone wrong with them."""
-        before = len(self._waiting)
-        self._waiting.extend(futures)
-        self.asked += len(self._waiting) - before
-        self._settle(self._at_most)
+        before = len(self.waiting)
+        self.waiting.extend(futures)
+        self.asked += len(self.waiting) - before
+        self.settle(self.at_most)
 
-    def settle(self) -> None:
-        """Wait for all of them."""
-        self._settle(0)
-
-    def drop(self) -> None:
-        """Nobody wants them any more."""
-        for future in self._waiting:
-            future.cancel()
-        self._waiting.clear()
-
-    def _settle(self, left: int) -> None:
-        while len(self._waiting) > left or (self._waiting and self._waiting[0].done()):
-            self._buffer.append(self._waiting.popleft().result())
+    def settle(self, at_most: int = 0) -> None:
+        """Wait until no more than `at_most` are on their way."""
+        while len(self.waiting) > at_most or (self.waiting and self.waiting[0].done()):
+            self.buffer.append(self.waiting.popleft().result())
             self.arrived += 1
+
+
+@contextmanager
+def settled(pending: Iterable[PendingRows]) -> Iterator[None]:
+    """Wait at the end for all rows that are on their way; after an error nobody wants them any more."""
+    try:
+        yield
+    except BaseException:
+        for future in (future for each in pending for future in each.waiting):
+            future.cancel()
+        raise
+    for each in pending:
+        each.settle()
 
 
 @dataclass(frozen=True)
 class GatheredRows:
-    """A trial's rows as a choice of spooled ones: row i is spooled row `source[i]`, or zeros at `NO_ROW`.
+    """A trial's rows as a choice of those on disk: row i is the buffer's row `source[i]`, or zeros at `NO_ROW`.
 
     `source` int64 [T] rises, apart from `NO_ROW`, so that a slice of rows reads one stretch of the file.
     """
 
     buffer: RowBuffer
     source: NDArray[np.int64]
+    dtype: np.dtype[Any] = field(default=np.dtype(np.float32), init=False)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[T, *row_shape]."""
         return (len(self.source), *self.buffer.row_shape)
-
-    @property
-    def dtype(self) -> np.dtype[Any]:
-        """Always float32."""
-        return np.dtype(np.float32)
 
     def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
         """Rows [start, stop) as an array."""

@@ -7,19 +7,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
-
 from ...batch.resources import cores, keep_freed_memory
-from ...encoders.embed import Embedder, choose_device, load_embedders
-from ...encoders.engine import Engine, make_engine
 from ...encoders.weights.resolve import WeightSource
 from ..config import ExtractConfig, RunConfig
-from ..faces.mtcnn import FaceDetector
 from ..media.process import ffmpeg_version
 from .provenance import identity
 
 if TYPE_CHECKING:
-    pass
+    from ...encoders.embed import Embedder
+    from ...encoders.engine import Engine
+    from ..faces.mtcnn import FaceDetector
 
 
 @dataclass(frozen=True)
@@ -30,27 +27,6 @@ class Networks:
     engine: Engine
     detector: FaceDetector | None
     on_gpu: bool
-
-
-@contextmanager
-def open_networks(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Networks]:
-    """Load them, until the end. Raises WeightsInvalid, ValueError.
-
-    Until then torch has one thread wherever it is called: there are as many callers as cores. The process keeps the
-    memory that it frees, for good.
-    """
-    keep_freed_memory()
-    device = choose_device(run.device)
-    embedders = load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size)
-    detector = FaceDetector(device) if config.visual and not config.aligned else None
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    engine = make_engine(embedders, device, run.threads or cores())
-    try:
-        yield Networks(embedders, engine, detector, device.type != "cpu")
-    finally:
-        engine.close()
-        torch.set_num_threads(before)
 
 
 @dataclass(frozen=True)
@@ -73,13 +49,32 @@ class Session:
 
 @contextmanager
 def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Session]:
-    """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video."""
+    """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video.
+
+    Raises WeightsInvalid, ValueError. Where networks are wanted torch has one thread until then wherever it is called:
+    there are as many callers as cores. The process keeps the memory that it frees, for good.
+    """
     ffmpeg_version()
     fingerprint = identity(config, weights)
     if not config.networks:
         yield Session(config, fingerprint, weights, run.stall_timeout_s, None)
         return
-    pass
+    import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
-    with open_networks(config, run, weights) as networks:
+    from ...encoders.embed import load_embedders  # noqa: PLC0415
+    from ...encoders.engine import choose_device, make_engine  # noqa: PLC0415
+    from ..faces.mtcnn import FaceDetector  # noqa: PLC0415
+
+    keep_freed_memory()
+    device = choose_device(run.device)
+    embedders = load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size)
+    detector = FaceDetector(device) if config.visual and not config.aligned else None
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    engine = make_engine(embedders, device, run.threads or cores())
+    networks = Networks(embedders, engine, detector, device.type != "cpu")
+    try:
         yield Session(config, fingerprint, weights, run.stall_timeout_s, networks)
+    finally:
+        engine.close()
+        torch.set_num_threads(before)

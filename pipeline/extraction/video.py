@@ -1,4 +1,4 @@
-"""One video, told from top to bottom: probe → picture → sound → store."""
+"""One video, from top to bottom: probe → picture → sound → store."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import time
 
 from ...features_store.clock import are_others, differ_much, fit_time
 from ...features_store.store import FeatureStore
-from ...features_store.types import JsonValue, RowSource
+from ...features_store.types import JsonValue
 from ...shell.text import counted
 from ..config import ExtractConfig
 from ..media.probe import probe
 from ..media.streams import Choice
-from .assemble import PersonRows, face_arrays, person_tracks, track_arrays
+from .assemble import person_arrays, sound_arrays
 from .audio import Sound, read_sound
 from .jobs import Job, Progress, Receipt
 from .provenance import crops_digest, run_attributes, video_attributes
@@ -69,8 +69,8 @@ def _write(
     attributes: dict[str, JsonValue],
 ) -> None:
     """One trial; under `all` one a person, below a group that says how many there are and is written last."""
-    shared = {"time": fit_time(picture.time_s, length), **track_arrays(sound.tracks(length))}
-    people = [_person_arrays(person, len(picture.time_s), length, config) for person in picture.people]
+    shared = {"time": fit_time(picture.time_s, length), **sound_arrays(sound.buffers, sound.valid, length)}
+    people = [person_arrays(each, len(picture.time_s), length, config.missing_face) for each in picture.people]
     if "faces" in (store.attributes(job.trial) or {}):
         store.remove(job.trial)  # a former run's people, of whom there may have been more
     if job.face != "all":
@@ -81,17 +81,10 @@ def _write(
     store.write(job.trial, {}, {**attributes, "faces": len(people), "rows": length})
 
 
-def _person_arrays(person: PersonRows, frames: int, length: int, config: ExtractConfig) -> dict[str, RowSource]:
-    if not person.buffers:
-        return {}
-    tracks = person_tracks(person, frames, length, config.missing_face)
-    return {**track_arrays(tracks), **face_arrays(person, length)}
-
-
 def _warnings(job: Job, picture: Picture, sound: Sound, length: int) -> list[str]:
-    """What a user should know about a trial that is there all the same."""
-    told = {"picture": picture.ending.warnings, "sound": sound.warnings}
-    warnings = [f"{what}: {'; '.join(dict.fromkeys(words))}" for what, words in told.items() if words]
+    """What a user should know about a trial that was extracted all the same."""
+    of_streams = {"picture": picture.ending.warnings, "sound": sound.warnings}
+    warnings = [f"{stream}: {'; '.join(dict.fromkeys(words))}" for stream, words in of_streams.items() if words]
     frames = len(picture.time_s)
     if picture.ending.truncated:
         warnings.append(f"the picture ended in an error after {counted(frames, 'frame')}")

@@ -1,13 +1,11 @@
-"""The frames of one video: their times, and the faces in them, embedded and spooled row by row."""
+"""The frames of one video: their times, and the faces in them, embedded and kept on disk row by row."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,7 @@ from ..media.readers import FrameReader, prefetch
 from ..media.types import Ending, FrameBatch, VideoInfo
 from .assemble import PersonRows
 from .jobs import Job, Progress
-from .row_buffer import PendingRows, RowBuffer
+from .row_buffer import PendingRows, RowBuffer, settled
 from .session import Session
 
 _PROBLEMS_NAMED = 5
@@ -46,21 +44,26 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
     """Frame times, and the followed face of each person in each frame. Raises MediaError where nothing decodes."""
     times: list[NDArray[np.float64]] = []
     problems: list[str] = []
+    people = _People(session, scratch)
     detecting = bool(session.config.visual) and job.crops is None
     with (
         FrameReader(info, pixels=detecting, stall_timeout_s=session.stall_timeout_s) as reader,
-        _People(session, scratch) as people,
+        settled(people.pending),
         prefetch(reader, reader.kill) as batches,
     ):
 
-        def tell(decoded: int, at_s: float) -> None:
-            # Frames are decoded ahead: what is told is how many of them are embedded, and about when the last one is.
-            embedded = people.embedded()
-            progress("picture", embedded, at_s * embedded / decoded, info.duration_s)
+        def noted() -> Iterator[FrameBatch]:
+            decoded = 0
+            for batch in batches:
+                times.append(batch.time_s)
+                decoded += len(batch.time_s)
+                # Frames are decoded ahead: what counts is how many are embedded, and about when the last of these is.
+                embedded = people.embedded()
+                progress("picture", embedded, float(batch.time_s[-1]) * embedded / decoded, info.duration_s)
+                yield batch
 
-        noted = _noting_times(batches, times, tell)
         for group in (
-            detected_faces(noted, info, job.face, session) if detecting else _given_faces(noted, job, problems)
+            detected_faces(noted(), info, job.face, session) if detecting else _given_faces(noted(), job, problems)
         ):
             people.take(group)
     time_s = np.concatenate(times)
@@ -68,56 +71,42 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
     ending = reader.ending
     more = len(problems) - _PROBLEMS_NAMED
     named = [*problems[:_PROBLEMS_NAMED], *([f"and {counted(more, 'more crop')}"] if more > 0 else [])]
-    warnings = (*ending.warnings, *named)
-    return Picture(time_s, people.rows, Ending(ending.truncated, warnings))
+    return Picture(time_s, people.rows, Ending(ending.truncated, (*ending.warnings, *named)))
 
 
 class _People:
-    """The people of a video: where they were seen, and their embeddings on the way to the spools."""
+    """The people of a video: where they were seen, and their embeddings on the way to the buffers."""
 
     def __init__(self, session: Session, scratch: Path) -> None:
         self.rows: list[PersonRows] = []
-        self._tools, self._scratch = session, scratch
-        self._arrivals: list[dict[str, PendingRows]] = []
+        self.pending: list[PendingRows] = []  # of all features of everybody
+        self._session, self._scratch = session, scratch
+        self._pending_of: list[dict[str, PendingRows]] = []  # the same by person and feature
         self._frames = self._embedded = 0
-        # Frames so far, and for each network's rows on their way how many parts must have arrived for them.
+        # Frames so far, and how many parts of each feature's rows must have arrived for them.
         self._on_the_way: deque[tuple[int, list[tuple[PendingRows, int]]]] = deque()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        for arrivals in (each for person in self._arrivals for each in person.values()):
-            if error is None:
-                arrivals.settle()
-            else:
-                arrivals.drop()
 
     def take(self, group: list[FaceCrops]) -> None:
         """The next frames of everybody there is so far."""
         while len(self.rows) < len(group):
-            self._add()
-        for person, arrivals, crops in zip(self.rows, self._arrivals, group, strict=True):
+            number, visual = len(self.rows), self._session.config.visual
+            dims = {name: self._session.networks.embedders[name].dim for name in visual}
+            buffers = {name: RowBuffer(self._scratch / f"{name}-{number}.f32", (dim,)) for name, dim in dims.items()}
+            self.rows.append(PersonRows(buffers, [unseen(self._frames)]))
+            self._pending_of.append({name: PendingRows(buffer) for name, buffer in buffers.items()})
+            self.pending.extend(self._pending_of[-1].values())
+        for person, pending, crops in zip(self.rows, self._pending_of, group, strict=True):
             person.parts.append(crops.seen)
-            for name, each in arrivals.items():
-                each.expect(self._tools.networks.engine.submit(name, crops.pixels))
-        self._frames += len(group[0].seen)
-        self._on_the_way.append(
-            (self._frames, [(each, each.asked) for person in self._arrivals for each in person.values()])
-        )
+            for name, each in pending.items():
+                each.expect(self._session.networks.engine.submit(name, crops.pixels))
+        self._frames += len(group[0].seen.scores)
+        self._on_the_way.append((self._frames, [(each, each.asked) for each in self.pending]))
 
     def embedded(self) -> int:
         """Frames from the first on whose rows have all arrived."""
         while self._on_the_way and all(each.arrived >= asked for each, asked in self._on_the_way[0][1]):
             self._embedded, _ = self._on_the_way.popleft()
         return self._embedded
-
-    def _add(self) -> None:
-        number = len(self.rows)
-        dims = {name: self._tools.networks.embedders[name].dim for name in self._tools.config.visual}
-        buffers = {name: RowBuffer(self._scratch / f"{name}-{number}.f32", (dim,)) for name, dim in dims.items()}
-        self.rows.append(PersonRows(buffers, [unseen(self._frames)]))
-        self._arrivals.append({name: PendingRows(buffer) for name, buffer in buffers.items()})
 
 
 def detected_faces(
@@ -130,19 +119,6 @@ def detected_faces(
         raise ValueError("visual features without aligned crops need a face detector")
     followers = Followers(face, (info.width_px, info.height_px))
     return follow_faces(batches, FaceSearch(session.networks.detector, followers, session.config.detect_every))
-
-
-def _noting_times(
-    batches: Iterable[FrameBatch],
-    times: list[NDArray[np.float64]],
-    progress: Callable[[int, float], None],
-) -> Iterator[FrameBatch]:
-    decoded = 0
-    for batch in batches:
-        times.append(batch.time_s)
-        decoded += len(batch.time_s)
-        progress(decoded, float(batch.time_s[-1]))
-        yield batch
 
 
 def _given_faces(batches: Iterable[FrameBatch], job: Job, problems: list[str]) -> Iterator[list[FaceCrops]]:

@@ -1,4 +1,7 @@
-"""Aligned faces: the followed face of each frame on the ArcFace template, or the organiser's own crops."""
+"""Aligned faces: the followed face of each frame on the ArcFace template, or the organiser's own crops.
+
+Tested by tests/pipeline/faces/test_crops.py.
+"""
 
 from __future__ import annotations
 
@@ -13,13 +16,11 @@ from PIL import Image
 
 from ...encoders.table import CROP_PX
 from ..media.types import FrameBatch
-from .detections import Detections
+from .align import align
 from .shots import with_cuts
 
 if TYPE_CHECKING:
     from .search import FaceSearch
-
-from .align import align
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,14 @@ class SeenFaces:
         """Bool [N]: true in the frames with a face."""
         return self.scores > 0
 
-    def __len__(self) -> int:
-        return len(self.scores)
+
+def unseen(num_frames: int) -> SeenFaces:
+    """Frames without a face."""
+    return SeenFaces(
+        np.full((num_frames, 4), np.nan, np.float32),
+        np.full((num_frames, 5, 2), np.nan, np.float32),
+        np.zeros(num_frames, np.float32),
+    )
 
 
 @dataclass(frozen=True)
@@ -52,45 +59,26 @@ class FaceCrops:
 
     def __post_init__(self) -> None:
         if len(self.pixels) != int(self.seen.found.sum()):
-            raise ValueError(f"crops of {len(self.pixels)} frames, and a face in {int(self.seen.found.sum())}")
+            raise ValueError(f"{len(self.pixels)} crops for {int(self.seen.found.sum())} frames with a face")
 
 
 def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[list[FaceCrops]]:
     """Crops of each followed person, batch by batch (one person, or under `all` as many as have appeared)."""
     for batch, cuts in with_cuts(batches):
-        seen = list(search(batch, cuts))
-        faces, chosen = [each for each, _ in seen], [row for _, row in seen]
-        slots = max(len(row) for row in chosen)
-        yield [
-            _crops_of(batch.pixels, faces, [row[slot] if slot < len(row) else None for row in chosen])
-            for slot in range(slots)
-        ]
-
-
-def _crops_of(frames: NDArray[np.uint8], faces: list[Detections], chosen: list[int | None]) -> FaceCrops:
-    seen = unseen(len(frames))
-    pixels = []
-    for row, face in enumerate(chosen):
-        crop = None if face is None else align(frames[row], faces[row].landmarks[face])
-        if crop is not None:
-            pixels.append(crop)
-            seen.boxes[row] = faces[row].boxes[face]
-            seen.landmarks[row] = faces[row].landmarks[face]
-            seen.scores[row] = faces[row].scores[face]
-    return FaceCrops(_stacked(pixels), seen)
-
-
-def unseen(num_frames: int) -> SeenFaces:
-    """Frames without a face."""
-    return SeenFaces(
-        np.full((num_frames, 4), np.nan, np.float32),
-        np.full((num_frames, 5, 2), np.nan, np.float32),
-        np.zeros(num_frames, np.float32),
-    )
-
-
-def _stacked(crops: list[NDArray[np.uint8]]) -> NDArray[np.uint8]:
-    return np.stack(crops) if crops else np.zeros((0, CROP_PX, CROP_PX, 3), np.uint8)
+        frames = list(search(batch, cuts))
+        people = []
+        for slot in range(max(len(chosen) for _, chosen in frames)):
+            seen, pixels = unseen(len(frames)), []
+            for row, (faces, chosen) in enumerate(frames):
+                face = chosen[slot] if slot < len(chosen) else None
+                crop = None if face is None else align(batch.pixels[row], faces.landmarks[face])
+                if crop is not None:
+                    pixels.append(crop)
+                    seen.boxes[row] = faces.boxes[face]
+                    seen.landmarks[row] = faces.landmarks[face]
+                    seen.scores[row] = faces.scores[face]
+            people.append(FaceCrops(np.array(pixels, np.uint8).reshape(-1, CROP_PX, CROP_PX, 3), seen))
+        yield people
 
 
 def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[FaceCrops, list[str]]:
@@ -105,7 +93,9 @@ def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[Face
         path = folder / f"{first_frame + row + 1:05d}.jpg"
         try:
             with Image.open(path) as picture:
-                pixels.append(_sized(picture))
+                rgb = picture.convert("RGB")
+                if rgb.size != (CROP_PX, CROP_PX):
+                    rgb = rgb.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
         except FileNotFoundError:
             continue
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -113,12 +103,6 @@ def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[Face
                 raise  # the disk's fault, not the picture's: no reason to call the face missing
             problems.append(f"{path.name}: {error}")
             continue
+        pixels.append(np.asarray(rgb, np.uint8))
         seen.scores[row] = 1.0
-    return FaceCrops(_stacked(pixels), seen), problems
-
-
-def _sized(picture: Image.Image) -> NDArray[np.uint8]:
-    rgb = picture.convert("RGB")
-    if rgb.size != (CROP_PX, CROP_PX):
-        rgb = rgb.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
-    return np.asarray(rgb, np.uint8)
+    return FaceCrops(np.array(pixels, np.uint8).reshape(-1, CROP_PX, CROP_PX, 3), seen), problems

@@ -1,4 +1,4 @@
-"""The faces that were found in one frame. NumPy only: who follows them needs no networks.
+"""The faces that were found in one frame, and how much boxes overlap. NumPy only: tracking needs no networks.
 
 Tested by tests/pipeline/faces/test_tracking.py, test_search.py and tests/parity/test_mtcnn.py.
 """
@@ -28,7 +28,7 @@ NO_DETECTIONS = Detections(np.zeros((0, 4), np.float32), np.zeros((0, 5, 2), np.
 
 
 def merge(parts: Sequence[Detections]) -> Detections:
-    """The faces of one frame that several looks at it have found, each once."""
+    """The faces of one frame that were found in several windows of it, each once."""
     if len(parts) == 1:
         return parts[0]
     rows = ([getattr(part, name) for part in parts] for name in ("boxes", "landmarks", "scores"))
@@ -50,3 +50,13 @@ def suppress_nested(
     sides = boxes[kept, 2:] - boxes[kept, :2]
     order = np.array(kept, np.int64)[np.argsort(sides[:, 0] * sides[:, 1])[::-1]]
     return Detections(boxes[order], landmarks[order], scores[order])
+
+
+def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float64]:
+    """Intersection over union of `box` [4] with each of `boxes` [F, 4]."""
+    low = np.maximum(box[:2], boxes[:, :2])
+    high = np.minimum(box[2:], boxes[:, 2:])
+    shared = np.prod(np.maximum(high - low, 0.0), axis=1, dtype=np.float64)
+    area = np.prod(box[2:] - box[:2], dtype=np.float64)
+    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64)
+    return np.asarray(shared / np.maximum(area + areas - shared, 1e-9))

@@ -17,6 +17,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+MIN_FACE_PX = 20
+PYRAMID_FACTOR = 0.709
+CELL_PX = 12  # P-Net's field of view
+STRIDE_PX = 2
+
 
 class Averages:
     """Integral images of the rectangle from (left, top) of frames uint8 [N, h, w, 3], on one device.
@@ -26,15 +31,18 @@ class Averages:
 
     def __init__(self, pixels: NDArray[np.uint8], device: torch.device, left: int = 0, top: int = 0) -> None:
         self._left, self._top = left, top
-        self._sums = _integral(pixels, device)
-
-    @property
-    def device(self) -> torch.device:
-        """Where the sums are."""
-        return self._sums.device
-
-    def __len__(self) -> int:
-        return len(self._sums)
+        # Sums [N, h + 1, w + 1, 3] over all pixels above and to the left.
+        count, height, width, _ = pixels.shape
+        if device.type == "cpu":  # NumPy takes half of torch's time
+            table = np.zeros((count, height + 1, width + 1, 3), np.int32)
+            rows = pixels.astype(np.int32)
+            np.add.accumulate(rows, axis=1, out=rows)
+            np.add.accumulate(rows, axis=2, out=table[:, 1:, 1:])
+            self._sums = torch.from_numpy(table)
+        else:
+            moved = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
+            self._sums = torch.zeros(count, height + 1, width + 1, 3, dtype=torch.int32, device=device)
+            self._sums[:, 1:, 1:] = moved.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
 
     def grid(self, rows: tuple[Tensor, Tensor], columns: tuple[Tensor, Tensor]) -> Tensor:
         """Means [N, 3, R, C] of the bins [from, to) of rows (two int64 [R]) by those of columns (two [C])."""
@@ -44,16 +52,16 @@ class Averages:
         areas = (below - above)[:, None] * (after - before)
         return (sums / areas[..., None]).permute(0, 3, 1, 2)
 
-    def inside(self, corners: Tensor) -> Tensor:
-        """Bool [K]: which boxes int64 [K, 4] (left, top, right, bottom, half-open) lie in the rectangle, not empty."""
+    def crops(self, frames: Tensor, corners: Tensor, side_px: int) -> tuple[Tensor, Tensor]:
+        """Means [K, 3, side, side] of those of the boxes that lie in the rectangle and are not empty; and which do.
+
+        `corners` int64 [B, 4]: left, top, right, bottom, half-open, of box b in frame `frames[b]`; which: bool [B].
+        """
         _, height, width, _ = self._sums.shape
         low = corners[:, :2] >= torch.tensor([self._left, self._top], device=corners.device)
         edge = torch.tensor([self._left + width - 1, self._top + height - 1], device=corners.device)
-        return (low & (corners[:, 2:] <= edge) & (corners[:, 2:] > corners[:, :2])).all(dim=1)
-
-    def crops(self, frames: Tensor, corners: Tensor, side_px: int) -> Tensor:
-        """Means [K, 3, side, side] of boxes int64 [K, 4] that lie inside, box k in frame `frames[k]`."""
-        _, height, width, _ = self._sums.shape
+        contained = (low & (corners[:, 2:] <= edge) & (corners[:, 2:] > corners[:, :2])).all(dim=1)
+        frames, corners = frames[contained], corners[contained]
         (left, right), (top, bottom) = (bins(corners[:, at], corners[:, at + 2], side_px) for at in (0, 1))
         flat = self._sums.view(-1, 3)
         first = frames * height - self._top
@@ -65,7 +73,7 @@ class Averages:
         ]
         sums = (corner[3] - corner[2] - corner[1] + corner[0]).view(-1, side_px, side_px, 3)
         areas = (bottom - top)[:, :, None] * (right - left)[:, None, :]
-        return (sums / areas[..., None]).permute(0, 3, 1, 2)
+        return (sums / areas[..., None]).permute(0, 3, 1, 2), contained
 
 
 def bins(start: Tensor, stop: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -75,28 +83,6 @@ def bins(start: Tensor, stop: Tensor, count: int) -> tuple[Tensor, Tensor]:
     low = number * length // count
     high = -(-(number + 1) * length // count)
     return start[:, None] + low, start[:, None] + high
-
-
-def _integral(pixels: NDArray[np.uint8], device: torch.device) -> Tensor:
-    """Sums [N, h + 1, w + 1, 3] int32 over all pixels above and to the left."""
-    count, height, width, _ = pixels.shape
-    if device.type != "cpu":
-        moved = torch.from_numpy(np.ascontiguousarray(pixels)).to(device)
-        sums = torch.zeros(count, height + 1, width + 1, 3, dtype=torch.int32, device=device)
-        sums[:, 1:, 1:] = moved.cumsum(1, dtype=torch.int32).cumsum(2, dtype=torch.int32)
-        return sums
-    # NumPy takes half of torch's time here.
-    table = np.zeros((count, height + 1, width + 1, 3), np.int32)
-    rows = pixels.astype(np.int32)
-    np.add.accumulate(rows, axis=1, out=rows)
-    np.add.accumulate(rows, axis=2, out=table[:, 1:, 1:])
-    return torch.from_numpy(table)
-
-
-MIN_FACE_PX = 20
-PYRAMID_FACTOR = 0.709
-CELL_PX = 12  # P-Net's field of view
-STRIDE_PX = 2
 
 
 @dataclass(frozen=True)
@@ -123,11 +109,6 @@ def pyramid(short_side_px: int, smallest_px: float = MIN_FACE_PX, largest_px: fl
         scale *= PYRAMID_FACTOR
         side *= PYRAMID_FACTOR
     return tuple(scale for scale in scales if smallest_px <= CELL_PX / scale <= largest_px)
-
-
-def size_px(frames: NDArray[np.uint8]) -> tuple[int, int]:
-    """Width and height of frames [N, H, W, 3]."""
-    return frames.shape[2], frames.shape[1]
 
 
 @dataclass(frozen=True)

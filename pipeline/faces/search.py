@@ -16,10 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..media.types import FrameBatch
-from .detections import Detections, merge
+from .detections import Detections, merge, overlaps
 from .mtcnn import FaceDetector
-from .pyramid import Area, pyramid, size_px
-from .tracking import Followers, overlaps
+from .pyramid import Area, pyramid
+from .tracking import Followers
 
 WHOLE_EVERY_S = 1.0
 _FRAMES_AT_ONCE = 8  # share a window
@@ -44,22 +44,17 @@ class FaceSearch:
         """The faces of each frame, and the index of each followed one."""
         row, lost = 0, False
         while row < len(cuts):
-            if whole := self._whole_from(batch, cuts, row, lost):
-                found = self._detector(batch.pixels[row : row + whole])
-                lost = False
-            else:
-                found = self._near(batch, cuts, row)
-                lost = not found
+            whole = self._whole_from(batch, cuts, row, lost)
+            found = self._detector(batch.pixels[row : row + whole]) if whole else self._near(batch, cuts, row)
+            lost = not found
             for faces in found:
-                yield faces, self._take(faces, float(batch.time_s[row]), cuts[row], whole=whole > 0)
+                time_s = float(batch.time_s[row])
+                self._frames_since = 1 if whole else self._frames_since + 1
+                self._whole_s = time_s if whole else self._whole_s
+                chosen = self._followers(faces, time_s, cuts[row], whole=whole > 0)
+                self._blind = 0 if self._followers.watched else self._blind + 1
+                yield faces, chosen
                 row += 1
-
-    def _take(self, faces: Detections, time_s: float, cut: bool, *, whole: bool) -> list[int | None]:
-        self._frames_since = 1 if whole else self._frames_since + 1
-        self._whole_s = time_s if whole else self._whole_s
-        chosen = self._followers(faces, time_s, cut, whole=whole)
-        self._blind = 0 if self._followers.watched else self._blind + 1
-        return chosen
 
     def _whole_from(self, batch: FrameBatch, cuts: Sequence[bool], row: int, lost: bool) -> int:
         """How many frames from `row` on are to be searched whole; 0: look near the followed faces."""
@@ -73,27 +68,29 @@ class FaceSearch:
 
     def _near(self, batch: FrameBatch, cuts: Sequence[bool], row: int) -> list[Detections]:
         """Faces about the watched ones, as far as these are found and stay in their windows."""
-        stop = self._until(batch, cuts, row)
+        # Up to the next frame that is due to be searched whole.
+        stop = min(row + _FRAMES_AT_ONCE, row + self._every - self._frames_since, len(cuts))
+        late = (at for at in range(row, stop) if cuts[at] or batch.time_s[at] - self._whole_s >= WHOLE_EVERY_S)
+        pixels = batch.pixels[row : next(late, stop)]
+        height, width = pixels.shape[1:3]
         boxes = np.stack([track.box for track in self._followers.watched])
-        pixels = batch.pixels[row:stop]
-        areas = [window(box, size_px(pixels)) for box in boxes]
-        found = [self._detector.within(pixels, area) for area in areas]
+        sides = (boxes[:, 2:] - boxes[:, :2]).max(axis=1)
+        found = [self._detector(pixels, window(box, (width, height))) for box in boxes]
         good: list[Detections] = []
         last = boxes
         for parts in zip(*found, strict=True):
             faces = merge(parts)
-            now = _continued(last, faces)
-            if now is None or (good and _drifted(boxes, now)):
+            if not len(faces):
+                break
+            overlap = np.stack([overlaps(box, faces.boxes) for box in last])
+            if not (overlap.max(axis=1) >= _SAME_FACE).all():
+                break
+            last = faces.boxes[overlap.argmax(axis=1)]
+            apart = np.abs((last[:, :2] + last[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2).max(axis=1)
+            if good and (apart > _DRIFT * sides).any():
                 break
             good.append(faces)
-            last = now
         return good
-
-    def _until(self, batch: FrameBatch, cuts: Sequence[bool], row: int) -> int:
-        """The first frame after `row` that is due to be searched whole, or does not fit in."""
-        stop = min(row + _FRAMES_AT_ONCE, row + self._every - self._frames_since, len(cuts))
-        late = [at for at in range(row, stop) if cuts[at] or batch.time_s[at] - self._whole_s >= WHOLE_EVERY_S]
-        return min([stop, *late])
 
 
 def window(box: NDArray[np.float32], size: tuple[int, int]) -> Area:
@@ -104,16 +101,3 @@ def window(box: NDArray[np.float32], size: tuple[int, int]) -> Area:
     right, bottom = (int(edge) for edge in np.minimum(np.ceil(middle + _HALF_WINDOW * side), size))
     scales = pyramid(min(size), smallest_px=side * _SMALLEST, largest_px=side * _LARGEST)
     return Area(left, top, max(right, left + 1), max(bottom, top + 1), scales)
-
-
-def _continued(boxes: NDArray[np.float32], faces: Detections) -> NDArray[np.float32] | None:
-    """The box that continues each of `boxes` [B, 4]; None where one has none."""
-    if not len(faces):
-        return None
-    overlap = np.stack([overlaps(box, faces.boxes) for box in boxes])
-    return faces.boxes[overlap.argmax(axis=1)] if (overlap.max(axis=1) >= _SAME_FACE).all() else None
-
-
-def _drifted(boxes: NDArray[np.float32], now: NDArray[np.float32]) -> bool:
-    apart = np.abs((now[:, :2] + now[:, 2:] - boxes[:, :2] - boxes[:, 2:]) / 2).max(axis=1)
-    return bool((apart > _DRIFT * (boxes[:, 2:] - boxes[:, :2]).max(axis=1)).any())

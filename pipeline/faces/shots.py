@@ -40,37 +40,41 @@ class CutFinder:
 
     def __call__(self, pixels: NDArray[np.uint8]) -> list[int]:
         """For each frame of `pixels` uint8 [N, H, W, 3]: 0 the same shot, 1 a new one, -n the one before n changes."""
-        coarse = pixels[:, :: _step(pixels.shape[1]), :: _step(pixels.shape[2])].mean(axis=3, dtype=np.float32)
-        return [self._compare(picture) for picture in coarse]
-
-    def _compare(self, picture: NDArray[np.float32]) -> int:
-        if not self._before:
-            self._before.append(picture)
-            return 0
-        if _much_changed(self._before[-1], picture):
-            if _size(*_edges(picture)) < _BLANK_LEVELS:
-                return 0  # what comes after it is compared with what was before
-            light = _same_edges(self._before[-1], picture) or not _differ(self._other_light, picture)
-            for undone in range(1, len(self._before)):
-                former = self._before[-1 - undone]
-                if not _much_changed(former, picture) or (not light and _same_edges(former, picture)):
-                    for _ in range(undone):
-                        self._before.pop()
-                    self._before[-1], self._other_light = picture, None
-                    return -undone
-            if not light:
+        down, across = (max(1, side_px // 48) for side_px in pixels.shape[1:3])
+        changes = [0] * len(pixels)
+        for row, picture in enumerate(pixels[:, ::down, ::across].mean(axis=3, dtype=np.float32)):
+            if not self._before:
                 self._before.append(picture)
-                self._other_light = None
-                return 1
-            self._other_light = self._before[-1]
-        self._before[-1] = picture
-        return 0
+                continue
+            last, other = self._before[-1], self._other_light
+            if _much_changed(last, picture):
+                edges = [np.abs(np.diff(picture, axis=axis)) for axis in (0, 1)]
+                if np.mean([each.mean() if each.size else 0.0 for each in edges]) < _BLANK_LEVELS:
+                    continue  # what comes after it is compared with what was before
+                light = _same_edges(last, picture) or (
+                    other is not None and (not _much_changed(other, picture) or _same_edges(other, picture))
+                )
+                undone = 0
+                for count, former in enumerate(list(self._before)[-2::-1], start=1):
+                    if not _much_changed(former, picture) or (not light and _same_edges(former, picture)):
+                        undone = count
+                        break
+                for _ in range(undone):
+                    self._before.pop()
+                if undone:
+                    changes[row] = -undone
+                elif not light:
+                    self._before.append(picture)
+                    changes[row] = 1
+                self._other_light = last if light and not undone else None
+            self._before[-1] = picture
+        return changes
 
 
 def with_cuts(batches: Iterable[FrameBatch]) -> Iterator[tuple[FrameBatch, list[bool]]]:
     """Each batch, and for each of its frames whether it begins a new shot.
 
-    A batch with a change near its end waits for the next one, which tells whether it was a glitch; no more than one.
+    A batch with a change near its end waits for the next one, which shows whether it was a glitch; no more than one.
     """
     find, held = CutFinder(), None
     for batch in batches:
@@ -81,7 +85,8 @@ def with_cuts(batches: Iterable[FrameBatch]) -> Iterator[tuple[FrameBatch, list[
             changes = together[len(earlier) :]
             yield former, [bool(each) for each in together[: len(earlier)]]
         changes, held = without_glitches(batch.time_s, changes), None
-        if _may_be_glitch(batch.time_s, changes):
+        last = max((row for row, change in enumerate(changes) if change), default=None)
+        if last is not None and (last == len(changes) - 1 or batch.time_s[-1] - batch.time_s[last] < GLITCH_S):
             held = batch, changes
         else:
             yield batch, [bool(each) for each in changes]
@@ -101,36 +106,16 @@ def without_glitches(time_s: NDArray[np.float64], changes: list[int]) -> list[in
     return left
 
 
-def _may_be_glitch(time_s: NDArray[np.float64], changes: list[int]) -> bool:
-    last = max((row for row, change in enumerate(changes) if change), default=None)
-    return last is not None and (last == len(changes) - 1 or time_s[-1] - time_s[last] < GLITCH_S)
-
-
-def _step(side_px: int) -> int:
-    return max(1, side_px // 48)
-
-
 def _much_changed(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     return bool(np.abs(one - other).mean() > CUT_LEVELS)
-
-
-def _differ(one: NDArray[np.float32] | None, other: NDArray[np.float32]) -> bool:
-    return one is None or (_much_changed(one, other) and not _same_edges(one, other))
-
-
-def _edges(picture: NDArray[np.float32]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    return np.diff(picture, axis=0), np.diff(picture, axis=1)
-
-
-def _size(*edges: NDArray[np.float32]) -> float:
-    return float(np.mean([np.abs(each).mean() if each.size else 0.0 for each in edges]))
 
 
 def _same_edges(one: NDArray[np.float32], other: NDArray[np.float32]) -> bool:
     """Whether what changed has the same edges still; what did not (a black border, a logo) has no say."""
     changed = np.abs(one - other) > CUT_LEVELS / 2
     shared, power = 0.0, np.zeros(2)
-    for axis, (first, second) in enumerate(zip(_edges(one), _edges(other), strict=True)):
+    for axis in (0, 1):
+        first, second = np.diff(one, axis=axis), np.diff(other, axis=axis)
         both = changed[1:] & changed[:-1] if axis == 0 else changed[:, 1:] & changed[:, :-1]
         shared += float(first[both] @ second[both])
         power += np.square([first[both], second[both]]).sum(axis=1)

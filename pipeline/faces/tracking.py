@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..config import FacePolicy
-from .detections import Detections
+from .detections import Detections, overlaps
 
 PRESENCE_S = 1.0  # time constant: a face not seen for 0.7 s falls from 1 to ½
 STEADY = 0.5
@@ -30,7 +30,7 @@ MAX_SLOTS = 8  # people of one video under `all`
 _FORGOTTEN_S = 3.0  # a track not seen for this long ends,
 _FORGOTTEN_FRAMES = 3  # and in so many frames: at 1 frame/s three seconds are a flash and the frame after it
 _MIN_OVERLAP = 0.3
-_NEAR_SIDES = 0.75  # a fast face may leave its own box: as near as this, in sides, and of like size, it is the same
+_NEAR_SIDES = 0.75  # a fast face may move out of its own box: this near, in sides, and of like size, it is the same
 _LIKE_SIZE = 2.0
 _SIDE_MIN_AREA = 0.25  # a face this much smaller than the largest is background, not the person on that side
 
@@ -51,39 +51,31 @@ class Track:
     missed: int = 0
 
 
+@dataclass
 class Tracks:
     """All faces of a video; `advance` takes one frame after the other."""
 
-    def __init__(self) -> None:
-        self.tracks: list[Track] = []
-        self._time_s: float | None = None
+    tracks: list[Track] = field(default_factory=list)
+    time_s: float | None = None
 
     def advance(self, faces: Detections, time_s: float, cut: bool, watched: Collection[Track] | None = None) -> None:
         """Give each face of the frame to the track it continues, or to a new one.
 
         `watched`: the tracks that were looked for in this frame; None: all of it was searched.
         """
-        start = cut or self._time_s is None
-        step = 0.0 if self._time_s is None else _fade(time_s - self._time_s)
-        self._time_s = time_s
-        self.tracks = [] if start else [each for each in self.tracks if not _forgotten(each, time_s)]
-        for track in self.tracks:
-            track.face = None
-        left = self._continued(faces, time_s)
-        for track in self.tracks:
-            if watched is None or track in watched or track.face is not None:
-                fade = _fade(time_s - track.looked_s)
-                track.presence = track.presence * fade + (0.0 if track.face is None else 1 - fade)
-                track.looked_s = time_s
-                track.missed = track.missed + 1 if track.face is None else 0
+        start = cut or self.time_s is None
         # Whoever is there from the start of a shot need not prove first that they stay.
-        presence = STEADY if start else 1 - step
-        self.tracks += [Track(faces.boxes[face], presence, time_s, time_s, face) for face in left]
-
-    def _continued(self, faces: Detections, time_s: float) -> list[int]:
-        """Continue tracks, the best fitting pair first; returns the faces that are left over."""
+        presence = STEADY if start or self.time_s is None else 1 - _fade(time_s - self.time_s)
+        self.time_s = time_s
+        self.tracks = [
+            track
+            for track in self.tracks
+            if not start and (time_s - track.seen_s < _FORGOTTEN_S or track.missed < _FORGOTTEN_FRAMES)
+        ]
+        # Continue tracks, the best fitting pair first.
         fits = np.zeros((len(self.tracks), len(faces)))
         for row, track in enumerate(self.tracks):
+            track.face = None
             fits[row] = affinity(track.box, faces.boxes)
         left = list(range(len(faces)))
         while fits.size and fits.max() > 0:
@@ -92,11 +84,13 @@ class Tracks:
             track.box, track.seen_s, track.face = faces.boxes[face], time_s, face
             left.remove(face)
             fits[row], fits[:, face] = 0, 0
-        return left
-
-
-def _forgotten(track: Track, time_s: float) -> bool:
-    return time_s - track.seen_s >= _FORGOTTEN_S and track.missed >= _FORGOTTEN_FRAMES
+        for track in self.tracks:
+            if watched is None or track in watched or track.face is not None:
+                fade = _fade(time_s - track.looked_s)
+                track.presence = track.presence * fade + (0.0 if track.face is None else 1 - fade)
+                track.looked_s = time_s
+                track.missed = track.missed + 1 if track.face is None else 0
+        self.tracks += [Track(faces.boxes[face], presence, time_s, time_s, face) for face in left]
 
 
 def _fade(seconds: float) -> float:
@@ -119,8 +113,8 @@ class Followers:
     @property
     def missing(self) -> bool:
         """Whether nobody was seen in the last frame, or somebody who was there a moment ago was not."""
-        gone = [slot for slot in self._slots if slot is not None and slot.face is None]
-        return not self.watched or any(slot.presence >= STEADY for slot in gone)
+        unseen = [slot for slot in self._slots if slot is not None and slot.face is None]
+        return not self.watched or any(slot.presence >= STEADY for slot in unseen)
 
     def __call__(self, faces: Detections, time_s: float, cut: bool, *, whole: bool = True) -> list[int | None]:
         """Index of each slot's face in this frame; under `all` the list grows when another person appears.
@@ -146,20 +140,16 @@ class Followers:
         """A track that nobody has: by the policy among the steady ones seen, else the former, else a confident one."""
         owned = {id(slot) for slot in self._slots if slot is not None and slot is not former}
         seen = {track.face: track for track in self._tracks.tracks if track.face is not None and id(track) not in owned}
-        steady = _mask(faces, [face for face, track in seen.items() if track.presence >= STEADY])
-        confident = _mask(faces, list(seen)) & (faces.scores >= START_SCORE)
+        confident, steady = np.zeros((2, len(faces)), np.bool_)
+        for face, track in seen.items():
+            confident[face] = faces.scores[face] >= START_SCORE
+            steady[face] = track.presence >= STEADY
         chosen = select(faces, steady & confident, self._policy, self._size_px)
         if chosen is None and former is not None and former.face is not None:
             return former
         if chosen is None:
             chosen = select(faces, confident, self._policy, self._size_px)
         return former if chosen is None else seen[chosen]
-
-
-def _mask(faces: Detections, which: list[int]) -> NDArray[np.bool_]:
-    mask = np.zeros(len(faces), np.bool_)
-    mask[which] = True
-    return mask
 
 
 def select(faces: Detections, free: NDArray[np.bool_], policy: FacePolicy, size_px: tuple[int, int]) -> int | None:
@@ -179,16 +169,11 @@ def select(faces: Detections, free: NDArray[np.bool_], policy: FacePolicy, size_
         return int(which[np.linalg.norm(centres - middle, axis=1).argmin()])
     if policy == "all":
         return int(which[centres[:, 0].argmin()])
-    if policy in ("left", "right"):
-        return _on_side(which, centres[:, 0] - middle[0], areas, -1 if policy == "left" else 1)
-    return int(which[areas.argmax()])
-
-
-def _on_side(
-    which: NDArray[np.intp], from_middle_px: NDArray[np.float32], areas: NDArray[np.float32], side: int
-) -> int | None:
+    if policy == "largest":
+        return int(which[areas.argmax()])
+    outward = (-1 if policy == "left" else 1) * (centres[:, 0] - middle[0])
     large = areas >= _SIDE_MIN_AREA * areas.max()
-    outward = np.where(large, side * from_middle_px, -np.inf)
+    outward = np.where(large, outward, -np.inf)
     best = int(outward.argmax())
     return int(which[best]) if large.sum() > 1 or outward[best] > 0 else None
 
@@ -202,13 +187,3 @@ def affinity(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np
     like = (sides < side * _LIKE_SIZE) & (side < sides * _LIKE_SIZE)
     near = like & (apart < _NEAR_SIDES * (side + sides) / 2)
     return np.where(shared >= _MIN_OVERLAP, 1 + shared, np.where(near, 1 - apart / (side + sides), 0.0))
-
-
-def overlaps(box: NDArray[np.float32], boxes: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Intersection over union of `box` [4] with each of `boxes` [F, 4]."""
-    low = np.maximum(box[:2], boxes[:, :2])
-    high = np.minimum(box[2:], boxes[:, 2:])
-    shared = np.prod(np.maximum(high - low, 0.0), axis=1, dtype=np.float64)
-    area = np.prod(box[2:] - box[:2], dtype=np.float64)
-    areas = np.prod(boxes[:, 2:] - boxes[:, :2], axis=1, dtype=np.float64)
-    return np.asarray(shared / np.maximum(area + areas - shared, 1e-9))

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
 from ...features_store.labels.annotations import annotation_files, count_rows, folder_levels
+from ...features_store.records.failures import Stage
 from ...features_store.schema import check_trial_name, plain_name
 from ...shell.text import counted, one_line, preview
 from ..config import ExtractConfig, FacePolicy
@@ -61,33 +62,52 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 
     Raises ValueError where nothing in it is a video.
     """
-    jobs: dict[str, Job] = {}
-    failures: list[Failure] = []
     unreadable: list[OSError] = []
     paths = list(walk_videos(sources.videos, unreadable.append))
     if not paths and not unreadable:
         raise ValueError(_no_videos(sources.videos))
-    failures += [_unreadable(sources.videos, error) for error in unreadable]
-    names = _trial_names(sources)
+    jobs: dict[str, Job] = {}
+    failures: list[Failure] = []
+    for error in unreadable:
+        folder = Path(error.filename)
+        name = folder.relative_to(sources.videos).as_posix()
+        failures.append(Failure(name, name, Stage.PLAN, f"the folder cannot be read: {error.strerror}", folder))
+
+    # Video name → names of the trials cut from it, as the annotations and crop folders have them.
+    known = set(sources.labels)
+    if sources.crops is not None:
+        known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
+    names: dict[str, list[str]] = {}
+    for trial in sorted(known):
+        names.setdefault(video_of(trial), []).append(trial)
+
     for path in paths:
         for job in _jobs_of(path, sources, names, config):
             try:
                 jobs[job.trial] = _checked(job, jobs, sources)
-            except ValueError as error:
+            except ValueError as problem:
                 # Its own name as the trial's: the trial may well be done, by the video that has it by right.
-                failures.append(Failure(job.name, job.name, "plan", one_line(error), path))
-    return list(jobs.values()), failures, _notes(sources, jobs.values())
+                failures.append(Failure(job.name, job.name, Stage.PLAN, one_line(problem), path))
+
+    # What the annotations and the videos do not agree on.
+    notes = []
+    uses = Counter(plain_name(Path(job.trial).name) for job in jobs.values())
+    if without := sorted(trial for trial in sources.labels if not uses[Path(trial).name]):
+        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
+    if shared := sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1):
+        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
+    return list(jobs.values()), failures, notes
 
 
 def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped.
 
-    `on_error` is told of folders that cannot be read.
+    `on_error` is called for folders that cannot be read.
     """
     suffixes = VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
     visited: set[tuple[int, int]] = set()
-    for here, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
-        status = os.stat(here)
+    for parent, folders, files in os.walk(folder, onerror=on_error, followlinks=True):
+        status = os.stat(parent)
         if (status.st_dev, status.st_ino) in visited:  # a link that leads back up
             folders.clear()
             continue
@@ -95,7 +115,7 @@ def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None)
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted([*folders, *files]):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:
-                yield Path(here, name)
+                yield Path(parent, name)
 
 
 def _no_videos(folder: Path) -> str:
@@ -110,41 +130,21 @@ def _no_videos(folder: Path) -> str:
     return f"{folder}: nothing here is a video by its suffix ({others}); the suffixes are listed in docs/store.md"
 
 
-def _unreadable(videos: Path, error: OSError) -> Failure:
-    folder = Path(error.filename)
-    name = folder.relative_to(videos).as_posix()
-    return Failure(name, name, "plan", f"the folder cannot be read: {error.strerror}", folder)
-
-
 def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], config: ExtractConfig) -> list[Job]:
     """A video's trials: itself, or the annotated (or cropped) ones that bear its name, sides included."""
     name = path.relative_to(sources.videos)
     stem = name.with_suffix("").as_posix()
-    # A trial keeps the letters of its video's name, however the labels' or crops' write them.
-    known = names.get(plain_name(stem)) or names.get(plain_name(Path(stem).name), [stem])
-    trials = [stem + trial.removeprefix(video_of(trial)) if trial != stem else stem for trial in known]
-    return [
-        Job(
-            video=path,
-            name=name.as_posix(),
-            trial=trial,
-            face=_policy(trial, stem, config),
-            size_bytes=file_identity(path)[0],
-            crops=_crops_folder(trial, sources) if config.visual else None,
-        )
-        for trial in trials
-    ]
-
-
-def _trial_names(sources: Sources) -> dict[str, list[str]]:
-    """Video name → names of the trials cut from it, as the annotations and crop folders have them."""
-    known = set(sources.labels)
-    if sources.crops is not None:
-        known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
-    names: dict[str, list[str]] = {}
-    for trial in sorted(known):
-        names.setdefault(video_of(trial), []).append(trial)
-    return names
+    jobs = []
+    for known in names.get(plain_name(stem)) or names.get(plain_name(Path(stem).name), [stem]):
+        # A trial keeps the letters of its video's name, however the labels' or crops' write them.
+        trial = stem + known.removeprefix(video_of(known)) if known != stem else stem
+        face: FacePolicy = config.face if config.visual else "largest"
+        for side, of_side in _SIDES.items():
+            if config.visual and trial.endswith(side) and not stem.endswith(side):
+                face = of_side
+        crops = _crops_folder(trial, sources) if config.visual else None
+        jobs.append(Job(path, name.as_posix(), trial, face, file_identity(path)[0], crops=crops))
+    return jobs
 
 
 def video_of(trial: str) -> str:
@@ -152,21 +152,6 @@ def video_of(trial: str) -> str:
     for side in _SIDES:
         trial = trial.removesuffix(side)
     return trial
-
-
-def _policy(trial: str, stem: str, config: ExtractConfig) -> FacePolicy:
-    if not config.visual:
-        return "largest"
-    sides = [face for side, face in _SIDES.items() if trial.endswith(side) and not stem.endswith(side)]
-    return sides[0] if sides else config.face
-
-
-def _label_rows(trial: str, sources: Sources) -> int | None:
-    path = sources.labels.get(plain_name(trial)) or sources.labels.get(plain_name(Path(trial).name))
-    rows = count_rows(path) if path else None
-    if rows == 0:
-        raise ValueError(f"{path} has no label rows")
-    return rows
 
 
 def _crops_folder(trial: str, sources: Sources) -> Path | None:
@@ -180,7 +165,7 @@ def _crops_folder(trial: str, sources: Sources) -> Path | None:
 
 
 def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
-    """The job with its length, or ValueError with why it cannot be done, as far as names and labels tell."""
+    """The job with its length, or ValueError with why it cannot be done, as far as names and labels show."""
     if job.video.is_dir():
         raise ValueError("is a directory, not a video")
     if job.video.suffix.lower() in PLAYLIST_SUFFIXES:
@@ -190,20 +175,11 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
     if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
         raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
     check_trial_name(job.trial)
-    return replace(job, length=_label_rows(job.trial, sources))
-
-
-def _notes(sources: Sources, jobs: Iterable[Job]) -> list[str]:
-    """What the annotations and the videos do not agree on."""
-    uses = Counter(plain_name(Path(job.trial).name) for job in jobs)
-    without = sorted(trial for trial in sources.labels if not uses[Path(trial).name])
-    shared = sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1)
-    notes = []
-    if without:
-        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
-    if shared:
-        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
-    return notes
+    labels = sources.labels.get(plain_name(job.trial)) or sources.labels.get(plain_name(Path(job.trial).name))
+    rows = count_rows(labels) if labels else None
+    if rows == 0:
+        raise ValueError(f"{labels} has no label rows")
+    return replace(job, length=rows)
 
 
 def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) -> list[str]:
@@ -235,20 +211,16 @@ def _where_crops_are(folder: Path, jobs: Sequence[Job]) -> str:
     """Where the crops may be instead: one or two levels down, or up."""
     names = {f"{Path(job.trial).name}{side}" for job in jobs[:_LOOKED_FOR] for side in ("", *_SIDES)}
     names |= {job.trial for job in jobs[:_LOOKED_FOR]}
-
-    def holds(place: Path) -> bool:
-        return any(has_crops(place / name) for name in names)
-
     levels = list(islice(folder_levels(folder), 2))
-    for distance, level in zip(("one level down", "two levels down"), levels, strict=False):
-        for place in filter(holds, level[:_LOOKED_INTO]):
-            return f"is it {distance}, in `{place.relative_to(folder).as_posix()}/`? (--aligned {place})"
-    for distance, place in zip(("one level up", "two levels up"), folder.absolute().parents, strict=False):
-        if holds(place):
-            return f"is it {distance}? (--aligned {place})"
-    below = sorted(place.name for place in levels[0]) if levels else []
+    down, up = ("one level down", "two levels down"), ("one level up", "two levels up")
+    places = [(each, at) for each, level in zip(down, levels, strict=False) for at in level[:_LOOKED_INTO]]
+    for distance, place in [*places, *zip(up, folder.absolute().parents, strict=False)]:
+        if any(has_crops(place / name) for name in names):
+            below = f", in `{place.relative_to(folder).as_posix()}/`" if distance in down else ""
+            return f"is it {distance}{below}? (--aligned {place})"
+    subfolders = sorted(place.name for place in levels[0]) if levels else []
     trials = preview([job.trial for job in jobs])
-    return f"{folder} has the folders {preview(below) or '(none)'}, the trials are {trials}"
+    return f"{folder} has the folders {preview(subfolders) or '(none)'}, the trials are {trials}"
 
 
 def file_identity(path: Path | None) -> tuple[int, int]:

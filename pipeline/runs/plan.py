@@ -1,4 +1,4 @@
-"""What each trial weighs when videos are shared out: its duration, asked of ffprobe, which decodes nothing.
+"""Which trials are still to do, and how they are shared out between machines. Decodes nothing.
 
 Tested by tests/pipeline/runs/test_plan.py.
 """
@@ -27,37 +27,6 @@ from ..media.types import MediaError
 from .discover import Sources, check_sources, file_identity, find_jobs
 
 _PROBES_AT_ONCE = 8
-
-
-def weights_ms(jobs: Sequence[Job]) -> dict[str, int]:
-    """Trial → duration in ms; a video that does not tell one counts by its size, at the rate of those that do.
-
-    In whole numbers, and from the files alone, so that every machine comes to the same. Raises MediaError where
-    ffprobe gives no answer in time: a guess would split the work otherwise than the other machines do.
-    """
-    paths = sorted({job.video for job in jobs})
-    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
-        durations = dict(zip(paths, pool.map(_duration_ms, paths), strict=True))
-    sizes = {job.video: job.size_bytes for job in jobs}
-    known_ms = sum(duration for duration in durations.values() if duration)
-    known_bytes = sum(sizes[path] for path in paths if durations[path])
-    return {job.trial: durations[job.video] or _by_size(job.size_bytes, known_ms, known_bytes) for job in jobs}
-
-
-def _by_size(size_bytes: int, known_ms: int, known_bytes: int) -> int:
-    return size_bytes * known_ms // known_bytes if known_ms and known_bytes else size_bytes
-
-
-def _duration_ms(path: Path) -> int | None:
-    try:
-        duration_s = probe(path).duration_s
-    except MediaError as error:
-        if error.is_transient:
-            raise
-        return None
-    return round(duration_s * 1000) if duration_s and duration_s > 0 else None
-
-
 _NO_WEIGHTS: Mapping[str, WeightSource] = MappingProxyType({})
 
 
@@ -76,7 +45,7 @@ class Plan:
 
     `trials`: all that the videos make, whoever does them; `overwrite`: do the jobs even where the store has them;
     `replaced`: those of the jobs that the store holds, made otherwise;
-    `failures_known`: how many lines `failures.jsonl` had, so that newer ones can be told.
+    `failures_known`: how many lines `failures.jsonl` had, so that newer ones can be recognised.
     """
 
     jobs: tuple[Job, ...]
@@ -88,20 +57,6 @@ class Plan:
     overwrite: bool
     failures_known: int
     replaced: tuple[Replaced, ...] = ()
-
-
-def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
-    """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by duration.
-
-    What is done already does not count, since the other parts may be under way. Raises MediaError where a video
-    does not answer.
-    """
-    if not 0 <= index < count:
-        raise ValueError(f"shard I/N needs 0 ≤ I < N, got {index}/{count}")
-    if count == 1:
-        return sorted(jobs, key=lambda job: job.trial)
-    mine = set(balanced(weights_ms(jobs), count)[index])
-    return sorted((job for job in jobs if job.trial in mine), key=lambda job: job.trial)
 
 
 @dataclass(frozen=True)
@@ -142,23 +97,28 @@ def make_plan(
     todo: list[Job] = []
     done, left, replaced = [], [], {}
     for job in shard_of(jobs, *selection.shard):
-        told = None if store is None or selection.overwrite else standing(store, job, config, fingerprint, weights)
-        if told == []:
+        differences = None
+        if store is not None and not selection.overwrite:
+            differences = standing(store, job, config, fingerprint, weights)
+        if differences == []:
             done.append(job.trial)
         elif job.trial in former and same_file(job.video, former[job.trial]):
             left.append(former[job.trial])
         else:
             todo.append(job)
-            if told and store is not None:
-                replaced[job.trial] = Replaced(job.trial, tuple(told), _lost(store, job.trial, config))
+            if differences and store is not None:
+                stored = stored_features(store.attributes(job.trial) or {}) or []
+                lost = tuple(name for name in stored if name not in config.features)
+                replaced[job.trial] = Replaced(job.trial, tuple(differences), lost)
     todo = todo[: selection.limit]
     # What planning itself finds is the same for every shard: the first one reports it, and only once.
     found = failures if selection.shard[0] == 0 else []
-    left += [former[each.trial] for each in found if _is_known(each, former)]
+    known_before = [each for each in found if each.trial in former and former[each.trial].reason == each.reason]
+    left += [former[each.trial] for each in known_before]
     return Plan(
         jobs=tuple(todo),
         done=tuple(done),
-        failures=tuple(each for each in found if not _is_known(each, former)),
+        failures=tuple(each for each in found if each not in known_before),
         failed_before=tuple(left),
         notes=tuple(notes),
         trials=trials,
@@ -168,19 +128,64 @@ def make_plan(
     )
 
 
+def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
+    """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by duration.
+
+    What is done already does not count, since the other parts may be under way. Raises MediaError where a video
+    does not answer.
+    """
+    if not 0 <= index < count:
+        raise ValueError(f"shard I/N needs 0 ≤ I < N, got {index}/{count}")
+    if count == 1:
+        return sorted(jobs, key=lambda job: job.trial)
+    mine = set(balanced(weights_ms(jobs), count)[index])
+    return sorted((job for job in jobs if job.trial in mine), key=lambda job: job.trial)
+
+
+def weights_ms(jobs: Sequence[Job]) -> dict[str, int]:
+    """Trial → duration in ms; a video that does not say it counts by its size, at the rate of those that do.
+
+    In whole numbers, and from the files alone, so that every machine comes to the same. Raises MediaError where
+    ffprobe gives no answer in time: a guess would split the work otherwise than the other machines do.
+    """
+    paths = sorted({job.video for job in jobs})
+    with ThreadPoolExecutor(_PROBES_AT_ONCE) as pool:
+        durations = dict(zip(paths, pool.map(_duration_ms, paths), strict=True))
+    sizes = {job.video: job.size_bytes for job in jobs}
+    known_ms = sum(duration for duration in durations.values() if duration)
+    known_bytes = sum(sizes[path] for path in paths if durations[path])
+    weights = {}
+    for job in jobs:
+        by_size = job.size_bytes * known_ms // known_bytes if known_ms and known_bytes else job.size_bytes
+        weights[job.trial] = durations[job.video] or by_size
+    return weights
+
+
+def _duration_ms(path: Path) -> int | None:
+    try:
+        duration_s = probe(path).duration_s
+    except MediaError as error:
+        if error.is_transient:
+            raise
+        return None
+    return round(duration_s * 1000) if duration_s and duration_s > 0 else None
+
+
 def replacing_line(replaced: Sequence[Replaced]) -> str:
     """How many done trials would be made anew, why, and what they would lose."""
     names = preview([each.trial for each in replaced])
     lost = Counter(name for each in replaced for name in each.lost)
-    lines = Counter(line for each in replaced for line in each.differences)
-    told = [_counted(line, count, len(replaced)) for line, count in lines.most_common(6)]
-    told += ["and others"] if len(lines) > len(told) else []
-    told += [f"they would lose {', '.join(_counted(*each, len(replaced)) for each in lost.items())}"] if lost else []
-    return f"{counted(len(replaced), 'done trial')} would be replaced ({names}): {'; '.join(told)}"
+    differences = Counter(line for each in replaced for line in each.differences)
+    reasons = [_of_them(line, count, len(replaced)) for line, count in differences.most_common(6)]
+    if len(differences) > len(reasons):
+        reasons.append("and others")
+    if lost:
+        reasons.append(f"they would lose {', '.join(_of_them(*each, len(replaced)) for each in lost.items())}")
+    return f"{counted(len(replaced), 'done trial')} would be replaced ({names}): {'; '.join(reasons)}"
 
 
-def _counted(what: str, count: int, of: int) -> str:
-    return what if count == of else f"{what} ({count} of them)"
+def _of_them(what: str, count: int, total: int) -> str:
+    return what if count == total else f"{what} ({count} of them)"
 
 
 def standing(
@@ -201,34 +206,22 @@ def standing(
         return ["made elsewhere: the video it comes from is not recorded"]
     if attributes is None or not isinstance(source, dict) or not _same_content(job.video, source):
         return None
-    told = made_differently(attributes, config, fingerprint, weights)
+    differences = made_differently(attributes, config, fingerprint, weights)
     face = attributes.get("face")
-    if face != job.face and not any(line.startswith("face:") for line in told):
-        told.append(f"face: {face} in the store, {job.face} now")
+    if face != job.face and not any(line.startswith("face:") for line in differences):
+        differences.append(f"face: {face} in the store, {job.face} now")
     rows = attributes.get("rows")
     if rows != (attributes.get("frames_decoded") if job.length is None else job.length):
-        told.append(_rows_told(rows, job))
-    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not told:
+        differences.append(
+            "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
+            if job.length is None
+            else f"rows: {rows} in the store, {counted(job.length, 'label row')} now"
+        )
+    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not differences:
         if has_crops(job.crops):
             return None  # the organiser's next batch
-        told.append("crops: some in the store, none now (is --aligned right?)")
-    return told if told or store.has_all_faces(job.trial) else None
-
-
-def _rows_told(rows: JsonValue, job: Job) -> str:
-    if job.length is None:
-        return "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
-    return f"rows: {rows} in the store, {counted(job.length, 'label row')} now"
-
-
-def _lost(store: FeatureStore, trial: str, config: ExtractConfig) -> tuple[str, ...]:
-    stored = stored_features(store.attributes(trial) or {}) or []
-    return tuple(name for name in stored if name not in config.features)
-
-
-def _is_known(failure: Failure, former: Mapping[str, FailureRecord]) -> bool:
-    record = former.get(failure.trial)
-    return record is not None and record.reason == failure.reason
+        differences.append("crops: some in the store, none now (is --aligned right?)")
+    return differences if differences or store.has_all_faces(job.trial) else None
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

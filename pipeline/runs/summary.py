@@ -38,9 +38,8 @@ class Summary:
 
     def failure_lines(self) -> list[str]:
         """One line for each failure, of this run and of former ones."""
-        named = [(each.video, each.stage, each.reason) for each in self.failures]
-        named += [(each.video, each.stage, each.reason) for each in self.failed_before]
-        return [flat(f"failed: {video}: {stage}: {reason}") for video, stage, reason in named]
+        failed: list[Failure | FailureRecord] = [*self.failures, *self.failed_before]
+        return [flat(f"failed: {each.video}: {each.stage}: {each.reason}") for each in failed]
 
     def as_json(self) -> dict[str, object]:
         """The machine-readable summary of `--json`."""
@@ -77,7 +76,7 @@ def begin_summary(plan: Plan, store: FeatureStore) -> Summary:
 
 @contextmanager
 def stop_on_store_error(store: FeatureStore) -> Iterator[None]:
-    """Turn an OSError into RunStopped: with a full disk every further video would fail the same way."""
+    """Turn an OSError into StoreFailed: with a full disk every further video would fail the same way."""
     try:
         yield
     except OSError as error:

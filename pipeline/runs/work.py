@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from ...batch.loop import run_jobs
 from ...batch.protocols import JobContext, WorkerLost
@@ -20,45 +20,20 @@ from ...encoders.weights.resolve import WeightsInvalid, WeightSource
 from ...features_store.claims.claims import ClaimLost, claim, release_all
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.disk.owner import Owner
-from ...features_store.records.failures import read_failures
+from ...features_store.records.failures import Stage, read_failures
 from ...features_store.store import FeatureStore
 from ...shell.text import flat
 from ..config import ExtractConfig, RunConfig
-from ..extraction.jobs import Failure, Job, Receipt, Stage
+from ..extraction.jobs import Failure, Job, Receipt
 from ..extraction.session import Session, open_session
 from .attempt import attempt
 from .plan import Plan, same_file, standing
 from .summary import Summary, stop_on_store_error
 
+if TYPE_CHECKING:
+    from .progress import Reporter
+
 Result = Receipt | Failure | None
-
-
-class Reporter(Protocol):
-    """Where a run tells what it does; several videos may be in progress at once."""
-
-    def begin(self, jobs: int, starting: str) -> None:
-        """The run has this many videos to do; what is done before the first of them, where that takes a while."""
-
-    def start(self, job: Job) -> None:
-        """A video is begun."""
-
-    def progress(self, job: Job, stage: Stage, rows: int, time_s: float, duration_s: float | None) -> None:
-        """Rows of a video done so far, of its picture or of its sound."""
-
-    def finish(self, job: Job, result: Result) -> None:
-        """A video is done, has failed, or was left to another run (None)."""
-
-    def retried(self, job: Job, reason: str) -> None:
-        """A video has failed for a reason that may pass, and will be tried again."""
-
-    def drop(self, job: Job) -> None:
-        """A video was given up in the middle, and nobody is to blame."""
-
-    def tick(self) -> None:
-        """About a second has passed."""
-
-    def end(self) -> None:
-        """The run is over, one way or the other."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +64,10 @@ class ExtractTask:
     @contextmanager
     def prepare(self) -> Iterator[Callable[[Job, JobContext], Result]]:
         """Load the networks. Raises what `open_session` does, OSError or WeightsInvalid for another machine's files."""
-        if self.foreign:
-            _check_weights(self.weights)
+        if self.foreign:  # the same path may be another file on this machine
+            for path, sha256 in {(source.path, source.sha256) for source in self.weights.values() if source.path}:
+                if sha256_of(Path(path)) != sha256:
+                    raise WeightsInvalid(f"{path} is another file than on the machine that started the run")
         with open_session(self.config, self.run, dict(self.weights)) as session:
             yield partial(self._do, FeatureStore(self.store, mode="a"), session)
 
@@ -100,25 +77,20 @@ class ExtractTask:
             if not mine:
                 return None
             if not self.overwrite:
-                if self._found_bad(job, store):
+                newer = read_failures(store)[self.failures_known :]
+                if any(record.trial == job.trial and same_file(job.video, record) for record in newer):
+                    return None  # another run has found it bad since the plan was made
+                differences = standing(store, job, self.config, session.fingerprint, self.weights)
+                if differences == []:
                     return None
-                told = standing(store, job, self.config, session.fingerprint, self.weights)
-                if told == []:
-                    return None
-                if told and not self.replace:  # nobody asked for that: the plan was made before it was there
-                    reason = f"another run has made it meanwhile ({'; '.join(told)}); --replace makes it anew"
-                    return Failure(job.name, job.trial, "plan", flat(reason), job.video)
+                if differences and not self.replace:  # nobody asked for that: the plan was made before it was there
+                    reason = f"another run has made it meanwhile ({'; '.join(differences)}); --replace makes it anew"
+                    return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
             try:
                 return attempt(job, store, session, self.run, context)
             except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
-                return Failure(
-                    job.name, job.trial, "claim", f"{error}; nothing was written", job.video, is_transient=True
-                )
-
-    def _found_bad(self, job: Job, store: FeatureStore) -> bool:
-        """Whether another run has found the video bad since the plan was made."""
-        newer = read_failures(store)[self.failures_known :]
-        return any(record.trial == job.trial and same_file(job.video, record) for record in newer)
+                reason = f"{error}; nothing was written"
+                return Failure(job.name, job.trial, Stage.CLAIM, reason, job.video, is_transient=True)
 
 
 def run_plan(
@@ -132,20 +104,31 @@ def run_plan(
 ) -> None:
     """Do every job of the plan, into `summary`, until all are done or `stop` is set.
 
-    Raises StoreFailed when the store cannot be written any more, WorkerUnfit target a cluster cannot do the jobs.
+    Raises StoreFailed when the store cannot be written any more, WorkerUnfit where a cluster cannot do the jobs.
     """
     started_s = time.monotonic()
     store = FeatureStore(task.store, mode="a")
     jobs = list(plan.jobs)
-    if not target.is_here:
-        task, jobs = _to_travel(task, target), _by_size(jobs)
+    if not target.in_process:
+        task, jobs = _to_travel(task, jobs, target)
     stop.left = [task.name(job) for job in jobs]  # while networks are loaded nothing has ended either
     stop.on_abandon = partial(release_all, store, Owner.current())
     reporter.begin(len(jobs), target.starting)
+    # How many videos at once, unless somebody has said: several where a GPU fills its batches across them, else one.
+    # 0: each worker sees for itself whether it has a GPU.
+    at_once = task.run.videos_at_once
+    if not at_once and not target.in_process:
+        at_once = int(task.run.device == "cpu")
+    elif not at_once and not task.config.networks:
+        at_once = 1
+    elif not at_once:
+        from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
+
+        at_once = jobs_at_once(0, int(choose_device(task.run.device).type == "cuda"))
     try:
         # A GPU that is named by its number is the one for all.
         own_gpus = task.run.device in ("auto", "cuda")
-        with open_executor(target, task, _at_once(task, target), own_gpus, stop) as executor:
+        with open_executor(target, task, at_once, own_gpus, stop) as executor:
             run_jobs(task, jobs, executor, stop, _RunMonitor(store, reporter, summary), retries)
     finally:
         reporter.end()
@@ -163,54 +146,30 @@ class _RunMonitor:
         self._reporter.progress(job, *words)
 
     def ended(self, job: Job, result: Result | WorkerLost) -> None:
-        found = self._bury(job, result) if isinstance(result, WorkerLost) else result
+        outcome = self._bury(job, result) if isinstance(result, WorkerLost) else result
         with stop_on_store_error(self._store):
-            self._summary.add(found, job, self._store)
-        self._reporter.finish(job, found)
+            self._summary.add(outcome, job, self._store)
+        self._reporter.finish(job, outcome)
 
     def retried(self, job: Job, result: Result | WorkerLost) -> None:
         failure = self._bury(job, result) if isinstance(result, WorkerLost) else result
         self._reporter.retried(job, failure.reason if isinstance(failure, Failure) else "")
 
     def _bury(self, job: Job, lost: WorkerLost) -> Failure:
-        """What the dead worker has left must not keep others off its videos."""
+        """What a dead worker has left behind must not keep others off its videos."""
         release_all(self._store, lost.owner)
         reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
-        return Failure(job.name, job.trial, "worker", reason, job.video)
+        return Failure(job.name, job.trial, Stage.WORKER, reason, job.video)
 
 
-def _at_once(task: ExtractTask, target: ExecutionTarget) -> int:
-    run = task.run
-    if run.videos_at_once or not target.is_here:
-        return run.videos_at_once or int(run.device == "cpu")
-    if not task.config.networks:
-        return 1
-    from ...encoders.embed import choose_device  # noqa: PLC0415 - torch only where it is used
-
-    return jobs_at_once(0, int(choose_device(run.device).type == "cuda"))
-
-
-def _to_travel(task: ExtractTask, target: ExecutionTarget) -> ExtractTask:
-    """The same for processes that work in another folder."""
+def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> tuple[ExtractTask, list[Job]]:
+    """The same for processes in another folder; the largest jobs first, so that the workers end about together."""
     weights = {
         name: replace(source, path=source.path.absolute()) if source.path else source
         for name, source in task.weights.items()
     }
     store = task.store if "://" in task.store else os.path.abspath(task.store)
     run = replace(task.run, threads=task.run.threads or target.threads())
-    return replace(task, store=store, weights=weights, run=run, foreign=target.workers == 1)
-
-
-def _by_size(jobs: list[Job]) -> list[Job]:
-    """The largest first, so that the workers end at about the same time; paths that hold in any folder."""
-    found = [
-        replace(job, video=job.video.absolute(), crops=job.crops.absolute() if job.crops else None) for job in jobs
-    ]
-    return sorted(found, key=lambda job: (-job.size_bytes, job.trial))
-
-
-def _check_weights(weights: Mapping[str, WeightSource]) -> None:
-    """The same path may be another file on this machine. Raises OSError, WeightsInvalid."""
-    for path, sha256 in {(source.path, source.sha256) for source in weights.values() if source.path}:
-        if sha256_of(Path(path)) != sha256:
-            raise WeightsInvalid(f"{path} is another file than on the machine that started the run")
+    jobs = [replace(job, video=job.video.absolute(), crops=job.crops.absolute() if job.crops else None) for job in jobs]
+    jobs.sort(key=lambda job: (-job.size_bytes, job.trial))
+    return replace(task, store=store, weights=weights, run=run, foreign=target.workers == 1), jobs

@@ -26,11 +26,10 @@ from ...features_store.interchange.result_files import check_place, made, side_c
 from ...features_store.labels.text import CHALLENGE, FRAME_HEADER, MASKED
 from ..faces.align import align
 from .encode import encode
-from .face import Plane, load_picture
+from .face import load_picture
 from .filming import Shot, film, record
-from .law import Law, Truth
-from .planning import QUICK_RAD, QUICK_S, SLOW_RAD, SLOW_S, ClipPlan, SynthConfig, TrialPlan, plan_corpus
-from .recipes import Recipe
+from .law import Law
+from .planning import QUICK_RAD, QUICK_S, SLOW_RAD, SLOW_S, ClipPlan, SynthConfig, plan_corpus
 
 PLANTED = "planted.json"
 _MARK = ".avfuse-synth"
@@ -40,31 +39,41 @@ Summary = dict[str, Any]
 
 
 def make_corpus(
-    out: Path, config: SynthConfig, *, overwrite: bool = False, on_clip: Callable[[str], None] = lambda name: None
+    out: Path, config: SynthConfig, *, overwrite: bool = False, on_clip: Callable[[str], object] = lambda name: None
 ) -> Summary:
     """Make the whole corpus in `out`, clip by clip, and return what `planted.json` holds.
 
-    The same settings give the same labels and frames. `on_clip` is told of every video that is done.
+    The same settings give the same labels and frames. `on_clip` is called with the name of each finished video.
     Raises ValueError for a folder that holds something else, or without scikit-image; MediaError.
     """
     picture = load_picture()
     _clear(out, overwrite)
     clips = plan_corpus(config)
     for clip in clips:
-        _make_clip(out, clip, picture)
-        on_clip(clip.recipe.video + clip.recipe.suffix)
+        recipe = clip.recipe
+        path = out / "videos" / (recipe.video + recipe.suffix)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        folders = [out / "cropped_aligned" / trial.name for trial in clip.trials]
+        for folder in folders:
+            folder.mkdir(parents=True)
+        # `planning.frame_times_s` in ffmpeg's words
+        times = f"N*{1 / recipe.fps}+{SLOW_S}*sin({SLOW_RAD}*N)+{QUICK_S}*sin({QUICK_RAD}*N)" if recipe.vfr else ""
+        frames = _saving_crops(film(clip, picture), folders)
+        encode(path, frames, clip.size_px, recipe.fps, record(clip), times)
+        _write_labels(out, clip)
+        on_clip(recipe.video + recipe.suffix)
     summary = _summary(config, clips)
     write_with_side_car(out / PLANTED, (json.dumps(summary, indent=1) + "\n").encode(), made())
     return summary
 
 
 def _clear(out: Path, overwrite: bool) -> None:
-    """An empty, marked folder. Only what an earlier corpus wrote is ever removed."""
+    """Make `out` an empty, marked folder. Only what an earlier corpus wrote is ever removed."""
     if out.exists() and not out.is_dir():
         raise ValueError(f"{out} is not a folder")
     earlier = (out / _MARK).exists()
     if out.exists() and any(out.iterdir()) and not (earlier and overwrite):
-        what = "holds a planted corpus: --overwrite makes it anew" if earlier else "is not empty: give a new folder"
+        what = "holds a planted corpus: replace it with --overwrite" if earlier else "is not empty: name a new folder"
         raise ValueError(f"{out} {what}")
     check_place(out)
     for name in (PLANTED, side_car(out / PLANTED).name):
@@ -75,27 +84,8 @@ def _clear(out: Path, overwrite: bool) -> None:
     (out / _MARK).touch()
 
 
-def _make_clip(out: Path, clip: ClipPlan, picture: Plane) -> None:
-    recipe = clip.recipe
-    path = out / "videos" / (recipe.video + recipe.suffix)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    folders = [out / "cropped_aligned" / trial.name for trial in clip.trials]
-    for folder in folders:
-        folder.mkdir(parents=True)
-    frames = _saving_crops(film(clip, picture), folders)
-    encode(path, frames, clip.size_px, recipe.fps, record(clip), _times_of(recipe))
-    for trial in clip.trials:
-        _write_labels(out, recipe, trial, clip.time_s)
-
-
-def _times_of(recipe: Recipe) -> str:
-    """`planning.frame_times_s` of a VFR clip in ffmpeg's words."""
-    if not recipe.vfr:
-        return ""
-    return f"N*{1 / recipe.fps}+{SLOW_S}*sin({SLOW_RAD}*N)+{QUICK_S}*sin({QUICK_RAD}*N)"
-
-
 def _saving_crops(shots: Iterator[Shot], folders: list[Path]) -> Iterator[NDArray[np.uint8]]:
+    """The frames on their way to ffmpeg; each person's crop of the frame goes to the person's folder."""
     for number, shot in enumerate(shots, start=1):
         for folder, points in zip(folders, shot.landmarks, strict=True):
             crop = None if points is None else align(shot.pixels, points)
@@ -104,48 +94,43 @@ def _saving_crops(shots: Iterator[Shot], folders: list[Path]) -> Iterator[NDArra
         yield shot.pixels
 
 
-def _write_labels(out: Path, recipe: Recipe, trial: TrialPlan, time_s: NDArray[np.float64]) -> None:
-    truth = trial.script.truth(time_s)
-    lines = [FRAME_HEADER]
-    for masked, valence, arousal in zip(trial.masked, truth.valence, truth.arousal, strict=True):
-        lines.append(f"{MASKED:g},{MASKED:g}" if masked else f"{valence:.6f},{arousal:.6f}")
-    annotations = out / "annotations" / CHALLENGE / recipe.label_set
-    _write(annotations / f"{trial.name}.txt", lines)
-    _write(out / "truth" / f"{trial.name}.csv", _truth_lines(trial, truth))
-
-
-def _truth_lines(trial: TrialPlan, truth: Truth) -> list[str]:
-    names = [each.name for each in fields(truth)]
-    columns = [*(getattr(truth, name) for name in names)]
-    columns += [*trial.script.face(truth.time_s).T, *trial.script.voice(truth.time_s).T]
-    head = ",".join([*names, "mouth", "brow", "effort", "vowel"])
-    return [head, *(",".join(f"{value:.9f}" for value in row) for row in zip(*columns, strict=True))]
-
-
-def _write(path: Path, lines: list[str]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text("\n".join(lines) + "\n", newline="\n")
+def _write_labels(out: Path, clip: ClipPlan) -> None:
+    """Each trial's labels as the organiser writes them, and the truth behind them."""
+    for trial in clip.trials:
+        truth = trial.script.truth(clip.time_s)
+        labels = [FRAME_HEADER]
+        for masked, valence, arousal in zip(trial.masked, truth.valence, truth.arousal, strict=True):
+            labels.append(f"{MASKED:g},{MASKED:g}" if masked else f"{valence:.6f},{arousal:.6f}")
+        names = [each.name for each in fields(truth)]
+        columns = [getattr(truth, name) for name in names]
+        columns += [*trial.script.face(clip.time_s).T, *trial.script.voice(clip.time_s).T]
+        parts = [",".join([*names, "mouth", "brow", "effort", "vowel"])]
+        parts += [",".join(f"{value:.9f}" for value in row) for row in zip(*columns, strict=True)]
+        label_file = out / "annotations" / CHALLENGE / clip.recipe.label_set / f"{trial.name}.txt"
+        for path, lines in ((label_file, labels), (out / "truth" / f"{trial.name}.csv", parts)):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text("\n".join(lines) + "\n", newline="\n")
 
 
 def _summary(config: SynthConfig, clips: list[ClipPlan]) -> Summary:
-    trials = {trial.name: _described(clip, trial) for clip in clips for trial in clip.trials}
+    """What `planted.json` holds: the settings, the law, and each trial by its name."""
+    trials: dict[str, Summary] = {}
+    for clip in clips:
+        recipe = clip.recipe
+        for trial in clip.trials:
+            trials[trial.name] = {
+                "video": recipe.video + recipe.suffix,
+                "set": recipe.label_set,
+                "subject": trial.subject.number,
+                "frames": len(clip.time_s),
+                "fps": str(recipe.fps),
+                "vfr": recipe.vfr,
+                "size_px": list(clip.size_px),
+                "audio": recipe.audio_late_s is not None,
+                "audio_start_s": recipe.audio_late_s,
+                "offsets": list(trial.script.offsets),
+                "faceless": np.flatnonzero(trial.hidden).tolist(),
+                "masked": np.flatnonzero(trial.masked).tolist(),
+            }
     law = asdict(Law(lag_s=config.lag_s))
     return {"avfuse_synth": 1, **asdict(config), "law": law, "planted": trials}
-
-
-def _described(clip: ClipPlan, trial: TrialPlan) -> Summary:
-    recipe = clip.recipe
-    return {
-        "video": recipe.video + recipe.suffix,
-        "set": recipe.label_set,
-        "subject": trial.subject.number,
-        "frames": len(clip.time_s),
-        "fps": str(recipe.fps),
-        "vfr": recipe.vfr,
-        "size_px": list(clip.size_px),
-        "audio": recipe.audio_late_s is not None,
-        "audio_start_s": recipe.audio_late_s,
-        "offsets": list(trial.script.offsets),
-        "faceless": np.flatnonzero(trial.hidden).tolist(),
-        "masked": np.flatnonzero(trial.masked).tolist(),
-    }

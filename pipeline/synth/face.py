@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from .subjects import Subject
+from .recipes import Subject
 
 Plane = NDArray[np.float32]
 Points = NDArray[np.floating[Any]]
@@ -55,24 +55,21 @@ def load_picture() -> Plane:
     except ImportError:
         raise ValueError("the face is scikit-image's, which is missing: pip install 'avfuse[demo]'") from None
     picture = np.asarray(astronaut(), np.float32)  # type: ignore[no-untyped-call]
-    return np.stack([*picture.transpose(2, 0, 1), _matte(picture)])
-
-
-def _matte(picture: Plane) -> Plane:
-    """Head and shoulders without the wall, the flag and the rocket: the wall is bright and almost grey."""
+    # The matte: head and shoulders without the wall, the flag and the rocket. The wall is bright and almost grey.
     wall_like = (picture.min(axis=-1) > _WALL_DARKEST) & (np.ptp(picture, axis=-1) < _WALL_COLOUR)
     v, u = np.mgrid[0 : picture.shape[0], 0 : picture.shape[1]].astype(np.float32)
-    face_or_collar = _inside(u, v, (226, 118), (45, 70)) | _inside(u, v, (213, 222), (76, 52))
+    face_or_collar = _ellipse(u, v, (226, 118), (45, 70)) | _ellipse(u, v, (213, 222), (76, 52))
     person = face_or_collar | (_outline(u, v, 1.0) & ~ndimage.binary_opening(wall_like, iterations=2))
-    return np.asarray(ndimage.gaussian_filter(person.astype(np.float32), 1.0), np.float32)
+    matte = np.asarray(ndimage.gaussian_filter(person.astype(np.float32), 1.0), np.float32)
+    return np.stack([*picture.transpose(2, 0, 1), matte])
 
 
 def _outline(u: Points, v: Points, wider: float) -> NDArray[np.bool_]:
     """Where head and shoulders can be at all."""
-    return _inside(u, v, (227, 95), (92 * wider, 105 * wider)) | _inside(u, v, (226, 300), (145 * wider, 155 * wider))
+    return _ellipse(u, v, (227, 95), (92 * wider, 105 * wider)) | _ellipse(u, v, (226, 300), (145 * wider, 155 * wider))
 
 
-def _inside(u: Points, v: Points, middle_px: tuple[float, float], half_px: tuple[float, float]) -> NDArray[np.bool_]:
+def _ellipse(u: Points, v: Points, middle_px: tuple[float, float], half_px: tuple[float, float]) -> NDArray[np.bool_]:
     across, down = (u - middle_px[0]) / half_px[0], (v - middle_px[1]) / half_px[1]
     return np.asarray(across * across + down * down < 1)
 
@@ -80,7 +77,11 @@ def _inside(u: Points, v: Points, middle_px: tuple[float, float], half_px: tuple
 def paint(frame: Plane, picture: Plane, subject: Subject, pose: Pose, face: NDArray[np.float64]) -> None:
     """Draw the person into `frame` float32 [3, H, W], in place; `face` is (mouth, brow)."""
     y, x = np.mgrid[0 : frame.shape[1], 0 : frame.shape[2]].astype(np.float32)
-    u, v = _to_face(x, y, subject, pose)
+    # Frame px to face px: the pose undone.
+    cos, sin, size = math.cos(pose.angle_rad), math.sin(pose.angle_rad), subject.scale * pose.zoom
+    right, down = x - pose.x_px, y - pose.y_px
+    u = (cos * right + sin * down) / (size * subject.stretch * subject.side) + HEAD_PX[0]
+    v = (cos * down - sin * right) / size + HEAD_PX[1]
     drawn = _outline(u, v, 1.05)  # elsewhere the matte is 0
     u, v = u[drawn], v[drawn]
     *colours, matte = _bilinear(picture, u, _raised(u, v, face))
@@ -95,12 +96,12 @@ def _bilinear(picture: Plane, u: Points, v: Points) -> list[Points]:
     height, width = picture.shape[1:]
     left = np.clip(u.astype(np.int32), 0, width - 2)
     top = np.clip(v.astype(np.int32), 0, height - 2)
-    right_share, bottom_share, here = np.clip(u - left, 0, 1), np.clip(v - top, 0, 1), top * width + left
+    right_share, bottom_share, corner = np.clip(u - left, 0, 1), np.clip(v - top, 0, 1), top * width + left
     seen = []
     for plane in picture.reshape(len(picture), -1):
-        above, below = plane.take(here), plane.take(here + width)
-        above += right_share * (plane.take(here + 1) - above)
-        below += right_share * (plane.take(here + width + 1) - below)
+        above, below = plane.take(corner), plane.take(corner + width)
+        above += right_share * (plane.take(corner + 1) - above)
+        below += right_share * (plane.take(corner + width + 1) - below)
         seen.append(above + bottom_share * (below - above))
     return seen
 
@@ -111,21 +112,11 @@ def landmarks(subject: Subject, pose: Pose, face: NDArray[np.float64]) -> NDArra
     v: Points = rest
     for _ in range(12):
         v = v + rest - _raised(u, v, face)
-    x, y = _to_frame(u, v, subject, pose)
-    return np.stack([x, y], axis=-1).astype(np.float64)[[1, 0, 2, 4, 3] if subject.mirrored else [0, 1, 2, 3, 4]]
-
-
-def _to_face(x: Points, y: Points, subject: Subject, pose: Pose) -> tuple[Points, Points]:
-    cos, sin, size = math.cos(pose.angle_rad), math.sin(pose.angle_rad), subject.scale * pose.zoom
-    right, down = x - pose.x_px, y - pose.y_px
-    across = (cos * right + sin * down) / (size * subject.stretch * subject.side)
-    return across + HEAD_PX[0], (cos * down - sin * right) / size + HEAD_PX[1]
-
-
-def _to_frame(u: Points, v: Points, subject: Subject, pose: Pose) -> tuple[Points, Points]:
+    # Face px to frame px: the pose.
     cos, sin, size = math.cos(pose.angle_rad), math.sin(pose.angle_rad), subject.scale * pose.zoom
     across, down = (u - HEAD_PX[0]) * (size * subject.stretch * subject.side), (v - HEAD_PX[1]) * size
-    return cos * across - sin * down + pose.x_px, sin * across + cos * down + pose.y_px
+    x, y = cos * across - sin * down + pose.x_px, sin * across + cos * down + pose.y_px
+    return np.stack([x, y], axis=-1).astype(np.float64)[[1, 0, 2, 4, 3] if subject.mirrored else [0, 1, 2, 3, 4]]
 
 
 def _raised(u: Points, v: Points, face: NDArray[np.float64]) -> Points:

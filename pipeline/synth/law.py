@@ -7,7 +7,7 @@
 
 The brow shows j, but drowned in noise n that is N times larger. The vowel shows n alone, `lag_s` ahead of the
 face: it says nothing of j, nor does it sound like what is seen at the same moment. Only who subtracts the vowel
-of lag_s ago from the brow of now finds j. No video takes part here: features can be planted as well as clips.
+of lag_s ago from the brow of now finds j. No video is involved: features can be planted as well as clips.
 
 Every signal is a sum of sines, one in each slice of its band, so it can be asked for at any time (irregular
 frame times, audio rate) and has mean 0 and variance 1 over a few periods.
@@ -29,7 +29,7 @@ _NUM_SINES = 4
 class Law:
     """The coefficients, shared by all clips of a corpus; bands are (low, high) in Hz.
 
-    The bands of what is heard end where a patch of 0.96 s still follows; what is seen may be faster.
+    The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
     """
 
     lag_s: float = 0.3

@@ -1,4 +1,4 @@
-"""From a seed to everything that is planted: who is seen when, who hides, which rows are masked. Draws nothing.
+"""From a seed to everything that is planted: who is seen when, who hides, which rows are masked. Paints nothing.
 
     seed ─┬─ [seed, 1, clip] ──► scripts, head motion, hidden frames, masked rows
           └─ [seed, 2, person] ► subject
@@ -15,8 +15,7 @@ from numpy.typing import NDArray
 
 from .face import Pose
 from .law import Law, Script, Signal, draw_signal, partner, plant
-from .recipes import MIN_TRIALS, Recipe, recipes
-from .subjects import Subject, draw_subject
+from .recipes import MIN_TRIALS, Recipe, Subject, draw_subject, recipes
 
 FRAME_PX = (320, 240)
 PAIR_PX = (480, 240)
@@ -48,10 +47,10 @@ class SynthConfig:
 
 @dataclass(frozen=True)
 class Motion:
-    """Slow head motion around a place in the frame, apart from everything the labels know."""
+    """Slow head motion around a point of the frame, independent of the labels; `signals`: right, down, turn, zoom."""
 
     middle_px: tuple[float, float]
-    signals: tuple[Signal, Signal, Signal, Signal]
+    signals: tuple[Signal, ...]
 
     def __call__(self, time_s: float) -> Pose:
         """Where the head is at a time."""
@@ -87,9 +86,29 @@ class ClipPlan:
 def plan_corpus(config: SynthConfig) -> list[ClipPlan]:
     """Every clip of the corpus. The same settings give the same plan."""
     chosen = recipes(config.trials)
-    people = [recipe.subject if not recipe.pair else name for recipe in chosen for name in recipe.trials]
-    numbers = {person: number for number, person in enumerate(dict.fromkeys(people))}
-    return [_plan_clip(recipe, number, config, numbers) for number, recipe in enumerate(chosen)]
+    names = [recipe.subject if not recipe.pair else name for recipe in chosen for name in recipe.trials]
+    people = {name: number for number, name in enumerate(dict.fromkeys(names))}
+    clips = []
+    for number, recipe in enumerate(chosen):
+        rng = np.random.default_rng([config.seed, _CLIPS, number])
+        time_s = frame_times_s(recipe, config.seconds)
+        size_px = PAIR_PX if recipe.pair else FRAME_PX
+        scripts = [plant(rng, Law(lag_s=config.lag_s))]
+        scripts += [partner(scripts[0], rng) for _ in recipe.trials[1:]]
+        trials = []
+        for place, (name, script) in enumerate(zip(recipe.trials, scripts, strict=True)):
+            person = people[name if recipe.pair else recipe.subject]
+            subject = draw_subject(person, np.random.default_rng([config.seed, _PEOPLE, person]))
+            middle_px = (size_px[0] * (2 * place + 1) / (2 * len(scripts)), 0.47 * size_px[1])
+            motion = Motion(middle_px, tuple(draw_signal(rng, _MOTION_BAND_HZ) for _ in range(4)))
+            hidden = _stretch(rng, time_s, 0.1 if recipe.hidden else 0.0)
+            masked = _stretch(rng, time_s, 0.05 if recipe.masked == "inside" else 0.0)
+            if recipe.masked == "ends":
+                masked[:2] = masked[-3:] = True
+            trials.append(TrialPlan(name, subject, script, motion, hidden, masked))
+        seed = (config.seed, _CLIPS, number, 1)
+        clips.append(ClipPlan(recipe, time_s, config.seconds, size_px, tuple(trials), seed))
+    return clips
 
 
 def frame_times_s(recipe: Recipe, seconds: float) -> NDArray[np.float64]:
@@ -101,41 +120,10 @@ def frame_times_s(recipe: Recipe, seconds: float) -> NDArray[np.float64]:
     return np.asarray(time_s[time_s < seconds - 1e-6])
 
 
-def _plan_clip(recipe: Recipe, number: int, config: SynthConfig, people: dict[str, int]) -> ClipPlan:
-    rng = np.random.default_rng([config.seed, _CLIPS, number])
-    time_s = frame_times_s(recipe, config.seconds)
-    size_px = PAIR_PX if recipe.pair else FRAME_PX
-    scripts = [plant(rng, Law(lag_s=config.lag_s))]
-    scripts += [partner(scripts[0], rng) for _ in recipe.trials[1:]]
-    trials = []
-    for place, (name, script) in enumerate(zip(recipe.trials, scripts, strict=True)):
-        person = people[name if recipe.pair else recipe.subject]
-        subject = draw_subject(person, np.random.default_rng([config.seed, _PEOPLE, person]))
-        middle_px = (size_px[0] * (2 * place + 1) / (2 * len(scripts)), 0.47 * size_px[1])
-        motion = _draw_motion(rng, middle_px)
-        hidden, masked = _hidden(rng, recipe, time_s), _masked(rng, recipe, time_s)
-        trials.append(TrialPlan(name, subject, script, motion, hidden, masked))
-    return ClipPlan(recipe, time_s, config.seconds, size_px, tuple(trials), (config.seed, _CLIPS, number, 1))
-
-
-def _draw_motion(rng: np.random.Generator, middle_px: tuple[float, float]) -> Motion:
-    right, down, turn, near = (draw_signal(rng, _MOTION_BAND_HZ) for _ in range(4))
-    return Motion(middle_px, (right, down, turn, near))
-
-
-def _hidden(rng: np.random.Generator, recipe: Recipe, time_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-    return _stretch(rng, time_s, 0.1) if recipe.hidden else np.zeros(len(time_s), np.bool_)
-
-
-def _masked(rng: np.random.Generator, recipe: Recipe, time_s: NDArray[np.float64]) -> NDArray[np.bool_]:
-    masked = _stretch(rng, time_s, 0.05) if recipe.masked == "inside" else np.zeros(len(time_s), np.bool_)
-    if recipe.masked == "ends":
-        masked[:2] = masked[-3:] = True
-    return masked
-
-
 def _stretch(rng: np.random.Generator, time_s: NDArray[np.float64], share: float) -> NDArray[np.bool_]:
-    """A stretch of at least two frames somewhere between a fifth and four fifths of the clip."""
+    """Marks at least two frames in a row between a fifth and four fifths of the clip; none, undrawn, for share 0."""
+    if not share:
+        return np.zeros(len(time_s), np.bool_)
     first = int(rng.uniform(0.2, 0.8 - share) * len(time_s))
     row = np.arange(len(time_s))
     return np.asarray((row >= first) & (row < first + max(2, round(share * len(time_s)))))

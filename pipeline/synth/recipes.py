@@ -1,10 +1,11 @@
-"""The table of clips of the planted corpus: names, containers, rates and what is special about each."""
+"""The table of clips of the planted corpus (names, containers, rates, what is special), and the people in them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+
+import numpy as np
 
 NTSC = Fraction(30000, 1001)
 TRAIN, VALIDATION = "Train_Set", "Validation_Set"
@@ -14,8 +15,8 @@ TRAIN, VALIDATION = "Train_Set", "Validation_Set"
 class Recipe:
     """One video, as it will lie on disk.
 
-    `fps` is the mean rate where `vfr`; `audio_late_s` is None without sound; `hidden` is how a face goes missing
-    (`away`, `card` or not at all); `masked` is where −5 rows lie (`inside`, `ends` or nowhere).
+    `fps` is the mean rate if `vfr`; `audio_late_s` is None without sound; `hidden` is how a face disappears
+    (`away`, `card` or not at all); `masked` is where the −5 rows lie (`inside`, `ends` or nowhere).
     """
 
     video: str
@@ -30,14 +31,48 @@ class Recipe:
     masked: str = ""
 
     @property
-    def name(self) -> str:
-        """The video's name without its folder."""
-        return self.video.rpartition("/")[2]
-
-    @property
     def trials(self) -> tuple[str, ...]:
         """Trials of the video: itself, or its two sides."""
-        return (f"{self.name}_left", f"{self.name}_right") if self.pair else (self.name,)
+        name = self.video.rpartition("/")[2]
+        return (f"{name}_left", f"{name}_right") if self.pair else (name,)
+
+
+@dataclass(frozen=True)
+class Subject:
+    """How one person looks and sounds, the same in all clips of the person.
+
+    `tint` gains of red, green, blue; `stretch` width over height; `scale` px of the frame per px of the picture;
+    `backdrop` RGB of the wall; `pitch_hz`; `vocal_tract` scales the formants (1.1: a shorter throat).
+    """
+
+    number: int
+    mirrored: bool
+    tint: tuple[float, ...]
+    stretch: float
+    scale: float
+    backdrop: tuple[float, ...]
+    pitch_hz: float
+    vocal_tract: float
+
+    @property
+    def side(self) -> int:
+        """−1 for a mirrored face, else 1."""
+        return -1 if self.mirrored else 1
+
+
+def draw_subject(number: int, rng: np.random.Generator) -> Subject:
+    """A new person. The same state of `rng` gives the same one."""
+    warm = rng.uniform(-0.07, 0.07)
+    return Subject(
+        number=number,
+        mirrored=bool(number % 2),
+        tint=tuple(map(float, rng.uniform(0.86, 0.98) * np.array([1 + warm, 1.0, 1 - warm]))),
+        stretch=float(rng.uniform(0.94, 1.07)),
+        scale=float(rng.uniform(0.86, 1.0)),
+        backdrop=tuple(map(float, rng.uniform(70, 190) + rng.uniform(-30, 30, 3))),
+        pitch_hz=float(rng.uniform(105, 190)),
+        vocal_tract=float(rng.uniform(0.95, 1.08)),
+    )
 
 
 def _clip(video: str, suffix: str, fps: Fraction | int, label_set: str, **special: object) -> Recipe:
@@ -69,19 +104,13 @@ def recipes(num_trials: int) -> list[Recipe]:
     if num_trials < MIN_TRIALS:
         raise ValueError(f"a corpus with every special clip has {MIN_TRIALS} trials or more, got {num_trials}")
     chosen: list[Recipe] = []
-    for recipe in _endless():
-        if sum(len(each.trials) for each in chosen) >= num_trials:
-            break
-        chosen.append(recipe)
-    return chosen
-
-
-def _endless() -> Iterator[Recipe]:
-    yield from _FIRST
-    number = 0
-    while True:
+    while sum(len(each.trials) for each in chosen) < num_trials:
+        number = len(chosen) - len(_FIRST)
+        if number < 0:
+            chosen.append(_FIRST[len(chosen)])
+            continue
         label_set = VALIDATION if number % 10 in (2, 5, 8) else TRAIN
         hidden, masked = ("away", "", "card", "")[number % 4], "inside" if number % 5 == 3 else ""
         suffix, fps = _SUFFIXES[number % len(_SUFFIXES)], _RATES[number % len(_RATES)]
-        yield _clip(f"batch1/video{100 + number}", suffix, fps, label_set, hidden=hidden, masked=masked)
-        number += 1
+        chosen.append(_clip(f"batch1/video{100 + number}", suffix, fps, label_set, hidden=hidden, masked=masked))
+    return chosen

@@ -1,34 +1,34 @@
-"""Toy jobs, and someone who hears what becomes of them."""
+"""Toy jobs, and a listener that records what becomes of them."""
 
 import sys
 from pathlib import Path
 
 import pytest
 
-sys.path.append(str(Path(__file__).parent))  # spawned workers look where this process does
+sys.path.append(str(Path(__file__).parent))  # spawned workers search the same path
 
 from batch_toys import Toys
 
 
-class Heard:
-    """All that a run tells."""
+class Recorder:
+    """All that a run reports."""
 
     def __init__(self):
-        self.results, self.retried, self.begun, self.words, self.dropped = {}, [], [], [], []
-        self.on_told = lambda: None
+        self.results, self.tried_again, self.begun, self.words, self.dropped = {}, [], [], [], []
+        self.on_progress = lambda: None
 
     def started(self, job):
         self.begun.append(job)
 
     def progressed(self, job, words):
         self.words.append((job, *words))
-        self.on_told()
+        self.on_progress()
 
     def ended(self, job, result):
         self.results[job] = result
 
     def retried(self, job, result):
-        self.retried.append((job, result))
+        self.tried_again.append((job, result))
 
     def interrupted(self, job):
         self.dropped.append(job)
@@ -38,8 +38,8 @@ class Heard:
 
 
 @pytest.fixture
-def heard():
-    return Heard()
+def recorder():
+    return Recorder()
 
 
 @pytest.fixture

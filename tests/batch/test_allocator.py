@@ -1,4 +1,4 @@
-"""What is freed is taken again without the system's help, also where dask has told the allocator otherwise."""
+"""What is freed is taken again without the system's help, also where dask has set the allocator otherwise."""
 
 import os
 import platform
@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc is told what to keep")
+pytestmark = pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be set so")
 
 FAULTS = """
 import resource, sys

@@ -15,13 +15,13 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in t
 sys.path.append({folder!r})
 import click
 from batch_toys import Toys
-from avfuse.batch.threads import open_here
+from avfuse.batch.target import ExecutionTarget, open_executor
 from avfuse.batch.loop import run_jobs
 from avfuse.batch.signals import listening
 
 class Silent:
     def nothing(self, *_): pass
-    started = told = ended = again = interrupted = tick = nothing
+    started = progressed = ended = retried = interrupted = tick = nothing
 
 @click.command()
 @click.argument("jobs", nargs=-1)
@@ -32,8 +32,8 @@ def main(jobs):
             toys.note("ready")
             time.sleep(60)
         stop.on_abandon = lambda: toys.note("abandoned")
-        with open_here(toys, 2, stop) as here:
-            run_jobs(toys, jobs, here, stop, Silent())
+        with open_executor(ExecutionTarget(), toys, 2, False, stop) as executor:
+            run_jobs(toys, jobs, executor, stop, Silent())
         stop.raise_if_set()
 
 main()
@@ -60,9 +60,9 @@ def wait_for(path, process):
 def ended(process):
     """The last line, with how long the end took."""
     since_s = time.monotonic()
-    _, said = process.communicate(timeout=30)
-    assert "Traceback" not in said
-    return said.strip().splitlines()[-1], time.monotonic() - since_s
+    _, stderr = process.communicate(timeout=30)
+    assert "Traceback" not in stderr
+    return stderr.strip().splitlines()[-1], time.monotonic() - since_s
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])

@@ -18,23 +18,23 @@ FULL = (
 
 class TestMeaning:
     @pytest.mark.parametrize(
-        ("error", "told", "is_transient"),
+        ("error", "meaning", "is_transient"),
         [
-            (torch.OutOfMemoryError(FULL), "do not fit the memory: try less (CUDA out of memory. Tried", True),
-            (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "fit the memory", True),
-            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "the memory", True),
-            (MemoryError(), "do not fit the memory: try less (MemoryError)", True),
-            (RuntimeError(BUSY), "the GPU is held by another job: wait for that, or name another one by", True),
-            (RuntimeError("Found no NVIDIA driver on your system. Please check"), "say --device cpu (Found", False),
+            (torch.OutOfMemoryError(FULL), "do not fit into memory: try less (CUDA out of memory. Tried", True),
+            (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"), "fit into memory", True),
+            (RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate`"), "into memory", True),
+            (MemoryError(), "do not fit into memory: try less (MemoryError)", True),
+            (RuntimeError(BUSY), "the GPU is held by another job: wait for it, or name another one by", True),
+            (RuntimeError("Found no NVIDIA driver on your system. Please check"), "use --device cpu (Found", False),
             (RuntimeError("CUDA error: no kernel image is available for execution on the device"), "cpu (CUDA", False),
             (RuntimeError("\n\nCUDA error: an illegal memory access\nmore"), "RuntimeError: CUDA error: an ill", False),
             (RuntimeError(), "RuntimeError: RuntimeError", False),
         ],
         ids=["gpu", "cpu", "cublas", "python", "busy", "driver", "kernels", "other", "silent"],
     )
-    def test_in_one_line(self, error, told, is_transient):
+    def test_in_one_line(self, error, meaning, is_transient):
         found = compute_error(error, "less")
-        assert told in str(found)
+        assert meaning in str(found)
         assert found.is_transient is is_transient
         assert "\n" not in str(found)
         assert len(str(found)) < 500
@@ -45,16 +45,16 @@ class TestMeaning:
         )
         assert str(compute_error(missing, "")).startswith("--compile needs a C++ compiler: install g++, or leave out")
         failed = type("InductorError", (RuntimeError,), {"__module__": "torch._inductor.exc"})(
-            "CppCompileError: gone\n1"
+            "CppCompileError: disk full\n1"
         )
-        told = "the network cannot be compiled here: leave out --compile (CppCompileError: gone)"
-        assert str(compute_error(failed, "")) == told
+        meaning = "the network cannot be compiled on this machine: leave out --compile (CppCompileError: disk full)"
+        assert str(compute_error(failed, "")) == meaning
 
 
 class TestTurning:
     def test_torch_itself(self):
         """The real thing, out of memory and of the wrong shape."""
-        with pytest.raises(ComputeError, match="do not fit the memory: try less"), torch_errors("less"):
+        with pytest.raises(ComputeError, match="do not fit into memory: try less"), torch_errors("less"):
             torch.empty(1 << 60)
         with pytest.raises(ComputeError, match="RuntimeError: mat1 and mat2 shapes cannot be multiplied"):
             torch_errors("less")(torch.mm)(torch.zeros(2, 3), torch.zeros(2, 3))

@@ -5,9 +5,9 @@ import pytest
 import torch
 from torch import nn
 
-from avfuse.encoders.embed import Embedder, apply_pca, choose_device, faces_to_input, load_embedders
-from avfuse.encoders.networks.layouts import SUZHANG, empty
-from avfuse.encoders.networks.untrained import fill_untrained
+from avfuse.encoders.embed import Embedder, faces_to_input, load_embedders
+from avfuse.encoders.networks.layouts import SUZHANG, empty, fill_untrained
+from avfuse.encoders.networks.vgg import apply_pca
 from avfuse.encoders.weights.read import Network, Pca, untrained_network
 from avfuse.encoders.weights.registry import PCA
 from avfuse.encoders.weights.resolve import resolve
@@ -152,25 +152,9 @@ def test_what_is_refused(faces, patches):
         Embedder(fake(None), "cpu", output="pca")
 
 
-def test_choose_device(monkeypatch):
-    assert choose_device("cpu").type == "cpu"
-    for name in ("gpu", "cuda:", "cuda:x", "cpu:0", ""):
-        with pytest.raises(ValueError, match=f"auto, cpu, cuda or cuda:N, got '{name}'"):
-            choose_device(name)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert choose_device("auto").type == "cpu"
-    with pytest.raises(ValueError, match=r"no cuda.* sees 0 GPUs; try --device cpu"):
-        choose_device("cuda")
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert choose_device("cuda:1") == torch.device("cuda", 1)
-    with pytest.raises(ValueError, match=r"no cuda:2: .* sees 2 GPUs"):
-        choose_device("cuda:2")
-
-
 @pytest.fixture
 def _fakes(monkeypatch):
-    monkeypatch.setattr("avfuse.encoders.weights.resolve.load_network", lambda source: fake(None))
+    monkeypatch.setattr("avfuse.encoders.embed.load_network", lambda source: fake(None))
 
 
 @pytest.mark.usefixtures("_fakes")
@@ -193,9 +177,7 @@ def test_equal_weights_share_one_network(tmp_path, patches):
 
 @pytest.mark.usefixtures("_fakes")
 def test_vggish_output_is_vggish_s_alone(tmp_path, patches, monkeypatch):
-    monkeypatch.setattr(
-        "avfuse.encoders.weights.resolve.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4"))
-    )
+    monkeypatch.setattr("avfuse.encoders.embed.load_pca", lambda source: Pca(np.eye(2, dtype="f4"), np.zeros(2, "f4")))
     config = ExtractConfig(("vggish", "logmel_vgg"), vggish_output="pca")
     sources = resolve((*config.networks, PCA), {}, 0)
     embedders = load_embedders(config.networks, config.vggish_output, config.precision, sources, "cpu", 4)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.encoders.engine import BatchingEngine, CpuEngine, DynamicBatcher, make_engine
+from avfuse.encoders.engine import BatchingEngine, CpuEngine, DynamicBatcher, choose_device, make_engine
 
 CPU = torch.device("cpu")
 
@@ -69,12 +69,12 @@ def test_batches_are_filled_across_requests_and_always_full():
 
 def test_many_threads_fill_one_network():
     network = Doubler(16)
-    filler = DynamicBatcher(network, CPU)
+    batcher = DynamicBatcher(network, CPU)
     answers: dict[int, list[float]] = {}
 
     def video(number: int) -> None:
         answers[number] = [
-            value for first in range(20) for value in values(filler.submit(inputs(number, 1 + first % 5)))
+            value for first in range(20) for value in values(batcher.submit(inputs(number, 1 + first % 5)))
         ]
 
     threads = [threading.Thread(target=video, args=(number,)) for number in range(6)]
@@ -85,16 +85,16 @@ def test_many_threads_fill_one_network():
     assert answers == {
         number: [2.0 * (number + at) for first in range(20) for at in range(1 + first % 5)] for number in range(6)
     }
-    filler.close()
+    batcher.close()
 
 
-def test_what_goes_wrong_in_a_batch_is_told_to_who_asked():
-    filler = DynamicBatcher(Doubler(4), CPU)
-    (future,) = filler.submit(inputs(-3, 2))
+def test_who_asked_gets_the_error_of_a_batch():
+    batcher = DynamicBatcher(Doubler(4), CPU)
+    (future,) = batcher.submit(inputs(-3, 2))
     with pytest.raises(RuntimeError, match="a negative input"):
         future.result(10)
-    assert values(filler.submit(inputs(5, 1))) == [10.0]
-    filler.close()
+    assert values(batcher.submit(inputs(5, 1))) == [10.0]
+    batcher.close()
 
 
 def test_closing_drops_what_has_not_begun():
@@ -103,3 +103,35 @@ def test_closing_drops_what_has_not_begun():
     engine.close()
     with pytest.raises(CancelledError):
         futures[-1].result(10)
+
+
+@pytest.fixture
+def gpus(monkeypatch):
+    def see(count):
+        monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+
+    see(0)
+    return see
+
+
+def test_a_device_without_a_gpu(gpus):
+    assert choose_device("cpu") == choose_device("auto") == torch.device("cpu")
+    for name in ("cuda", "cuda:0"):
+        with pytest.raises(ValueError, match=rf"no {name}: .* sees 0 GPUs; try --device cpu"):
+            choose_device(name)
+
+
+def test_a_gpu_has_its_number(gpus):
+    gpus(2)
+    assert choose_device("auto") == choose_device("cuda") == torch.device("cuda", 0)
+    assert choose_device("cuda:1") == torch.device("cuda", 1)
+    with pytest.raises(ValueError, match=r"no cuda:2: .* sees 2 GPUs"):
+        choose_device("cuda:2")
+
+
+@pytest.mark.parametrize("name", ["gpu", "cuda:", "cuda:x", "cuda1", "cpu:0", "", ":1"])
+def test_names_of_no_device(gpus, name):
+    gpus(2)
+    with pytest.raises(ValueError, match=f"--device is auto, cpu, cuda or cuda:N, got '{name}'"):
+        choose_device(name)

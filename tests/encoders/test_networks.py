@@ -1,15 +1,25 @@
-"""Checkpoints are told apart by their keys; untrained weights are seeded and of order 1."""
+"""Checkpoints are recognised by their keys; untrained weights are seeded and of order 1."""
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from avfuse.encoders.networks.folding import fold
+from avfuse.encoders.embed import fold
 from avfuse.encoders.networks.ir50 import IR50, SuZhangIR50
 from avfuse.encoders.networks.iresnet import IResNet50
-from avfuse.encoders.networks.layouts import EVOLVE, INSIGHTFACE, SUZHANG, VGGISH, empty, network_of, recognise, unwrap
-from avfuse.encoders.networks.untrained import fill_untrained, untrained_matrix
+from avfuse.encoders.networks.layouts import (
+    EVOLVE,
+    INSIGHTFACE,
+    SUZHANG,
+    VGGISH,
+    empty,
+    fill_untrained,
+    network_of,
+    recognise,
+    untrained_matrix,
+    unwrap,
+)
 
 LAYOUTS = pytest.mark.parametrize(
     "layout", [INSIGHTFACE, EVOLVE, SUZHANG, VGGISH], ids=lambda layout: layout.name.split()[0]

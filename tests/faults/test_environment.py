@@ -19,7 +19,7 @@ from avfuse.fusion.data.runtime import find_compile_cache
 from avfuse.fusion.results.plots import learning_curves, overview, prediction_plot
 from avfuse.fusion.runs.loggers import make_watcher, usable
 from avfuse.fusion.training import train as training
-from avfuse.pipeline.runs.progress import BarReporter, LineReporter, make_reporter
+from avfuse.pipeline.runs.progress import BarReporter, Reporter, make_reporter
 from avfuse.shell.progress import shown
 
 HISTORY = {"loss": [1.0, 0.8], "P": [0.1, 0.3], "lr": [1e-4, 1e-4]}
@@ -158,7 +158,7 @@ class TestTorch:
         def busy(*_):
             raise RuntimeError(BUSY)
 
-        monkeypatch.setattr("avfuse.encoders.embed.load_embedders", busy)
+        monkeypatch.setattr("avfuse.pipeline.extraction.session.load_embedders", busy)
         words = (
             "--videos",
             videos("a.mp4"),
@@ -183,7 +183,7 @@ class TestTorch:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered\nand 20 lines more")
             return train_epoch(learner, *words)
 
-        monkeypatch.setattr(training, "learn", failing)
+        monkeypatch.setattr(training, "train_epoch", failing)
         result = avfuse(*train_words(corpus, tmp_path / "runs", "--seeds", 3))
         assert result.exit_code == 1
         told = "RuntimeError: CUDA error: an illegal memory access was encountered"
@@ -200,7 +200,7 @@ def test_a_terminal_without_a_width_gets_lines(columns, tmp_path):
         with open(end, "w") as stream:
             reporter = make_reporter(verbose=False, stream=stream)
             watcher = make_watcher("run", 2, tmp_path, tensorboard=False, stream=stream)
-            assert isinstance(reporter, BarReporter if columns else LineReporter)
+            assert type(reporter) is (BarReporter if columns else Reporter)
             reporter.begin(3, "starting 2 workers")
             reporter.end()
             assert list(shown([1, 2], "reading", stream)) == [1, 2]

@@ -79,6 +79,7 @@ main(sys.argv[1:])
     ],
 )
 def test_an_unknown_user_without_a_home(tmp_path, words, code, told):
+    (tmp_path / "clip.mp4").write_bytes(b"a film")
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "AVFUSE_WEIGHTS")}
     command = [sys.executable, "-c", NOBODY, *words]
     done = subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)

@@ -24,7 +24,7 @@ from avfuse.pipeline.extraction.provenance import identity
 from avfuse.pipeline.media.process import ffmpeg_version
 from avfuse.pipeline.runs.discover import find_sources
 from avfuse.pipeline.runs.plan import Selection, make_plan
-from avfuse.pipeline.runs.progress import LineReporter
+from avfuse.pipeline.runs.progress import Reporter
 from avfuse.pipeline.runs.summary import begin_summary
 from avfuse.pipeline.runs.work import ExtractTask, run_plan
 
@@ -393,7 +393,7 @@ def test_what_the_other_run_found_bad_is_not_tried_again(videos, tmp_path, failu
     plans = [make_plan(sources, config, store, fingerprint, Selection()) for _ in range(2)]
     for plan in plans:
         work = ExtractTask(store.path, config, RunConfig(device="cpu"), {}, False, plan.failures_known)
-        reporter = LineReporter(io.StringIO(), verbose=False)
+        reporter = Reporter(io.StringIO(), verbose=False)
         run_plan(plan, work, ExecutionTarget(), 1, StopRequest("videos"), reporter, begin_summary(plan, store))
     finished(tmp_path / "s.zarr", ["a"])
     assert [record["video"] for record in failures(tmp_path / "s.zarr")] == ["bad.mp4"]

@@ -303,7 +303,7 @@ class TestBrokenRun:
             ("model.safetensors", b"half", "model.safetensors is broken"),
             ("model.safetensors", None, "has not finished an epoch"),
             ("config.json", b"{", "config.json is not JSON"),
-            ("statistics.json", b"[]", "statistics.json holds no JSON object"),
+            ("statistics.json", b"[]", "statistics.json is not a JSON object"),
             ("features.json", None, "there is no features.json"),
         ],
     )
@@ -324,7 +324,7 @@ class TestBrokenRun:
     def test_a_network_that_fits_no_memory(self, whole, tmp_path, avfuse, train_words, reason):
         result = avfuse(*train_words(whole[0], tmp_path / "huge", "--set", "hidden=1000000000000"))
         assert result.exit_code == 1
-        assert "do not fit the memory: try a smaller batch_size" in reason(result.stderr)
+        assert "do not fit into memory: try a smaller batch_size" in reason(result.stderr)
 
     def test_labels_that_have_changed(self, corpus, fit, train_words, avfuse, reason, tmp_path):
         fit(corpus, tmp_path / "run", "--epochs", 1)

@@ -6,7 +6,7 @@ import torch
 from facenet_pytorch import MTCNN
 
 from avfuse.pipeline.faces.detections import NO_DETECTIONS, suppress_nested
-from avfuse.pipeline.faces.mtcnn import FaceDetector, _Candidates, _crops
+from avfuse.pipeline.faces.mtcnn import FaceDetector, _Candidates, _look
 from avfuse.pipeline.faces.pyramid import Averages
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
@@ -74,17 +74,18 @@ def test_more_candidates_than_int16_counts():
     boxes = np.concatenate([corners, corners + 50], axis=1).astype(np.float32)
     scores = rng.permutation(np.linspace(0.7, 1, len(boxes))).astype(np.float32)
     assert len(suppress_nested(boxes, np.zeros((len(boxes), 5, 2), np.float32), scores)) == 100
-    candidates = _Candidates(*map(torch.from_numpy, (boxes, scores, np.zeros(len(boxes), np.int64))))
-    assert len(candidates.suppress(0.5)) == 100
+    candidates = _Candidates(*map(torch.from_numpy, (boxes, scores, np.zeros(len(boxes), np.int64), boxes * 0)))
+    assert len(candidates.suppress(0.5).boxes) == 100
 
 
 def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
     """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped, docs/sources.md (MTCNN)."""
     boxes = torch.tensor([[700.0, 10, 720, 30], [10, 10, 40, 40], [-50, -50, -20, -20]])
-    found = _Candidates(boxes, torch.ones(3), torch.zeros(3, dtype=torch.long))
+    found = _Candidates(boxes, torch.tensor([0.7, 0.8, 0.9]), torch.zeros(3, dtype=torch.long), boxes * 0)
     seen = Averages(np.zeros((1, 100, 100, 3), np.uint8), torch.device("cpu"))
-    crops, inside = _crops(seen, (100, 100), found, 24)
-    assert inside.tolist() == [False, True, False]
+    kept, (crops,) = _look(lambda crops: (crops,), seen, (100, 100), found, 24, (1,))
+    assert kept.boxes.tolist() == [[10, 10, 40, 40]]
+    assert kept.scores.tolist() == pytest.approx([0.8])
     assert crops.shape == (1, 3, 24, 24)
 
 

@@ -38,20 +38,20 @@ def call(tmp_path):
 
 
 @pytest.fixture
-def told(call):
-    def told(text, *words):
+def parsed(call):
+    def parse(text, *words):
         result = call(f"out: run\n{text}", *words)
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout)
 
-    return told
+    return parse
 
 
 @pytest.mark.parametrize("empty", ["", " ~", " null", "  # later"])
-def test_an_empty_value_is_as_if_absent(told, call, empty):
+def test_an_empty_value_is_as_if_absent(parsed, call, empty):
     keys = ("store", "epochs", "batch_size", "modalities", "plots", "run", "set", "jobqueue")
     lines = "".join(f"{key}:{empty}\n" for key in keys)
-    assert told(lines) == told("")
+    assert parsed(lines) == parsed("")
     missing = call(f"out:{empty}\n")
     assert (missing.exit_code, missing.stderr.splitlines()[-1]) == (2, "Error: Missing option '--out'.")
 
@@ -112,8 +112,8 @@ def test_what_is_not_yaml_is_one_line(call, text):
     assert "c.yaml" in result.stderr.splitlines()[-1]
 
 
-def test_values_are_read_as_they_are_typed(told):
-    found = told(
+def test_values_are_read_as_they_are_typed(parsed):
+    found = parsed(
         "store: 2026\nepochs: 010\ngroup: none\nplots: off\nmodalities: [face, voice]\nrun: a\n"
         "set:\n  lr: 1e-4\n  lead_channels: [8, 8]\n  plain: no\njobqueue: {walltime: 02:00:00}\n"
     )
@@ -124,25 +124,25 @@ def test_values_are_read_as_they_are_typed(told):
     assert found["jobqueue"] == ["walltime=02:00:00"]
 
 
-def test_nested_values_reach_the_queue_as_they_are(told):
+def test_nested_values_reach_the_queue_as_they_are(parsed):
     lines = "jobqueue:\n  extra: ['--gres=gpu:1', -A me, 'a, b']\n  scheduler_options: {port: 0, host: 'x:y'}\n"
-    found = [yaml.safe_load(pair.partition("=")[2]) for pair in told(lines)["jobqueue"]]
+    found = [yaml.safe_load(pair.partition("=")[2]) for pair in parsed(lines)["jobqueue"]]
     assert found == [["--gres=gpu:1", "-A me", "a, b"], {"port": 0, "host": "x:y"}]
 
 
 @pytest.mark.parametrize("text", ["set: {lr: 1, heads: 2}", "set:\n- lr: 1\n- heads: 2", "set: [lr=1, heads=2]"])
-def test_the_command_lines_settings_are_laid_over_the_files(told, text):
-    assert dict(told(text)["settings"]) == {"lr": "1", "heads": "2"}
-    assert dict(told(text, "--set", "lr=5", "--set", "hidden=3")["settings"]) == {
+def test_the_command_lines_settings_are_laid_over_the_files(parsed, text):
+    assert dict(parsed(text)["settings"]) == {"lr": "1", "heads": "2"}
+    assert dict(parsed(text, "--set", "lr=5", "--set", "hidden=3")["settings"]) == {
         "lr": "5",
         "heads": "2",
         "hidden": "3",
     }
-    assert told("jobqueue: {kind: pbs}", "--jobqueue", "cores=2")["jobqueue"] == ["kind=pbs", "cores=2"]
+    assert parsed("jobqueue: {kind: pbs}", "--jobqueue", "cores=2")["jobqueue"] == ["kind=pbs", "cores=2"]
 
 
-def test_other_flags_win(told):
-    found = told("epochs: 3\nplots: false\nrun: [a, b]", "--epochs", "4", "--plots", "--run", "c")
+def test_other_flags_win(parsed):
+    found = parsed("epochs: 3\nplots: false\nrun: [a, b]", "--epochs", "4", "--plots", "--run", "c")
     assert (found["epochs"], found["plots"], found["runs"]) == (4, True, ["c"])
 
 
@@ -155,13 +155,13 @@ def test_a_tilde_is_the_home_folder(call, monkeypatch, tmp_path, words):
     assert found["runs"] == [str(tmp_path / "home" / "a")]
 
 
-@pytest.mark.parametrize("place", ["memory://~/x", "a/~/b", "a~", "~~"])
-def test_a_tilde_elsewhere_is_a_tilde(call, place):
-    assert json.loads(call("", "--out", "run", "--store", place).stdout)["store"] == place
+@pytest.mark.parametrize("location", ["memory://~/x", "a/~/b", "a~", "~~"])
+def test_a_tilde_elsewhere_is_a_tilde(call, location):
+    assert json.loads(call("", "--out", "run", "--store", location).stdout)["store"] == location
 
 
 @pytest.mark.parametrize("words", [["--out", ""], ["--out="], ["--out", "run", "--store", ""]])
-def test_an_unset_variable_is_no_folder(call, words):
+def test_an_unset_variable_is_not_a_folder(call, words):
     result = call("", *words)
     assert result.exit_code == 2
     assert "an empty path" in result.stderr

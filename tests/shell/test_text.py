@@ -5,9 +5,9 @@ import pytest
 from avfuse.shell.text import counted, did_you_mean, preview, text_table, untrained_line
 
 
-@pytest.mark.parametrize(("number", "told"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
-def test_counts(number, told):
-    assert counted(number, "video") == told
+@pytest.mark.parametrize(("number", "words"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
+def test_counts(number, words):
+    assert counted(number, "video") == words
 
 
 def test_a_plural_of_its_own():
@@ -21,8 +21,8 @@ def test_tables():
 
 
 def test_the_first_names():
-    told = ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
-    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == told
+    lines = ["", "a", "a, b, c, d, e", "a, b, c, d, e and 1 more"]
+    assert [preview("abcdefg"[:count]) for count in (0, 1, 5, 6)] == lines
     assert preview(iter("abc"), most=1) == "a and 2 more"
 
 

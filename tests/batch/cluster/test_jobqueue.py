@@ -1,4 +1,4 @@
-"""Workers as jobs of a queueing system: settings, the job script, errors. There is no queue here."""
+"""Workers as jobs of a queueing system: settings, the job script, errors. No real queue is needed."""
 
 import os
 from pathlib import Path
@@ -43,7 +43,7 @@ def test_none():
 
 
 @pytest.mark.parametrize(
-    ("pairs", "told"),
+    ("pairs", "reason"),
     [
         (("kind=slurm", "jobs=1"), "it must say cores and memory of a worker"),
         (("kind=slurm", *PAIRS[:-1]), "jobs is how many workers to ask for, got 0"),
@@ -51,10 +51,10 @@ def test_none():
         (("slurm",), "'slurm' is not KEY=VALUE"),
     ],
 )
-def test_settings_that_will_not_do(pairs, told):
-    with pytest.raises(ValueError, match=told):
+def test_settings_that_will_not_do(pairs, reason):
+    with pytest.raises(ValueError, match=reason):
         read_jobqueue(pairs)
-    with pytest.raises(click.UsageError, match=told):
+    with pytest.raises(click.UsageError, match=reason):
         target_of(1, None, pairs)
 
 
@@ -85,7 +85,7 @@ def test_a_queue_that_refuses(monkeypatch, tmp_path):
         pass
 
 
-def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, heard):
+def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, recorder):
     """`sbatch` starts the script at once; `scancel` ends it."""
     copied = f'cp "$1" {tmp_path}/job.sh'  # dask-jobqueue removes its script at once
     started = f"setsid bash {tmp_path}/job.sh > {tmp_path}/log 2>&1 < /dev/null &"
@@ -94,9 +94,9 @@ def test_a_queue_that_runs_jobs(monkeypatch, tmp_path, toys, heard):
     for name in ("sbatch", "scancel"):
         (tmp_path / name).chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
-    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
+    monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parents[1]), prepend=os.pathsep)
     queue = read_jobqueue(("kind=slurm", "jobs=1", "cores=1", "memory=1GB", "interface=lo"))
     stop = StopRequest("toys")
     with open_executor(ExecutionTarget(jobqueue=queue), toys, 1, False, stop) as executor:
-        run_jobs(toys, ["a", "b"], executor, stop, heard)
-    assert set(heard.results) == {"a", "b"}
+        run_jobs(toys, ["a", "b"], executor, stop, recorder)
+    assert set(recorder.results) == {"a", "b"}

@@ -34,7 +34,7 @@ def fails(result, *parts):
         assert part in result.stderr
 
 
-def test_list_tells_everything(cache):
+def test_list_says_everything(cache):
     (cache / "res50_ir_0.887.pth").write_bytes(b"x")
     text = call("list").stdout
     for file in REGISTRY.values():

@@ -285,8 +285,8 @@ def test_no_zip_at_all(packed, cache):
 
 
 def test_not_found(server, file, cache, base):
-    with pytest.raises(DownloadError, match=rf"{base}/gone.pth: the server says 404 Not Found"):
-        fetch(replace(file, url=f"{base}/gone.pth"), cache)
+    with pytest.raises(DownloadError, match=rf"{base}/missing.pth: the server says 404 Not Found"):
+        fetch(replace(file, url=f"{base}/missing.pth"), cache)
     assert held(cache) == []
 
 
@@ -314,7 +314,7 @@ def test_nobody_there(server, file, cache):
         fetch(replace(file, url="https://localhost:1/w.pth"), cache)
 
 
-def test_offline_tells_how_to_do_it_by_hand(server, file, cache, monkeypatch):
+def test_offline_says_how_to_do_it_by_hand(server, file, cache, monkeypatch):
     monkeypatch.setenv("AVFUSE_OFFLINE", "1")
     with pytest.raises(DownloadError) as caught:
         fetch(file, cache)
@@ -357,7 +357,7 @@ def test_redirects_in_a_circle_end(server, file, cache):
 
 
 def test_more_than_announced_is_not_written(server, file, cache):
-    """A server that tells no length and goes on: what is written ends near the size that is known."""
+    """A server that gives no length and goes on: what is written ends near the size that is known."""
     server.length = False
     server.files["/w.pth"] = CONTENT + bytes(32 << 20)
     with pytest.raises(DownloadError, match=rf"sends more than {len(CONTENT)} bytes"):

@@ -31,14 +31,14 @@ def elsewhere(location):
 
 
 @pytest.mark.parametrize("location", ["secret.bin", "../secret.bin", "/etc/hostname", "./secret.bin", ""])
-@pytest.mark.parametrize("place", ["initializer", "constant"])
-def test_numbers_in_another_file_are_not_read(location, place, tmp_path, monkeypatch):
+@pytest.mark.parametrize("kind", ["initializer", "constant"])
+def test_numbers_in_another_file_are_not_read(location, kind, tmp_path, monkeypatch):
     """onnx would read a file of the current folder."""
     (tmp_path / "secret.bin").write_bytes(np.arange(4, dtype=np.float32).tobytes())
     monkeypatch.chdir(tmp_path)
     tensor = elsewhere(location)
     constant = [helper.make_node("Constant", [], ["weight"], value=tensor)]
-    model = graph_of(*(([], [tensor]) if place == "initializer" else (constant, [])))
+    model = graph_of(*(([], [tensor]) if kind == "initializer" else (constant, [])))
     (tmp_path / "a.onnx").write_bytes(model.SerializeToString())
     with pytest.raises(WeightsInvalid, match=r"a\.onnx: the numbers of 'weight' are in another file"):
         load(tmp_path / "a.onnx")

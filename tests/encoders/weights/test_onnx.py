@@ -1,6 +1,6 @@
 """ONNX exports of IResNet-50, with BN folded into the convolutions and without, load into the network.
 
-The graphs are built here, node by node, as torch's exporter writes an eval-mode IResNet-50; no published file
+The graphs are built in this file, node by node, as torch's exporter writes an eval-mode IResNet-50; no published file
 is needed.
 """
 

@@ -97,10 +97,12 @@ def test_a_pickle_with_code_is_refused_and_not_run(save, tmp_path):
         b"version https://git-lfs",
     ],
 )
-def test_what_is_no_checkpoint(content, tmp_path):
+def test_what_is_not_a_checkpoint(content, tmp_path):
     path = tmp_path / "broken.pth"
     path.write_bytes(content)
-    with pytest.raises(WeightsInvalid, match=rf"broken\.pth: no checkpoint of torch.*{len(content)} bytes") as caught:
+    with pytest.raises(
+        WeightsInvalid, match=rf"broken\.pth: not a checkpoint of torch.*{len(content)} bytes"
+    ) as caught:
         load_network(source_of(path))
     assert "weights_only" not in str(caught.value), "torch's advice to switch the protection off"
 

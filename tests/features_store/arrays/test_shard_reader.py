@@ -95,7 +95,7 @@ def test_a_part_of_a_larger_array_by_several_threads(store, small_chunks, no_zar
 
 
 def test_a_store_packed_at_another_level(store, small_chunks, monkeypatch, no_zarr):
-    monkeypatch.setattr("avfuse.features_store.schema.ZSTD_LEVEL", 3)  # as avfuse 0.1 did
+    monkeypatch.setattr("avfuse.features_store.arrays.zarr_array.ZSTD_LEVEL", 3)  # as avfuse 0.1 did
     store.write("a", {"x": features(200)}, {})
     assert (filled(store["a"]["x"]) == features(200)).all()
 

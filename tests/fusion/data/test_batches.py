@@ -201,7 +201,7 @@ def test_modality_dropout_takes_one_modality_of_a_share_of_the_windows(share, mo
     assert gone.sum(0).max() == 1
     assert gone.any(0).double().mean() == pytest.approx(share, abs=0.02)
     assert gone.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
-    for name in ("inside", "labels", "counted", "index"):
+    for name in ("mask", "labels", "counted", "index"):
         assert getattr(dropped, name) is getattr(whole, name)
 
 

@@ -385,7 +385,7 @@ class TestStreamedUnderWay:
         result = avfuse(*train_words(corpus, run, "--memory-gb", 0))
         assert result.exit_code == 1
         told = (
-            rf"Error: {run}: trial 'clip5': rows \d+–\d+ of file://{file.parents[3]} are broken \({file}: No such file"
+            rf"Error: {run}: trial 'clip5': rows \d+–\d+ of file://{file.parents[2]} are broken \({file}: No such file"
         )
         assert re.match(told, result.stderr.splitlines()[-1])
         assert len(state.load_state(run).history) == 1

@@ -73,7 +73,7 @@ def test_a_corpus_without_a_split(plain, tmp_path):
     table.write_text("trial,subject\na,x\nb,x\nc,y\nd,z\ne,z\nf,z\n")
     result = folds("--annotations", plain, "--folds", 3, "--groups", table, "--json")
     assert result.exit_code == 0
-    assert result.stderr == f"note: trials of {table} that the corpus has not: f\n"
+    assert result.stderr == f"note: trials of {table} that the corpus does not have: f\n"
     content = json.loads(result.stdout)
     assert content["grouping"] == "file"
     assert [fold["validation"] for fold in content["folds"]] == [["a", "b"], ["c"], ["d", "e"]]
@@ -90,7 +90,7 @@ def test_settings_from_a_file(plain, tmp_path):
     assert "unknown key: fold" in refused.stderr
 
 
-def test_few_trials_leave_one_fold(official):
+def test_few_trials_make_one_fold(official):
     for path in (official / "VA_Estimation_Challenge" / "Train_Set").glob("*x480.txt"):
         path.unlink()
     result = folds("--annotations", official)
@@ -145,8 +145,8 @@ def test_out_is_replaced_only_as_it_was_written(plain, tmp_path):
     out = tmp_path / "folds.json"
     words = ("--annotations", plain, "--out", out)
     assert folds(*words, "--folds", 2).exit_code == 0
-    told = json.loads((tmp_path / "folds.json.made.json").read_text())
-    assert told["made"]["annotations"] == str(plain)
+    content = json.loads((tmp_path / "folds.json.made.json").read_text())
+    assert content["made"]["annotations"] == str(plain)
     assert folds(*words, "--folds", 3).exit_code == 0
     assert len(read_manifest(out).folds) == 3
     edited = out.read_text().replace('"a"', '"b"')
@@ -183,7 +183,7 @@ def test_torch_is_not_loaded(plain):
 
 
 @pytest.mark.parametrize("place", ["plain/f.csv", "annotations/VA_Estimation_Challenge/Train_Set/f.TXT"])
-def test_a_manifest_is_no_label_file(plain, official, tmp_path, place):
+def test_a_manifest_is_not_a_label_file(plain, official, tmp_path, place):
     """Else the next command takes it for a trial."""
     root = plain if place.startswith("plain") else official
     words = () if root is official else ("--folds", 2)

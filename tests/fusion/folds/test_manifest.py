@@ -88,7 +88,7 @@ FOLD = {"fold": 0, "train": ["a"], "validation": ["b"]}
         ({"on_both_sides": [[]]}, "names only"),
     ],
 )
-def test_errors_tell_what_is_wrong(tmp_path, change, word):
+def test_errors_say_what_is_wrong(tmp_path, change, word):
     path = tmp_path / "folds.json"
     path.write_text(json.dumps({"avfuse_folds": 1, "folds": [FOLD], **change}))
     with pytest.raises(ValueError, match=rf"folds\.json is not a fold manifest: .*{word}"):
@@ -102,12 +102,12 @@ def test_errors_tell_what_is_wrong(tmp_path, change, word):
         (b'{"avfuse_folds": 1,\n"folds": }', r"folds\.json:2: not JSON"),
         (b"[]", "must be a JSON object"),
         (b"{}", "missing keys: avfuse_folds, folds"),
-        (b'{"folds": [], "folds": []}', "there twice: folds"),
+        (b'{"folds": [], "folds": []}', "given twice: folds"),
         (b"\xff\xff", r"folds\.json is not a fold manifest"),
         (b"[" * 200_000, "nested too deeply"),
     ],
 )
-def test_what_is_no_manifest(tmp_path, content, word):
+def test_what_is_not_a_manifest(tmp_path, content, word):
     (tmp_path / "folds.json").write_bytes(content)
     with pytest.raises(ValueError, match=word):
         read_manifest(tmp_path / "folds.json")
@@ -132,3 +132,12 @@ def test_fuzz(tmp_path, content):
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=r"folds\.json"):
         read_manifest(path)
+
+
+def test_folds_and_moves_are_checked_at_birth():
+    with pytest.raises(ValueError, match="number is 0 or more, got -1"):
+        Fold(-1, ("a",), ("b",))
+    with pytest.raises(ValueError, match="to is one of train, validation, got 'test'"):
+        Move(0, "a", "test")
+    with pytest.raises(ValueError, match="grouping is one of subject, none, file, got 'other'"):
+        Manifest((Fold(0, ("a",), ("b",)),), "other")

@@ -153,7 +153,7 @@ def test_no_grouping_on_request_and_where_names_show_none():
 
 
 @pytest.mark.parametrize("train", [["a", "b", "c", "d"], [f"video1_{number}" for number in range(10)]])
-def test_too_few_for_five_slices_leaves_the_official_split(train):
+def test_too_few_for_five_slices_make_the_official_split_alone(train):
     manifest = make_folds(official(train, ["z"]))
     assert [fold.number for fold in manifest.folds] == [0]
     with pytest.raises(ValueError, match="no fold 3; there are 0"):
@@ -191,7 +191,7 @@ def test_a_slice_ends_as_near_to_an_even_share_as_whole_subjects_allow():
 
 def test_what_is_refused():
     split, free = official(["a", "b"], ["c"]), plain(["a_left", "a_right", "b"])
-    with pytest.raises(ValueError, match=r"official split and its six folds: leave --folds out"):
+    with pytest.raises(ValueError, match=r"official split and its six folds: omit --folds"):
         make_folds(split, folds=5)
     with pytest.raises(ValueError, match=r"no official split .*: give --folds N"):
         make_folds(free)

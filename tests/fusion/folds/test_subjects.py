@@ -82,7 +82,7 @@ def test_a_table(table, content):
         (b"trial,subject\n,x\n", 2, "a row is"),
         (b"trial,subject\n\na,x\n", 2, "a row is"),
         (b"trial,subject\na,x\na,x\n", 3, "'a' is given twice"),
-        (b"trial,subject\na,\xff\n", 2, "no UTF-8"),
+        (b"trial,subject\na,\xff\n", 2, "not UTF-8"),
         (b'trial,subject\na,x\n"b,y\n', 3, "unexpected end"),
         (b"trial,subject\ra,x\n", 1, "new-line"),
     ],

@@ -50,8 +50,8 @@ class TestFolder:
         """What it had put there is its own, and goes."""
         make(tmp_path, a="1", b="1")
         (tmp_path / "new").write_text("moved")
-        told = {"results": "predict", "made": MADE, "unfinished": True, "files": ["a", "b", "new", "never came"]}
-        (tmp_path / "made.json").write_text(json.dumps(told))
+        content = {"results": "predict", "made": MADE, "unfinished": True, "files": ["a", "b", "new", "never came"]}
+        (tmp_path / "made.json").write_text(json.dumps(content))
         make(tmp_path, a="2")
         assert set(contents(tmp_path)) == {"made.json", "a"}
         assert "unfinished" not in json.loads((tmp_path / "made.json").read_text())
@@ -71,8 +71,8 @@ class TestFolder:
     def test_a_list_cannot_name_files_elsewhere(self, tmp_path):
         (tmp_path / "mine").write_text("mine")
         (tmp_path / "out").mkdir()
-        told = {"results": "predict", "made": MADE, "files": ["../mine", str(tmp_path / "mine")]}
-        (tmp_path / "out/made.json").write_text(json.dumps(told))
+        content = {"results": "predict", "made": MADE, "files": ["../mine", str(tmp_path / "mine")]}
+        (tmp_path / "out/made.json").write_text(json.dumps(content))
         make(tmp_path / "out", a="1")
         assert (tmp_path / "mine").read_text() == "mine"
 
@@ -116,8 +116,8 @@ def refused(result):
 @pytest.mark.parametrize("words", [("--fold", "all"), ("--seeds", 2)])
 def test_a_grid_is_put_into_no_other_folder(small, avfuse, train_words, place, words):
     before = contents(place)
-    told = refused(avfuse(*train_words(small, place, *words, "--epochs", 1)))
-    assert "another" in told
+    error = refused(avfuse(*train_words(small, place, *words, "--epochs", 1)))
+    assert "another" in error
     assert contents(place) == before
 
 
@@ -125,8 +125,8 @@ def test_a_grid_is_put_into_no_other_folder(small, avfuse, train_words, place, w
 @pytest.mark.parametrize("command", ["evaluate", "predict"])
 def test_results_are_put_into_no_other_folder(small, trained, avfuse, place, command):
     before = contents(place)
-    told = refused(avfuse(command, "--run", trained, "--store", small.store, "--out", place))
-    assert "another" in told
+    error = refused(avfuse(command, "--run", trained, "--store", small.store, "--out", place))
+    assert "another" in error
     assert contents(place) == before
 
 
@@ -141,15 +141,15 @@ def test_results_of_the_other_command_are_refused(small, trained, avfuse, tmp_pa
 def test_nothing_is_put_into_a_store(small, trained, avfuse, train_words, tmp_path):
     store = shutil.copytree(small.store, tmp_path / "features.zarr")
     before = contents(store)
-    inside = store / "clip0" / "run"
+    target = store / "clip0" / "run"
     commands = [
-        train_words(small, inside),
-        train_words(small, inside, "--fold", "all"),
-        ("evaluate", "--run", trained, "--out", inside),
-        ("predict", "--run", trained, "--store", store, "--out", inside),
-        ("folds", "--annotations", small.annotations, "--out", inside),
-        ("synth", inside),
-        ("demo", "--out", inside),
+        train_words(small, target),
+        train_words(small, target, "--fold", "all"),
+        ("evaluate", "--run", trained, "--out", target),
+        ("predict", "--run", trained, "--store", store, "--out", target),
+        ("folds", "--annotations", small.annotations, "--out", target),
+        ("synth", target),
+        ("demo", "--out", target),
     ]
     for words in commands:
         assert f"lies in the store {store}" in refused(avfuse(*words))

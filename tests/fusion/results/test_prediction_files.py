@@ -65,7 +65,7 @@ def test_nothing_leaves_the_folder(tmp_path, trial):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_what_is_no_number_is_refused(tmp_path, bad):
+def test_what_is_not_a_number_is_refused(tmp_path, bad):
     values = np.zeros((5, 2))
     values[3, 1] = bad
     with pytest.raises(ValueError, match=r"^a: 1 of 5 rows not finite, the first is row 3$"):

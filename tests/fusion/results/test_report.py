@@ -21,26 +21,26 @@ def sources():
 
 
 @pytest.fixture
-def told(sources):
+def predictions(sources):
     """Predictions of both tasks, half right."""
     rng = np.random.default_rng(1)
     return {s.name: (s.labels + rng.uniform(-0.8, 0.8, s.labels.shape)).astype(np.float32) for s in sources}
 
 
-def test_the_score_is_over_all_valid_frames_together(sources, told):
-    found = report(sources, told, ("valence", "arousal"))
+def test_the_score_is_over_all_valid_frames_together(sources, predictions):
+    found = report(sources, predictions, ("valence", "arousal"))
     valid = np.concatenate([s.labelled for s in sources])
     truth = np.concatenate([s.labels for s in sources])[valid]
-    rows = np.concatenate([told[s.name] for s in sources])[valid]
+    rows = np.concatenate([predictions[s.name] for s in sources])[valid]
     assert found.valence == pytest.approx(ccc(rows[:, 0], truth[:, 0]), abs=1e-12)
     assert found.arousal == pytest.approx(ccc(rows[:, 1], truth[:, 1]), abs=1e-12)
     assert found.p == (found.valence + found.arousal) / 2
     assert found.rows == valid.sum() < sum(COUNTS.values())
 
 
-def test_the_mean_of_the_trials_stands_beside_it(sources, told):
-    found = report(sources, told, ("valence", "arousal"))
-    each = [ccc(told[s.name][:, 0], s.labels[:, 0], s.labelled) for s in sources]
+def test_the_mean_of_the_trials_stands_beside_it(sources, predictions):
+    found = report(sources, predictions, ("valence", "arousal"))
+    each = [ccc(predictions[s.name][:, 0], s.labels[:, 0], s.labelled) for s in sources]
     assert found.mean_trial_valence == pytest.approx(np.mean(each), abs=1e-12)
     assert found.mean_trial_valence != pytest.approx(found.valence, abs=1e-3)
     assert [trial.trial for trial in found.trials] == list(COUNTS)
@@ -48,15 +48,15 @@ def test_the_mean_of_the_trials_stands_beside_it(sources, told):
     assert [trial.rows for trial in found.trials] == [60, sources[1].labelled.sum(), 25]
 
 
-def test_masked_rows_do_not_count(sources, told):
-    spoiled = {**told, "b": np.where(sources[1].labelled[:, None], told["b"], 1e6).astype(np.float32)}
-    assert report(sources, spoiled, ("valence", "arousal")) == report(sources, told, ("valence", "arousal"))
+def test_masked_rows_do_not_count(sources, predictions):
+    spoiled = {**predictions, "b": np.where(sources[1].labelled[:, None], predictions["b"], 1e6).astype(np.float32)}
+    assert report(sources, spoiled, ("valence", "arousal")) == report(sources, predictions, ("valence", "arousal"))
 
 
 @pytest.mark.parametrize(("task", "column"), [("valence", 0), ("arousal", 1)])
-def test_one_task_alone(sources, told, task, column):
-    both = report(sources, told, ("valence", "arousal"))
-    alone = report(sources, {name: rows[:, [column]] for name, rows in told.items()}, (task,))
+def test_one_task_alone(sources, predictions, task, column):
+    both = report(sources, predictions, ("valence", "arousal"))
+    alone = report(sources, {name: rows[:, [column]] for name, rows in predictions.items()}, (task,))
     other = {"valence": "arousal", "arousal": "valence"}[task]
     assert alone.p == getattr(alone, task) == getattr(both, task)
     assert getattr(alone, other) is None
@@ -65,9 +65,9 @@ def test_one_task_alone(sources, told, task, column):
     assert all(getattr(trial, other) is None for trial in alone.trials)
 
 
-def test_columns_are_found_by_name(sources, told):
-    turned = {name: rows[:, ::-1] for name, rows in told.items()}
-    assert report(sources, turned, ("arousal", "valence")) == report(sources, told, ("valence", "arousal"))
+def test_columns_are_found_by_name(sources, predictions):
+    turned = {name: rows[:, ::-1] for name, rows in predictions.items()}
+    assert report(sources, turned, ("arousal", "valence")) == report(sources, predictions, ("valence", "arousal"))
 
 
 def test_perfect_and_constant_predictions(sources):
@@ -79,34 +79,37 @@ def test_perfect_and_constant_predictions(sources):
 
 
 @pytest.mark.parametrize("labelled_rows", [0, 1])
-def test_a_trial_of_which_too_little_is_labelled_is_not_in_the_mean(sources, told, labelled_rows):
+def test_a_trial_of_which_too_little_is_labelled_is_not_in_the_mean(sources, predictions, labelled_rows):
     flags = np.arange(25) < labelled_rows
     few = [*sources[:2], TrialSource("c", "c", sources[2].labels, flags)]
-    found, without = report(few, told, ("valence", "arousal")), report(few[:2], told, ("valence", "arousal"))
+    found, without = (
+        report(few, predictions, ("valence", "arousal")),
+        report(few[:2], predictions, ("valence", "arousal")),
+    )
     assert found.mean_trial_valence == without.mean_trial_valence
     assert found.trials[2].rows == labelled_rows
     assert found.rows == without.rows + labelled_rows
 
 
-def test_a_trial_with_exactly_two_labelled_rows_is_in_the_mean(sources, told):
+def test_a_trial_with_exactly_two_labelled_rows_is_in_the_mean(sources, predictions):
     few = [*sources[:2], TrialSource("c", "c", sources[2].labels, np.arange(25) < 2)]
-    found = report(few, told, ("valence", "arousal"))
-    each = [ccc(told[s.name][:, 1], s.labels[:, 1], s.labelled) for s in few]
+    found = report(few, predictions, ("valence", "arousal"))
+    each = [ccc(predictions[s.name][:, 1], s.labels[:, 1], s.labelled) for s in few]
     assert found.trials[2].rows == 2
     assert found.mean_trial_arousal == pytest.approx(np.mean(each), abs=1e-12)
-    assert found.mean_trial_arousal != report(few[:2], told, ("valence", "arousal")).mean_trial_arousal
+    assert found.mean_trial_arousal != report(few[:2], predictions, ("valence", "arousal")).mean_trial_arousal
 
 
-def test_nothing_labelled_is_zero_and_not_nan(sources, told):
+def test_nothing_labelled_is_zero_and_not_nan(sources, predictions):
     nothing = [TrialSource(s.name, s.name, s.labels, np.zeros(s.rows, bool)) for s in sources]
-    found = report(nothing, told, ("valence", "arousal"))
+    found = report(nothing, predictions, ("valence", "arousal"))
     assert (found.rows, found.valence, found.p) == (0, 0, 0)
     assert found.mean_trial_arousal is None
     assert "0 labelled frames of 0 trials" in report_lines(found, 10)
 
 
-def test_json(sources, told):
-    found = report(sources, told, ("valence", "arousal"))
+def test_json(sources, predictions):
+    found = report(sources, predictions, ("valence", "arousal"))
     assert found.as_json() == {
         "P": found.p,
         "ccc_valence": found.valence,
@@ -118,8 +121,8 @@ def test_json(sources, told):
     }
 
 
-def test_lines(sources, told):
-    found = report(sources, told, ("valence", "arousal"))
+def test_lines(sources, predictions):
+    found = report(sources, predictions, ("valence", "arousal"))
     lines = report_lines(found, 10)
     assert lines[0].split() == ["valence", "arousal", "P"]
     assert lines[1].split()[-3:] == [f"{v:.3f}" for v in (found.valence, found.arousal, found.p)]
@@ -128,7 +131,7 @@ def test_lines(sources, told):
     assert lines[3] == f"{found.rows} labelled frames of 3 trials"
     assert [line.split()[0] for line in lines[5:]] == ["trial", *(t for _, t in sorted(_means(found)))]
     assert report_lines(found, 0) == lines[:4]
-    single = report_lines(report(sources, {n: r[:, :1] for n, r in told.items()}, ("valence",)), 0)
+    single = report_lines(report(sources, {n: r[:, :1] for n, r in predictions.items()}, ("valence",)), 0)
     assert single[1].split()[-3:] == [f"{found.valence:.3f}", "–", f"{found.valence:.3f}"]
 
 

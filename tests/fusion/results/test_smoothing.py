@@ -36,7 +36,7 @@ def test_windows_are_odd_and_long_enough(text):
 
 
 @pytest.mark.parametrize(("kind", "frames"), [("none", (3,)), ("ma", ()), ("box", (3,))])
-def test_no_smoothing_is_half_told(kind, frames):
+def test_no_smoothing_is_half_given(kind, frames):
     with pytest.raises(ValueError, match="smoothing is none"):
         Smoothing(kind, frames)
 

@@ -157,14 +157,14 @@ def test_the_folders_above_the_submission_are_made(tmp_path, sample):
     assert (tmp_path / "new" / "deep" / "out.txt").read_text() == f"{HEADER}\na/00001.jpg,0.000000,0.000000\n"
 
 
-def test_unused_predictions_are_told(tmp_path, sample):
+def test_unused_predictions_are_reported(tmp_path, sample):
     predictions = {"batch1/a": ramp(1), **{f"z{i}": ramp(4) for i in range(7)}}
     report = write_submission(tmp_path / "out", sample(*rows_of("a", [1])), predictions)
     assert report.unused == tuple(f"z{i}" for i in range(7))
     assert report.lines()[1] == "not in the sample, left out: z0, z1, z2, z3, z4 and 2 more"
 
 
-def test_what_is_no_number_is_refused(tmp_path, sample):
+def test_what_is_not_a_number_is_refused(tmp_path, sample):
     values = ramp(3)
     values[1] = np.nan
     with pytest.raises(ValueError, match="a: 1 of 3 rows not finite, the first is row 1"):
@@ -188,7 +188,7 @@ def test_what_is_no_number_is_refused(tmp_path, sample):
         "a/²",
     ],
 )
-def test_what_is_no_row(sample, line):
+def test_what_is_not_a_row(sample, line):
     path = sample("a/00001.jpg", line, "a/00003.jpg")
     with pytest.raises(ValueError, match=rf"{path}:3: a row is '<trial>/<number>.jpg'"):
         read_sample(path)
@@ -197,7 +197,7 @@ def test_what_is_no_row(sample, line):
 @pytest.mark.parametrize(
     "header", ["", "a/00001.jpg", "image_location,Neutral,Anger", "image_location,arousal,valence"]
 )
-def test_what_is_no_header(sample, header):
+def test_what_is_not_a_header(sample, header):
     path = sample("a/00001.jpg", header=header)
     with pytest.raises(ValueError, match=rf"{path}:1: the first line of a sample is"):
         read_sample(path)

@@ -36,7 +36,7 @@ def relabel(corpus, trial):
 
 def move_to_validation(corpus, trial):
     path = corpus.labels(trial)
-    path.rename(path.parents[2] / "Validation_Set" / path.name)
+    path.rename(path.parents[1] / "Validation_Set" / path.name)
 
 
 def film_again(corpus, trial):
@@ -199,7 +199,7 @@ class TestTheTable:
             shutil.copytree(grid / "fold3", out / "fold3")
             return list(runs)
 
-        monkeypatch.setattr("avfuse.fusion.runs.crossval.still_to_do", theirs)
+        monkeypatch.setattr("avfuse.fusion.runs.crossval.pending_runs", theirs)
         with pytest.raises(AssertionError, match=r"2 of 2 runs failed: .* was trained on other labels"):
             fit(corpus, out, *self.WORDS)
 

@@ -206,7 +206,7 @@ class TestTwoCalls:
         done = runs / NAMES[1] / "finished.json"
         told = done.read_text()
         done.unlink()
-        monkeypatch.setattr("avfuse.fusion.artifacts.folder.in_hand", partial(finished_by_another, done, told))
+        monkeypatch.setattr("avfuse.fusion.runs.work.run_lock", partial(finished_by_another, done, told))
         result = fit(small, runs, *WHOLE, "--json")
         assert "left to another call" in result.stderr
         assert [run["seed"] for run in json.loads(result.stdout)] == [0, 1, 2]
@@ -275,7 +275,7 @@ class TestParts:
         heard.tick()  # the first line comes at once, the next one after 30 s
         assert said == ["0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)"]
         said.clear()
-        monkeypatch.setattr("avfuse.shell.progress.LINE_EVERY_S", 0)
+        monkeypatch.setattr("avfuse.fusion.runs.monitor.LINE_EVERY_S", 0)
         heard.tick()
         heard.retried(JOB, Failed("no room", is_transient=True))
         heard.ended(JOB, Trained(2, 9, "all done", ("table",), ("note: known", "note: new")))

@@ -129,7 +129,7 @@ def test_training_stops_at_the_last_epoch():
     assert why_stop(PRESETS["crossattn"], history_of(rising[:99])) == ""
     assert why_stop(PRESETS["crossattn"], history_of(rising)) == "all 100 epochs done"
     assert why_stop(replace(SMALL, max_epochs=3), history_of(rising[:3])) == "all 3 epochs done"
-    assert why_stop(replace(SMALL, early_stop=1), history_of([0.2, 0.2])) == "no better P in 1 epochs"
+    assert why_stop(replace(SMALL, early_stop=1), history_of([0.2, 0.2])) == "no better P in 1 epoch"
     assert why_stop(SMALL, []) == ""
 
 

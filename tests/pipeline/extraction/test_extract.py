@@ -216,8 +216,6 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
 
 
 def test_batch_size_and_chunking_change_no_row(media, whole, tmp_path, monkeypatch):
-    pass
-
     monkeypatch.setattr("avfuse.pipeline.media.readers._BATCH_BYTES", 7 * 640 * 360 * 3)
     videos = link(tmp_path / "real", media / "real/pyfeat_single_face.mp4")
     extract(videos, tmp_path / "s.zarr", "--batch-size", 5)
@@ -228,8 +226,8 @@ def test_batch_size_and_chunking_change_no_row(media, whole, tmp_path, monkeypat
     assert np.array_equal(one.time_s, other.time_s)
     # Windows about a face begin anew with every batch: its landmarks move by rounding, a crop's pixel by a grey level.
     for feature, share in (("iresnet50", 5e-3), ("vggish", 1e-4), ("logmel_vgg", 1e-4)):
-        spread = one[feature][:].std()
-        assert np.abs(one[feature][:] - other[feature][:]).max() <= share * spread
+        deviation = one[feature][:].std()
+        assert np.abs(one[feature][:] - other[feature][:]).max() <= share * deviation
 
 
 def annotate(folder, **rows):
@@ -262,17 +260,17 @@ def test_annotations_decide_the_length(media, everything, tmp_path):
     assert short.attributes["trial_length_from"] == "annotations"
     for trial, name, rows in ((short, "real/pyfeat_single_face", 64), (long, "real/grid_bbaf2n", 75)):
         full = everything[name]
-        spread = full["vggish"][:].std()
+        deviation = full["vggish"][:].std()
         assert np.array_equal(trial.time_s[:rows], full.time_s[:rows])
-        assert np.abs(trial["vggish"][:rows] - full["vggish"][:rows]).max() <= 1e-4 * spread
+        assert np.abs(trial["vggish"][:rows] - full["vggish"][:rows]).max() <= 1e-4 * deviation
         assert np.array_equal(trial.valid("vggish")[:rows], full.valid("vggish")[:rows])
     assert not long.valid("vggish")[75:].any()
     assert not long.valid("mfcc")[75:].any()
     assert (long["mfcc"][75:] == long["mfcc"][74]).all()
     assert (np.diff(long.time_s) > 0).all()
     warnings = {row["trial"]: row["warnings"] for row in summary["extracted"]}
-    told = "86 label rows but 75 decoded frames: train refuses it without --allow-length-difference"
-    assert warnings["grid_bbaf2n"] == [told]
+    warning = "86 label rows but 75 decoded frames: train refuses it without --allow-length-difference"
+    assert warnings["grid_bbaf2n"] == [warning]
 
 
 def test_left_and_right_share_the_video_and_its_audio(media, tmp_path):

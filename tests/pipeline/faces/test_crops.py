@@ -8,9 +8,10 @@ from PIL import Image
 from skimage.transform import SimilarityTransform, warp
 
 from avfuse.encoders.table import CROP_PX
-from avfuse.pipeline.faces.align import TEMPLATE_PX, _all_inside, _anywhere, _inside, align, similarity
+from avfuse.pipeline.faces.align import TEMPLATE_PX, align, neighbours, similarity
 from avfuse.pipeline.faces.crops import FaceCrops, SeenFaces, aligned_crops, unseen
 
+CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # above left, above right, below left, below right
 LANDMARKS_PX = np.array([[60.0, 52], [103, 55], [80, 80], [62, 101], [98, 104]])
 
 
@@ -57,14 +58,14 @@ def warped(frame, landmarks):
 
 
 def test_a_face_well_inside_the_frame_equals_scikit_image_too():
-    """The quick way of taking pixels, and both ways agree there."""
+    """The quick way of taking pixels."""
     y, x = np.mgrid[0:300, 0:400]
     frame = np.stack([127 + 100 * np.sin(x / 9 + n) * np.cos(y / 7 - n) for n in range(3)], axis=2).astype(np.uint8)
     marks = LANDMARKS_PX + 110
     assert np.abs(align(frame, marks).astype(float) - warped(frame, marks)).max() <= 0.51
     top, left = np.mgrid[0:298:7, 0:398:11]
-    for quick, slow in zip(_inside(frame, top, left), _anywhere(frame, top, left), strict=True):
-        np.testing.assert_array_equal(quick, slow)
+    for pixels, (down, right) in zip(neighbours(frame, top, left), CORNERS, strict=True):
+        np.testing.assert_array_equal(pixels, frame[top + down, left + right])
 
 
 @pytest.mark.parametrize("over", [(95, 0), (0, 60), (-60, 0), (0, -50)], ids=["right", "bottom", "left", "top"])
@@ -75,16 +76,16 @@ def test_a_face_over_an_edge_is_cut_off_there(over):
     crop = align(frame, marks)
     a, b = similarity(marks, TEMPLATE_PX)
     places = (np.arange(CROP_PX) + 1j * np.arange(CROP_PX)[:, None] - b) / a
-    inside = (places.real >= 0) & (places.real <= 199) & (places.imag >= 0) & (places.imag <= 159)
+    within = (places.real >= 0) & (places.real <= 199) & (places.imag >= 0) & (places.imag <= 159)
     outside = (places.real <= -1) | (places.real >= 200) | (places.imag <= -1) | (places.imag >= 160)
-    assert inside.any()
+    assert within.any()
     assert outside.any()
-    assert (crop[inside] == 200).all()
+    assert (crop[within] == 200).all()
     assert (crop[outside] == 0).all()
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf, 1e300, 1e308])
-def test_landmarks_that_are_no_numbers_give_no_crop(picture, bad):
+def test_landmarks_that_are_not_numbers_give_no_crop(picture, bad):
     marks = LANDMARKS_PX.copy()
     marks[2, 0] = bad
     with np.errstate(all="ignore"):
@@ -100,7 +101,7 @@ def test_landmarks_in_one_point_give_no_crop(picture):
 
 
 def test_crops_and_flags_must_agree():
-    with pytest.raises(ValueError, match="1 crops for 0 frames"):
+    with pytest.raises(ValueError, match="1 crops for 0 frames with a face"):
         FaceCrops(np.zeros((1, CROP_PX, CROP_PX, 3), np.uint8), unseen(3))
 
 
@@ -123,7 +124,11 @@ def test_aligned_crops_by_number(tmp_path):
     assert [problem.split(":")[0] for problem in problems] == ["00007.jpg", "00008.jpg"]
 
 
-@pytest.mark.parametrize(("row", "column", "inside"), [(8, 18, True), (9, 18, False), (8, 19, False), (0, -1, False)])
-def test_the_quick_way_is_for_places_with_neighbours_below_and_right(row, column, inside):
-    frame = np.zeros((10, 20, 3), np.uint8)
-    assert _all_inside(frame, np.array([0, row]), np.array([0, column])) == inside
+@pytest.mark.parametrize(("row", "column"), [(8, 18), (9, 18), (8, 19), (0, -1)])
+def test_neighbours_beyond_the_edges_are_black(row, column):
+    """(8, 18) is the last position with pixels below and to the right of it."""
+    frame = np.random.default_rng(0).integers(1, 256, (10, 20, 3), dtype=np.uint8)
+    bordered = np.pad(frame, ((1, 1), (1, 1), (0, 0)))
+    top, left = np.array([0, row]), np.array([0, column])
+    for pixels, (down, right) in zip(neighbours(frame, top, left), CORNERS, strict=True):
+        np.testing.assert_array_equal(pixels, bordered[top + down + 1, left + right + 1])

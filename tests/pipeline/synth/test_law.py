@@ -17,7 +17,7 @@ def correlation(a, b):
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def test_labels_are_bounded_and_spread(scripts):
+def test_labels_are_bounded_and_vary(scripts):
     for script in scripts:
         truth = script.truth(TIME_S)
         for label in (truth.valence, truth.arousal):
@@ -40,15 +40,15 @@ def test_labels_are_the_sum_of_their_parts(scripts):
     np.testing.assert_allclose(truth.joint_arousal, -truth.joint_valence)
 
 
-def test_one_modality_alone_tells_little_of_the_joint_part(scripts):
+def test_one_modality_alone_says_little_about_the_joint_part(scripts):
     assert Law().face_alone <= 0.45
     for script in scripts:
         joint = script.joint(TIME_S)
         assert correlation(script.face(TIME_S)[:, 1], joint) < 0.45
         assert abs(correlation(script.face(TIME_S)[:, 0], joint)) < 0.1
         for shift_s in (0.0, script.law.lag_s, 1.0):
-            heard = script.voice(TIME_S - shift_s)
-            assert max(abs(correlation(heard[:, column], joint)) for column in (0, 1)) < 0.1
+            voice = script.voice(TIME_S - shift_s)
+            assert max(abs(correlation(voice[:, column], joint)) for column in (0, 1)) < 0.1
 
 
 def test_the_voice_of_a_lag_ago_taken_from_the_face_is_the_joint_part():

@@ -102,14 +102,14 @@ def test_the_default_corpus_is_small_enough_for_a_demo():
 
 def test_the_sound_lies_where_it_was_planted(planted, decoded):
     for clip in plan_corpus(SMALL):
-        sound, heard = record(clip), decoded[clip.trials[0].name].samples
+        sound, samples = record(clip), decoded[clip.trials[0].name].samples
         if sound is None:
-            assert not len(heard)
+            assert not len(samples)
             continue
         start = round(sound.start_s * sound.rate_hz)
-        heard = heard[start : start + len(sound.samples)]
-        assert np.corrcoef(heard, sound.samples[: len(heard)])[0, 1] > 0.98, clip.recipe.video
-        assert len(heard) > len(sound.samples) - 800
+        samples = samples[start : start + len(sound.samples)]
+        assert np.corrcoef(samples, sound.samples[: len(samples)])[0, 1] > 0.98, clip.recipe.video
+        assert len(samples) > len(sound.samples) - 800
 
 
 def test_the_plan_finds_every_trial(corpus, planted):
@@ -164,7 +164,7 @@ def test_the_same_seed_gives_the_same_corpus_in_place_of_an_unfinished_one(corpu
     assert (tmp_path / "notes.txt").read_text() == "mine"
 
 
-def test_an_earlier_corpus_is_replaced_only_when_told(corpus):
+def test_an_earlier_corpus_is_replaced_only_on_request(corpus):
     result = CliRunner().invoke(main, ["synth", str(corpus)])
     assert result.exit_code == 1
     assert "--overwrite" in result.stderr
@@ -209,7 +209,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-def test_without_scikit_image_the_mend_is_told(tmp_path, monkeypatch):
+def test_without_scikit_image_the_error_says_how_to_fix_it(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "skimage.data", None)
     result = CliRunner().invoke(main, ["synth", str(tmp_path / "out")])
     assert result.exit_code == 1
@@ -217,7 +217,7 @@ def test_without_scikit_image_the_mend_is_told(tmp_path, monkeypatch):
     assert not (tmp_path / "out").exists()
 
 
-def test_ffmpeg_that_fails_is_told_in_its_own_words(tmp_path):
+def test_ffmpeg_that_fails_is_quoted(tmp_path):
     clip = plan_corpus(SMALL)[0]
     frames = iter([np.zeros((240, 480, 3), np.uint8)] * 200)
     with pytest.raises(MediaError, match="encode"):
