@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
     with (
         FrameReader(info, pixels=detecting, stall_timeout_s=session.stall_timeout_s) as reader,
         settled(people.pending),
-        prefetch(reader, reader.kill) as batches,
+        closing(prefetch(reader, reader.kill)) as batches,
     ):
 
         def noted() -> Iterator[FrameBatch]:

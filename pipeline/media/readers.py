@@ -10,9 +10,8 @@ Tested by tests/pipeline/media: test_readers.py, test_sync.py, test_cases_clock.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TypeVar
 
@@ -207,23 +206,18 @@ def is_torn_avi(path: Path) -> bool:
     return at > size + 1
 
 
-@contextmanager
-def prefetch(items: Iterable[Item], end: Callable[[], None]) -> Iterator[Iterator[Item]]:
-    """Iterate over `items` with the next one read meanwhile in a thread: one more item is in memory.
+def prefetch(items: Iterable[Item], end: Callable[[], None]) -> Generator[Item, None, None]:
+    """Yield `items` with the next one read meanwhile in a thread: one more item is in memory. Close it (`closing`).
 
-    `end` makes a read that waits come to its end; it is called at the end of the block. What reading raises is raised
-    where the item would have been.
+    `end` makes a read that waits come to its end; it is called when the generator is closed. What reading raises is
+    raised where the item would have been.
     """
     source = iter(items)
     with ThreadPoolExecutor(1, "prefetch") as reader:
-
-        def each() -> Iterator[Item]:
+        try:
             waiting = reader.submit(next, source, None)
             while (item := waiting.result()) is not None:
                 waiting = reader.submit(next, source, None)
                 yield item
-
-        try:
-            yield each()
         finally:
             end()

@@ -1,6 +1,7 @@
 """Reading ahead: order, errors, and an early end."""
 
 import threading
+from contextlib import closing
 
 import pytest
 
@@ -15,7 +16,7 @@ def test_items_come_in_order_and_the_next_is_read_meanwhile():
         second.set()
         yield 2
 
-    with prefetch(items(), lambda: None) as ready:
+    with closing(prefetch(items(), lambda: None)) as ready:
         assert next(ready) == 1
         assert second.wait(10)
         assert list(ready) == [2]
@@ -26,7 +27,7 @@ def test_what_reading_raises_comes_after_the_items_before_it():
         yield 1
         raise ValueError("cut off")
 
-    with prefetch(items(), lambda: None) as ready:
+    with closing(prefetch(items(), lambda: None)) as ready:
         assert next(ready) == 1
         with pytest.raises(ValueError, match="cut off"):
             next(ready)
@@ -39,6 +40,6 @@ def test_an_early_end_ends_a_read_that_waits():
         yield 1
         more.wait(60)
 
-    with prefetch(items(), more.set) as ready:
+    with closing(prefetch(items(), more.set)) as ready:
         assert next(ready) == 1
     assert more.is_set()
