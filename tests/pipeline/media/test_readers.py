@@ -262,11 +262,11 @@ def test_memory_of_sound_is_that_of_a_block(make_clip):
 
 
 def test_a_slow_consumer_is_not_a_stall(plain, nothing_left):
-    with FrameReader(probe(plain), batch_frames=10, stall_timeout_s=0.5) as frames:
+    with FrameReader(probe(plain), batch_frames=10, stall_timeout_s=2.0) as frames:
         count = 0
         for batch in frames:
             count += len(batch.time_s)
-            time.sleep(0.7 if count == 10 else 0)
+            time.sleep(2.5 if count == 10 else 0)
     assert count == 50
 
 
