@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from ...features_store.records.making import unlike
+from ...features_store.records.provenance import unlike
 from ...shell.text import preview
 from ..artifacts.folder import Description, read_json
 from ..config import RunConfig, TrainConfig
