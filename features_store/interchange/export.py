@@ -147,16 +147,21 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
                 raise ValueError(
                     f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
                 ) from error
-            group.attrs.update({name: json.dumps(value) for name, value in trial.attributes.items()})
-            for name, values in trial.items():
-                chunks = values.chunks if values.size else None
-                data = group.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
-                words = {**values.attrs.asdict(), "dimension_names": list(dims_of(values))}
-                data.attrs.update({name: json.dumps(value) for name, value in words.items()})
-                for rows in row_slices(values.shape[0], values.chunks[0]):
-                    data[rows] = read_rows(values, rows)
+            _fill_h5_group(group, trial)
             if written.failed:
                 raise written.failed
+
+
+def _fill_h5_group(group: Any, trial: Trial) -> None:
+    """Attributes and arrays of one trial; all of them are closed at the end, on which the layout of the file depends."""
+    group.attrs.update({name: json.dumps(value) for name, value in trial.attributes.items()})
+    for name, values in trial.items():
+        chunks = values.chunks if values.size else None
+        data = group.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+        words = {**values.attrs.asdict(), "dimension_names": list(dims_of(values))}
+        data.attrs.update({name: json.dumps(value) for name, value in words.items()})
+        for rows in row_slices(values.shape[0], values.chunks[0]):
+            data[rows] = read_rows(values, rows)
 
 
 class _Written(io.FileIO):
