@@ -153,7 +153,7 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 
 
 def _fill_h5_group(group: Any, trial: Trial) -> None:
-    """Attributes and arrays of one trial; all of them are closed at the end, on which the layout of the file depends."""
+    """Attributes and arrays of one trial; all are closed at the end, on which the layout of the file depends."""
     group.attrs.update({name: json.dumps(value) for name, value in trial.attributes.items()})
     for name, values in trial.items():
         chunks = values.chunks if values.size else None
