@@ -11,8 +11,10 @@ SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
 
+# Files are shared out to as many processes as JOBS says.
+JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 25
 
 # Hours: 300 kills, thousands of damaged files, and 200 clips whose clocks are at fault.
 soak: setup

@@ -18,7 +18,7 @@ from typing import Any
 import click
 
 from avfuse import __version__
-from avfuse.features_store.disk.atomic import naming_place
+from avfuse.features_store.disk.unwritable import naming_place
 from avfuse.features_store.interchange.result_files import TYPED, check_place
 from avfuse.shell.errors import clean_errors, secure_streams
 from avfuse.shell.options import FOLDER

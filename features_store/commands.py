@@ -23,11 +23,11 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
-@click.option("--trials", "each", is_flag=True, help="A line a trial: rows, faces, sound, gaps. [default: off]")
+@click.option("--trials", "each", is_flag=True, help="One line per trial: rows, faces, sound, gaps. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
 def status(store: str, each: bool, as_json: bool) -> None:
-    """Show what is done, unfinished and failed in a store, and what was warned of."""
+    """Show what is done, unfinished and failed in a store, and the warnings."""
     import json
     from dataclasses import asdict
 
@@ -45,11 +45,11 @@ def status(store: str, each: bool, as_json: bool) -> None:
 
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: a line a problem].")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: one line per problem].")
 @click.pass_context
 @clean_errors()
 def verify(context: click.Context, store: str, as_json: bool) -> None:
-    """Read every chunk again and check every checksum; exit code 3 where something is broken, and how to fix it."""
+    """Read every chunk again and check every checksum; exit code 3 if something is broken, with how to fix it."""
     import json
     from dataclasses import asdict
 
@@ -71,7 +71,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
-        unknown = ", with your folders in place of …" if any("…" in command for command in fix) else ""
+        unknown = ", with your folders instead of …" if any("…" in command for command in fix) else ""
         click.echo("\n".join([f"how to fix{unknown}:", *(f"  {command}" for command in fix)]), err=True)
     if problems:
         context.exit(EXIT_PROBLEMS)
@@ -80,27 +80,27 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
+@click.option("--out", required=True, type=PATH, help="File to write for h5, folder for the others.")
 @click.option(
-    "--out",
-    required=True,
-    type=PATH,
-    help="File to write for h5, folder for the others.",
+    "--features", type=NAME_LIST, help="Features to export, separated by commas, besides the times. [default: all]"
 )
-@click.option("--features", type=NAME_LIST, help="Features to export, by commas, beside the times. [default: all]")
-@click.option("--overwrite", is_flag=True, help="Replace files that are there. [default: off]")
+@click.option("--overwrite", is_flag=True, help="Replace existing files. [default: off]")
 @_with_trials
 @clean_errors()
 def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
     """Write a store, or some of its trials and features, in another format."""
-    from .interchange.export import Choice, estimated_bytes, export_store, free_bytes
+    import shutil
+
+    from .interchange.export import Choice, estimated_bytes, export_store
     from .store import FeatureStore
 
     opened = FeatureStore(store)
     _say_untrained(opened)
-    names = tuple(name.strip() for name in features.split(",") if name.strip()) if features is not None else None
+    names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
     choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
-    size = f"about {in_words(estimated_bytes(opened, to, choice))}"
-    click.echo(f"{size} to write to {out}, {in_words(free_bytes(out))} free there", err=True)
+    folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
+    size, free = estimated_bytes(opened, to, choice), shutil.disk_usage(folder).free
+    click.echo(f"about {in_words(size)} to write to {out}, {in_words(free)} free there", err=True)
     trials = export_store(opened, to, out, choice, overwrite)
     click.echo(f"{counted(trials, 'trial')} to {out}")
 
@@ -108,10 +108,8 @@ def export(store: str, to: str, out: Path, features: str | None, overwrite: bool
 @click.command("import-h5")
 @click.argument("file", required=False, type=FILE)
 @click.option("--from", "source", type=FILE, help="The HDF5 file. [default: FILE]")
-@click.option(
-    "--store", type=STORE, required=True, help="Folder (or URL) of the feature store; made where there is none."
-)
-@click.option("--replace", is_flag=True, help="Replace trials of the same names that are others. [default: off]")
+@click.option("--store", type=STORE, required=True, help="Folder (or URL) of the feature store; created if missing.")
+@click.option("--replace", is_flag=True, help="Replace trials of the same name that differ. [default: off]")
 @clean_errors()
 def import_h5(file: Path | None, source: Path | None, store: str, replace: bool) -> None:
     """Bring an exported HDF5 FILE back into a store, bit for bit."""
@@ -121,15 +119,15 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 
     path = source or file
     if path is None or (source and file):
-        raise click.UsageError("name one HDF5 file, as FILE or by --from")
+        raise click.UsageError("name one HDF5 file, as FILE or with --from")
     check_export(path)  # before a store is made
     opened = FeatureStore(store, mode="a")
     done = bring_back(path, opened, replace)
     _say_untrained(opened)
-    told = [f"{counted(len(done.written), 'trial')} from {path}"]
-    told += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
-    told += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
-    click.echo("; ".join(told))
+    counts = [f"{counted(len(done.written), 'trial')} from {path}"]
+    counts += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
+    counts += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
+    click.echo("; ".join(counts))
 
 
 def _say_untrained(store: FeatureStore) -> None:

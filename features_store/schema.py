@@ -1,4 +1,4 @@
-"""The on-disk words: names, types, units, chunk sizes. Arithmetic and dictionaries, no files.
+"""The store's contract: words and layout on disk, and the types that cross its door. Arithmetic, no files.
 
     array                        one row a frame
     ├─ shard  ≤ 64 MB            one file, written once
@@ -14,6 +14,10 @@ from __future__ import annotations
 import os
 import unicodedata
 from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
 
 FORMAT = 1
 FORMAT_KEY = "avfuse_format"
@@ -28,6 +32,41 @@ CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
 ZSTD_LEVEL = -1  # float32 features are noise: level 3 saves 8 % of them, and decodes at a sixth of the speed
 _MAX_SEGMENT_BYTES = 255
+
+
+JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
+
+
+class StoreMismatch(ValueError):  # noqa: N818 - it says what the store is
+    """The store holds something else than what was asked of it."""
+
+
+class RowSource(Protocol):
+    """Rows that can be read in slices: an array, or rows that lie on disk until they are written."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, ...]."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one value."""
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        """Rows [start, stop) as an array."""
+
+
+@dataclass(frozen=True)
+class FeatureTrack:
+    """One feature of one trial: `rows` float32 [T, ...], `valid` bool [T] (true: made from real media)."""
+
+    name: str
+    rows: RowSource
+    valid: NDArray[np.bool_]
+
+    def __post_init__(self) -> None:
+        if self.rows.shape[0] != len(self.valid):
+            raise ValueError(f"{self.name}: rows {self.rows.shape} but validity flags {self.valid.shape}")
 
 
 @dataclass(frozen=True)
@@ -96,7 +135,7 @@ def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
 
 
 def is_array_name(name: str) -> bool:
-    """Whether an array may be called so: one folder's name, not hidden."""
+    """Whether an array may have this name: that of one folder, not hidden."""
     return bool(name) and not name.startswith(".") and not set(name) & set("/\\\0")
 
 
@@ -106,34 +145,24 @@ def plain_name(name: str) -> str:
 
 
 def check_trial_name(name: str) -> None:
-    """Refuse a name that cannot be a group: `name` is relative, its segments parted by `/`.
+    """Refuse a name that cannot be a group: `name` is relative, its segments separated by `/`.
 
     Raises ValueError with the name and the reason.
     """
-    reason = _fault_of_name(name)
-    if reason:
-        raise ValueError(f"{name!r} cannot name a trial: {reason}; rename the video")
-
-
-def _fault_of_name(name: str) -> str | None:
-    if not name:
-        return "it is empty"
-    if name.startswith("/"):
-        return "it is absolute"
-    if "\0" in name or "\\" in name:
-        return "it holds a NUL or a backslash"
-    if name.split("/", maxsplit=1)[0] == FAILURES_FILE:
-        return f"{FAILURES_FILE} is the store's own file"
-    return next(filter(None, map(_fault_of_segment, name.split("/"))), None)
-
-
-def _fault_of_segment(segment: str) -> str | None:
-    if not segment:
-        return "a folder in it has no name"
-    if segment.startswith("."):
-        return f"{segment!r} begins with a dot"
-    if segment == NODE_FILE:
-        return f"{NODE_FILE} is zarr's own file"
-    if len(os.fsencode(segment)) > _MAX_SEGMENT_BYTES:
-        return f"a folder's name holds {_MAX_SEGMENT_BYTES} bytes at most"
-    return None
+    segments = name.split("/")
+    hidden = next((segment for segment in segments if segment.startswith(".")), "")
+    reasons = {
+        "it is empty": not name,
+        "it is absolute": name.startswith("/"),
+        "it contains a NUL or a backslash": "\0" in name or "\\" in name,
+        f"{FAILURES_FILE} is the store's own file": segments[0] == FAILURES_FILE,
+        "a folder in it has no name": "" in segments,
+        f"{hidden!r} begins with a dot": hidden != "",
+        f"{NODE_FILE} is zarr's own file": NODE_FILE in segments,
+        f"a folder's name has {_MAX_SEGMENT_BYTES} bytes at most": any(
+            len(os.fsencode(segment)) > _MAX_SEGMENT_BYTES for segment in segments
+        ),
+    }
+    for reason, holds in reasons.items():
+        if holds:
+            raise ValueError(f"{name!r} cannot name a trial: {reason}; rename the video")

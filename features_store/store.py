@@ -10,8 +10,9 @@ from __future__ import annotations
 
 import os
 import re
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import AbstractContextManager
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Literal
 
@@ -21,12 +22,21 @@ from .claims.claims import sweep_claims
 from .disk.atomic import check_link
 from .disk.backends import Files, LocalFiles, open_files
 from .disk.jsonl import fix_lines
-from .disk.scratch import scratch_directory, sweep_scratch, system_scratch
+from .disk.scratch import scratch_directory, sweep_scratch
 from .disk.unwritable import as_store_error
 from .publish import publish_in_store, publish_local, remove_arrays
-from .schema import FAILURES_FILE, FORMAT, FORMAT_KEY, NODE_FILE, TIME, check_trial_name
+from .schema import (
+    FAILURES_FILE,
+    FORMAT,
+    FORMAT_KEY,
+    NODE_FILE,
+    TIME,
+    JsonValue,
+    RowSource,
+    StoreMismatch,
+    check_trial_name,
+)
 from .trial import Trial
-from .types import JsonValue, RowSource, StoreMismatch
 
 Mode = Literal["r", "a"]
 _FACE = re.compile(r"face\d+")
@@ -44,9 +54,22 @@ class FeatureStore(Mapping[str, Trial]):
         self.path = os.fspath(path)
         self.mode = mode
         self.files: Files = open_files(path)
-        if mode == "a":
-            _create(self.files)
-        _check_root(self.files)
+        if mode == "a":  # make the root group unless there is one, but not among other files
+            if isinstance(self.files, LocalFiles):
+                root = self.files.root
+                check_link(root)
+                there = [name for name in os.listdir(root) if not name.startswith(".")] if root.is_dir() else []
+                if NODE_FILE not in there and there not in ([], [FAILURES_FILE]):
+                    raise StoreMismatch(f"{root} holds other files and is not an avfuse store; name a new folder")
+            self.files.create(NODE_FILE, group_json({FORMAT_KEY: FORMAT}))
+        node = read_node(self.files, "")
+        version = (node or {}).get("attributes", {}).get(FORMAT_KEY)
+        location = self.files.location("")
+        if not isinstance(version, int):
+            reason = f"there is no {NODE_FILE}" if node is None else f"{NODE_FILE} has no {FORMAT_KEY}"
+            raise StoreMismatch(f"{location} is not an avfuse store: {reason}; name the folder that `extract` made")
+        if version > FORMAT:
+            raise StoreMismatch(f"{location} has format {version}, this avfuse reads {FORMAT}; install a newer avfuse")
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.path!r}, mode={self.mode!r})"
@@ -82,7 +105,7 @@ class FeatureStore(Mapping[str, Trial]):
         return dict(sorted(found.items()))
 
     def incomplete(self) -> list[str]:
-        """Names of the trials that a run has left unfinished, or whose zarr.json is broken, sorted."""
+        """Names of the trials that a run did not finish, or whose zarr.json is broken, sorted."""
         return sorted(name for name, attributes in walk_groups(self.files) if is_left(self.files, name, attributes))
 
     def attributes(self, trial: str) -> dict[str, JsonValue] | None:
@@ -90,13 +113,13 @@ class FeatureStore(Mapping[str, Trial]):
         try:
             check_trial_name(trial)
             node = read_node(self.files, trial)
-        except ValueError:  # no name a trial can have, or broken metadata, which `verify` names
+        except ValueError:  # not a name that a trial can have, or broken metadata, which `verify` names
             return None
         attributes: dict[str, JsonValue] = {} if node is None else node.get("attributes", {})
         return attributes if attributes.get("complete") is True else None
 
     def has_all_faces(self, trial: str) -> bool:
-        """Whether every face that a container tells of is there and of the same making; true of other trials."""
+        """Whether every face that a container counts is there and of the same making; true of other trials."""
         attributes = self.attributes(trial) or {}
         faces = attributes.get("faces")
         made = (self.attributes(f"{trial}/face{face}") for face in range(faces if isinstance(faces, int) else 0))
@@ -115,7 +138,7 @@ class FeatureStore(Mapping[str, Trial]):
         `rows`, `checksums` and `complete` are added. Without arrays the group is a container (of `faces`).
         With `checksums` ({array: sha256}) nothing is published unless the arrays have them.
         Raises ValueError on a name, type, length or attribute that does not fit, StoreMismatch on a clash,
-        StoreUnwritable (an OSError) where the disk is full, gone or locked.
+        StoreUnwritable (an OSError) where the disk is full, missing or locked.
         """
         self._check_writable()
         check_trial_name(trial)
@@ -126,7 +149,12 @@ class FeatureStore(Mapping[str, Trial]):
             if checksums is not None and dict(checksums) != found:
                 wrong = sorted(n for n in {*checksums, *found} if checksums.get(n) != found.get(n))
                 raise StoreMismatch(f"trial {trial!r} is not what its checksums say: {', '.join(wrong)}")
-            return group_json(_described(attributes, rows, found))
+            stored = {name: value for name, value in attributes.items() if name != "complete"}
+            if found:  # the store's own words win
+                stored |= {"rows": rows, "checksums": found}
+            if TIME in found:
+                stored["coordinates"] = TIME  # by this xarray knows the time axis
+            return group_json({**stored, "complete": True})
 
         with as_store_error(self.files.location(trial)):
             if isinstance(self.files, LocalFiles):
@@ -149,14 +177,20 @@ class FeatureStore(Mapping[str, Trial]):
             else:
                 self.files.remove(trial)
 
-    def mend_groups(self, trials: Iterable[str]) -> None:
+    def repair_groups(self, trials: Iterable[str]) -> None:
         """Make the groups above these trials that are missing or broken: without them no list shows the trials."""
         for folder in {trial.rpartition("/")[0] for trial in trials if "/" in trial}:
             ensure_groups(self.files, f"{folder}/any")
 
-    def temporary_directory(self) -> AbstractContextManager[Path]:
+    @contextmanager
+    def temporary_directory(self) -> Iterator[Path]:
         """A scratch folder on the store's own disk (the system's for a URL), removed at exit."""
-        return scratch_directory(self.files.root) if isinstance(self.files, LocalFiles) else system_scratch()
+        if isinstance(self.files, LocalFiles):
+            with scratch_directory(self.files.root) as folder:
+                yield folder
+        else:
+            with tempfile.TemporaryDirectory(prefix="avfuse-") as name:
+                yield Path(name)
 
     def sweep(self) -> list[str]:
         """Remove what dead runs have left: scratch, claims, half a line; returns the names of the scratch."""
@@ -171,37 +205,5 @@ class FeatureStore(Mapping[str, Trial]):
             raise ValueError(f"{self.path} is open for reading; open it with mode='a' to write")
 
 
-def _described(attributes: Mapping[str, JsonValue], rows: int, checksums: dict[str, JsonValue]) -> dict[str, JsonValue]:
-    """Attributes as stored: the store's own words win, `complete` stands last."""
-    given = {name: value for name, value in attributes.items() if name != "complete"}
-    if checksums:
-        given |= {"rows": rows, "checksums": checksums}
-    if TIME in checksums:
-        given["coordinates"] = TIME  # by this xarray knows the time axis
-    return {**given, "complete": True}
-
-
 def _is_container(attributes: Mapping[str, JsonValue]) -> bool:
     return "faces" in attributes and not attributes.get("checksums")
-
-
-def _create(files: Files) -> None:
-    """Make the root group unless there is one. Raises StoreMismatch in a folder of other files."""
-    if isinstance(files, LocalFiles):
-        check_link(files.root)
-    if isinstance(files, LocalFiles) and files.root.is_dir():
-        others = [name for name in os.listdir(files.root) if not name.startswith(".")]
-        if NODE_FILE not in others and others not in ([], [FAILURES_FILE]):
-            raise StoreMismatch(f"{files.root} holds other files and is not an avfuse store; name a new folder")
-    files.create(NODE_FILE, group_json({FORMAT_KEY: FORMAT}))
-
-
-def _check_root(files: Files) -> None:
-    node = read_node(files, "")
-    found = (node or {}).get("attributes", {}).get(FORMAT_KEY)
-    place = files.location("")
-    if not isinstance(found, int):
-        reason = f"there is no {NODE_FILE}" if node is None else f"{NODE_FILE} has no {FORMAT_KEY}"
-        raise StoreMismatch(f"{place} is not an avfuse store: {reason}; name the folder that `extract` made")
-    if found > FORMAT:
-        raise StoreMismatch(f"{place} has format {found}, this avfuse reads {FORMAT}; install a newer avfuse")

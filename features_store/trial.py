@@ -13,27 +13,34 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..shell.text import counted
-from .arrays.shard_reader import read_all, read_into, read_rows
+from .arrays.shard_reader import read_into, read_rows
 from .arrays.zarr_array import open_array
 from .arrays.zarr_json import read_node
 from .disk.backends import Files
-from .schema import NODE_FILE, TIME, VALID_SUFFIX, is_array_name
-from .types import JsonValue, StoreMismatch
+from .schema import NODE_FILE, TIME, VALID_SUFFIX, JsonValue, StoreMismatch, is_array_name
 
 if TYPE_CHECKING:
     import zarr
 
 
-# What tells two makings of a trial apart.
+# The attributes in which two makings of a trial differ.
 _MAKING = ("complete", "fingerprint", "rows", "checksums")
 
 
 class Trial(Mapping[str, "zarr.Array[Any]"]):
-    """`trial["iresnet50"]` is a lazy zarr array [T, ...]: a slice reads the chunks it needs, nothing else."""
+    """`trial["iresnet50"]` is a lazy zarr array [T, ...]: a slice reads the chunks it needs, nothing else.
+
+    `rows`: T, the rows of every array; `checksums`: {array: sha256 of its raw bytes} of the arrays that there are.
+    """
 
     def __init__(self, files: Files, name: str, attributes: Mapping[str, JsonValue]) -> None:
         self.name = name
         self.attributes = dict(attributes)
+        rows, checksums = attributes.get("rows"), attributes.get("checksums")
+        self.rows = rows if isinstance(rows, int) else 0
+        self.checksums: dict[str, JsonValue] = {}
+        if isinstance(checksums, dict):
+            self.checksums = {name: checksum for name, checksum in checksums.items() if is_array_name(name)}
         self._files = files
         self._opened: dict[str, zarr.Array[Any]] = {}
         self._seen: bytes | None = None  # the zarr.json that was last found to be of this making
@@ -59,18 +66,6 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return len(self.checksums)
 
     @property
-    def checksums(self) -> dict[str, JsonValue]:
-        """{array: sha256 of its raw bytes} of the arrays that there are."""
-        names = self.attributes.get("checksums")
-        return {name: told for name, told in names.items() if is_array_name(name)} if isinstance(names, dict) else {}
-
-    @property
-    def rows(self) -> int:
-        """T: rows of every array."""
-        rows = self.attributes.get("rows")
-        return rows if isinstance(rows, int) else 0
-
-    @property
     def features(self) -> list[str]:
         """Names of the arrays that say which of their rows are real, sorted."""
         return [name for name in self if f"{name}{VALID_SUFFIX}" in self]
@@ -85,8 +80,17 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         return self.read(f"{feature}{VALID_SUFFIX}").astype(np.bool_, copy=False)
 
     def read(self, array: str) -> NDArray[Any]:
-        """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing."""
-        return read_all(self[array])
+        """All rows of an array. Raises KeyError without it, StoreMismatch where rows are broken or missing.
+
+        StoreMismatch also where no memory can hold as many rows as the metadata says.
+        """
+        stored = self[array]
+        try:
+            rows = np.empty(stored.shape, stored.dtype)
+        except (MemoryError, ValueError) as error:
+            raise StoreMismatch(f"{stored.store_path} has the shape {stored.shape}: {error}") from error
+        read_into(stored, rows)
+        return rows
 
     def read_into(self, feature: str, out: NDArray[Any]) -> None:
         """All rows of an array into `out` [T, ...], as fast as NumPy reads a file; several threads may do so at once.
@@ -103,7 +107,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Rows read inside are those of the trial as it was opened: never of two makings, however long that is ago.
+        """Rows read within are those of the trial as it was opened: never of two makings, however long ago that was.
 
         Raises StoreMismatch naming trial and file where they are broken or missing, or where the trial was removed
         or made anew with other settings, weights or video.
@@ -123,6 +127,8 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         now = (read_node(self._files, self.name) or {}).get("attributes", {})
         if any(now.get(word) != self.attributes.get(word) for word in _MAKING):
             what = "was removed" if content is None else "was made anew, or is being made anew,"
-            told = f"trial {self.name!r} {what} since it was opened ({self._files.location(key)})"
-            raise StoreMismatch(f"{told}; rows of two makings are never mixed: start again when it is there")
+            raise StoreMismatch(
+                f"trial {self.name!r} {what} since it was opened ({self._files.location(key)}); "
+                "rows of two makings are never mixed: start again when it is there"
+            )
         self._seen = content

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from ..features_store.types import JsonValue
+from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
 from .config import PRESETS, ModelSettings, TrainConfig
 

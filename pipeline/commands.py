@@ -117,7 +117,7 @@ def _print_plan(
         err=True,
     )
     if store is not None and request.annotations is None and plan.jobs:
-        from ..features_store.records.inputs import read_inputs
+        from ..features_store.records.provenance import read_inputs
 
         if annotations := read_inputs(store.files).annotations:
             click.echo(
@@ -148,11 +148,11 @@ def _run(
 ) -> Summary:
     """Do the plan, in a store rid of what dead runs have left. Raises Terminated when that was asked for."""
     from ..encoders.weights.resolve import files_given
-    from ..features_store.records.inputs import inputs_of, record_inputs
+    from ..features_store.records.provenance import inputs_of, record_inputs
     from .runs.summary import begin_summary
 
     store.sweep()
-    store.mend_groups(plan.done)
+    store.repair_groups(plan.done)
     # The origin of it all, for `verify` and `train`; a store that cannot be written says so with its first trial.
     files = files_given(weights, {name for name, _ in request.weights})
     with suppress(OSError):

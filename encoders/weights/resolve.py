@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from ...features_store.disk.atomic import sha256_of
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ..table import FEATURES, NETWORK_FEATURES, TABLE, VggishOutput
 from .registry import PCA, REGISTRY, WeightFile
 

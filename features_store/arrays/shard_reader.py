@@ -1,7 +1,7 @@
 """All rows of one array into memory that the caller owns: not much slower than NumPy reads a file of the same bytes.
 
 zarr 3.1 spends a millisecond of its event loop on a chunk of 1 MB, several times what decoding it takes. A shard that
-our writer left in a local folder is simple enough to be read here, one chunk after the other:
+our writer left in a local folder is simple enough to be read by hand, one chunk after the other:
 
     chunk │ chunk │ … │ index: offset and length of each chunk as uint64, crc32c
 
@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 from zarr.storage import LocalStore
 
-from ..disk.atomic import naming
-from ..types import StoreMismatch
+from ..disk.unwritable import naming
+from ..schema import StoreMismatch
 from .zarr_array import CHUNK_ERRORS, broken_rows, row_slices, rows_by_zarr
 
 if TYPE_CHECKING:
@@ -42,24 +42,14 @@ def read_into(array: zarr.Array[Any], out: NDArray[Any]) -> None:
     StoreMismatch with the rows where a chunk is broken or a file is missing.
     """
     if out.shape != array.shape or out.dtype != array.dtype or not (out.flags.c_contiguous and out.flags.writeable):
-        told = f"{out.shape} of {out.dtype} for {array.store_path}, which is {array.shape} of {array.dtype}"
-        raise ValueError(f"rows are read into a writeable C-contiguous array of their shape and type, got {told}")
+        got = f"{out.shape} of {out.dtype} for {array.store_path}, which is {array.shape} of {array.dtype}"
+        raise ValueError(f"rows are read into a writeable C-contiguous array of their shape and type, got {got}")
     ours = _is_ours(array)
     for rows in row_slices(array.shape[0], (array.shards or array.chunks)[0]):
         if ours:
             _read_shard(array, rows, out[rows])
         else:
             out[rows] = rows_by_zarr(array, rows)
-
-
-def read_all(array: zarr.Array[Any]) -> NDArray[Any]:
-    """All rows in new memory. Raises StoreMismatch where they are broken, or no memory can hold so many."""
-    try:
-        out = np.empty(array.shape, array.dtype)
-    except (MemoryError, ValueError) as error:
-        raise StoreMismatch(f"{array.store_path} has the shape {array.shape}: {error}") from error
-    read_into(array, out)
-    return out
 
 
 def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
@@ -69,7 +59,7 @@ def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     """
     if not 0 <= rows.start <= rows.stop <= array.shape[0]:
         raise StoreMismatch(
-            f"{array.store_path} ends at row {array.shape[0]}, and has not the rows {rows.start}–{rows.stop}"
+            f"{array.store_path} ends at row {array.shape[0]}, and does not have the rows {rows.start}–{rows.stop}"
         )
     if not _is_ours(array):
         return rows_by_zarr(array, rows)
@@ -91,63 +81,50 @@ def _is_ours(array: zarr.Array[Any]) -> bool:
     sharding = words["codecs"][0]
     if not isinstance(array.store, LocalStore) or sharding["name"] != "sharding_indexed" or len(words["codecs"]) > 1:
         return False
-    inside = sharding["configuration"]
+    shard = sharding["configuration"]
+    codecs = [*shard["codecs"], *shard["index_codecs"]]
     return (
-        _names(inside["codecs"]) == ["bytes", "crc32c", "zstd"]
-        and _names(inside["index_codecs"]) == ["bytes", "crc32c"]
-        and inside["index_location"] == "end"
+        [codec["name"] for codec in shard["codecs"]] == ["bytes", "crc32c", "zstd"]
+        and [codec["name"] for codec in shard["index_codecs"]] == ["bytes", "crc32c"]
+        and all(codec.get("configuration", {}).get("endian", "little") == "little" for codec in codecs)
+        and shard["index_location"] == "end"
         and array.chunks[1:] == (array.shards or ())[1:] == array.shape[1:]
         and array.dtype == array.dtype.newbyteorder("<")
         and not words["storage_transformers"]
     )
 
 
-def _names(codecs: Any) -> list[str]:
-    """Names of the codecs; none where they write big-endian bytes."""
-    if any(codec.get("configuration", {}).get("endian", "little") != "little" for codec in codecs):
-        return []
-    return [codec["name"] for codec in codecs]
-
-
 def _read_shard(array: zarr.Array[Any], rows: slice, out: NDArray[Any], wanted: slice | None = None) -> None:
     """Decode one file, of the whole's `rows`, into `out`: all of them, or the `wanted` ones."""
     wanted = wanted or rows
-    chunk_rows = array.chunks[0]
+    chunk_rows, shard_rows = array.chunks[0], (array.shards or array.chunks)[0]
     parts = [
         slice(rows.start + part.start, rows.start + part.stop)
         for part in row_slices(rows.stop - rows.start, chunk_rows)
     ]
+    store: Any = array.store
+    number = (rows.start // shard_rows, *(0 for _ in array.shape[1:]))
+    path = Path(store.root, array.path, array.metadata.encode_chunk_key(number))
     broken = wanted  # what is lost with the index; from then on the rows of the chunk at hand
-    path = _shard_path(array, rows)
     try:
         with naming(path), FileIO(path) as file:
-            index = _index(file, (array.shards or array.chunks)[0] // chunk_rows, len(parts))
+            index = _read_index(file, shard_rows // chunk_rows, len(parts))
             room = np.empty(max(length for _, length in index), np.uint8)
             for broken, (offset, length) in zip(parts, index, strict=True):
                 if broken.start < wanted.stop and broken.stop > wanted.start:
-                    _put(_filled(room[:length], file, offset), broken, out, wanted, chunk_rows)
+                    stored = _fill(room[:length], file, offset)
+                    if broken.start >= wanted.start and broken.stop <= wanted.stop:
+                        _decode(stored, out[broken.start - wanted.start :], chunk_rows)
+                        continue
+                    chunk = np.empty((broken.stop - broken.start, *out.shape[1:]), out.dtype)
+                    _decode(stored, chunk, chunk_rows)
+                    both = slice(max(broken.start, wanted.start), min(broken.stop, wanted.stop))
+                    source = chunk[both.start - broken.start : both.stop - broken.start]
+                    out[both.start - wanted.start : both.stop - wanted.start] = source
     except FileNotFoundError as error:
         raise broken_rows(array, broken, f"{path}: {error.strerror}") from error
     except CHUNK_ERRORS as error:
         raise broken_rows(array, broken, f"{path}: {error}") from error
-
-
-def _shard_path(array: zarr.Array[Any], rows: slice) -> Path:
-    store: Any = array.store
-    shard_rows = (array.shards or array.chunks)[0]
-    number = (rows.start // shard_rows, *(0 for _ in array.shape[1:]))
-    return Path(store.root, array.path, array.metadata.encode_chunk_key(number))
-
-
-def _put(stored: Bytes, part: slice, out: NDArray[Any], wanted: slice, chunk_rows: int) -> None:
-    """Decode a chunk, the rows `part` of the whole, into `out`, which are the `wanted` ones."""
-    if part.start >= wanted.start and part.stop <= wanted.stop:
-        _decode(stored, out[part.start - wanted.start :], chunk_rows)
-        return
-    chunk = np.empty((part.stop - part.start, *out.shape[1:]), out.dtype)
-    _decode(stored, chunk, chunk_rows)
-    both = slice(max(part.start, wanted.start), min(part.stop, wanted.stop))
-    out[both.start - wanted.start : both.stop - wanted.start] = chunk[both.start - part.start : both.stop - part.start]
 
 
 def _decode(stored: Bytes, out: NDArray[Any], rows: int) -> None:
@@ -164,22 +141,22 @@ def _decode(stored: Bytes, out: NDArray[Any], rows: int) -> None:
         out[:rows] = chunk.reshape(rows, *out.shape[1:])[: len(out)]
 
 
-def _index(file: FileIO, chunks: int, used: int) -> list[list[int]]:
+def _read_index(file: FileIO, chunks: int, used: int) -> list[list[int]]:
     """[offset, length] of the first `used` chunks of a shard; it has room for more where the array ends early.
 
-    Raises ValueError where a chunk is not inside the file (one that was never written has the offset 2^64 - 1).
+    Raises ValueError where a chunk is not within the file (one that was never written has the offset 2^64 - 1).
     """
     stored = np.empty(chunks * 16 + _CRC_BYTES, np.uint8)
     end = file.seek(0, SEEK_END) - stored.size
     if end < 0:
         raise ValueError("the file is shorter than its index")
-    pairs: list[list[int]] = _CRC.decode(_filled(stored, file, end)).view("<u8").reshape(chunks, 2)[:used].tolist()
+    pairs: list[list[int]] = _CRC.decode(_fill(stored, file, end)).view("<u8").reshape(chunks, 2)[:used].tolist()
     if any(offset + length > end for offset, length in pairs):
         raise ValueError("a chunk is missing, or lies past the end of the file")
     return pairs
 
 
-def _filled(room: Bytes, file: FileIO, offset: int) -> Bytes:
+def _fill(room: Bytes, file: FileIO, offset: int) -> Bytes:
     """`room`, full of what the file holds from `offset` on."""
     file.seek(offset)
     if file.readinto(room.data) != room.size:

@@ -17,11 +17,10 @@ from numpy.typing import NDArray
 from zarr.codecs import Crc32cCodec, ZstdCodec
 from zarr.core.sync import sync
 
-from ..schema import NODE_FILE, ZSTD_LEVEL, is_array_name, layout, spec_of
-from ..types import RowSource, StoreMismatch
+from ..schema import NODE_FILE, ZSTD_LEVEL, RowSource, StoreMismatch, is_array_name, layout, spec_of
 
 _KINDS = "biuf"
-# Sixteen times the largest that is ever written: more is no shard, but a number that somebody made up.
+# Sixteen times the largest that is ever written: more is not a shard, but a number that somebody made up.
 _MOST_SHARD_BYTES = 1 << 30
 _MOST_CHUNKS = 1 << 12
 # What zarr 3.1 raises on metadata with a wrong word or number: JSON, checks, absent keys, other types.
@@ -44,10 +43,15 @@ def common_rows(arrays: Mapping[str, RowSource]) -> int:
     """T of a trial's arrays, 0 without any. Raises ValueError where they differ or do not fit their names."""
     rows = {name: source.shape[0] if source.shape else 0 for name, source in arrays.items()}
     if len(set(rows.values())) > 1:
-        told = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
-        raise ValueError(f"the arrays of one trial have the same number of rows, got {told}")
+        counts = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
+        raise ValueError(f"the arrays of one trial have the same number of rows, got {counts}")
     for name, source in arrays.items():
-        _check(name, source)
+        if not is_array_name(name):
+            raise ValueError(f"{name!r} cannot name an array")
+        wanted = spec_of(name, len(source.shape)).dtype
+        if source.dtype.kind not in _KINDS or (wanted and source.dtype != np.dtype(wanted)):
+            raise ValueError(f"{name} holds {wanted or 'numbers'}, got {source.dtype}")
+        layout(name, source.shape, source.dtype.itemsize)
     return next(iter(rows.values()), 0)
 
 
@@ -55,12 +59,19 @@ def write_array(location: str, name: str, source: RowSource) -> str:
     """Write the rows of `source` as a new zarr array; returns the sha256 of its raw little-endian bytes.
 
     Memory holds one shard at a time, whatever T is; every chunk is stored, so that a missing one shows.
+    Raises ValueError where the source gives other rows than it announced.
     """
     array = create_array(location, name, source.shape, source.dtype)
     digest = hashlib.sha256()
     shard_rows = (array.shards or array.chunks)[0]
     for rows in row_slices(source.shape[0], shard_rows):
-        block = little_endian(source[rows], (rows.stop - rows.start, *source.shape[1:]), source.dtype)
+        block = source[rows]
+        shape = (rows.stop - rows.start, *source.shape[1:])
+        if block.shape != shape or block.dtype != source.dtype:
+            raise ValueError(
+                f"asked for rows {shape} of {source.dtype}, the source gave {block.shape} of {block.dtype}"
+            )
+        block = np.ascontiguousarray(block, dtype=source.dtype.newbyteorder("<"))
         array[rows] = block
         digest.update(block.data)
     return digest.hexdigest()
@@ -90,29 +101,26 @@ def open_array(location: str) -> zarr.Array[Any]:
     """An array for reading; slices read the chunks they need. Raises StoreMismatch where its zarr.json is broken."""
     try:
         array = zarr.open_array(store=location, mode="r", zarr_format=3)
-        fault = _fault_of(array)
+        shard = array.shards or array.chunks
+        if not array.ndim or array.dtype.kind not in _KINDS:
+            fault = f"an array of {array.ndim} axes of {array.dtype}"
+        elif min(shard) < 1 or math.prod(shard) * array.dtype.itemsize > _MOST_SHARD_BYTES:
+            fault = f"shards of {shard} {array.dtype}"
+        elif math.prod(shard) > _MOST_CHUNKS * math.prod(array.chunks):
+            fault = f"shards of {shard} in chunks of {array.chunks}"
+        else:
+            return array
     except _METADATA_ERRORS as error:
         fault = f"{type(error).__name__}: {error}"
-    if fault:
-        raise StoreMismatch(f"{location}/{NODE_FILE} is broken ({fault}): remove it, and extract again")
-    return array
-
-
-def _fault_of(array: zarr.Array[Any]) -> str:
-    """Why such an array cannot be one of a trial's; empty where it can."""
-    shard = array.shards or array.chunks
-    if not array.ndim or array.dtype.kind not in _KINDS:
-        return f"an array of {array.ndim} axes of {array.dtype}"
-    if min(shard) < 1 or math.prod(shard) * array.dtype.itemsize > _MOST_SHARD_BYTES:
-        return f"shards of {shard} {array.dtype}"
-    if math.prod(shard) > _MOST_CHUNKS * math.prod(array.chunks):
-        return f"shards of {shard} in chunks of {array.chunks}"
-    return ""
+    raise StoreMismatch(f"{location}/{NODE_FILE} is broken ({fault}): remove it, and extract again")
 
 
 def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     """Rows [start, stop) in memory, as zarr reads them. Raises StoreMismatch where a chunk is broken or missing."""
-    for key in _shard_keys(array, rows):
+    first, *others = array.shards or array.chunks
+    counts = (range(-(-size // step)) for size, step in zip(array.shape[1:], others, strict=True))
+    for number in product(range(rows.start // first, -(-rows.stop // first)), *counts):
+        key = f"{array.path}/{array.metadata.encode_chunk_key(number)}".lstrip("/")
         if not sync(array.store.exists(key)):  # zarr would fill in zeros; a store's arrays are written whole
             raise broken_rows(array, rows, f"{key} is missing")
     try:
@@ -123,16 +131,8 @@ def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
 
 def broken_rows(array: zarr.Array[Any], rows: slice, why: object) -> StoreMismatch:
     """What to raise where rows [start, stop) cannot be read."""
-    told = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({why})"
-    return StoreMismatch(f"{told}; `avfuse verify` names every broken chunk")
-
-
-def _shard_keys(array: zarr.Array[Any], rows: slice) -> Iterator[str]:
-    """Keys of the files that hold rows [start, stop)."""
-    first, *others = array.shards or array.chunks
-    counts = (range(-(-size // step)) for size, step in zip(array.shape[1:], others, strict=True))
-    for number in product(range(rows.start // first, -(-rows.stop // first)), *counts):
-        yield f"{array.path}/{array.metadata.encode_chunk_key(number)}".lstrip("/")
+    broken = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({why})"
+    return StoreMismatch(f"{broken}; `avfuse verify` names every broken chunk")
 
 
 def dims_of(array: zarr.Array[Any]) -> tuple[str, ...]:
@@ -145,19 +145,3 @@ def row_slices(num_rows: int, step: int) -> Iterator[slice]:
     """[0, T) cut into half-open slices of `step` rows."""
     for start in range(0, num_rows, step):
         yield slice(start, min(start + step, num_rows))
-
-
-def little_endian(block: NDArray[Any], shape: tuple[int, ...], dtype: np.dtype[Any]) -> NDArray[Any]:
-    """Contiguous little-endian rows. Raises ValueError where a source gives other rows than it announced."""
-    if block.shape != shape or block.dtype != dtype:
-        raise ValueError(f"asked for rows {shape} of {dtype}, the source gave {block.shape} of {block.dtype}")
-    return np.ascontiguousarray(block, dtype=dtype.newbyteorder("<"))
-
-
-def _check(name: str, source: RowSource) -> None:
-    if not is_array_name(name):
-        raise ValueError(f"{name!r} cannot name an array")
-    wanted = spec_of(name, len(source.shape)).dtype
-    if source.dtype.kind not in _KINDS or (wanted and source.dtype != np.dtype(wanted)):
-        raise ValueError(f"{name} holds {wanted or 'numbers'}, got {source.dtype}")
-    layout(name, source.shape, source.dtype.itemsize)

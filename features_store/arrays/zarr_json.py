@@ -11,8 +11,7 @@ from typing import Any
 
 from ...shell.text import counted
 from ..disk.backends import Files
-from ..schema import NODE_FILE
-from ..types import JsonValue, StoreMismatch
+from ..schema import NODE_FILE, JsonValue, StoreMismatch
 
 # Ours have some 20 KB. Brackets within brackets take forty times their size in memory.
 _MOST_BYTES = 4 << 20
@@ -45,7 +44,7 @@ def group_json(attributes: dict[str, JsonValue]) -> bytes:
 
 
 def node_type(files: Files, key: str) -> str | None:
-    """`group`, `array`, None where nothing is, or `broken`."""
+    """`group`, `array`, None where there is nothing, or `broken`."""
     try:
         node = read_node(files, key)
     except StoreMismatch:
@@ -53,28 +52,29 @@ def node_type(files: Files, key: str) -> str | None:
     return None if node is None else str(node.get("node_type"))
 
 
-def walk_groups(files: Files, key: str = "") -> Iterator[tuple[str, dict[str, Any] | None]]:
-    """Every group below `key` with its attributes, parents first; None where its zarr.json is broken."""
-    for name in files.folders(key):
-        yield from _walk(files, f"{key}/{name}".lstrip("/"))
+def walk_groups(
+    files: Files, key: str = "", arrays: Collection[str] = ()
+) -> Iterator[tuple[str, dict[str, Any] | None]]:
+    """Every group below `key` with its attributes, parents first; None where its zarr.json is broken.
 
-
-def _walk(files: Files, key: str) -> Iterator[tuple[str, dict[str, Any] | None]]:
-    attributes: dict[str, Any] | None = None
-    try:
-        node = read_node(files, key)
-    except StoreMismatch:
-        pass  # yielded as None: its trials below may be whole
-    else:
-        if node is None or node.get("node_type") != "group":
-            return
-        attributes = node.get("attributes", {})
-    yield key, attributes
-    checksums = (attributes or {}).get("checksums")
-    arrays = checksums if isinstance(checksums, dict) else {}
+    `arrays`: names directly below `key` that need not be looked at.
+    """
     for name in files.folders(key):
-        if name not in arrays:
-            yield from _walk(files, f"{key}/{name}")
+        if name in arrays:
+            continue
+        child = f"{key}/{name}".lstrip("/")
+        attributes: dict[str, Any] | None = None
+        try:
+            node = read_node(files, child)
+        except StoreMismatch:
+            pass  # yielded as None: its trials below may be whole
+        else:
+            if node is None or node.get("node_type") != "group":
+                continue
+            attributes = node.get("attributes", {})
+        yield child, attributes
+        checksums = (attributes or {}).get("checksums")
+        yield from walk_groups(files, child, checksums if isinstance(checksums, dict) else ())
 
 
 def is_left(files: Files, key: str, attributes: Mapping[str, Any] | None) -> bool:
@@ -85,7 +85,7 @@ def is_left(files: Files, key: str, attributes: Mapping[str, Any] | None) -> boo
 
 
 def array_folders(files: Files, key: str, wanted: Collection[str] = ()) -> list[str]:
-    """Names of the arrays of a group; what is no group but bears a `wanted` name is the rest of one."""
+    """Names of the arrays of a group; what is not a group but has a `wanted` name is the rest of one."""
     kinds = {name: node_type(files, f"{key}/{name}") for name in files.folders(key)}
     return [name for name, kind in kinds.items() if kind == "array" or (kind != "group" and name in wanted)]
 

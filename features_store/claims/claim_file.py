@@ -1,4 +1,4 @@
-"""One file of a claim, or of a right to remove one: made whole by exactly one process, and looked at by all.
+"""One file of a claim, or of a right to remove one: made whole by exactly one process, and read by all.
 
 Tested by tests/features_store/claims/test_claim_file.py.
 """
@@ -11,9 +11,10 @@ from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from ..disk.atomic import has_no_links, naming
+from ..disk.atomic import NO_LINKS
 from ..disk.owner import Owner
 from ..disk.scratch import make_folder, scratch_file
+from ..disk.unwritable import naming
 
 _TRIES = 100
 _HALF_WRITTEN_S = 10.0
@@ -54,38 +55,34 @@ def create(path: Path, token: str) -> bool:
         for _ in range(_TRIES):
             make_folder(path.parent)
             try:
-                return _name(temporary, path, content)
+                os.link(temporary, path)
+                return True
+            except FileExistsError:
+                # A network disk may have made the link and lost its answer.
+                return temporary.stat().st_nlink > 1
             except FileNotFoundError:
                 continue  # another process found `.claims` empty and removed it in between
+            except OSError as error:
+                if error.errno not in NO_LINKS:
+                    raise
+            with suppress(FileNotFoundError):
+                return _create_alone(path, content)
     raise OSError(f"{path.parent} vanishes as soon as it is made; is another program cleaning the store?")
 
 
 def look(path: Path) -> Seen | None:
-    """What lies there, None where nothing does."""
+    """What the file says; None where there is none."""
     try:
         touched_s = path.stat().st_mtime
         content = path.read_bytes()
     except FileNotFoundError:
         return None
     try:
-        found = json.loads(content)
-        owner = Owner(str(found["host"]), int(found["pid"]), int(found["started"]))
-        return Seen(path, owner, str(found["token"]), touched_s)
+        claim = json.loads(content)
+        owner = Owner(str(claim["host"]), int(claim["pid"]), int(claim["started"]))
+        return Seen(path, owner, str(claim["token"]), touched_s)
     except (ValueError, KeyError, TypeError):
         return Seen(path, None, "unreadable", touched_s)  # just being written, or cut off by a full disk
-
-
-def _name(temporary: Path, path: Path, content: bytes) -> bool:
-    try:
-        os.link(temporary, path)
-    except FileExistsError:
-        # A network disk may have made the link and lost its answer.
-        return temporary.stat().st_nlink > 1
-    except OSError as error:
-        if not has_no_links(error):
-            raise
-        return _create_alone(path, content)
-    return True
 
 
 def _create_alone(path: Path, content: bytes) -> bool:

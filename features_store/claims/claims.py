@@ -3,10 +3,10 @@
     .claims/<sha1>.json                  made by exactly one process (link, O_EXCL); touched every ttl/5
     .claims/<sha1>.json.<token>.0        the right to remove the claim with that token, made the same way
 
-A claim is only removed by who holds the right to remove it, and only while it still bears that token: so two
-processes that find the same dead claim can never take away a fresh one. How old a claim is, is told by the clock
+A claim is only removed by who holds the right to remove it, and only while it still has that token: so two
+processes that find the same dead claim can never take away a fresh one. The age of a claim is measured by the clock
 of the disk that it lies on, whatever the clocks of the hosts say. A process that was suspended for longer than its
-claim lives finds it gone, or another's, when it is about to write, and stops.
+claim lives finds that it was removed, or is another's, when it is about to write, and stops.
 Tested by test_claims.py and tests/faults/kills.
 """
 
@@ -26,8 +26,8 @@ from typing import TYPE_CHECKING
 from ..disk.atomic import fenced_by
 from ..disk.backends import LocalFiles, open_files
 from ..disk.owner import Owner
-from ..disk.scratch import remove_if_empty, remove_scratch_of
-from .claim_file import Seen, create, look
+from ..disk.scratch import remove_if_empty, sweep_scratch
+from .claim_file import create, look
 
 if TYPE_CHECKING:
     from ..store import FeatureStore
@@ -44,10 +44,10 @@ class ClaimLost(Exception):  # noqa: N818 - it says what has become of the claim
 
 @contextmanager
 def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) -> Iterator[bool]:
-    """True for the one process that may extract `trial` now; the others are told False at once.
+    """True for the one process that may extract `trial` now; for the others it is False at once.
 
     A claim whose owner died, or has not touched it for `ttl_s`, is taken over; what that owner would still write
-    raises ClaimLost in it. A store behind a URL has no claims: there everybody is told True, and runs share the work
+    raises ClaimLost in it. A store behind a URL has no claims: there it is True for everybody, and runs share the work
     by `--shard`. Raises OSError where the store cannot be written.
     """
     files = open_files(store_path)
@@ -56,19 +56,33 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
         return
     path = files.root / CLAIMS / f"{hashlib.sha1(os.fsencode(trial), usedforsecurity=False).hexdigest()}.json"
     token = uuid.uuid4().hex
-    if not _take(path, token, ttl_s):
+    mine = create(path, token)
+    if not mine:
+        seen = look(path)
+        if seen is not None and not seen.is_stale(ttl_s):
+            seen.bring_to_today()
+        else:
+            if seen is not None:
+                _remove(path, seen.token, ttl_s, only_stale=True)
+            mine = create(path, token)
+    if not mine:
         yield False
         return
-    with _heartbeat(path, token, ttl_s), fenced_by(partial(_check, path, token)):
-        try:
+    stop = threading.Event()
+    heartbeat = threading.Thread(target=_beat, args=(path, token, ttl_s / _BEATS_PER_TTL, stop), daemon=True)
+    heartbeat.start()
+    try:
+        with fenced_by(partial(_check, path, token)):
             yield True
-        finally:
-            _remove(path, token, ttl_s, only_stale=False)
-            remove_if_empty(path.parent)
+    finally:
+        stop.set()
+        heartbeat.join()
+        _remove(path, token, ttl_s, only_stale=False)
+        remove_if_empty(path.parent)
 
 
 def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:
-    """Remove what dead runs have left: claims of trials that nobody will ask for, rights to claims that are gone."""
+    """Remove what dead runs have left: claims of trials that nobody will ask for, rights to claims that have ended."""
     folder = root / CLAIMS
     names = sorted(os.listdir(folder)) if folder.is_dir() else []
     for path in (folder / name for name in names if name.endswith(".json")):
@@ -84,98 +98,6 @@ def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:
     remove_if_empty(folder)
 
 
-def remove_claims_of(owner: Owner, root: Path, ttl_s: float = TTL_S) -> None:
-    """Remove the claims of a process that is known to have ended, or is about to."""
-    folder = root / CLAIMS
-    for path in sorted(folder.glob("*.json")):
-        seen = look(path)
-        if seen is not None and seen.owner == owner:
-            _remove(path, seen.token, ttl_s, only_stale=False)
-    remove_if_empty(folder)
-
-
-def _check(path: Path, token: str) -> None:
-    """Raise ClaimLost unless the claim with this token is still there."""
-    seen = look(path)
-    if seen is None:
-        raise ClaimLost("its claim is gone: taken over and finished by another process, or removed by hand")
-    if seen.token != token:
-        raise ClaimLost(f"its claim was taken over by {seen.owner or 'another process'}")
-
-
-def _take(path: Path, token: str, ttl_s: float) -> bool:
-    if create(path, token):
-        return True
-    seen = look(path)
-    if seen is not None:
-        if not seen.is_stale(ttl_s):
-            seen.bring_to_today()
-            return False
-        _remove(path, seen.token, ttl_s, only_stale=True)
-    return create(path, token)
-
-
-def _remove(path: Path, token: str, ttl_s: float, *, only_stale: bool) -> None:
-    """Remove the claim with this token, unless another process has the right to, or it is no longer there."""
-    if not _is_mine_to_remove(look(path), token, ttl_s, only_stale):
-        return
-    rights = _right_to_remove(path, token, ttl_s)
-    if rights is None:
-        return
-    try:
-        if _is_mine_to_remove(look(path), token, ttl_s, only_stale):
-            path.unlink(missing_ok=True)
-    finally:
-        # After the claim: who comes late finds no claim with this token any more.
-        for right in rights:
-            right.unlink(missing_ok=True)
-
-
-def _is_mine_to_remove(seen: Seen | None, token: str, ttl_s: float, only_stale: bool) -> bool:
-    return seen is not None and seen.token == token and (not only_stale or seen.is_stale(ttl_s))
-
-
-def _right_to_remove(path: Path, token: str, ttl_s: float) -> list[Path] | None:
-    """The files of the right, the last one made here; None where a living process has it.
-
-    A holder that died in between is not removed (that would need a right again): the next number follows it.
-    """
-    rights: list[Path] = []
-    for number in count():
-        right = path.with_name(f"{path.name}.{token}.{number}")
-        rights.append(right)
-        if create(right, token):
-            return rights
-        seen = look(right)
-        if seen is None or not seen.is_stale(ttl_s):
-            return None
-    return None
-
-
-@contextmanager
-def _heartbeat(path: Path, token: str, ttl_s: float) -> Iterator[None]:
-    """Touch the claim every ttl/5 until the end."""
-    stop = threading.Event()
-    beat = threading.Thread(target=_beat, args=(path, token, ttl_s / _BEATS_PER_TTL, stop), daemon=True)
-    beat.start()
-    try:
-        yield
-    finally:
-        stop.set()
-        beat.join()
-
-
-def _beat(path: Path, token: str, pause_s: float, stop: threading.Event) -> None:
-    while not stop.wait(pause_s):
-        try:
-            seen = look(path)
-            if seen is None or seen.token != token:
-                return  # lost: this process slept for longer than the claim lives
-            os.utime(path)
-        except OSError:
-            continue  # a network disk that is away for a moment
-
-
 def release_all(store: FeatureStore, owner: Owner) -> None:
     """Remove the claims and the scratch of a process that is known to have ended, or is about to.
 
@@ -187,5 +109,60 @@ def release_all(store: FeatureStore, owner: Owner) -> None:
 
 def release_folder(root: Path, owner: Owner) -> None:
     """The same in any folder where things are claimed."""
-    remove_claims_of(owner, root)
-    remove_scratch_of(owner, root)
+    folder = root / CLAIMS
+    for path in sorted(folder.glob("*.json")):
+        seen = look(path)
+        if seen is not None and seen.owner == owner:
+            _remove(path, seen.token, TTL_S, only_stale=False)
+    remove_if_empty(folder)
+    sweep_scratch(root, ended=owner)
+
+
+def _check(path: Path, token: str) -> None:
+    """Raise ClaimLost unless the claim with this token is still there."""
+    seen = look(path)
+    if seen is None:
+        raise ClaimLost("its claim is gone: taken over and finished by another process, or removed by hand")
+    if seen.token != token:
+        raise ClaimLost(f"its claim was taken over by {seen.owner or 'another process'}")
+
+
+def _remove(path: Path, token: str, ttl_s: float, *, only_stale: bool) -> None:
+    """Remove the claim with this token, unless another process has the right to, or it is no longer there."""
+    if not _is_there(path, token, ttl_s, only_stale):
+        return
+    # Make the right to remove it. A holder of the right that died in between is not removed (that would need a right
+    # again): the next number follows it.
+    rights: list[Path] = []
+    for number in count():
+        right = path.with_name(f"{path.name}.{token}.{number}")
+        rights.append(right)
+        if create(right, token):
+            break
+        holder = look(right)
+        if holder is None or not holder.is_stale(ttl_s):
+            return
+    try:
+        if _is_there(path, token, ttl_s, only_stale):
+            path.unlink(missing_ok=True)
+    finally:
+        # After the claim: whoever comes late finds no claim with this token any more.
+        for right in rights:
+            right.unlink(missing_ok=True)
+
+
+def _is_there(path: Path, token: str, ttl_s: float, only_stale: bool) -> bool:
+    seen = look(path)
+    return seen is not None and seen.token == token and (not only_stale or seen.is_stale(ttl_s))
+
+
+def _beat(path: Path, token: str, pause_s: float, stop: threading.Event) -> None:
+    """Touch the claim every `pause_s` until `stop`."""
+    while not stop.wait(pause_s):
+        try:
+            seen = look(path)
+            if seen is None or seen.token != token:
+                return  # lost: this process slept for longer than the claim lives
+            os.utime(path)
+        except OSError:
+            continue  # a network disk that is away for a moment

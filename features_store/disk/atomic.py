@@ -1,7 +1,7 @@
 """Files that are whole or not there, whatever happens: the local file system's half of the store.
 
 A process that has slept for longer than its claim lives (a suspended job, a laptop's lid) must not write over what
-the next owner has written since: inside `fenced_by` nothing gets its name, or goes, unless the claim is still held.
+the next owner has written since: under `fenced_by` nothing is named or removed unless the claim is still held.
 
 Tested by tests/features_store/disk/test_faults.py and tests/faults/kills.
 """
@@ -19,8 +19,10 @@ from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
 
+from .unwritable import naming, naming_place
+
 # What file systems without hard links answer to `link`; EXDEV: those without any from one folder to another (AFS).
-_NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV)
+NO_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS, errno.EMLINK, errno.EINVAL, errno.EXDEV)
 _FENCES: ContextVar[tuple[Callable[[], None], ...]] = ContextVar("fences", default=())
 
 
@@ -41,43 +43,39 @@ def check_fence() -> None:
         check()
 
 
-def replace_file(path: Path, content: bytes) -> None:
-    """Write beside, flush to the disk, rename over: never half a file. Raises OSError naming the file."""
-    with naming(path):
-        with _beside(path) as temporary:
-            write_new(temporary, content)
+@contextmanager
+def whole_file(path: Path, *, replace: bool = True) -> Iterator[Path]:
+    """A path beside `path` to write to: it gets that name at the end, and is removed where the writing failed.
+
+    Without `replace` a file that is there already, or appears meanwhile, is left alone. Nothing is flushed here.
+    """
+    temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}")
+    try:
+        with naming_place(path, temporary):
+            yield temporary
             check_fence()
-            temporary.replace(path)
+            if replace:
+                temporary.replace(path)
+            else:
+                link_file(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def replace_file(path: Path, content: bytes, *, replace: bool = True) -> None:
+    """Write beside, flush to the disk, rename over: never half a file. Raises OSError naming the file.
+
+    Without `replace` a file that is there already, or appears meanwhile, is left alone.
+    """
+    with naming(path):
+        with whole_file(path, replace=replace) as temporary:
+            write_new(temporary, content)
         fsync_path(path.parent)
 
 
-def create_file(path: Path, content: bytes) -> None:
-    """The same where there is no file yet; one that is there, or comes meanwhile, is left alone."""
-    with naming(path):
-        with _beside(path) as temporary:
-            write_new(temporary, content)
-            check_fence()
-            link_file(temporary, path)
-        fsync_path(path.parent)
-
-
-def check_link(path: Path) -> None:
-    """Raise ValueError where a path, or a folder on the way to it, is a link to nowhere: nothing can be made there."""
-    for each in (path.absolute(), *path.absolute().parents):
-        if each.is_symlink() and not each.exists():
-            raise ValueError(f"{each} is a link to {os.readlink(each)}, which is not there; make it, or name another")
-
-
-def remove_file(path: Path) -> None:
-    """Remove a file, if it is there."""
-    check_fence()
-    path.unlink(missing_ok=True)
-
-
-def remove_tree(folder: Path) -> None:
-    """Remove a folder with all that is in it, as far as that can be done."""
-    check_fence()
-    shutil.rmtree(folder, ignore_errors=True)
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Replace a file of a run. Raises OSError naming it."""
+    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())
 
 
 def write_new(path: Path, content: bytes, *, flush: bool = True) -> None:
@@ -100,22 +98,36 @@ def link_file(temporary: Path, path: Path) -> None:
         return
     except OSError as error:
         in_another_folder = error.errno == errno.EXDEV and temporary.parent != path.parent
-        if in_another_folder or not has_no_links(error):
+        if in_another_folder or error.errno not in NO_LINKS:
             raise
         temporary.replace(path)
 
 
-def has_no_links(error: OSError) -> bool:
-    """Whether `link` says that this file system cannot do it at all."""
-    return error.errno in _NO_LINKS
+def check_link(path: Path) -> None:
+    """Raise ValueError where a path, or a folder on the way to it, is a link to nowhere: nothing can be made there."""
+    for each in (path.absolute(), *path.absolute().parents):
+        if each.is_symlink() and not each.exists():
+            raise ValueError(f"{each} is a link to {os.readlink(each)}, which is not there; make it, or name another")
+
+
+def remove_file(path: Path) -> None:
+    """Remove a file, if it is there."""
+    check_fence()
+    path.unlink(missing_ok=True)
+
+
+def remove_tree(folder: Path) -> None:
+    """Remove a folder with all that is in it, as far as that can be done."""
+    check_fence()
+    shutil.rmtree(folder, ignore_errors=True)
 
 
 def fsync_tree(folder: Path) -> None:
     """Flush every file and folder below, and the folder itself, to the disk."""
-    for here, _, files in os.walk(folder, topdown=False):
+    for parent, _, files in os.walk(folder, topdown=False):
         for name in files:
-            fsync_path(Path(here, name))
-        fsync_path(Path(here))
+            fsync_path(Path(parent, name))
+        fsync_path(Path(parent))
 
 
 def fsync_path(path: Path) -> None:
@@ -130,43 +142,7 @@ def fsync_path(path: Path) -> None:
         os.close(handle)
 
 
-@contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """An OSError names this file: a full disk names none, and a temporary one's name tells nobody anything."""
-    try:
-        yield
-    except OSError as error:
-        raise type(error)(error.errno, error.strerror or str(error), str(path)) from error
-
-
-@contextmanager
-def naming_place(place: Path, temporary: Path | None = None) -> Iterator[None]:
-    """An OSError that names no file, as that of a full disk, or the temporary one, names this place."""
-    try:
-        yield
-    except OSError as error:
-        is_other = error.filename is not None and str(error.filename) != str(temporary)
-        if is_other or error.errno is None:
-            raise
-        # Not what a library has made of it.
-        raise type(error)(error.errno, os.strerror(error.errno), str(place)) from error
-
-
-@contextmanager
-def _beside(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}")
-    try:
-        yield temporary
-    finally:
-        temporary.unlink(missing_ok=True)
-
-
 def sha256_of(path: Path) -> str:
     """Hash of a file's content, hexadecimal. Raises OSError when it cannot be read."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Replace a file of a run. Raises OSError naming it."""
-    replace_file(path, (json.dumps(content, indent=1) + "\n").encode())

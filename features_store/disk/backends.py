@@ -8,47 +8,24 @@ from __future__ import annotations
 import errno
 import os
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 from urllib.parse import unquote
 
-from .atomic import check_fence, create_file, fsync_path, link_file, naming, remove_file, replace_file
+from .atomic import check_fence, fsync_path, link_file, remove_file, replace_file
 from .scratch import scratch_directory, scratch_file
+from .unwritable import naming
 
 
-class Files(Protocol):
-    """Bytes by key (`batch1/trial/zarr.json`) and the folders below a key."""
-
-    def location(self, key: str) -> str:
-        """Where a key lies, for zarr and for messages."""
-
-    def read(self, key: str) -> bytes | None:
-        """Content of a file; None where there is none."""
-
-    def write(self, key: str, content: bytes) -> None:
-        """Write a file whole; what was there before is replaced."""
-
-    def create(self, key: str, content: bytes) -> None:
-        """Write a file whole unless there is one; folders on the way are made."""
-
-    def folders(self, key: str) -> list[str]:
-        """Names of the visible folders directly below a key, sorted."""
-
-    def is_file(self, key: str) -> bool:
-        """Whether a file lies there."""
-
-    def remove(self, key: str) -> None:
-        """Remove a file or a folder with all that is in it; nothing happens where there is none."""
-
-
+@dataclass(frozen=True)
 class LocalFiles:
     """A folder of this machine's file system."""
 
-    def __init__(self, root: Path) -> None:
-        self.root = root
+    root: Path
 
     def location(self, key: str) -> str:
-        """Path of a key."""
+        """Path of a key, for zarr and for messages."""
         return str(self.root / key)
 
     def read(self, key: str) -> bytes | None:
@@ -66,8 +43,9 @@ class LocalFiles:
             try:
                 temporary.replace(path)
             except OSError as error:
-                _check_other_disk(error)
-                replace_file(path, content)
+                if error.errno != errno.EXDEV:
+                    raise
+                replace_file(path, content)  # the key's folder lies on another disk than the store's
             fsync_path(path.parent)
 
     def create(self, key: str, content: bytes) -> None:
@@ -76,15 +54,16 @@ class LocalFiles:
         if path.exists():
             return
         with naming(path):
-            if "/" not in key:  # the root's own; below it a root that is gone does not come back
+            if "/" not in key:  # the root's own; below it a store that was removed does not come back
                 self.root.mkdir(parents=True, exist_ok=True)
             with scratch_file(self.root, content) as temporary:
                 path.parent.mkdir(parents=True, exist_ok=True)
                 try:
                     link_file(temporary, path)
                 except OSError as error:
-                    _check_other_disk(error)
-                    create_file(path, content)
+                    if error.errno != errno.EXDEV:
+                        raise
+                    replace_file(path, content, replace=False)
                 fsync_path(path.parent)
 
     def folders(self, key: str) -> list[str]:
@@ -96,7 +75,7 @@ class LocalFiles:
             return []
 
     def is_file(self, key: str) -> bool:
-        """Whether a file lies there."""
+        """Whether there is a file."""
         return (self.root / key).is_file()
 
     def remove(self, key: str) -> None:
@@ -110,15 +89,16 @@ class LocalFiles:
             try:
                 path.rename(scratch / "removed")
             except OSError as error:
-                _check_other_disk(error)
+                if error.errno != errno.EXDEV:
+                    raise
                 shutil.rmtree(path)
 
 
+@dataclass(frozen=True)
 class UrlFiles:
-    """A store behind a URL that fsspec knows (`s3://`, `memory://` …)."""
+    """A store behind a URL that fsspec knows (`s3://`, `memory://` …); the URL ends without a slash."""
 
-    def __init__(self, url: str) -> None:
-        self.url = url.rstrip("/")
+    url: str
 
     def _fs(self, key: str) -> tuple[Any, str]:
         # Opened for every use: fsspec keeps the connection, and this object stays small enough to pickle.
@@ -131,7 +111,7 @@ class UrlFiles:
         return fs, path
 
     def location(self, key: str) -> str:
-        """URL of a key."""
+        """URL of a key, for zarr and for messages."""
         return f"{self.url}/{key}".rstrip("/")
 
     def read(self, key: str) -> bytes | None:
@@ -148,7 +128,7 @@ class UrlFiles:
         fs.pipe_file(path, content)
 
     def create(self, key: str, content: bytes) -> None:
-        """Write an object unless there is one; here two writers at once both write it."""
+        """Write an object unless there is one; of two writers at once both write it."""
         if not self.is_file(key):
             self.write(key, content)
 
@@ -164,7 +144,7 @@ class UrlFiles:
         return sorted(name for name in names if not name.startswith("."))
 
     def is_file(self, key: str) -> bool:
-        """Whether an object lies there."""
+        """Whether there is an object."""
         fs, path = self._fs(key)
         return bool(fs.isfile(path))
 
@@ -175,7 +155,11 @@ class UrlFiles:
             fs.rm(path, recursive=True)
 
 
-def open_files(path: str | os.PathLike[str]) -> LocalFiles | UrlFiles:
+# Bytes by key (`batch1/trial/zarr.json`) and the folders below a key.
+Files = LocalFiles | UrlFiles
+
+
+def open_files(path: str | os.PathLike[str]) -> Files:
     """The files of a store at a folder or a URL (`file:///absolute` is a folder).
 
     Raises ValueError on a `file://` URL of a relative path or of another host.
@@ -184,13 +168,7 @@ def open_files(path: str | os.PathLike[str]) -> LocalFiles | UrlFiles:
     if "://" not in text:
         return LocalFiles(Path(text))
     if not text.startswith("file://"):
-        return UrlFiles(text)
+        return UrlFiles(text.rstrip("/"))
     if not text.startswith("file:///"):
         raise ValueError(f"{text}: a file:// URL names an absolute path, file:///…; give a plain path instead")
     return LocalFiles(Path(unquote(text.removeprefix("file://"))))
-
-
-def _check_other_disk(error: OSError) -> None:
-    """Raises the error again unless it says that a folder of the store lies on another disk than the rest."""
-    if error.errno != errno.EXDEV:
-        raise error

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from .atomic import naming
+from .unwritable import naming
 
 # What file systems without locks answer; a folder of a network disk cannot be locked either (EBADF).
 _NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.ENOSYS, errno.EINVAL, errno.EBADF)
@@ -22,49 +22,40 @@ _BLOCK = 1 << 16
 
 def append_line(path: Path, line: bytes) -> None:
     """Append one line whole or not at all. Raises OSError naming the file."""
-    with naming(path), _open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
-        _fix(handle)
+    with naming(path), locked(path, os.O_RDWR | os.O_APPEND | os.O_CREAT) as handle:
+        _fix_end(handle)
         _write(handle, line)
 
 
 def fix_lines(path: Path) -> None:
     """Cut off half a line at the end, or end a whole one; nothing happens where there is no file."""
-    if path.is_file() and not _ends_well(path):
-        with naming(path), _open(path, os.O_RDWR | os.O_APPEND) as handle:
-            _fix(handle)
-
-
-@contextmanager
-def locked_folder(folder: Path) -> Iterator[None]:
-    """Hold a folder against other processes that ask for it, where that can be."""
-    with _open(folder, os.O_RDONLY):
-        yield
-
-
-@contextmanager
-def _open(path: Path, flags: int) -> Iterator[int]:
-    """Open a file or folder and hold it; closing it ends the lock, and so does a kill."""
-    handle = os.open(path, flags, 0o666)
-    try:
-        _lock(handle)
-        yield handle
-    finally:
-        os.close(handle)
-
-
-def _lock(handle: int) -> None:
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX)
-    except OSError as error:
-        if error.errno not in _NO_LOCKS:
-            raise
-
-
-def _ends_well(path: Path) -> bool:
+    if not path.is_file():
+        return
     with path.open("rb") as file:
         size = file.seek(0, os.SEEK_END)
         file.seek(max(size - 1, 0))
-        return file.read(1) in (b"", b"\n")
+        last = file.read(1)
+    if last not in (b"", b"\n"):
+        with naming(path), locked(path, os.O_RDWR | os.O_APPEND) as handle:
+            _fix_end(handle)
+
+
+@contextmanager
+def locked(path: Path, flags: int = os.O_RDONLY) -> Iterator[int]:
+    """Open a file or folder, and hold it against other processes that ask for it, where the disk can.
+
+    Closing it ends the lock, and so does a kill.
+    """
+    handle = os.open(path, flags, 0o666)
+    try:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
+                raise
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _write(handle: int, line: bytes) -> None:
@@ -77,9 +68,14 @@ def _write(handle: int, line: bytes) -> None:
         raise
 
 
-def _fix(handle: int) -> None:
-    size = os.fstat(handle).st_size
-    rest = _after_last_break(handle, size)
+def _fix_end(handle: int) -> None:
+    """Cut off what follows the last line break, or end it where it is a whole line."""
+    size = begin = os.fstat(handle).st_size
+    rest = b""
+    while begin and b"\n" not in rest:
+        begin, end = max(0, begin - _BLOCK), begin
+        rest = os.pread(handle, end - begin, begin) + rest
+    rest = rest.rpartition(b"\n")[2]
     if not rest:
         return
     try:
@@ -88,14 +84,3 @@ def _fix(handle: int) -> None:
         os.ftruncate(handle, size - len(rest))
     else:
         _write(handle, b"\n")
-
-
-def _after_last_break(handle: int, size: int) -> bytes:
-    rest = b""
-    while size:
-        start = max(0, size - _BLOCK)
-        block, size = os.pread(handle, size - start, start), start
-        rest = block + rest
-        if b"\n" in block:
-            return rest[rest.rindex(b"\n") + 1 :]
-    return rest

@@ -1,4 +1,4 @@
-"""Who holds a claim or a scratch folder: a process, told apart from another one with the same number.
+"""Who holds a claim or a scratch folder: a process, never confused with a later one of the same number.
 
 Tested by tests/features_store/claims/test_claims.py.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import socket
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -33,21 +34,20 @@ class Owner:
         return cls(_host(), pid, _state(pid)[1])
 
     def is_dead(self) -> bool:
-        """Whether the process is known to be gone; a process of another host is never known to be."""
-        return self.host == _host() and not self._lives_here()
-
-    def _lives_here(self) -> bool:
+        """Whether the process is known to have ended; of a process on another host that is never known."""
+        if self.host != _host():
+            return False
         try:
             os.kill(self.pid, 0)
-        except ProcessLookupError:
-            return False
+        except (ProcessLookupError, OverflowError):
+            return True
         except PermissionError:
             pass  # it lives, under another user
-        except OverflowError:
-            return False
         state, started = _state(self.pid)
+        if state in _DEAD_STATES:
+            return True
         # A number is given again after a process ends; the second holder began at another time.
-        return state not in _DEAD_STATES and (not self.started or not started or self.started == started)
+        return bool(self.started and started and self.started != started)
 
 
 def _state(pid: int) -> tuple[str, int]:
@@ -65,18 +65,9 @@ def _state(pid: int) -> tuple[str, int]:
 def _host() -> str:
     """The host's name, boot and process namespace: containers may share a name, not process numbers."""
     name = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())[:64]
-    return f"{name}-{_boot()[:8]}-{_namespace()}"
-
-
-def _boot() -> str:
-    try:
-        return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-    except OSError:
-        return "0"
-
-
-def _namespace() -> str:
-    try:
-        return re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
-    except OSError:
-        return "0"
+    boot = namespace = "0"
+    with suppress(OSError):
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    with suppress(OSError):
+        namespace = re.sub(r"\D", "", str(Path("/proc/self/ns/pid").readlink()))
+    return f"{name}-{boot[:8]}-{namespace}"

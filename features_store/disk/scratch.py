@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import tempfile
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 from .atomic import write_new
@@ -26,50 +26,60 @@ _TRIES = 100
 
 
 @contextmanager
-def scratch_directory(root: Path) -> Iterator[Path]:
-    """An empty folder in `<root>/.tmp`, removed at exit; `.tmp` goes with the last one."""
-    with _scratch(root, Path.mkdir) as folder:
-        yield folder
+def scratch_directory(root: Path, make: Callable[[Path], None] = Path.mkdir) -> Iterator[Path]:
+    """An empty folder in `<root>/.tmp`, or what `make` makes, removed at exit; `.tmp` goes with the last one."""
+    owner = Owner.current()
+    for _ in range(_TRIES):
+        path = root / SCRATCH / f"{owner.host}.{owner.pid}.{owner.started}.{uuid.uuid4().hex}"
+        make_folder(path.parent)
+        try:
+            make(path)
+            break
+        except (FileNotFoundError, FileExistsError):
+            continue  # another process found `.tmp` empty and removed it in between, or has that very name
+        except OSError:
+            _remove(path)
+            raise
+    else:
+        raise OSError(f"{path.parent} vanishes as soon as it is made; is another program cleaning the store?")
+    try:
+        yield path
+    finally:
+        _remove(path)
 
 
-@contextmanager
-def scratch_file(root: Path, content: bytes, *, flush: bool = True) -> Iterator[Path]:
-    """A file with this content in `<root>/.tmp`, flushed to the disk, to be renamed or linked; gone at exit."""
-    with _scratch(root, lambda path: write_new(path, content, flush=flush)) as file:
-        yield file
+def scratch_file(root: Path, content: bytes, *, flush: bool = True) -> AbstractContextManager[Path]:
+    """A file with this content in `<root>/.tmp`, flushed to the disk, to be renamed or linked; removed at exit."""
+    return scratch_directory(root, partial(write_new, content=content, flush=flush))
 
 
-@contextmanager
-def system_scratch() -> Iterator[Path]:
-    """An empty folder where the system keeps such, removed at exit."""
-    with tempfile.TemporaryDirectory(prefix="avfuse-") as folder:
-        yield Path(folder)
+def sweep_scratch(root: Path, ended: Owner | None = None) -> list[str]:
+    """Remove the scratch of dead runs: its owner has ended on this host, or 24 h untouched. Returns names.
 
-
-def sweep_scratch(root: Path) -> list[str]:
-    """Remove the scratch of dead runs: owner gone on this host, or 24 h untouched. Returns names."""
+    With `ended`, a process that is known to have ended or is about to: remove its scratch alone.
+    """
     folder = root / SCRATCH
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
-    dead = [name for name in names if _is_left_over(folder / name)]
-    for name in dead:
-        _remove(folder / name)
-    remove_if_empty(folder)
-    return dead
-
-
-def remove_scratch_of(owner: Owner, root: Path) -> None:
-    """Remove the scratch of a process that is known to have ended, or is about to."""
-    folder = root / SCRATCH
+    removed = []
     for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
-        if name.startswith(_prefix(owner)):
+        match = _NAME.fullmatch(name)
+        owner = Owner(match["host"], int(match["pid"]), int(match["started"])) if match else None
+        if ended:
+            is_left_over = owner == ended
+        elif owner and owner.host == Owner.current().host:
+            is_left_over = owner.is_dead()
+        else:
+            is_left_over = time.time() - _last_touched(folder / name) > FOREIGN_AGE_S
+        if is_left_over:
             _remove(folder / name)
+            removed.append(name)
     remove_if_empty(folder)
+    return removed
 
 
 def make_folder(folder: Path) -> None:
     """Make a folder of the store that other processes make and remove meanwhile; the caller tries until it stays.
 
-    Raises StoreUnwritable where the store itself is store_removed: it must not come back as an empty shell.
+    Raises StoreUnwritable where the store itself was removed: it must not come back as an empty shell.
     """
     try:
         folder.mkdir()
@@ -81,65 +91,23 @@ def make_folder(folder: Path) -> None:
 
 def remove_if_empty(folder: Path) -> None:
     """Remove a folder unless something is in it, or another process was faster."""
-    try:
+    with suppress(OSError):
         folder.rmdir()
-    except OSError:
-        return
-
-
-@contextmanager
-def _scratch(root: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    path = _make(root, make)
-    try:
-        yield path
-    finally:
-        _remove(path)
-        remove_if_empty(path.parent)
-
-
-def _make(root: Path, make: Callable[[Path], None]) -> Path:
-    for _ in range(_TRIES):
-        path = _new_path(root)
-        make_folder(path.parent)
-        try:
-            make(path)
-        except (FileNotFoundError, FileExistsError):
-            continue  # another process found `.tmp` empty and removed it in between, or has that very name
-        except OSError:
-            _remove(path)
-            remove_if_empty(path.parent)
-            raise
-        return path
-    raise OSError(f"{path.parent} vanishes as soon as it is made; is another program cleaning the store?")
-
-
-def _new_path(root: Path) -> Path:
-    return root / SCRATCH / f"{_prefix(Owner.current())}{uuid.uuid4().hex}"
-
-
-def _prefix(owner: Owner) -> str:
-    return f"{owner.host}.{owner.pid}.{owner.started}."
 
 
 def _remove(path: Path) -> None:
+    """Remove a scratch folder or file, and `.tmp` with the last one."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
         with suppress(OSError):  # as with a folder: the next run sweeps what cannot be removed now
             path.unlink()
-
-
-def _is_left_over(path: Path) -> bool:
-    match = _NAME.fullmatch(path.name)
-    owner = match and Owner(match["host"], int(match["pid"]), int(match["started"]))
-    if owner and owner.host == Owner.current().host:
-        return owner.is_dead()
-    return time.time() - _last_touched(path) > FOREIGN_AGE_S
+    remove_if_empty(path.parent)
 
 
 def _last_touched(path: Path) -> float:
     """Latest modification of a file, or of a folder and anything below it, s since the epoch."""
-    below = [Path(here, name) for here, folders, files in os.walk(path) for name in folders + files]
+    below = [Path(parent, name) for parent, folders, files in os.walk(path) for name in folders + files]
     times_s = [0.0]
     for each in (path, *below):
         with suppress(FileNotFoundError):  # its owner lives and is removing it

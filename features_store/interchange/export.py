@@ -14,11 +14,8 @@ import csv
 import errno
 import io
 import json
-import os
 import re
-import shutil
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,7 +26,7 @@ from numpy.typing import NDArray
 from ...shell.text import check_known, preview
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import dims_of, row_slices
-from ..disk.atomic import naming_place
+from ..disk.atomic import whole_file
 from ..schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from ..store import FeatureStore
 from ..trial import Trial
@@ -52,24 +49,25 @@ class Choice:
     trials: Sequence[str] | None = None
     features: Sequence[str] | None = None
 
-    def names(self, store: FeatureStore) -> list[str]:
-        """The trials, sorted. Raises ValueError where one is not in the store, or has none of the features."""
-        there = store.trials()
-        if self.trials is None:
-            return there
-        chosen = [name for name in there if name in self.trials or _FACE.sub("", name) in self.trials]
-        check_known("trial", self.trials, [*there, *(_FACE.sub("", name) for name in there)])
-        return chosen
+    def of(self, store: FeatureStore) -> list[Trial]:
+        """The trials, sorted by name, each with the chosen features, their flags and the times alone.
 
-    def of(self, store: FeatureStore, name: str) -> Trial:
-        """A trial with the chosen features, their flags and the times alone. Raises ValueError without one."""
-        trial = store[name]
+        Raises ValueError where a trial is not in the store, or has none of a feature.
+        """
+        names = store.trials()
+        if self.trials is not None:
+            check_known("trial", self.trials, [*names, *(_FACE.sub("", name) for name in names)])
+            names = [name for name in names if name in self.trials or _FACE.sub("", name) in self.trials]
+        trials = [store[name] for name in names]
         if self.features is None:
-            return trial
-        check_known(f"feature of trial {name}", self.features, list(trial))
+            return trials
         kept = {TIME, *self.features, *(f"{name}{VALID_SUFFIX}" for name in self.features)}
-        checksums = {name: checksum for name, checksum in trial.checksums.items() if name in kept}
-        return Trial(store.files, name, {**trial.attributes, "checksums": checksums})
+        chosen = []
+        for trial in trials:
+            check_known(f"feature of trial {trial.name}", self.features, list(trial))
+            checksums = {name: checksum for name, checksum in trial.checksums.items() if name in kept}
+            chosen.append(Trial(store.files, trial.name, {**trial.attributes, "checksums": checksums}))
+        return chosen
 
 
 EVERYTHING = Choice()
@@ -89,26 +87,21 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
         raise ValueError(f"{out} is a folder, and h5 is one file; name it")
     if to != "h5" and out.is_file():
         raise ValueError(f"{out} is a file, and {to} is a folder of files; name another --out")
-    trials = [choice.of(store, name) for name in choice.names(store)]
-    if not overwrite:
-        there = [path for path in _targets(to, out, trials) if path.exists()]
-        if there:
-            raise ValueError(
-                f"{preview(map(str, there), 1)} would be replaced: --overwrite does so; or name another --out"
-            )
+    trials = choice.of(store)
+    if to == "h5":
+        targets = [out]
+    elif to == "npy":
+        targets = [out / trial.name / f"{array}.npy" for trial in trials for array in trial]
+    else:
+        targets = [out / f"{trial.name}.{to}" for trial in trials]  # not `with_suffix`: names may hold dots
+    there = [path for path in targets if path.exists()]
+    if there and not overwrite:
+        raise ValueError(f"{preview(map(str, there), 1)} would be replaced: --overwrite does so; or name another --out")
+    for path in there:
+        if path.is_dir():
+            raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
     FORMATS[to](store, trials, out)
     return len(trials)
-
-
-def _targets(to: str, out: Path, trials: Iterable[Trial]) -> Iterator[Path]:
-    """The files that an export would write."""
-    if to == "h5":
-        yield out
-    for trial in trials if to != "h5" else ():
-        if to == "npy":
-            yield from (out / trial.name / f"{array}.npy" for array in trial)
-        else:
-            yield _with_suffix(out, trial.name, to)
 
 
 def estimated_bytes(store: FeatureStore, to: str, choice: Choice = EVERYTHING) -> int:
@@ -118,44 +111,57 @@ def estimated_bytes(store: FeatureStore, to: str, choice: Choice = EVERYTHING) -
     """
     row_bytes: dict[str, int] = {}
     total = 0
-    for name in choice.names(store):
-        trial = choice.of(store, name)
+    for trial in choice.of(store):
         for array in trial:
             if array not in row_bytes:
-                values = trial[array]
-                each = (
-                    _CSV_BYTES.get(values.dtype.kind, values.dtype.itemsize) if to == "csv" else values.dtype.itemsize
-                )
-                row_bytes[array] = int(np.prod(values.shape[1:], dtype=np.int64)) * each
+                shape, dtype = trial[array].shape, trial[array].dtype
+                value_bytes = _CSV_BYTES.get(dtype.kind, dtype.itemsize) if to == "csv" else dtype.itemsize
+                row_bytes[array] = int(np.prod(shape[1:], dtype=np.int64)) * value_bytes
             total += trial.rows * row_bytes[array]
     return total
-
-
-def free_bytes(out: Path) -> int:
-    """Free space where `out` is, or would be."""
-    there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-    return shutil.disk_usage(there).free
 
 
 def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """One HDF5 file with the store's groups, chunk sizes and attributes."""
     import h5py  # noqa: PLC0415
 
+    # Groups that hold faces are exported with them; without all of its faces a group is not one.
+    chosen = {trial.name for trial in trials}
+    containers = []
+    for name, attributes in store.groups().items():
+        faces = attributes.get("faces")
+        held = {f"{name}/face{face}" for face in range(faces)} if isinstance(faces, int) else None
+        if name not in chosen and held is not None and held <= chosen:
+            containers.append(Trial(store.files, name, attributes))
+    out.parent.mkdir(parents=True, exist_ok=True)
     with (
         whole_file(out) as temporary,
         _Written(temporary, "w+") as written,
         h5py.File(written, "w", libver=("v110", "latest")) as file,
     ):
         file.attrs[FORMAT_KEY] = json.dumps(FORMAT)
-        for trial in [*trials, *_containers(store, trials)]:
+        for trial in [*trials, *containers]:
             try:
                 group = file.require_group(trial.name)
             except UnicodeEncodeError as error:
                 raise ValueError(
                     f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
                 ) from error
-            _h5_group(group, trial)
-            written.check()
+            _fill_h5_group(group, trial)
+            if written.failed:
+                raise written.failed
+
+
+def _fill_h5_group(group: Any, trial: Trial) -> None:
+    """Attributes and arrays of one trial; all are closed at the end, on which the layout of the file depends."""
+    group.attrs.update({name: json.dumps(value) for name, value in trial.attributes.items()})
+    for name, values in trial.items():
+        chunks = values.chunks if values.size else None
+        data = group.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
+        words = {**values.attrs.asdict(), "dimension_names": list(dims_of(values))}
+        data.attrs.update({name: json.dumps(value) for name, value in words.items()})
+        for rows in row_slices(values.shape[0], values.chunks[0]):
+            data[rows] = read_rows(values, rows)
 
 
 class _Written(io.FileIO):
@@ -172,11 +178,6 @@ class _Written(io.FileIO):
             self.failed = error
         return memoryview(content).nbytes
 
-    def check(self) -> None:
-        """Raise the OSError of a write that has failed."""
-        if self.failed:
-            raise self.failed
-
     def close(self) -> None:
         super().close()
         failed, self.failed = self.failed, None
@@ -184,35 +185,11 @@ class _Written(io.FileIO):
             raise failed
 
 
-def _containers(store: FeatureStore, trials: Iterable[Trial]) -> Iterator[Trial]:
-    """The groups that hold the faces that are exported; without all of its faces a group is none."""
-    chosen = {trial.name for trial in trials}
-    for name, attributes in store.groups().items():
-        faces = attributes.get("faces")
-        held = {f"{name}/face{face}" for face in range(faces)} if isinstance(faces, int) else None
-        if name not in chosen and held is not None and held <= chosen:
-            yield Trial(store.files, name, attributes)
-
-
-def _h5_group(group: Any, trial: Trial) -> None:
-    _h5_attributes(group, trial.attributes)
-    for name, values in trial.items():
-        chunks = values.chunks if values.size else None
-        data = group.create_dataset(name, shape=values.shape, dtype=values.dtype, chunks=chunks)
-        _h5_attributes(data, {**values.attrs.asdict(), "dimension_names": list(dims_of(values))})
-        for rows in row_slices(values.shape[0], values.chunks[0]):
-            data[rows] = read_rows(values, rows)
-
-
-def _h5_attributes(node: Any, attributes: Mapping[str, Any]) -> None:
-    for name, value in attributes.items():
-        node.attrs[name] = json.dumps(value)
-
-
 def to_npy(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A folder a trial, a file an array."""
     for trial in trials:
         folder = out / trial.name
+        folder.mkdir(parents=True, exist_ok=True)
         for array, values in trial.items():
             with whole_file(folder / f"{array}.npy") as temporary, temporary.open("wb") as file:
                 header = {"descr": values.dtype.str, "fortran_order": False, "shape": values.shape}
@@ -231,26 +208,26 @@ def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     except ImportError as error:
         raise ValueError(f"parquet needs pyarrow: pip install 'avfuse[parquet]' ({error})") from error
     for trial in trials:
-        types = {column: pyarrow.from_numpy_dtype(part.dtype) for column, part in _empty_columns(trial).items()}
+        path = out / f"{trial.name}.parquet"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tables = _tables(trial)
+        types = {column: pyarrow.from_numpy_dtype(part.dtype) for column, part in next(tables).items()}
         schema = pyarrow.schema(types.items(), metadata={"avfuse": json.dumps(trial.attributes)})
-        with (
-            whole_file(_with_suffix(out, trial.name, "parquet")) as temporary,
-            pyarrow.parquet.ParquetWriter(temporary, schema) as writer,
-        ):
-            for columns in _tables(trial):
+        with whole_file(path) as temporary, pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
+            for columns in tables:
                 writer.write_table(pyarrow.table(columns, schema=schema))
 
 
 def to_csv(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """A file a trial, a row a frame; floats as Python writes them, which is exact."""
     for trial in trials:
-        with (
-            whole_file(_with_suffix(out, trial.name, "csv")) as temporary,
-            temporary.open("w", newline="", encoding="utf-8") as file,
-        ):
+        path = out / f"{trial.name}.csv"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with whole_file(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
             writer = csv.writer(file, lineterminator="\n")
-            writer.writerow(_empty_columns(trial))
-            for columns in _tables(trial):
+            tables = _tables(trial)
+            writer.writerow(next(tables))
+            for columns in tables:
                 writer.writerows(zip(*(column.tolist() for column in columns.values()), strict=True))
 
 
@@ -263,39 +240,16 @@ FORMATS: dict[str, Callable[[FeatureStore, Sequence[Trial], Path], None]] = {
 
 
 def _tables(trial: Trial) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of a trial, `_SLICE_ROWS` rows at a time."""
+    """The columns of a trial, one a value, `time` first: without rows, then `_SLICE_ROWS` rows at a time.
+
+    `face_landmarks` [T, 5, 2] becomes `face_landmarks_0_0`, `face_landmarks_0_1` …
+    """
     arrays = dict(trial.items())
-    for rows in row_slices(trial.rows, _SLICE_ROWS):
-        yield _columns({name: read_rows(values, rows) for name, values in arrays.items()})
-
-
-def _empty_columns(trial: Trial) -> dict[str, NDArray[Any]]:
-    return _columns({name: np.empty((0, *v.shape[1:]), v.dtype) for name, v in trial.items()})
-
-
-def _columns(arrays: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-    """`time` first, then one column a value: `face_landmarks` [T, 5, 2] becomes `face_landmarks_0_0` …"""
-    columns: dict[str, NDArray[Any]] = {}
-    for name in sorted(arrays, key=lambda name: (name != "time", name)):
-        for index in np.ndindex(arrays[name].shape[1:]):
-            columns["_".join(map(str, (name, *index)))] = arrays[name][:, *index]
-    return columns
-
-
-def _with_suffix(out: Path, trial: str, suffix: str) -> Path:
-    return out / f"{trial}.{suffix}"  # not `with_suffix`: a trial's name may hold dots
-
-
-@contextmanager
-def whole_file(path: Path) -> Iterator[Path]:
-    """A file to write beside `path`, moved there at the end; removed where the writing failed."""
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{os.getpid()}.{os.urandom(6).hex()}.{path.suffix}")
-    try:
-        with naming_place(path, temporary):
-            yield temporary
-            temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    order = sorted(arrays, key=lambda name: (name != TIME, name))
+    for rows in (slice(0, 0), *row_slices(trial.rows, _SLICE_ROWS)):
+        columns: dict[str, NDArray[Any]] = {}
+        for name in order:
+            values = read_rows(arrays[name], rows)
+            for index in np.ndindex(values.shape[1:]):
+                columns["_".join(map(str, (name, *index)))] = values[:, *index]
+        yield columns

@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from ...shell.text import counted, preview
-from ..schema import FORMAT, FORMAT_KEY
+from ..schema import FORMAT, FORMAT_KEY, JsonValue, StoreMismatch
 from ..store import FeatureStore
-from ..types import JsonValue, StoreMismatch
 
 
 @dataclass(frozen=True)
@@ -39,17 +38,22 @@ def import_h5(path: Path, store: FeatureStore, replace: bool = False) -> Importe
     with h5py.File(path, "r") as file:
         groups = {name: (group, _attributes(path, group)) for name, group in _groups(file)}
         held = {name: store.attributes(name) for name in groups}
-        others = [name for name, (_, told) in groups.items() if held[name] is not None and held[name] != told]
+        written = [name for name, (_, attributes) in groups.items() if held[name] != attributes]
+        others = [name for name in written if held[name] is not None]
         if others and not replace:
             raise StoreMismatch(
                 f"{store.path} holds {counted(len(others), 'other trial')} of the same "
                 f"{'name' if len(others) == 1 else 'names'} ({preview(others)}), which {path} would replace: "
                 "--replace does so; or name another --store"
             )
-        written = [name for name, (_, told) in groups.items() if held[name] != told]
-        for name in written:
-            _import_group(name, *groups[name], store)
-        trials = [name for name, (group, _) in groups.items() if _arrays(group)]
+        trials = []
+        for name, (group, attributes) in groups.items():
+            arrays: dict[str, Any] = {key: each for key, each in group.items() if isinstance(each, h5py.Dataset)}
+            if name in written:
+                checksums = attributes.get("checksums")
+                store.write(name, arrays, attributes, checksums=checksums if isinstance(checksums, dict) else None)
+            if arrays:
+                trials.append(name)
     return Imported(
         tuple(name for name in trials if name in written),
         tuple(name for name in trials if name in others),
@@ -66,15 +70,11 @@ def check_export(path: Path) -> None:
     if not h5py.is_hdf5(path):
         raise StoreMismatch(f"{path} is not an HDF5 file")
     with h5py.File(path, "r") as file:
-        _check_format(path, file)
-
-
-def _check_format(path: Path, file: Any) -> None:
-    found = _attributes(path, file).get(FORMAT_KEY)
-    if not isinstance(found, int):
+        version = _attributes(path, file).get(FORMAT_KEY)
+    if not isinstance(version, int):
         raise StoreMismatch(f"{path} was not made by `avfuse export`: it has no {FORMAT_KEY}")
-    if found > FORMAT:
-        raise StoreMismatch(f"{path} has format {found}, this avfuse reads {FORMAT}; install a newer avfuse")
+    if version > FORMAT:
+        raise StoreMismatch(f"{path} has format {version}, this avfuse reads {FORMAT}; install a newer avfuse")
 
 
 def _groups(group: Any) -> Iterator[tuple[str, Any]]:
@@ -86,17 +86,6 @@ def _groups(group: Any) -> Iterator[tuple[str, Any]]:
             yield from _groups(child)
             if "complete" in child.attrs:
                 yield child.name.lstrip("/"), child
-
-
-def _import_group(name: str, group: Any, attributes: Mapping[str, JsonValue], store: FeatureStore) -> None:
-    checksums = attributes.get("checksums")
-    store.write(name, _arrays(group), attributes, checksums=checksums if isinstance(checksums, dict) else None)
-
-
-def _arrays(group: Any) -> dict[str, Any]:
-    import h5py  # noqa: PLC0415
-
-    return {key: values for key, values in group.items() if isinstance(values, h5py.Dataset)}
 
 
 def _attributes(path: Path, node: Any) -> Mapping[str, JsonValue]:

@@ -1,4 +1,4 @@
-"""Files of results: what they are of and who made them, beside the numbers; where they may lie, and replace others.
+"""Files of results: what they were made from, how and when; where they may be put, and which files they may replace.
 
     OUT/made.json             of a folder of files whose format has no place for it
     FILE.made.json            of one such file, with the file's sha256
@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from ... import __version__
-from ..disk.atomic import check_link, replace_file
+from ..disk.atomic import check_link, replace_file, sha256_of, write_json
 from ..schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
@@ -37,7 +37,7 @@ def made(**of: Any) -> dict[str, Any]:
 
 
 def side_car(path: Path) -> Path:
-    """The file beside `path` that tells how it was made."""
+    """The file beside `path` that says how it was made."""
     return path.with_name(f"{path.name}.{MADE_FILE}")
 
 
@@ -52,27 +52,21 @@ def check_place(out: Path) -> None:
 
 
 def check_file(path: Path) -> None:
-    """Raise ValueError where a file is there that avfuse has not written, or that was changed since."""
+    """Raise ValueError where there is a file that avfuse has not written, or that was changed since."""
     check_place(path)
     if not path.exists():
         return
     try:
-        told = json.loads(side_car(path).read_bytes())
-        ours = told["sha256"] == sha256_of(path.read_bytes())
+        ours = json.loads(side_car(path).read_bytes())["sha256"] == sha256_of(path)
     except (OSError, ValueError, LookupError, TypeError):
         ours = False
     if not ours:
         raise ValueError(f"{path} is there already, and is not as avfuse wrote it; remove it, or name another file")
 
 
-def sha256_of(content: bytes) -> str:
-    """Sha256 of these bytes, as hexadecimal digits."""
-    return hashlib.sha256(content).hexdigest()
-
-
 def write_with_side_car(path: Path, content: bytes, about: Mapping[str, Any]) -> None:
-    """Replace a file and its side-car, which tells by its sha256 which content it is of. Raises OSError."""
+    """Replace a file and its side-car, which says by its sha256 which content it is of. Raises OSError."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    told = {"file": path.name, "sha256": sha256_of(content), "made": dict(about)}
-    replace_file(side_car(path), (json.dumps(told, indent=1) + "\n").encode())
+    sha256 = hashlib.sha256(content).hexdigest()
+    write_json(side_car(path), {"file": path.name, "sha256": sha256, "made": dict(about)})
     replace_file(path, content)

@@ -20,13 +20,10 @@ from .text import (
     HEADERS,
     MASKED,
     OtherTaskError,
-    cells_of,
-    check_range,
-    in_range,
-    numbers_in,
     peek,
     plain_numbers,
     read_text,
+    row_numbers,
     task_of_folder,
 )
 
@@ -54,7 +51,7 @@ def annotation_files(root: Path) -> dict[str, Path]:
     """{trial: label file} of both sets, sorted; the set's name is `path.parent.name`.
 
     The challenge's folder may be `root` itself or lie anywhere below. Raises ValueError where there is none,
-    or two, where a trial has two files, where labels are another task's, or lie in a file that is not called so.
+    or two, where a trial has two files, where labels are another task's, or lie in a file of another name.
     """
     folder = challenge_folder(root)
     if folder is None:
@@ -76,18 +73,16 @@ def annotation_files(root: Path) -> dict[str, Path]:
 
 
 def is_label_file(path: Path) -> bool:
-    """Whether a file is called as label files are: `.txt`, `.csv`, in whatever case."""
+    """Whether a file has the name of a label file: `.txt` or `.csv`, in whatever case."""
     return path.suffix.strip().lower() in LABEL_SUFFIXES
 
 
 def add_label_file(files: dict[str, Path], trial: str, path: Path) -> None:
     """Add a trial's file. Raises ValueError where it has one already, by this name or one that only looks the same."""
     if trial in files:
-        both = f"{files[trial]} and {path}"
-        where = (
-            "is in both sets" if {files[trial].parent.name, path.parent.name} == set(SETS) else "has two label files"
-        )
-        raise ValueError(f"trial {trial!r} {where}: {both}; remove one")
+        in_both = {files[trial].parent.name, path.parent.name} == set(SETS)
+        fault = "is in both sets" if in_both else "has two label files"
+        raise ValueError(f"trial {trial!r} {fault}: {files[trial]} and {path}; remove one")
     files[trial] = path
 
 
@@ -95,8 +90,9 @@ def read_labels(path: Path) -> LabelTrack:
     """Labels of one file. Raises ValueError with `file:line` on a wrong header, short row or wrong number."""
     text = read_text(path, (FRAME_HEADER,))
     values = plain_numbers(text.body, 2)
-    if values is None or not in_range(values):
-        rows = [_row(place, line) for place, line in text.lines()]
+    if values is None:
+        # Row by row as the file's rules have it: what the quick way must agree with.
+        rows = [row_numbers(place, line, FRAME_HEADER) for place, line in text.lines()]
         values = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
     return LabelTrack(path.stem, values.astype(np.float32), (values != MASKED).all(axis=1))
 
@@ -104,13 +100,6 @@ def read_labels(path: Path) -> LabelTrack:
 def count_rows(path: Path) -> int:
     """T: label rows of a file, masked ones too. Raises ValueError with `file:line` on a wrong header."""
     return sum(1 for _ in read_text(path, (FRAME_HEADER,)).lines())
-
-
-def _row(place: str, line: bytes) -> list[float]:
-    """One row as the file's rules have it: what the quick way must agree with."""
-    values = numbers_in(place, line, FRAME_HEADER, cells_of(place, line, FRAME_HEADER))
-    check_range(place, values)
-    return values
 
 
 def challenge_folder(root: Path) -> Path | None:
@@ -124,11 +113,11 @@ def challenge_folder(root: Path) -> Path | None:
         return root
     others: list[tuple[Path, str]] = []
     for level in folder_levels(root):
-        found = sorted(folder for folder in level if folder.name == CHALLENGE)
-        if len(found) > 1:
-            raise ValueError(f"{root} holds several annotations, name one: {', '.join(map(str, found))}")
-        if found:
-            return found[0]
+        named = sorted(folder for folder in level if folder.name == CHALLENGE)
+        if len(named) > 1:
+            raise ValueError(f"{root} holds several annotations, name one: {', '.join(map(str, named))}")
+        if named:
+            return named[0]
         others += [(folder, task) for folder in level if (task := task_of_folder(folder.name))]
     for folder, task in others:
         raise OtherTaskError(str(folder), task)
@@ -143,7 +132,14 @@ def folder_levels(root: Path) -> Iterator[list[Path]]:
     level = [root]
     visited = {os.path.realpath(root)}
     while level:
-        below = {os.path.realpath(child): child for folder in level for child in reversed(_folders(folder))}
+        below: dict[str, Path] = {}
+        for folder in level:
+            try:
+                with os.scandir(folder) as entries:
+                    children = sorted(Path(entry.path) for entry in entries if entry.is_dir())
+            except PermissionError:
+                continue  # not ours to read, so not the annotations either
+            below.update({os.path.realpath(child): child for child in reversed(children)})
         level = [child for target, child in below.items() if target not in visited]
         visited.update(below)
         yield level
@@ -159,18 +155,7 @@ def candidates(root: Path) -> Iterator[Path]:
                 continue
             for name in sorted(os.listdir(folder)):
                 path = folder / name
-                if not name.startswith(".") and is_label_file(path) and _to_open(path):
+                if name.startswith(".") or not is_label_file(path):
+                    continue
+                if path.is_file() or not path.exists():  # a link to nowhere fails when it is opened
                     yield path
-
-
-def _to_open(path: Path) -> bool:
-    """A file, or a link to nowhere, which fails when it is opened."""
-    return path.is_file() or not path.exists()
-
-
-def _folders(folder: Path) -> list[Path]:
-    try:
-        with os.scandir(folder) as entries:
-            return sorted(Path(entry.path) for entry in entries if entry.is_dir())
-    except PermissionError:
-        return []  # not ours to read, so not the annotations either

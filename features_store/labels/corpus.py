@@ -46,12 +46,15 @@ def open_corpus(root: Path) -> Corpus:
 
     Without the challenge's folder a trial is a CSV file's path relative to `root`, without its extension; tables
     `trial,subject` may lie beside. Names of trials are as `plain_name` has them. Raises ValueError where there is no
-    label file, or the header is another one; OSError where there is no such folder.
+    label file, or a header is wrong; OSError where there is no such folder.
     """
     if challenge_folder(root) is not None:
-        files = annotation_files(root)
-        return Corpus(root, files, {trial: path.parent.name for trial, path in files.items()})
-    files = _plain_files(root)
+        annotated = annotation_files(root)
+        return Corpus(root, annotated, {trial: path.parent.name for trial, path in annotated.items()})
+    files: dict[str, Path] = {}
+    for path in candidates(root):
+        if read_header(path, (*HEADERS, SUBJECTS_HEADER)) != SUBJECTS_HEADER:
+            add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
     if not files:
         raise ValueError(
             f"{root} holds neither a folder {CHALLENGE} nor a label file <trial>.csv or <trial>.txt "
@@ -66,7 +69,7 @@ def labels_of(
     """Labels of one trial: a row a frame as the file has them, or timed ones at the frames' `time_s`, float64 [T] in s.
 
     `ends_early`: the video goes on after the last frame. Raises ValueError with `file:line` on what is wrong in the
-    file, on a trial that the corpus has not, on timed labels without `time_s` or far beyond it.
+    file, on a trial that the corpus does not have, on timed labels without `time_s` or far beyond it.
     """
     if trial not in corpus.files:
         raise ValueError(f"{corpus.root} holds no labels of the trial {trial!r}")
@@ -88,12 +91,3 @@ def label_name(corpus: Corpus, trial: str) -> str | None:
     """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
     plain = plain_name(trial)
     return next((name for name in (plain, plain.rpartition("/")[2]) if name in corpus.files), None)
-
-
-def _plain_files(root: Path) -> dict[str, Path]:
-    files: dict[str, Path] = {}
-    for path in candidates(root):
-        if read_header(path, (*HEADERS, SUBJECTS_HEADER)) == SUBJECTS_HEADER:
-            continue
-        add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
-    return files

@@ -33,9 +33,9 @@ _MOST_BYTES = 512 << 20
 class OtherTaskError(ValueError):
     """Labels of another task of Aff-Wild2, where valence and arousal are needed."""
 
-    def __init__(self, where: str, task: str) -> None:
+    def __init__(self, place: str, task: str) -> None:
         super().__init__(
-            f"{where} holds {task} labels ({_OTHER_TASKS[task]}), and valence and arousal are needed: "
+            f"{place} holds {task} labels ({_OTHER_TASKS[task]}), and valence and arousal are needed: "
             f"a folder {CHALLENGE}, or files with the first line {' or '.join(map(repr, HEADERS))}"
         )
 
@@ -57,7 +57,7 @@ class LabelText:
 
 def read_text(path: Path, accepted: tuple[str, ...] = HEADERS) -> LabelText:
     """The whole file. Raises ValueError with `file:1` on a header that is not `accepted`, and on what is not a file."""
-    if check_file(path) > _MOST_BYTES:
+    if _checked_size(path) > _MOST_BYTES:
         raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no labels of one trial are that long")
     first, _, body = path.read_bytes().removeprefix(_BOM).rstrip().partition(b"\n")
     return LabelText(path, _accepted_header(path, first, accepted), body)
@@ -65,12 +65,12 @@ def read_text(path: Path, accepted: tuple[str, ...] = HEADERS) -> LabelText:
 
 def read_header(path: Path, accepted: tuple[str, ...] = HEADERS) -> str:
     """The first line alone. Raises ValueError with `file:1` on a header that is not `accepted`."""
-    check_file(path)
+    _checked_size(path)
     with path.open("rb") as file:
         return _accepted_header(path, file.readline(_HEADER_BYTES).removeprefix(_BOM), accepted)
 
 
-def check_file(path: Path) -> int:
+def _checked_size(path: Path) -> int:
     """Size in bytes. Raises ValueError for a pipe or a device, which would be waited for, or read, for ever."""
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
@@ -79,9 +79,11 @@ def check_file(path: Path) -> int:
 
 
 def plain_numbers(body: bytes, columns: int) -> NDArray[np.float64] | None:
-    """Every row at once, float64 [N, columns]; None where some row is not `columns` numbers.
+    """Every row at once, float64 [N, columns]; None where some row is not `columns` numbers, or a label is wrong.
 
-    Numbers of these characters are to `float` what they are to `number_in`: tests compare both on random files.
+    A label, one of the last two columns, is in [-1, 1] or -5.
+
+    Numbers of these characters mean to `float` what they mean to `row_numbers`: tests compare both on random files.
     """
     rows = body.count(b"\n") + 1 if body else 0
     row = b"," * (columns - 1) + b"\n"
@@ -91,50 +93,35 @@ def plain_numbers(body: bytes, columns: int) -> NDArray[np.float64] | None:
         cells = [float(cell) for cell in body.replace(b"\n", b",").split(b",")] if rows else []
     except ValueError:
         return None
-    return np.array(cells, np.float64).reshape(rows, columns)
+    numbers = np.array(cells, np.float64).reshape(rows, columns)
+    labels = numbers[:, -2:]
+    return numbers if ((np.abs(labels) <= 1.0) | (labels == MASKED)).all() else None
 
 
-def cells_of(place: str, line: bytes, header: str) -> list[bytes]:
-    """The cells of a row, spaces about them taken off. Raises ValueError where there are not as many as names."""
+def row_numbers(place: str, line: bytes, header: str) -> list[float]:
+    """The numbers of one row as the file's rules have it; in a timed file an empty label counts as masked, -5.
+
+    Raises ValueError with the row where there are not as many numbers as names, where one is not a plain number
+    (`nan`, `inf`, `0x1`, nothing), or where a label is neither in [-1, 1] nor -5.
+    """
+    names = header.split(",")
     cells = [cell.strip() for cell in line.split(b",")]
-    if len(cells) != len(header.split(",")):
-        raise _no_row(place, line, header)
-    return cells
-
-
-def numbers_in(place: str, line: bytes, header: str, cells: list[bytes]) -> list[float]:
-    """Cells as numbers. Raises ValueError with the row where one is none (`nan`, `inf`, `0x1`, nothing)."""
-    if not all(_NUMBER.fullmatch(cell) for cell in cells):
-        raise _no_row(place, line, header)
-    return [float(cell) for cell in cells]
-
-
-def in_range(values: NDArray[np.float64]) -> bool:
-    """Whether every label is in [-1, 1] or -5."""
-    return bool(((np.abs(values) <= 1.0) | (values == MASKED)).all())
-
-
-def check_range(place: str, values: list[float]) -> None:
-    """Raises ValueError with the first label that is neither in [-1, 1] nor -5."""
-    for value in values:
-        if value != MASKED and not -1.0 <= value <= 1.0:
-            raise ValueError(f"{place}: {value} is neither in [-1, 1] nor -5")
-
-
-def task_of_header(header: str) -> str | None:
-    """The other task, EXPR, AU or MTL, whose first line this is; None where it is none."""
-    names = {name.strip().lower() for name in header.split(",")}
-    if {"valence", "expression"} <= names:
-        return "MTL"
-    if {"neutral", "anger"} <= names:
-        return "EXPR"
-    return "AU" if any(re.fullmatch(r"au_?\d+", name) for name in names) else None
+    if header == TIMED_HEADER:
+        cells[1:] = [cell or b"-5" for cell in cells[1:]]
+    if len(cells) != len(names) or not all(_NUMBER.fullmatch(cell) for cell in cells):
+        count = {2: "two", 3: "three"}[len(names)]
+        raise ValueError(f"{place}: a row is {count} numbers {header!r}, got {shown(line)}")
+    numbers = [float(cell) for cell in cells]
+    for label in numbers[-2:]:
+        if label != MASKED and not -1.0 <= label <= 1.0:
+            raise ValueError(f"{place}: {label} is neither in [-1, 1] nor -5")
+    return numbers
 
 
 def task_of_folder(name: str) -> str | None:
-    """The other task, EXPR, AU or MTL, whose folder is called so; None where it is none."""
-    found = _OTHER_FOLDER.fullmatch(name)
-    return {"EXPRESSION": "EXPR"}.get(found[1].upper(), found[1].upper()) if found else None
+    """The other task, EXPR, AU or MTL, whose folder has this name; None where none has."""
+    match = _OTHER_FOLDER.fullmatch(name)
+    return {"EXPRESSION": "EXPR"}.get(match[1].upper(), match[1].upper()) if match else None
 
 
 def peek(path: Path) -> str | None:
@@ -155,14 +142,14 @@ def shown(line: bytes) -> str:
 
 def _accepted_header(path: Path, line: bytes, accepted: tuple[str, ...]) -> str:
     header = re.sub(rb"[ \t]*,[ \t]*", b",", line.rstrip()).decode("latin-1")
-    if header not in accepted:
-        if task := task_of_header(header):
-            raise OtherTaskError(f"{path}:1", task)
-        names, got = " or ".join(map(repr, accepted)), shown(line.rstrip(b"\r\n"))
-        raise ValueError(f"{path}:1: the first line is {names}, got {got}")
-    return header
-
-
-def _no_row(place: str, line: bytes, header: str) -> ValueError:
-    count = {2: "two", 3: "three"}[len(header.split(","))]
-    return ValueError(f"{place}: a row is {count} numbers {header!r}, got {shown(line)}")
+    if header in accepted:
+        return header
+    names = {name.strip().lower() for name in header.split(",")}
+    if {"valence", "expression"} <= names:
+        raise OtherTaskError(f"{path}:1", "MTL")
+    if {"neutral", "anger"} <= names:
+        raise OtherTaskError(f"{path}:1", "EXPR")
+    if any(re.fullmatch(r"au_?\d+", name) for name in names):
+        raise OtherTaskError(f"{path}:1", "AU")
+    wanted, got = " or ".join(map(repr, accepted)), shown(line.rstrip(b"\r\n"))
+    raise ValueError(f"{path}:1: the first line is {wanted}, got {got}")

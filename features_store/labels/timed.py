@@ -10,7 +10,6 @@ Tested by tests/features_store/labels/test_timed.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,18 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .annotations import LabelTrack
-from .text import (
-    MASKED,
-    TIMED_HEADER,
-    LabelText,
-    cells_of,
-    check_range,
-    in_range,
-    numbers_in,
-    plain_numbers,
-    read_header,
-    read_text,
-)
+from .text import MASKED, TIMED_HEADER, plain_numbers, read_header, read_text, row_numbers
 
 GAP_STEPS = 2.5
 SHORTEST_GAP_S = 0.25
@@ -56,15 +44,9 @@ class TimedLabels:
         if self.values.shape != (self.time_s.size, 2) or self.valid.shape != self.time_s.shape:
             raise ValueError(f"{self.trial}: {self.time_s.size} times, {self.values.shape} values")
 
-    @property
-    def gap_s(self) -> float:
-        """Neighbouring samples further apart than this have a gap between them, in s."""
-        steps = np.diff(self.time_s)
-        return max(GAP_STEPS * float(np.median(steps)), SHORTEST_GAP_S) if steps.size else 0.0
-
 
 def is_timed(path: Path) -> bool:
-    """Whether the rows bear times. Raises ValueError with `file:1` where the header is none of the two."""
+    """Whether the rows have times. Raises ValueError with `file:1` where the header is neither of the two."""
     return read_header(path) == TIMED_HEADER
 
 
@@ -75,8 +57,20 @@ def read_timed(path: Path) -> TimedLabels:
     """
     text = read_text(path, (TIMED_HEADER,))
     rows = plain_numbers(text.body, 3)
-    if rows is None or not _right(rows):
-        rows = np.array(list(_rows(text)), np.float64).reshape(-1, 3)
+    times_s = np.zeros(0) if rows is None else rows[:, 0]
+    if rows is None or (np.abs(times_s) > _LATEST_S).any() or (times_s[1:] <= times_s[:-1]).any():
+        # Row by row as the file's rules have it: what the quick way must agree with.
+        numbers: list[list[float]] = []
+        before_s = -np.inf
+        for place, line in text.lines():
+            numbers.append(row_numbers(place, line, TIMED_HEADER))
+            at_s = numbers[-1][0]
+            if not abs(at_s) <= _LATEST_S:
+                raise ValueError(f"{place}: {at_s} is not a time of a video in s")
+            if not at_s > before_s:
+                raise ValueError(f"{place}: the time {at_s} s does not rise; the row before has {before_s} s")
+            before_s = at_s
+        rows = np.array(numbers, np.float64).reshape(-1, 3)
     if not len(rows):
         raise ValueError(f"{path}:1: no row follows the header")
     values = rows[:, 1:]
@@ -86,20 +80,29 @@ def read_timed(path: Path) -> TimedLabels:
 def at_frames(labels: TimedLabels, time_s: NDArray[np.float64]) -> LabelTrack:
     """Labels at the frames' times, float64 [T] in s: T rows, linear between two neighbouring samples.
 
-    A frame on a valid sample is valid. Between two samples it is where both are valid and no more than `gap_s`
-    apart; before the first and after the last it is not. Invalid rows are −5. Raises ValueError on times that
-    are no numbers.
+    A frame on a valid sample is valid. Between two samples it is valid where both are and there is no gap between
+    them: more than 2.5 of the median steps, and more than 0.25 s. Before the first and after the last it is not.
+    Invalid rows are −5. Raises ValueError on times that are not finite.
     """
     if not np.isfinite(time_s).all():
         raise ValueError(f"{labels.trial}: a frame's time is not a finite number")
+    steps_s = np.diff(labels.time_s)
+    gap_s = max(GAP_STEPS * float(np.median(steps_s)), SHORTEST_GAP_S) if steps_s.size else 0.0
     left = np.clip(np.searchsorted(labels.time_s, time_s, side="right") - 1, 0, None)
     right = np.minimum(left + 1, labels.time_s.size - 1)
-    span_s, weight = _place(labels, time_s, left, right)
+    # Distance of both neighbours in s, and the frame's place between them, 0 to 1.
+    span_s = labels.time_s[right] - labels.time_s[left]
+    past_s = np.clip(time_s, labels.time_s[0], labels.time_s[-1]) - labels.time_s[left]
+    weight = past_s / np.where(span_s > 0, span_s, 1.0)
     nearest = np.where(weight <= 0.5, left, right)
     on = np.abs(time_s - labels.time_s[nearest]) <= _SAME_S
-    inside = (time_s >= labels.time_s[0]) & (time_s <= labels.time_s[-1]) & (span_s <= labels.gap_s + _SAME_S)
-    valid = np.where(on, labels.valid[nearest], inside & labels.valid[left] & labels.valid[right])
-    values = np.where(on[:, None], labels.values[nearest], _mixed(labels.values, left, right, weight))
+    between = (time_s >= labels.time_s[0]) & (time_s <= labels.time_s[-1]) & (span_s <= gap_s + _SAME_S)
+    valid = np.where(on, labels.valid[nearest], between & labels.valid[left] & labels.valid[right])
+    # Linear between two samples; never outside of them by a rounding error.
+    before, after = labels.values[left], labels.values[right]
+    mixed = before + weight[:, None] * (after - before)
+    mixed = np.clip(mixed, np.minimum(before, after), np.maximum(before, after))
+    values = np.where(on[:, None], labels.values[nearest], mixed)
     values[~valid] = MASKED
     return LabelTrack(labels.trial, values.astype(np.float32), valid)
 
@@ -116,48 +119,9 @@ def check_reach(labels: TimedLabels, time_s: NDArray[np.float64], ends_early: bo
     begin_s, end_s = float(time_s.min()), float(time_s.max())
     beyond_s = max(BEYOND_S, BEYOND_SHARE * (end_s - begin_s))
     if real_s[-1] > end_s + beyond_s and not ends_early:
-        told = f"labels reach {real_s[-1]:.6g} s, the video ends at {end_s:.6g} s"
+        fault = f"labels reach {real_s[-1]:.6g} s, the video ends at {end_s:.6g} s"
     elif real_s[0] < begin_s - beyond_s:
-        told = f"labels begin at {real_s[0]:.6g} s, the video begins at {begin_s:.6g} s"
+        fault = f"labels begin at {real_s[0]:.6g} s, the video begins at {begin_s:.6g} s"
     else:
         return
-    raise ValueError(f"{labels.trial}: {told}: is `time` in seconds, from the beginning of the video?")
-
-
-def _place(
-    labels: TimedLabels, time_s: NDArray[np.float64], left: NDArray[np.intp], right: NDArray[np.intp]
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Distance of both neighbours in s, and the frame's place between them, 0 to 1."""
-    span_s = labels.time_s[right] - labels.time_s[left]
-    past_s = np.clip(time_s, labels.time_s[0], labels.time_s[-1]) - labels.time_s[left]
-    return span_s, past_s / np.where(span_s > 0, span_s, 1.0)
-
-
-def _mixed(
-    values: NDArray[np.float64], left: NDArray[np.intp], right: NDArray[np.intp], weight: NDArray[np.float64]
-) -> NDArray[np.float64]:
-    """Linear between two samples; never outside of them by a rounding error."""
-    before, after = values[left], values[right]
-    mixed = before + weight[:, None] * (after - before)
-    return np.clip(mixed, np.minimum(before, after), np.maximum(before, after))
-
-
-def _right(rows: NDArray[np.float64]) -> bool:
-    """Whether rows that are numbers are also what the file's rules ask for."""
-    times = rows[:, 0]
-    return bool((np.abs(times) <= _LATEST_S).all() and (times[1:] > times[:-1]).all()) and in_range(rows[:, 1:])
-
-
-def _rows(text: LabelText) -> Iterator[list[float]]:
-    """Row by row as the file's rules have it: what the quick way must agree with."""
-    before_s = -np.inf
-    for place, line in text.lines():
-        time, *labels = cells_of(place, line, TIMED_HEADER)
-        time_s, *values = numbers_in(place, line, TIMED_HEADER, [time, *(cell or b"-5" for cell in labels)])
-        if not abs(time_s) <= _LATEST_S:
-            raise ValueError(f"{place}: {time_s} is not a time of a video in s")
-        if not time_s > before_s:
-            raise ValueError(f"{place}: the time {time_s} s does not rise; the row before has {before_s} s")
-        check_range(place, values)
-        before_s = time_s
-        yield [time_s, *values]
+    raise ValueError(f"{labels.trial}: {fault}: is `time` in seconds, from the beginning of the video?")

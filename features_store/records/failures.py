@@ -62,42 +62,38 @@ def append_failure(store: FeatureStore, record: FailureRecord) -> None:
         append_line(store.files.root / FAILURES_FILE, line)
     else:
         before = store.files.read(FAILURES_FILE) or b""
-        store.files.write(FAILURES_FILE, before + _line_break(before) + line)
+        if before and not before.endswith(b"\n"):
+            before += b"\n"
+        store.files.write(FAILURES_FILE, before + line)
 
 
 def read_failures(store: FeatureStore) -> list[FailureRecord]:
-    """All records in the order of writing; half lines, as a kill leaves them, are passed over."""
-    lines = (store.files.read(FAILURES_FILE) or b"").split(b"\n")
-    return [record for record in map(_parse, lines) if record is not None]
+    """All records in the order of writing; half lines, as a kill leaves them, are skipped."""
+    records = []
+    for line in (store.files.read(FAILURES_FILE) or b"").split(b"\n"):
+        try:
+            content = json.loads(line)
+        except ValueError:
+            continue
+        if not isinstance(content, dict):
+            continue
+        values: dict[str, Any] = {field.name: content.get(field.name) for field in fields(FailureRecord)}
+        if all(isinstance(values[name], str) for name in ("video", "stage", "reason", "time", "trial")):
+            records.append(FailureRecord(**values))
+    return records
 
 
 def outstanding(store: FeatureStore) -> list[FailureRecord]:
     """The last record of each trial of each video that the store still lacks, sorted by video."""
     last = {(record.video, record.trial): record for record in read_failures(store)}
-    return [record for _, record in sorted(last.items()) if not _is_fixed(store, record)]
-
-
-def _is_fixed(store: FeatureStore, record: FailureRecord) -> bool:
-    """Whether the trial is there; a failure of a name (trial = file name) is mended by a trial of that very file."""
-    if store.attributes(record.trial) is not None:
-        return True
-    file = PurePosixPath(record.video)
-    attributes = store.attributes(file.with_suffix("").as_posix()) if record.trial == record.video else None
-    source = (attributes or {}).get("source")
-    return isinstance(source, dict) and source.get("name") == file.name
-
-
-def _line_break(before: bytes) -> bytes:
-    return b"\n" if before and not before.endswith(b"\n") else b""
-
-
-def _parse(line: bytes) -> FailureRecord | None:
-    try:
-        found = json.loads(line)
-    except ValueError:
-        return None
-    if not isinstance(found, dict):
-        return None
-    values: dict[str, Any] = {field.name: found.get(field.name) for field in fields(FailureRecord)}
-    texts = [values[name] for name in ("video", "stage", "reason", "time", "trial")]
-    return FailureRecord(**values) if all(isinstance(text, str) for text in texts) else None
+    still = []
+    for _, record in sorted(last.items()):
+        if store.attributes(record.trial) is not None:
+            continue
+        if record.trial == record.video:  # the failure of a name is settled by a trial of that very file
+            file = PurePosixPath(record.video)
+            source = (store.attributes(file.with_suffix("").as_posix()) or {}).get("source")
+            if isinstance(source, dict) and source.get("name") == file.name:
+                continue
+        still.append(record)
+    return still

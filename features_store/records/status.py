@@ -1,12 +1,14 @@
-"""What a store holds, in numbers and in words.
+"""What a store holds, and what the runs over it have set out to make, in numbers and in words.
 
-Tested by tests/features_store/test_commands.py.
+Tested by tests/features_store/records/test_status.py and test_commands.py.
 """
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from fractions import Fraction
 from typing import Any
@@ -15,36 +17,66 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...shell.text import counted, flat, one_line, text_table, untrained_line
-from ..schema import FACE_SCORE, SOUND_FEATURES, TIME, VALID_SUFFIX
+from ..disk.backends import LocalFiles
+from ..disk.jsonl import locked
+from ..schema import FACE_SCORE, SOUND_FEATURES, TIME, VALID_SUFFIX, JsonValue, StoreMismatch
 from ..store import FeatureStore
-from ..trial import Trial
-from ..types import JsonValue, StoreMismatch
-from .expected_trials import missing
 from .failures import outstanding
-from .inputs import read_inputs
-from .making import differing_settings
+from .provenance import differing_settings, read_inputs
 
+PLANNED_FILE = ".planned.json"
 _WARNINGS_SHOWN = 20
+
+
+def note_planned(store: FeatureStore, trials: Iterable[str]) -> None:
+    """Add trials to those planned; nothing is written where all are known. Raises OSError."""
+    wanted = set(trials)
+    if wanted <= read_planned(store):
+        return
+    # No other run reads and writes meanwhile: it would lose what this one adds. Behind a URL it may.
+    with locked(store.files.root) if isinstance(store.files, LocalFiles) else nullcontext():
+        planned = read_planned(store) | wanted
+        store.files.write(PLANNED_FILE, json.dumps(sorted(planned), indent=0).encode())
+
+
+def read_planned(store: FeatureStore) -> set[str]:
+    """Trials planned so far; none where the file is missing or broken, since the next run writes it anew."""
+    try:
+        names = json.loads(store.files.read(PLANNED_FILE) or b"[]")
+    except ValueError:
+        return set()
+    return {name for name in names if isinstance(name, str)} if isinstance(names, list) else set()
 
 
 def summarise(store: FeatureStore) -> dict[str, Any]:
     """Trials, rows, hours of media, what is missing, unfinished or failed, untrained features, fingerprints."""
     failures = outstanding(store)
     failed = {record.trial for record in failures}
-    trials = {name: found for name, found in store.groups().items() if found.get("checksums")}
+    trials = {name: attributes for name, attributes in store.groups().items() if attributes.get("checksums")}
+    total_rows, hours = 0, 0.0
+    for attributes in trials.values():
+        rows = attributes.get("rows")
+        rows = rows if isinstance(rows, int) else 0
+        total_rows += rows
+        try:
+            rate_hz = Fraction(str(attributes.get("fps")))
+        except (ValueError, ZeroDivisionError):
+            continue  # not recorded
+        hours += float(rows / rate_hz / 3600) if rate_hz > 0 else 0.0
+    warned = {name: warnings_of(attributes) for name, attributes in trials.items()}
     return {
         "store": store.path,
         "inputs": asdict(read_inputs(store.files)),
         "trials": len(trials),
-        "rows": sum(_rows(found) for found in trials.values()),
-        "hours": sum(_hours(found) for found in trials.values()),
-        "missing": sorted(set(missing(store)) - failed),
+        "rows": total_rows,
+        "hours": hours,
+        "missing": sorted(name for name in read_planned(store) - failed if store.attributes(name) is None),
         "incomplete": store.incomplete(),
         "failed": [asdict(record) for record in failures],
         "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
-        "warnings": {name: told for name, found in trials.items() if (told := warnings_of(found))},
+        "warnings": {name: warnings for name, warnings in warned.items() if warnings},
         "differences": differing_settings(trials.values()),
-        "fingerprints": dict(Counter(str(found.get("fingerprint")) for found in trials.values()).most_common()),
+        "fingerprints": dict(Counter(str(each.get("fingerprint")) for each in trials.values()).most_common()),
     }
 
 
@@ -57,12 +89,12 @@ def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list
         lines.append(flat(f"extracted with {' '.join(known)}"))
     lines += [f"fingerprint {name}: {counted(count, 'trial')}" for name, count in summary["fingerprints"].items()]
     if len(summary["fingerprints"]) > 1:
-        told = "; ".join(summary["differences"]) or "which one differs is not recorded"
-        lines.append(f"these trials were made with different settings or weights: {told}")
+        differences = "; ".join(summary["differences"]) or "which ones differ is not recorded"
+        lines.append(f"these trials were made with different settings or weights: {differences}")
         lines.append("`avfuse extract --replace` with one of them makes the others anew")
     untrained = [f"{feature} of {counted(count, 'trial')}" for feature, count in summary["untrained"].items()]
     lines += [line] if (line := untrained_line(untrained)) else []
-    warned = [(name, warning) for name, told in summary["warnings"].items() for warning in told]
+    warned = [(name, warning) for name, warnings in summary["warnings"].items() for warning in warnings]
     shown = warned if all_warnings else warned[:_WARNINGS_SHOWN]
     lines += [flat(f"warning: {name}: {warning}") for name, warning in shown]
     if len(warned) > len(shown):
@@ -92,30 +124,25 @@ class TrialState:
 
 def trial_states(store: FeatureStore) -> list[TrialState]:
     """Every complete trial, by name; reads the times and flags of each."""
-    return [_state(trial) for trial in store.values()]
-
-
-def _state(trial: Trial) -> TrialState:
-    warnings = warnings_of(trial.attributes)
-    length_s = faces = face_gap_s = sound = sound_gap_s = None
-    try:
-        time_s = trial.time_s if TIME in trial else np.zeros(0)
-        ends_s = _row_ends(time_s)
-        length_s = float(ends_s[-1] - time_s[0]) if len(time_s) else None
-        if FACE_SCORE in trial:
-            faces, face_gap_s = _share_and_gap(trial.read(FACE_SCORE) > 0, time_s, ends_s)
-        heard = next((name for name in SOUND_FEATURES if f"{name}{VALID_SUFFIX}" in trial), None)
-        if heard is not None:
-            sound, sound_gap_s = _share_and_gap(trial.valid(heard), time_s, ends_s)
-    except (OSError, StoreMismatch) as error:
-        warnings = [*warnings, f"cannot be read ({one_line(error)}): `avfuse verify` says how to fix it"]
-    return TrialState(trial.name, trial.rows, length_s, faces, face_gap_s, sound, sound_gap_s, tuple(warnings))
-
-
-def _row_ends(time_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """When the next frame is due, [T] s; after the last one at the mean step."""
-    step_s = (time_s[-1] - time_s[0]) / (len(time_s) - 1) if len(time_s) > 1 else 0.0
-    return np.append(time_s[1:], time_s[-1:] + step_s)
+    states = []
+    for trial in store.values():
+        warnings = warnings_of(trial.attributes)
+        length_s = faces = face_gap_s = sound = sound_gap_s = None
+        try:
+            time_s = trial.time_s if TIME in trial else np.zeros(0)
+            step_s = (time_s[-1] - time_s[0]) / (len(time_s) - 1) if len(time_s) > 1 else 0.0
+            ends_s = np.append(time_s[1:], time_s[-1:] + step_s)  # when the next frame is due
+            length_s = float(ends_s[-1] - time_s[0]) if len(time_s) else None
+            if FACE_SCORE in trial:
+                faces, face_gap_s = _share_and_gap(trial.read(FACE_SCORE) > 0, time_s, ends_s)
+            of_sound = next((name for name in SOUND_FEATURES if f"{name}{VALID_SUFFIX}" in trial), None)
+            if of_sound is not None:
+                sound, sound_gap_s = _share_and_gap(trial.valid(of_sound), time_s, ends_s)
+        except (OSError, StoreMismatch) as error:
+            warnings = [*warnings, f"cannot be read ({one_line(error)}): `avfuse verify` says how to fix it"]
+        shares = (length_s, faces, face_gap_s, sound, sound_gap_s)
+        states.append(TrialState(trial.name, trial.rows, *shares, tuple(warnings)))
+    return states
 
 
 def _share_and_gap(
@@ -137,28 +164,17 @@ def trial_table(states: Sequence[TrialState]) -> list[str]:
         ("trial", "rows", "length", "faces", "longest gap", "sound", "longest gap", "warnings")
     ]
     for state in states:
-        shares = (
-            _words(value, form)
-            for value, form in (
-                (state.length_s, "{:.1f} s"),
-                (state.faces, "{:.1%}"),
-                (state.face_gap_s, "{:.1f} s"),
-                (state.sound, "{:.1%}"),
-                (state.sound_gap_s, "{:.1f} s"),
-            )
-        )
-        cells.append((flat(state.trial), str(state.rows), *shares, str(len(state.warnings) or "")))
+        values = (state.length_s, state.faces, state.face_gap_s, state.sound, state.sound_gap_s)
+        forms = ("{:.1f} s", "{:.1%}", "{:.1f} s", "{:.1%}", "{:.1f} s")
+        shown = ("-" if value is None else form.format(value) for value, form in zip(values, forms, strict=True))
+        cells.append((flat(state.trial), str(state.rows), *shown, str(len(state.warnings) or "")))
     return text_table(cells)
-
-
-def _words(value: float | None, form: str) -> str:
-    return "-" if value is None else form.format(value)
 
 
 def warnings_of(attributes: Mapping[str, JsonValue]) -> list[str]:
     """What the run that made a trial has warned of."""
-    told = attributes.get("warnings")
-    return [str(warning) for warning in told] if isinstance(told, list) else []
+    warnings = attributes.get("warnings")
+    return [str(warning) for warning in warnings] if isinstance(warnings, list) else []
 
 
 def untrained_features(store: FeatureStore) -> list[str]:
@@ -166,28 +182,13 @@ def untrained_features(store: FeatureStore) -> list[str]:
     return sorted(set(_untrained(store.groups().values())))
 
 
-def _rows(attributes: Mapping[str, JsonValue]) -> int:
-    rows = attributes.get("rows")
-    return rows if isinstance(rows, int) else 0
-
-
-def _hours(attributes: Mapping[str, JsonValue]) -> float:
-    """Length of a trial by its mean rate, h; 0 where the rate is not recorded."""
-    try:
-        rate_hz = Fraction(str(attributes.get("fps")))
-    except (ValueError, ZeroDivisionError):
-        return 0.0
-    return float(_rows(attributes) / rate_hz / 3600) if rate_hz > 0 else 0.0
-
-
 def _untrained(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
     """The feature, once for each trial that has it from an untrained network."""
-    tables = [table for found in trials if isinstance(table := found.get("weights"), dict)]
-    sources = [pair for table in tables for pair in table.items()]
-    return [feature for feature, source in sources if isinstance(source, dict) and _is_untrained(source)]
-
-
-def _is_untrained(source: Mapping[str, JsonValue]) -> bool:
-    """`untrained` is true or the seed, which may be 0."""
-    told = source.get("untrained")
-    return told is not None and told is not False
+    features = []
+    for attributes in trials:
+        weights = attributes.get("weights")
+        for feature, source in weights.items() if isinstance(weights, dict) else ():
+            untrained = source.get("untrained") if isinstance(source, dict) else None
+            if untrained is not None and untrained is not False:  # true, or the seed, which may be 0
+                features.append(feature)
+    return features

@@ -24,7 +24,7 @@ import torch
 from ...features_store.claims.claim_file import look
 from ...features_store.claims.claims import CLAIMS, TTL_S, claim
 from ...features_store.disk.atomic import remove_file, write_json
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ..config import RunConfig, TrainConfig
 from ..data.dataset import Dataset
 from ..data.statistics import Statistics

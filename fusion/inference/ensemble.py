@@ -16,7 +16,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ...features_store.records.making import unlike
+from ...features_store.records.provenance import unlike
 from ...features_store.store import FeatureStore
 from ...shell.progress import shown
 from ...shell.text import counted

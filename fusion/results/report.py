@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ...shell.text import counted, text_table
 from ..config import COLUMNS
 from ..data.matching import TrialSource

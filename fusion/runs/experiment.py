@@ -14,7 +14,7 @@ from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.labels.corpus import Corpus
-from ...features_store.records.making import unlike
+from ...features_store.records.provenance import unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.schema import VALID_SUFFIX
 from ...features_store.store import FeatureStore

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from ...features_store.records.making import unlike
+from ...features_store.records.provenance import unlike
 from ...shell.text import preview
 from ..artifacts.folder import Description, Features, read_json
 from ..config import RunConfig, TrainConfig

@@ -1,4 +1,4 @@
-"""The 10 ms grid: samples to 25 ms windows, and a track of grid frames to rows, streaming. No files.
+"""What log-mel and MFCC share: samples to 25 ms windows every 10 ms, mel bands, frames to rows, streaming. No files.
 
     samples   0        160       320              sample n at n/16000 s
     frame k   [160 k, 160 k + 400)                25 ms, every 10 ms; k < 0 reads the zeros before time 0
@@ -11,12 +11,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import NDArray
 
-from ..media.timeline import SAMPLE_RATE_HZ
+from ..media.types import SAMPLE_RATE_HZ
 
 GRID_SAMPLES = 160
 WINDOW_SAMPLES = 400
+FFT_SAMPLES = 512
 _PIECE_FRAMES = 100
 # Small enough for BLAS to start no threads (which fight with the other workers'), and one shape only, because
 # BLAS rounds by shape: no number depends on how the audio arrives.
@@ -30,21 +32,37 @@ Spans = Sequence[tuple[float, float]]
 def windows(blocks: Iterable[NDArray[np.float32]], first: int) -> Iterator[NDArray[np.float32]]:
     """Yield the 25 ms windows of the 10 ms grid in pieces [≤ 100, 400], from frame `first` ≤ 0 on.
 
-    Zeros stand before time 0; 1 s of the last sample's value follows the end (contract, section 3). Without
-    samples there are no windows.
+    Zeros stand before time 0; 1 s of the last sample's value follows the end (docs/sync.md). Without samples there
+    are no windows.
     """
     step = _PIECE_FRAMES * GRID_SAMPLES
     needed = step - GRID_SAMPLES + WINDOW_SAMPLES
     held = np.zeros(-first * GRID_SAMPLES, np.float32)
-    heard = False
-    for block in _with_tail(blocks):
-        heard = True
+    last: np.float32 | None = None
+    for block in blocks:
         held = np.concatenate([held, block])
+        last = held[-1] if len(block) else last
         while len(held) >= needed:
-            yield _framed(held[:needed])
+            yield sliding_window_view(held[:needed], WINDOW_SAMPLES)[::GRID_SAMPLES]
             held = held[step:]
-    if heard and len(held) >= WINDOW_SAMPLES:
-        yield _framed(held)
+    if last is not None:
+        held = np.concatenate([held, np.full(_TAIL_SAMPLES, last, np.float32)])
+        while len(held) >= WINDOW_SAMPLES:
+            yield sliding_window_view(held[:needed], WINDOW_SAMPLES)[::GRID_SAMPLES]
+            held = held[step:]
+
+
+def mel_matrix(num_bands: int, low_hz: float, high_hz: float) -> NDArray[np.float64]:
+    """Triangles [257, num_bands] over the bins of a spectrum, equally spaced and straight in the HTK mel domain.
+
+    The bins at `low_hz` and `high_hz` get nothing: with VGGish's bounds the DC bin, with Kaldi's Nyquist's too.
+    """
+    hertz = np.linspace(0, SAMPLE_RATE_HZ / 2, FFT_SAMPLES // 2 + 1)
+    bins = 1127.0 * np.log(1.0 + hertz / 700.0)[:, None]
+    low_mel, high_mel = 1127.0 * np.log(1.0 + np.array([low_hz, high_hz]) / 700.0)
+    edges = np.linspace(low_mel, high_mel, num_bands + 2)
+    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
+    return np.asarray(np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))))
 
 
 def matmul(frames: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -95,21 +113,7 @@ def lie_on(spans: Spans, starts: NDArray[np.int64], length: int) -> NDArray[np.b
     missing = np.stack([np.zeros(tiny.sum()), np.diff(edges)[::2]], axis=1).ravel().cumsum()
     begins, ends = begins[np.r_[True, ~tiny]], ends[np.r_[~tiny, True]]
     last = np.searchsorted(begins - 0.5, starts, side="right") - 1  # of the spans that begin before it
-    inside: NDArray[np.bool_] = (last >= 0) & (starts + length <= ends[last] + 0.5)
+    valid: NDArray[np.bool_] = (last >= 0) & (starts + length <= ends[last] + 0.5)
     if len(edges):
-        inside &= np.interp(starts + length, edges, missing) - np.interp(starts, edges, missing) <= most + 0.5
-    return inside
-
-
-def _with_tail(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    last: np.float32 | None = None
-    for block in blocks:
-        if len(block):
-            last = block[-1]
-            yield block
-    if last is not None:
-        yield np.full(_TAIL_SAMPLES, last, np.float32)
-
-
-def _framed(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    return np.lib.stride_tricks.sliding_window_view(samples, WINDOW_SAMPLES)[::GRID_SAMPLES]
+        valid &= np.interp(starts + length, edges, missing) - np.interp(starts, edges, missing) <= most + 0.5
+    return valid

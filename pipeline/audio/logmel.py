@@ -17,12 +17,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...features_store.clock import PATCH_FRAMES, AudioAlign, patch_start_frames
-from ..media.timeline import SAMPLE_RATE_HZ
-from .framing import GRID_SAMPLES, WINDOW_SAMPLES, Spans, lie_on, matmul, rows_on_grid, windows
+from .framing import (
+    FFT_SAMPLES,
+    GRID_SAMPLES,
+    WINDOW_SAMPLES,
+    Spans,
+    lie_on,
+    matmul,
+    mel_matrix,
+    rows_on_grid,
+    windows,
+)
 
 NUM_BANDS = 64
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * GRID_SAMPLES + WINDOW_SAMPLES
-_FFT_SAMPLES = 512
 _LOW_HZ, _HIGH_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
 
@@ -65,22 +73,10 @@ def log_mel(frames: NDArray[np.float32]) -> NDArray[np.float64]:
 
     Source: torchvggish `mel_features.log_mel_spectrogram` with `vggish_params`.
     """
-    spectrum = np.abs(np.fft.rfft(frames * _HANN, _FFT_SAMPLES))
+    spectrum = np.abs(np.fft.rfft(frames * _HANN, FFT_SAMPLES))
     logs: NDArray[np.float64] = np.log(matmul(spectrum, _MEL) + _LOG_OFFSET)
     return logs
 
 
-def _mel_matrix() -> NDArray[np.float64]:
-    """Triangles [257, 64], equally spaced and straight in the HTK mel domain, nothing from the DC bin."""
-    bins = _mel(np.linspace(0, SAMPLE_RATE_HZ / 2, _FFT_SAMPLES // 2 + 1))[:, None]
-    edges = np.linspace(_mel(_LOW_HZ), _mel(_HIGH_HZ), NUM_BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    return np.asarray(np.maximum(0.0, np.minimum((bins - low) / (centre - low), (high - bins) / (high - centre))))
-
-
-def _mel(hertz: NDArray[np.float64] | float) -> NDArray[np.float64]:
-    return np.asarray(1127.0 * np.log(1.0 + np.asarray(hertz) / 700.0))
-
-
 _HANN = 0.5 - 0.5 * np.cos(2 * np.pi / WINDOW_SAMPLES * np.arange(WINDOW_SAMPLES))
-_MEL = _mel_matrix()
+_MEL = mel_matrix(NUM_BANDS, _LOW_HZ, _HIGH_HZ)

@@ -2,7 +2,8 @@
 
 As Kaldi's `compute-mfcc-feats` with dither 0, remove-dc-offset, preemphasis 0.97, window hamming, 26 mel bins
 of 0–8000 Hz, 13 ceps, cepstral-lifter 22, use-energy false, snip-edges, samples of ±1; Δ over ±2 frames, the
-track's first and last frame repeated beyond its ends. Tested by tests/{pipeline,parity}/test_mfcc.py.
+track's first and last frame repeated beyond its ends. Tested by tests/pipeline/audio/test_mfcc.py and
+tests/parity/test_mfcc.py.
 """
 
 from __future__ import annotations
@@ -13,12 +14,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...features_store.clock import LOGMEL_RATE_HZ, AudioAlign
-from ..media.timeline import SAMPLE_RATE_HZ
-from .framing import GRID_SAMPLES, WINDOW_SAMPLES, Spans, lie_on, matmul, rows_on_grid, windows
+from ..media.types import SAMPLE_RATE_HZ
+from .framing import (
+    FFT_SAMPLES,
+    GRID_SAMPLES,
+    WINDOW_SAMPLES,
+    Spans,
+    lie_on,
+    matmul,
+    mel_matrix,
+    rows_on_grid,
+    windows,
+)
 
 NUM_CEPSTRA = 13
 _NUM_BANDS = 26
-_FFT_SAMPLES = 512
 _PREEMPHASIS = 0.97
 _LIFTER = 22
 _FLOOR = float(np.finfo(np.float32).eps)
@@ -71,7 +81,7 @@ def _cepstra(frames: NDArray[np.float32]) -> NDArray[np.float64]:
     """[F, 400] → [F, 13]. Source: kaldi `feature-window.cc`, `feature-mfcc.cc`; torchaudio `compliance`."""
     frames64 = frames - frames.mean(axis=1, keepdims=True, dtype=np.float64)
     before = np.concatenate([frames64[:, :1], frames64[:, :-1]], axis=1)
-    power = np.abs(np.fft.rfft((frames64 - _PREEMPHASIS * before) * _HAMMING, _FFT_SAMPLES)) ** 2
+    power = np.abs(np.fft.rfft((frames64 - _PREEMPHASIS * before) * _HAMMING, FFT_SAMPLES)) ** 2
     cepstra: NDArray[np.float64] = matmul(np.log(np.maximum(matmul(power, _MEL), _FLOOR)), _DCT)
     return cepstra
 
@@ -83,31 +93,19 @@ def _with_deltas(pieces: Iterable[NDArray[np.float64]]) -> Iterator[NDArray[np.f
     """
     held: NDArray[np.float64] | None = None
     for piece in pieces:
-        held = np.concatenate([piece[:1].repeat(_DELTA_FRAMES, axis=0), piece]) if held is None else _join(held, piece)
+        before = piece[:1].repeat(_DELTA_FRAMES, axis=0) if held is None else held
+        held = np.concatenate([before, piece])
         if len(held) > 2 * _DELTA_FRAMES:
             yield _sloped(held)
             held = held[-2 * _DELTA_FRAMES :]
     if held is not None:
-        yield _sloped(_join(held, held[-1:].repeat(_DELTA_FRAMES, axis=0)))
-
-
-def _join(one: NDArray[np.float64], other: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([one, other])
+        yield _sloped(np.concatenate([held, held[-1:].repeat(_DELTA_FRAMES, axis=0)]))
 
 
 def _sloped(held: NDArray[np.float64]) -> NDArray[np.float64]:
     count = len(held) - 2 * _DELTA_FRAMES
     at = [held[i : i + count] for i in range(2 * _DELTA_FRAMES + 1)]
     return np.concatenate([at[2], ((at[3] - at[1]) + 2 * (at[4] - at[0])) / 10], axis=1)
-
-
-def _mel_matrix() -> NDArray[np.float64]:
-    """Triangles [257, 26] over 0–8000 Hz, straight in the mel domain; no Nyquist bin, as in Kaldi."""
-    bins = 1127.0 * np.log(1.0 + np.linspace(0, SAMPLE_RATE_HZ / 2, _FFT_SAMPLES // 2 + 1) / 700.0)
-    edges = np.linspace(0.0, bins[-1], _NUM_BANDS + 2)
-    low, centre, high = edges[:-2], edges[1:-1], edges[2:]
-    at = bins[:, None]
-    return np.asarray(np.maximum(0.0, np.minimum((at - low) / (centre - low), (high - at) / (high - centre))))
 
 
 def _dct_matrix() -> NDArray[np.float64]:
@@ -120,7 +118,7 @@ def _dct_matrix() -> NDArray[np.float64]:
 
 
 _HAMMING = 0.54 - 0.46 * np.cos(2 * np.pi / (WINDOW_SAMPLES - 1) * np.arange(WINDOW_SAMPLES))
-_MEL = _mel_matrix()
+_MEL = mel_matrix(_NUM_BANDS, 0.0, SAMPLE_RATE_HZ / 2)
 _DCT = _dct_matrix()
 # Two rounds of slopes give [c, Δ, Δ, ΔΔ].
 _COLUMNS = np.r_[: 2 * NUM_CEPSTRA, 3 * NUM_CEPSTRA : 4 * NUM_CEPSTRA]

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...features_store.clock import MissingFace, fill_missing, fit_rows
-from ...features_store.types import FeatureTrack, RowSource
+from ...features_store.schema import FeatureTrack, RowSource
 from ..faces.crops import SeenFaces
 from .row_buffer import GatheredRows, RowBuffer
 

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES, TABLE
 from ..audio.logmel import patch_valid, patches
 from ..audio.mfcc import mfcc_valid, mfccs
+from ..media.placement import BLOCK_SAMPLES
 from ..media.readers import AudioReader
-from ..media.timeline import BLOCK_SAMPLES
 from ..media.types import Ending, MediaError, VideoInfo
 from .jobs import Progress
 from .row_buffer import PendingRows, RowBuffer, settled

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Literal
 
 from ...features_store.records.failures import Stage
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ..config import FacePolicy
 
 Stream = Literal["picture", "sound"]

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ...encoders.weights.resolve import WeightSource, weight_names
 from ...features_store.disk.atomic import sha256_of
-from ...features_store.types import JsonValue
+from ...features_store.schema import JsonValue
 from ..config import ALGORITHM, ExtractConfig, fingerprint, fingerprint_of, used_settings
 from ..media.process import ffmpeg_version
 from ..media.types import VideoInfo

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 
 from ...features_store.clock import are_others, differ_much, fit_time
+from ...features_store.schema import JsonValue
 from ...features_store.store import FeatureStore
-from ...features_store.types import JsonValue
 from ...shell.text import counted
 from ..config import ExtractConfig
 from ..media.probe import probe

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,8 +16,7 @@ from ...shell.text import counted
 from ..config import FacePolicy
 from ..faces.crops import FaceCrops, aligned_crops, follow_faces, unseen
 from ..faces.tracking import Followers
-from ..media.prefetch import ahead
-from ..media.readers import FrameReader
+from ..media.readers import FrameReader, prefetch
 from ..media.types import Ending, FrameBatch, VideoInfo
 from .assemble import PersonRows
 from .jobs import Job, Progress
@@ -50,7 +50,7 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
     with (
         FrameReader(info, pixels=detecting, stall_timeout_s=session.stall_timeout_s) as reader,
         settled(people.pending),
-        ahead(reader, reader.kill) as batches,
+        closing(prefetch(reader, reader.kill)) as batches,
     ):
 
         def noted() -> Iterator[FrameBatch]:

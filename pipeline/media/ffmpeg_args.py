@@ -12,8 +12,7 @@ from typing import Any
 
 import ffmpeg
 
-from .timeline import SAMPLE_RATE_HZ
-from .types import MAX_PIXELS, MAX_STREAMS, VideoInfo
+from .types import MAX_PIXELS, MAX_STREAMS, SAMPLE_RATE_HZ, VideoInfo
 
 _CONTAINERS = (
     "mov,mp4,matroska,webm,avi,mpeg,mpegts,mpegvideo,m4v,h261,h263,h264,hevc,obu,av1,ivf,flv,asf,ogg,mxf,gxf,"
@@ -47,7 +46,7 @@ _SAID = {"nostdin": None, "hide_banner": None, "nostats": None, "loglevel": "rep
 
 def to_probe(path: str, *, long_look: bool = False) -> list[str]:
     """Streams, programmes and format as JSON on stdout."""
-    return _to_ask(path, _ASKED, long_look=long_look)
+    return _to_ask(path, _ASKED, "json=compact=1", long_look=long_look)
 
 
 def to_first_frame(path: str, stream: int, num_packets: int, *, keys_only: bool, long_look: bool) -> list[str]:
@@ -55,19 +54,31 @@ def to_first_frame(path: str, stream: int, num_packets: int, *, keys_only: bool,
     asked = "frame=key_frame,sample_aspect_ratio:frame_side_data=displaymatrix"
     look = ["-select_streams", str(stream), "-read_intervals", f"%+#{num_packets}"]
     look += ["-skip_frame", "nokey"] if keys_only else []
-    return _to_ask(path, asked, *look, long_look=long_look)
+    return _to_ask(path, asked, "json=compact=1", *look, long_look=long_look)
 
 
 def to_count_packets(path: str) -> list[str]:
     """How many packets each stream has in the first seconds, as JSON on stdout."""
-    return _to_ask(path, "stream=index,nb_read_packets", "-count_packets", "-read_intervals", f"%+{_FIRST_S}")
+    words = ["-count_packets", "-read_intervals", f"%+{_FIRST_S}"]
+    return _to_ask(path, "stream=index,nb_read_packets", "json=compact=1", *words)
 
 
-def _to_ask(path: str, asked: str, *words: str, long_look: bool = False) -> list[str]:
-    options = {**_SAFE, **(_LONG_LOOK if long_look else {})}
-    told = [word for name, value in options.items() for word in (f"-{name}", str(value))]
-    how = ["-of", "json=compact=1", "-show_entries", asked, *words]
-    return ["ffprobe", "-hide_banner", "-loglevel", "repeat+error", *told, *how, f"file:{path}"]
+def to_packets(path: str, asked: str, stream: int | None = None) -> list[str]:
+    """A line for every packet (of one stream) on stdout, undecoded: what is `asked`, such as `pts_time,dts_time`."""
+    words = [] if stream is None else ["-select_streams", str(stream)]
+    return _to_ask(path, f"packet={asked}", "csv=p=0", *words, complaints="quiet")
+
+
+def _to_ask(
+    path: str, asked: str, form: str, *words: str, long_look: bool = False, complaints: str = "repeat+error"
+) -> list[str]:
+    options = [
+        word
+        for name, value in {**_SAFE, **(_LONG_LOOK if long_look else {})}.items()
+        for word in (f"-{name}", str(value))
+    ]
+    how = ["-of", form, "-show_entries", asked, *words]
+    return ["ffprobe", "-hide_banner", "-loglevel", complaints, *options, *how, f"file:{path}"]
 
 
 def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
@@ -79,7 +90,16 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     decoding: dict[str, int | None] = {"threads": threads} if threads < _OWN_THREADS else {}
     if info.turn:
         decoding["noautorotate"] = None  # ffmpeg 5 and newer would turn those pictures again that say it themselves
-    shape = _in_shape(info) if pixels else ("scale=1:1:flags=neighbor",)
+    shape = ["scale=1:1:flags=neighbor"]
+    if pixels:
+        # Both sizes and pixels' aspects can change in mid-stream (a phone that is turned, a broadcast's next
+        # programme). No frame of the displayed size and shape is changed; others are fitted to the shape of the first
+        # pixels, with black at the sides.
+        width_px, height_px, aspect = info.width_px, info.height_px, info.pixel_aspect
+        wide = f"(iw*(sar/({aspect.numerator}/{aspect.denominator})))"
+        size = f"w='round(min({width_px},{height_px}*{wide}/ih))':h='round(min({height_px},{width_px}*ih/{wide}))'"
+        pad = f"pad={width_px}:{height_px}:(ow-iw)/2:(oh-ih)/2:eval=frame"
+        shape = [f"scale={size}:eval=frame", "format=rgb24", pad]
     return _compile(
         info,
         info.video_stream,
@@ -91,29 +111,17 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     )
 
 
-def _in_shape(info: VideoInfo) -> tuple[str, ...]:
-    """Filters that change no frame of the displayed size and shape, and fit others in with black at the sides.
-
-    Both sizes and pixels' aspects can change in mid-stream (a phone that is turned, a broadcast's next programme):
-    what is displayed then is fitted to the shape of the first pixels.
-    """
-    width_px, height_px, aspect = info.width_px, info.height_px, info.pixel_aspect
-    wide = f"(iw*(sar/({aspect.numerator}/{aspect.denominator})))"
-    size = f"w='round(min({width_px},{height_px}*{wide}/ih))':h='round(min({height_px},{width_px}*ih/{wide}))'"
-    return f"scale={size}:eval=frame", "format=rgb24", f"pad={width_px}:{height_px}:(ow-iw)/2:(oh-ih)/2:eval=frame"
-
-
 def to_samples(info: VideoInfo, stream: int) -> list[str]:
     """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr.
 
-    What the resampler gave is told too: it loses what it holds where rate or layout change and it is built anew.
+    So is what the resampler gave: it loses what it holds where rate or layout change and it is built anew.
     """
     # Their mean, by number and not by place: what positions say is rarely so (microphones side by side), and some have
     # no place in mono. `<` shares the weight among those of the numbers that there are, also after a change in
     # mid-stream.
     every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
     mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={SAMPLE_RATE_HZ},ashowinfo@resampled"
-    # astats tells how loud the channels were; what is much quieter in mono cancels out.
+    # astats says how loud the channels were; what is much quieter in mono cancels out.
     loudness = "astats=measure_perchannel=none:measure_overall=RMS_level+Number_of_samples"
     chain = ",".join(["asettb=expr=1/sr", "ashowinfo", *([loudness] if info.audio_channels > 1 else []), mono])
     return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
@@ -126,22 +134,6 @@ def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
     cut = ffmpeg.output(*(source[each[2:]] for each in streams), f"file:{out}", t=seconds, c="copy")
     compiled: list[str] = cut.compile()
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
-
-
-def to_packets(info: VideoInfo) -> list[str]:
-    """Stream, times and length of every packet on stdout, undecoded, as `index,pts,dts,duration` in s."""
-    return _to_list(str(info.path), "packet=stream_index,pts_time,dts_time,duration_time")
-
-
-def to_key_flags(path: str, stream: int) -> list[str]:
-    """A line for every packet of a stream on stdout, undecoded: it begins with `K` for a key frame, else with `_`."""
-    return _to_list(path, "packet=flags", "-select_streams", str(stream))
-
-
-def _to_list(path: str, asked: str, *words: str) -> list[str]:
-    safe = [word for name, value in _SAFE.items() for word in (f"-{name}", str(value))]
-    how = ["-of", "csv=p=0", "-show_entries", asked, *words]
-    return ["ffprobe", "-hide_banner", "-loglevel", "quiet", *safe, *how, f"file:{path}"]
 
 
 def shift_s(info: VideoInfo) -> int:

@@ -68,20 +68,15 @@ class Stamp:
 
     @property
     def tick_s(self) -> float:
-        """The smallest difference of two times, s."""
+        """The smallest difference of two times, s; of sound it is one sample."""
         return self.num / self.den
-
-    @property
-    def duration_s(self) -> float:
-        """Length of an audio frame, s (its time base is one sample)."""
-        return self.num_samples * self.tick_s
 
 
 @dataclass(frozen=True)
 class Complaint:
     """A warning or an error of ffmpeg's, and how many frames had been shown before it.
 
-    `is_torn`: of who reads the file, which ends too early; `is_empty`: about a packet with nothing to decode.
+    `is_torn`: the file ends too early, says its reader; `is_empty`: about a packet with nothing to decode.
     """
 
     words: str
@@ -108,7 +103,7 @@ class Log:
         self._complaints: deque[Complaint] = deque(maxlen=_KEPT_LINES)
         self._time_base = (1, 1)
         self._next_n = 0
-        self._tells_places = False
+        self._gives_positions = False
         self.shapes: dict[tuple[int, int, float], None] = {}  # width, height, aspect of a pixel: each once, in order
         self.channels_energy, self.channels_samples = 0.0, 0.0  # of the sound before its channels become one
         self._rms = 0.0
@@ -128,7 +123,13 @@ class Log:
     def feed(self, line: bytes) -> None:
         """Take in one line."""
         if match := _LOUDNESS.match(line):
-            self._hear(match[1], float(match[2]))
+            value = float(match[2])
+            if match[1].startswith(b"RMS"):
+                self._rms = 10 ** (value / 20)
+            else:  # follows the level: one more part of the sound (between two changes of layout) is complete
+                self.channels_energy += self._rms**2 * value
+                self.channels_samples += value
+                self._rms = 0.0
         elif match := _FRAME.match(line):
             self._frame(int(match[1]), match[2], line)
         elif match := _RESAMPLED.match(line):
@@ -139,7 +140,16 @@ class Log:
         elif match := _SIGNALLED.match(line):
             self.signal = int(match[1])
         elif spoken := _SPOKEN.match(line.decode(errors="replace")):
-            self._complain(spoken)
+            who, words = spoken["who"] or "", spoken["words"].strip()
+            is_damage = spoken["level"] != "warning" or _DAMAGE.search(words) is not None
+            complaint = Complaint(
+                words=f"{who}: {words}" if who else words,
+                is_damage=is_damage and not who.startswith(_OURS),
+                after_frames=self.num_frames,
+                is_torn=not who.startswith("mpegts") and _TORN.search(words) is not None,
+                is_empty=_EMPTY.search(words) is not None,
+            )
+            self._complaints.append(complaint)
 
     def take(self) -> list[Stamp]:
         """The stamps that have come, but the newest of sound before the end: the next line may put it right."""
@@ -162,8 +172,8 @@ class Log:
     def ended_in_damage(self) -> bool:
         """Whether the file is torn at its end, or its very last frames are damaged; before any frame it is the head's.
 
-        Who reads the file is ahead of what is shown by `END_FRAMES`. One damaged frame with good ones after it is no
-        end, nor is a packet with nothing in it.
+        The reader of the file is ahead of what is shown by `END_FRAMES`. One damaged frame with good ones after it is
+        not an end, nor is a packet with nothing in it.
         """
         with self.changed:
             return any(
@@ -179,8 +189,9 @@ class Log:
         num_samples = int(audio[2]) if audio else 0
         if n == 0:
             self._next_n = 0
-        for _ in range(min(n - self._next_n, END_FRAMES)):  # lines that another thread's words had torn apart
-            self._append(Stamp(None, num, den, num_samples))
+        lost = max(0, min(n - self._next_n, END_FRAMES))  # lines that another thread's words had torn apart
+        self.stamps.extend([Stamp(None, num, den, num_samples)] * lost)
+        self.num_frames += lost
         self._next_n = n + 1
         if not audio and len(self.shapes) < _KEPT_LINES and (shape := _SHAPE.search(line)):
             aspect = int(shape[1]) / int(shape[2]) if int(shape[1]) and int(shape[2]) else 1.0
@@ -188,46 +199,25 @@ class Log:
         after = self.num_resampled if audio and n == 0 and self.num_frames else None
         ticks = None if pts == b"NOPTS" else int(pts) - self._shift_s * den // num
         if audio and ticks is not None:
-            self._mend_late_rate(ticks, den)
-        if audio and (place := _POSITION.search(line)):
+            self._fix_late_rate(ticks, den)
+        if audio and (position := _POSITION.search(line)):
             # A frame that does not begin a packet of the file has no time there: the reader guesses one.
-            ticks = None if place[1] == b"-1" and self._tells_places else ticks
-            self._tells_places |= place[1] != b"-1"
-        self._append(Stamp(ticks, num, den, num_samples, after))
+            ticks = None if position[1] == b"-1" and self._gives_positions else ticks
+            self._gives_positions |= position[1] != b"-1"
+        self.stamps.append(Stamp(ticks, num, den, num_samples, after))
+        self.num_frames += 1
 
-    def _mend_late_rate(self, ticks: int, rate_hz: int) -> None:
-        """Put right the time of the frame before, where its decoder (MP2's, MP3's) noticed a new rate a frame late.
+    def _fix_late_rate(self, ticks: int, rate_hz: int) -> None:
+        """Correct the time of the frame before, where its decoder (MP2's, MP3's) noticed a new rate a frame late.
 
         ffmpeg has counted it in ticks of the new rate already: in these it ends about where this frame begins.
         """
         before = self.stamps[-1] if self.stamps else None
         if before is None or before.pts is None or before.den == rate_hz:
             return
-        counted, begins = before.pts + self._shift_s * before.den, ticks + self._shift_s * rate_hz
-        off_s = abs(counted + before.num_samples - begins) / rate_hz
-        if off_s < min(
-            before.num_samples / rate_hz, abs((counted + before.num_samples) / before.den - begins / rate_hz)
-        ):
-            pts = round(counted * before.den / rate_hz) - self._shift_s * before.den
+        before_ticks, begin_ticks = before.pts + self._shift_s * before.den, ticks + self._shift_s * rate_hz
+        end_ticks = before_ticks + before.num_samples
+        off_s = abs(end_ticks - begin_ticks) / rate_hz
+        if off_s < min(before.num_samples / rate_hz, abs(end_ticks / before.den - begin_ticks / rate_hz)):
+            pts = round(before_ticks * before.den / rate_hz) - self._shift_s * before.den
             self.stamps[-1] = replace(before, pts=pts)
-
-    def _append(self, stamp: Stamp) -> None:
-        self.stamps.append(stamp)
-        self.num_frames += 1
-
-    def _complain(self, match: re.Match[str]) -> None:
-        who, words = match["who"] or "", match["words"].strip()
-        is_damage = match["level"] != "warning" or _DAMAGE.search(words) is not None
-        said = f"{who}: {words}" if who else words
-        torn = not who.startswith("mpegts") and _TORN.search(words) is not None
-        empty = _EMPTY.search(words) is not None
-        is_damage &= not who.startswith(_OURS)
-        self._complaints.append(Complaint(said, is_damage, self.num_frames, torn, empty))
-
-    def _hear(self, what: bytes, value: float) -> None:
-        if what.startswith(b"RMS"):
-            self._rms = 10 ** (value / 20)
-        else:  # comes after the level: one more part of the sound (between two changes of layout) is told
-            self.channels_energy += self._rms**2 * value
-            self.channels_samples += value
-            self._rms = 0.0

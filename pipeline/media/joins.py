@@ -15,8 +15,8 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from . import ffmpeg_args, process
-from .timeline import LONGEST_PAUSE_S, NEW_CLOCK_S, Part
-from .types import LATEST_S, VideoInfo
+from .frame_clock import LONGEST_PAUSE_S, NEW_CLOCK_S
+from .types import LATEST_S, Part, VideoInfo
 
 # An index of an MP4 or AVI has one clock; these are written as they come, and can be put one behind the other.
 _JOINABLE = ("mpegts", "mpeg", "flv", "ogg", "matroska", "wtv")
@@ -64,47 +64,41 @@ def find_parts(
                 continue
             number = newest if one.parts[-1][0] < newest else newest + 1
             newest = number
-            for each in one.pending:
-                _take(one, number, *each)
+            confirmed = one.pending
         else:
-            _take(one, int(one.parts[-1][0]) if one.parts else newest, pts_s, dts_s, length_s)
+            number = int(one.parts[-1][0]) if one.parts else newest
+            confirmed = [(pts_s, dts_s, length_s)]
         one.pending = []
-    return tuple(tuple(_parts(found, stream)) for stream in streams)
-
-
-def _take(stream: _Stream, number: int, pts_s: float, dts_s: float, length_s: float) -> None:
-    ahead = stream.last_dts_s is not None and dts_s - stream.last_dts_s > NEW_CLOCK_S
-    stream.before_s = stream.last_dts_s if ahead else None
-    if not stream.parts or stream.parts[-1][0] != number:
-        stream.parts.append([number, pts_s, pts_s, pts_s + length_s])
-    elif not ahead:  # one alone that is ahead does not say where the part ends
-        part = stream.parts[-1]
-        part[1:] = min(part[1], pts_s), max(part[2], pts_s), max(part[3], pts_s + length_s)
-    stream.last_dts_s = dts_s
-
-
-def _parts(found: dict[int, _Stream], stream: int) -> Iterator[Part]:
+        for begin_s, coded_s, lasts_s in confirmed:
+            ahead = one.last_dts_s is not None and coded_s - one.last_dts_s > NEW_CLOCK_S
+            one.before_s = one.last_dts_s if ahead else None
+            if not one.parts or one.parts[-1][0] != number:
+                one.parts.append([number, begin_s, begin_s, begin_s + lasts_s])
+            elif not ahead:  # one alone that is ahead does not say where the part ends
+                part = one.parts[-1]
+                part[1:] = min(part[1], begin_s), max(part[2], begin_s), max(part[3], begin_s + lasts_s)
+            one.last_dts_s = coded_s
+    # A part begins where the longest stream of the one before ended.
     offsets_s: dict[float, float] = {0: 0.0}
-    numbers = sorted({part[0] for each in found.values() for part in each.parts})
-    for before, number in pairwise(numbers):
-        ends_s = [part[3] for each in found.values() for part in each.parts if part[0] == before]
-        starts_s = [part[1] for each in found.values() for part in each.parts if part[0] == number]
-        offsets_s[number] = max(ends_s) + offsets_s[before] - min(starts_s)
-    for number, first_s, last_s, _ in found[stream].parts:
-        yield Part(first_s, last_s, offsets_s[number])
-
-
-def _seconds(word: bytes) -> float | None:
-    return None if word == b"N/A" else float(word)
+    parts = [part for each in found.values() for part in each.parts]
+    for before, after in pairwise(sorted({part[0] for part in parts})):
+        end_s = max(part[3] for part in parts if part[0] == before)
+        start_s = min(part[1] for part in parts if part[0] == after)
+        offsets_s[after] = end_s + offsets_s[before] - start_s
+    return tuple(
+        tuple(Part(first_s, last_s, offsets_s[number]) for number, first_s, last_s, _ in found[stream].parts)
+        for stream in streams
+    )
 
 
 def _packets(info: VideoInfo, stall_timeout_s: float) -> Iterator[tuple[int, float, float, float]]:
-    for line in process.lines(ffmpeg_args.to_packets(info), str(info.path), stall_timeout_s):
+    arguments = ffmpeg_args.to_packets(str(info.path), "stream_index,pts_time,dts_time,duration_time")
+    for line in process.lines(arguments, str(info.path), stall_timeout_s):
         words = line.split(b",")
         try:
-            stream, pts_s, dts_s = int(words[0]), _seconds(words[1]), _seconds(words[2])
-            length_s = _seconds(words[3])
-        except (IndexError, ValueError):
+            stream = int(words[0])
+            pts_s, dts_s, length_s = (None if word == b"N/A" else float(word) for word in words[1:4])
+        except ValueError:  # torn, or of another form
             continue
         if pts_s is None and dts_s is None:
             continue

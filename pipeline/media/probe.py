@@ -1,13 +1,17 @@
-"""What ffprobe tells about a file, as a `VideoInfo`; and the error for unreadable files. Starts nothing."""
+"""What ffprobe says about a file, as a `VideoInfo`: its streams, its upright size, where it begins.
+
+Tested by tests/pipeline/media/test_readers.py, test_streams.py and tests/faults/zoo.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 import stat
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from contextlib import closing, suppress
 from fractions import Fraction
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +31,9 @@ _TURNS: dict[tuple[int, ...], tuple[str, ...]] = {
     (1, 0, 0, -1): ("vflip",),
 }
 _QUARTER = 0.02  # the sine of 1°, by which ffmpeg too lets a quarter turn be off
+# Their decoders wait for a key frame (H.264's: or a point of recovery); others show grey, and what they patch into it.
+_WAITING = ("h264", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1", "vvc")
+_FEW_PACKETS = 300  # where none is marked as a key frame
 
 
 def check_file(path: Path) -> None:
@@ -59,14 +66,25 @@ def video_info(
         raise MediaError(str(path), "probe", "has a video stream without a frame size: damaged, or cut too early")
     if width_px * height_px > MAX_PIXELS:
         raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
-    pixel_aspect = _pixel_aspect(first) or _pixel_aspect(video) or Fraction(1)
+    pixel_aspect = _ratio(first.get("sample_aspect_ratio")) or _ratio(video.get("sample_aspect_ratio")) or Fraction(1)
     turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
     # The container's word counts: of the pictures only some carry theirs, and ffmpeg would turn those alone by it.
     turn = _turn(video) or (() if any(turns) else _turn(first))
     # ffmpeg transposes within 1° of a quarter turn (fftools: insert_filter "transpose").
     if (turns and abs(turns[0] % 180 - 90) < 1) or (turn and turn[0].startswith("transpose")):
         width_px, height_px, pixel_aspect = height_px, width_px, 1 / pixel_aspect
+    starts_s = []
+    for stream in (video, audio or {}):
+        # `start_time` is rounded to µs; raw streams have no times at all.
+        tick_s = _ratio(stream.get("time_base"))
+        start_s = float(stream["start_pts"] * tick_s) if tick_s and "start_pts" in stream else 0.0
+        starts_s.append(start_s if abs(start_s) <= LATEST_S else 0.0)
     container = str(found["format"]["format_name"]).split(",", maxsplit=1)[0]
+    duration_s, tick_s = None, _ratio(video.get("time_base"))
+    if container == "avi" and tick_s and "nb_frames" in video:
+        duration_s = float(int(video["nb_frames"]) * tick_s)  # the header's; `duration` is what is left of a cut file
+    elif length := video.get("duration") or found["format"].get("duration"):
+        duration_s = float(length)
     return VideoInfo(
         path=path,
         container=container,
@@ -78,9 +96,9 @@ def video_info(
         width_px=width_px,
         height_px=height_px,
         fps=_ratio(video.get("avg_frame_rate")),
-        video_start_s=_start_s(video),
-        audio_start_s=_start_s(audio) if audio else None,
-        duration_s=_duration_s(container, video, found["format"]),
+        video_start_s=starts_s[0],
+        audio_start_s=starts_s[1] if audio else None,
+        duration_s=duration_s,
         pixel_aspect=pixel_aspect,
         turn=turn,
         hard_to_probe=hard_to_probe,
@@ -88,13 +106,9 @@ def video_info(
     )
 
 
-def _pixel_aspect(stream: Mapping[str, Any]) -> Fraction | None:
-    return _ratio(str(stream.get("sample_aspect_ratio", "")).replace(":", "/"))
-
-
-def _turn(told: Mapping[str, Any]) -> tuple[str, ...]:
+def _turn(shown: Mapping[str, Any]) -> tuple[str, ...]:
     """Filters for the display matrix of a container's stream, or of a coded picture (an SEI message of H.264, HEVC)."""
-    for each in told.get("side_data_list", []):
+    for each in shown.get("side_data_list", []):
         rows = [line.partition(":")[2].split() for line in str(each.get("displaymatrix", "")).split("\n") if line]
         if len(rows) == 3:
             numbers = [int(number) / (1 << 16) for row in rows[:2] for number in row[:2]]
@@ -105,28 +119,9 @@ def _turn(told: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _ratio(text: str | None) -> Fraction | None:
-    num, _, den = (text if text and text[0].isdigit() else "0/0").partition("/")
+    """The value of `30000/1001`, `4:3` or `25`; None where it is not a positive number."""
+    num, _, den = (text if text and text[0].isdigit() else "0/0").replace(":", "/").partition("/")
     return Fraction(int(num), int(den or 1)) if int(num) > 0 and int(den or 1) > 0 else None
-
-
-def _start_s(stream: Mapping[str, Any]) -> float:
-    # `start_time` is rounded to µs; raw streams have no times at all
-    time_base = _ratio(stream.get("time_base"))
-    start_s = float(stream["start_pts"] * time_base) if time_base and "start_pts" in stream else 0.0
-    return start_s if abs(start_s) <= LATEST_S else 0.0
-
-
-def _duration_s(container: str, video: Mapping[str, Any], whole: Mapping[str, Any]) -> float | None:
-    time_base = _ratio(video.get("time_base"))
-    if container == "avi" and time_base and "nb_frames" in video:
-        return float(int(video["nb_frames"]) * time_base)  # the header's; `duration` is what is left of a cut file
-    text = video.get("duration") or whole.get("duration")
-    return float(text) if text else None
-
-
-# Their decoders wait for a key frame (H.264's: or a point of recovery); others show grey, and what they patch into it.
-_WAITING = ("h264", "mpeg1video", "mpeg2video", "vp8", "vp9", "av1", "vvc")
-_FEW_PACKETS = 300  # where none is marked as a key frame
 
 
 def probe(
@@ -145,17 +140,14 @@ def probe(
     check_file(path)
 
     def ask(arguments: list[str]) -> dict[str, Any]:
-        told: dict[str, Any] = json.loads(process.ask(arguments, str(path)))
-        return told
-
-    def num_packets() -> dict[int, int]:
-        counted = ask(ffmpeg_args.to_count_packets(str(path)))["streams"]
-        return {int(each["index"]): int(each.get("nb_read_packets", 0)) for each in counted}
+        answer: dict[str, Any] = json.loads(process.ask(arguments, str(path)))
+        return answer
 
     found = ask(ffmpeg_args.to_probe(str(path)))
     if hard := lacks_parameters(found):
         found = ask(ffmpeg_args.to_probe(str(path), long_look=True))
-    streams = choose(path, found, choice, process.decodable_codecs, num_packets)
+    count_packets = partial(ask, ffmpeg_args.to_count_packets(str(path)))
+    streams = choose(path, found, choice, process.decodable_codecs, count_packets)
     stream, waits = int(streams.video["index"]), streams.video.get("codec_name") in _WAITING
 
     def first_frame(num_packets: int, *, keys_only: bool = False) -> dict[str, Any]:
@@ -166,23 +158,18 @@ def probe(
 
     first = first_frame(1)
     from_key = False
-    if not first or not (waits or _is_key(first)):
+    if not first or not (waits or int(first.get("key_frame", 0))):
         # A capture that begins in mid-GOP: however long that one is, what counts is the key frame at its end.
-        packets = process.lines(ffmpeg_args.to_key_flags(str(path), stream), str(path), stall_timeout_s)
-        with closing(packets) as flags:
-            first_key = _place_of_key(flags)
+        first_key, number = None, 0
+        packets = process.lines(ffmpeg_args.to_packets(str(path), "flags", stream), str(path), stall_timeout_s)
+        with closing(packets):
+            for flags in packets:
+                if number and flags.startswith(b"K"):  # packet 0 is the one that shows none
+                    first_key = number
+                    break
+                number += flags.startswith((b"K", b"_"))
         key = first_frame(first_key + 2, keys_only=True) if first_key else {}
-        from_key = not waits and _is_key(key)
+        from_key = not waits and bool(int(key.get("key_frame", 0)))
         first = key or first or first_frame(_FEW_PACKETS)
     info = video_info(path, found, streams, first, hard_to_probe=hard, from_key=from_key)
     return with_parts(info, stall_timeout_s)
-
-
-def _place_of_key(flags: Iterable[bytes]) -> int | None:
-    """The number, from 0 on, of the first packet with a key frame after the one that shows none."""
-    packets = (line for line in flags if line[:1] in (b"K", b"_"))
-    return next((number for number, line in enumerate(packets) if number and line.startswith(b"K")), None)
-
-
-def _is_key(frame: dict[str, Any]) -> bool:
-    return bool(int(frame.get("key_frame", 0)))

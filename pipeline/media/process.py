@@ -2,7 +2,7 @@
 
     memory of a child      3 GiB (Linux: RLIMIT_DATA; elsewhere -max_alloc and -max_pixels alone hold it back)
     its answer             16 MiB, and the last 40 lines of its complaints
-    signals                Ctrl-C reaches us alone; who is ended from outside says nothing of its file
+    signals                Ctrl-C reaches us alone; a child that is ended from outside says nothing about its file
 
 Tested by tests/faults/zoo, tests/faults/test_stop.py and tests/pipeline/media/test_readers.py.
 """
@@ -21,14 +21,9 @@ import time
 from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
-from typing import IO, TYPE_CHECKING
+from functools import partial
 
-from .types import MediaError
-
-if TYPE_CHECKING:
-    pass
-
-from .types import MAX_STREAMS
+from .types import MAX_STREAMS, MediaError
 
 # An 8K film takes 0.7 GB with four threads; a file that asks for more than this is made to do harm.
 MOST_MEMORY_BYTES = 3 << 30
@@ -38,17 +33,27 @@ _LINE_BYTES = 1 << 12
 _TIMEOUT_S = 60.0
 # A user, a queue or a system short of memory sends these; a file can only bring others about.
 _FROM_OUTSIDE = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGKILL)
+_PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest")
+_SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64", "amr", "ape", "wv")
+_REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
+_TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
+_ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
 def start(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
-    """Start ffmpeg or ffprobe with pipes for what it says. Raises MediaError where there is none."""
+    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says. MediaError without the program."""
     pipe = subprocess.PIPE
     try:
         # A group of its own: a terminal's Ctrl-C is ours to answer, and is no fault of the file.
         process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0)
     except FileNotFoundError:
         raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
-    _bound(process.pid)
+    # The limit is set from outside: nothing may run between fork and exec while there are threads.
+    if hasattr(resource, "prlimit"):
+        with suppress(ProcessLookupError, PermissionError):  # it has ended, or the system allows nobody to
+            _, most = resource.prlimit(process.pid, resource.RLIMIT_DATA)
+            wanted = MOST_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MOST_MEMORY_BYTES, most)
+            resource.prlimit(process.pid, resource.RLIMIT_DATA, (wanted, wanted))
     return process
 
 
@@ -62,22 +67,33 @@ def ended_from_outside(code: int) -> str:
 def ask(arguments: list[str], path: str) -> str:
     """Run a short command to its end and return what it prints. Raises MediaError with its own words."""
     began_s = time.monotonic()
+    complaints: deque[bytes] = deque(maxlen=_KEPT_LINES)
     with start(arguments, path) as process:
         timer = threading.Timer(_TIMEOUT_S, process.kill)
         timer.start()
         try:
-            out, words = _heard(process)
+            if process.stdout is None or process.stderr is None:
+                raise ValueError("what ffmpeg says is read from pipes")
+            # Both pipes are read at once, or a full one would stop it: a thread keeps the last lines of its complaints.
+            said = iter(partial(process.stderr.readline, _LINE_BYTES), b"")
+            listener = threading.Thread(target=complaints.extend, args=(said,), daemon=True)
+            listener.start()
+            out = process.stdout.read(_MOST_ANSWER_BYTES + 1)
+            if len(out) > _MOST_ANSWER_BYTES:
+                process.kill()
+            process.wait()
+            listener.join(_TIMEOUT_S)
         finally:
             timer.cancel()
             process.kill()  # it has ended by now, or is not wanted any more
     if process.returncode < 0 and time.monotonic() - began_s >= _TIMEOUT_S:
         raise MediaError(path, "probe", f"{arguments[0]} took more than {_TIMEOUT_S:g} s", is_transient=True)
     if len(out) > _MOST_ANSWER_BYTES:
-        raise MediaError(path, "probe", f"{arguments[0]} told more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
+        raise MediaError(path, "probe", f"{arguments[0]} printed more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
     if why := ended_from_outside(process.returncode):
         raise MediaError(path, "probe", f"{arguments[0]} {why}", is_transient=True)
     if process.returncode:
-        raise MediaError(path, "probe", why_refused(words))
+        raise MediaError(path, "probe", why_refused(b"".join(complaints).decode(errors="replace")))
     return out.decode(errors="replace")
 
 
@@ -128,43 +144,6 @@ def decodable_codecs() -> frozenset[str]:
     return frozenset(row[1] for row in rows if len(row) > 1 and row[0].startswith("D"))
 
 
-def _heard(process: subprocess.Popen[bytes]) -> tuple[bytes, str]:
-    """All that it prints, as far as it is wanted, and the last of its complaints."""
-    if process.stdout is None or process.stderr is None:
-        raise ValueError("what ffmpeg says is read from pipes")
-    said: deque[bytes] = deque(maxlen=_KEPT_LINES)
-    listener = threading.Thread(target=_listen, args=(process.stderr, said), daemon=True)
-    listener.start()
-    out = process.stdout.read(_MOST_ANSWER_BYTES + 1)
-    if len(out) > _MOST_ANSWER_BYTES:
-        process.kill()
-    process.wait()
-    listener.join(_TIMEOUT_S)
-    return out, b"".join(said).decode(errors="replace")
-
-
-def _listen(stderr: IO[bytes], said: deque[bytes]) -> None:
-    while line := stderr.readline(_LINE_BYTES):
-        said.append(line)
-
-
-def _bound(pid: int) -> None:
-    """Limit the memory of a child from outside: nothing is run between fork and exec, which threads forbid."""
-    if not hasattr(resource, "prlimit"):
-        return
-    with suppress(ProcessLookupError, PermissionError):  # it has ended, or the system allows nobody to
-        _, most = resource.prlimit(pid, resource.RLIMIT_DATA)
-        wanted = MOST_MEMORY_BYTES if most == resource.RLIM_INFINITY else min(MOST_MEMORY_BYTES, most)
-        resource.prlimit(pid, resource.RLIMIT_DATA, (wanted, wanted))
-
-
-_PLAYLISTS = ("hls", "concat", "dash", "imf", "sdp", "rtsp", "webm_dash_manifest")
-_SOUND = ("wav", "mp3", "flac", "aac", "ac3", "eac3", "aiff", "au", "caf", "w64", "amr", "ape", "wv")
-_REFUSED = re.compile(r"\[([\w,]+) @ \w+\] (?:\[\w+\] )?Format not on whitelist")
-_TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
-_ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
-
-
 def why_refused(said: str) -> str:
     """ffprobe's complaints as one line: what is wrong with the file and what to give instead."""
     if "exceeds max_streams" in said:
@@ -178,6 +157,6 @@ def why_refused(said: str) -> str:
     if any(name in _SOUND for name in names):
         return f"has no video stream (sound alone: {names[0]}): give a file with a picture track"
     if names:
-        return f"is not a video container that is read here (ffmpeg takes it for {names[0]})"
+        return f"is not a video container that avfuse reads (ffmpeg takes it for {names[0]})"
     lines = list(dict.fromkeys(_ADDRESS.sub("]", line.strip()) for line in said.splitlines() if line.strip()))
     return f"cannot be read as a video: {'; '.join(lines[-3:]) or 'ffmpeg gave no reason'}"

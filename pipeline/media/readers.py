@@ -1,32 +1,32 @@
-"""Video files to frames and samples on one clock; whatever reads a video is started here and in `child`.
+"""Video files to frames and samples on one clock; whatever reads a video is started here and in `process`.
 
 Time 0 is the earlier start of the two streams. Row i is decoded frame i, at its own PTS; sample n is at
 n/16000 s.
 Playlists and network addresses are never followed: local media containers only, over `file` only.
+
+Tested by tests/pipeline/media: test_readers.py, test_sync.py, test_cases_clock.py, test_prefetch.py.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Self
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...shell.text import counted
-from . import ffmpeg_args, process
-from .decoder import Decoding
-from .ffmpeg_log import Stamp
+from . import ffmpeg_args
+from .decoder import Decoder
+from .frame_clock import FrameClock
+from .placement import BLOCK_SAMPLES, LOOK_AHEAD_S, Placement
 from .process import ffmpeg_version
-from .timeline import BLOCK_SAMPLES, LOOK_AHEAD_S, SAMPLE_RATE_HZ, FrameClock, Placement
-from .types import Ending, FrameBatch, MediaError, VideoInfo
+from .types import SAMPLE_RATE_HZ, Ending, FrameBatch, MediaError, VideoInfo
 
-if TYPE_CHECKING:
-    pass
-
+Item = TypeVar("Item")
 
 _MOST_WAITING_SAMPLES = 60 * SAMPLE_RATE_HZ
 _BATCH_BYTES = 64 << 20
@@ -38,43 +38,7 @@ _CANCELLED = 16.0  # 12 dB; that mono has nothing above 8 kHz takes 5 dB off whi
 MAX_FRAMES = 1 << 24
 
 
-class _Reader:
-    """A context manager around one ffmpeg that decodes one stream of a file."""
-
-    def __init__(self, info: VideoInfo, stage: str, arguments: list[str], stall_timeout_s: float) -> None:
-        self._info, self._stage, self._arguments = info, stage, arguments
-        self._stall_timeout_s = stall_timeout_s
-        self._decoding: Decoding | None = None
-        self._ending: Ending | None = None
-
-    def __enter__(self) -> Self:
-        ffmpeg = process.start(self._arguments, str(self._info.path))
-        shift_s = ffmpeg_args.shift_s(self._info)
-        self._decoding = Decoding(ffmpeg, str(self._info.path), self._stage, self._stall_timeout_s, shift_s)
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._ffmpeg.close()
-
-    def kill(self) -> None:
-        """Make ffmpeg stop: who is reading comes to the end. From any thread."""
-        self._ffmpeg.kill()
-
-    @property
-    def ending(self) -> Ending:
-        """How decoding ended. Raises RuntimeError before everything was read."""
-        if self._ending is None:
-            raise RuntimeError(f"{self._info.path} was not read to its end yet")
-        return self._ending
-
-    @property
-    def _ffmpeg(self) -> Decoding:
-        if self._decoding is None:
-            raise RuntimeError("open the reader first: with FrameReader(info) as reader")
-        return self._decoding
-
-
-class FrameReader(_Reader):
+class FrameReader(Decoder):
     """Iterates over the frames of a video as `FrameBatch`es; a context manager, read once.
 
     Frames as ffmpeg shows them (edit lists and rotation applied), none dropped or repeated; `time_s` rises
@@ -97,21 +61,25 @@ class FrameReader(_Reader):
     def __iter__(self) -> Iterator[FrameBatch]:
         num_frames, num_stamps, last_s = 0, 0, 0.0
         times: list[float] = []
-        waiting = np.empty((0, *self._shape), np.uint8)  # frames whose time is told by those that follow
+        waiting = np.empty((0, *self._shape), np.uint8)  # frames whose time depends on those that follow
         ended = False
         while not ended:
-            pictures = self._pictures()
+            pictures = np.empty((self._batch, *self._shape), np.uint8)
+            num_bytes = self._read_into(memoryview(pictures.data).cast("B"))
+            pictures = pictures[: num_bytes // pictures[0].nbytes]  # less a frame in whose middle ffmpeg died
             num_frames += len(pictures)
             ended = len(pictures) < self._batch
             if num_frames > MAX_FRAMES:
-                raise MediaError(str(self._info.path), "video", f"gives more than {MAX_FRAMES} frames: damaged")
-            stamps: list[Stamp | None] = [*self._ffmpeg.take_stamps(num_frames, 0, ended)]
-            missing = num_frames - num_stamps - len(stamps)
-            if ended or missing > self._batch:  # no more than a batch may wait for a line that was lost
-                stamps += [None] * missing
-            num_stamps += len(stamps)
+                raise MediaError(self._path, "video", f"gives more than {MAX_FRAMES} frames: damaged")
+            stamps = self._take_stamps(num_frames, 0, ended)
             for stamp in stamps:
-                self._clock.add(stamp)
+                self._clock.add(stamp.time_s, stamp.tick_s)
+            num_stamps += len(stamps)
+            missing = num_frames - num_stamps
+            if ended or missing > self._batch:  # no more than a batch may wait for a line that was lost
+                for _ in range(missing):
+                    self._clock.add(None)
+                num_stamps += max(0, missing)
             times += self._clock.settled(ended)
             waiting = np.concatenate([waiting, pictures]) if len(waiting) else pictures
             count = min(len(times), len(waiting))
@@ -122,37 +90,31 @@ class FrameReader(_Reader):
                 yield FrameBatch(shown if self._pixels else shown[:, :0, :0].repeat(3, axis=3), time_s)
         self._ending = self._end(num_frames, last_s)
 
-    def _pictures(self) -> NDArray[np.uint8]:
-        pictures = np.empty((self._batch, *self._shape), np.uint8)
-        num_bytes = self._ffmpeg.read_into(memoryview(pictures.data).cast("B"))
-        return pictures[: num_bytes // pictures[0].nbytes]  # less a frame in whose middle ffmpeg died
-
     def _end(self, num_frames: int, last_s: float) -> Ending:
-        truncated, damage = self._ffmpeg.finish(num_frames)
+        truncated, damage = self._finish(num_frames)
         warnings = list(damage)
         if self._clock.num_repaired:
             warnings.append(f"{counted(self._clock.num_repaired, 'frame')} without a time that rises: times repaired")
-        if self._clock.num_joins:
-            warnings.append(f"{self._clock.num_joins + 1} recordings joined in one file: times repaired, they go on")
-        if len(shapes := self._ffmpeg.shapes()) > 1:
+        if joins := self._clock.parts.num_joins:
+            warnings.append(f"{joins + 1} recordings joined in one file: times repaired, they go on")
+        with self._log.changed:
+            shapes = list(self._log.shapes)
+        if len(shapes) > 1:
             stretched = len({aspect for *_, aspect in shapes}) > 1
             said = ", then ".join(
                 f"{width}×{height}" + f" of {aspect:.3g}:1 pixels" * stretched for width, height, aspect in shapes[:4]
             )
             whole = f"{self._info.width_px}×{self._info.height_px}"
             warnings.append(f"the picture changes its size or shape ({said}): all fitted into {whole}, undistorted")
-        if (
-            self._info.container == "avi"
-            and last_s + 1 < 0.9 * (self._info.duration_s or 0)
-            and is_torn_avi(self._info.path)
-        ):
-            # An AVI cut between two chunks raises no error, but its header tells how long it was.
+        duration_s = self._info.duration_s or 0.0
+        if self._info.container == "avi" and last_s + 1 < 0.9 * duration_s and is_torn_avi(self._info.path):
+            # An AVI cut between two chunks raises no error, but its header says how long it was.
             truncated = True
-            warnings.append(f"ends at {last_s:.2f} s of {self._info.duration_s:.2f} s")
+            warnings.append(f"ends at {last_s:.2f} s of {duration_s:.2f} s")
         return Ending(truncated, tuple(warnings))
 
 
-class AudioReader(_Reader):
+class AudioReader(Decoder):
     """Iterates over a file's sound, mono 16 kHz float32 blocks without gaps from the origin on; read once.
 
     Sample n of the whole lies at n/16000 s: zeros stand before the sound's start and in its gaps. Memory:
@@ -176,69 +138,61 @@ class AudioReader(_Reader):
         waiting = np.empty(0, np.float32)
         ended = False
         while not ended:
-            samples = self._samples()
+            samples = np.empty(BLOCK_SAMPLES, np.float32)
+            num_bytes = self._read_into(memoryview(samples.data).cast("B"))
+            samples = samples[: num_bytes // samples.itemsize]
+            broken = ~np.isfinite(samples)
+            self._num_broken += int(np.count_nonzero(broken))
+            samples[broken] = 0
+            self._energy += float(np.vdot(samples, samples))
             num_samples += len(samples)
             ended = len(samples) < BLOCK_SAMPLES
-            for stamp in self._ffmpeg.take_stamps(0, num_samples, ended):
-                self._placement.add(stamp.time_s, stamp.duration_s, stamp.after_samples)
+            for stamp in self._take_stamps(0, num_samples, ended):
+                self._placement.add(stamp.time_s, stamp.num_samples * stamp.tick_s, stamp.after_samples)
             waiting = np.concatenate([waiting, samples]) if len(waiting) else samples
-            # What follows a sample says where it lies.
+            # The times of what follows a sample decide where it lies.
             known = int((self._placement.joined_s - LOOK_AHEAD_S) * SAMPLE_RATE_HZ) - num_placed
             count = len(waiting) if ended else max(0, known, len(waiting) - _MOST_WAITING_SAMPLES)
             ready, waiting = waiting[:count], waiting[count:]
             num_placed += len(ready)
-            for block in self._placed(ready):
-                yield block
-                if self._placement.position >= self._until:
-                    self._ending = Ending(False, self._warnings(()))
-                    return
-        self._ending = self._end(num_samples)
+            try:
+                for block in self._placement.place(ready):
+                    yield block
+                    if self._placement.position >= self._until:
+                        self._ending = self._end(num_samples, stopped=True)
+                        return
+            except ValueError as error:
+                raise MediaError(self._path, "audio", str(error)) from error
+        self._ending = self._end(num_samples, stopped=False)
 
     def real_spans(self) -> list[tuple[float, float]]:
         """Where there is real sound: [start, end) in s from the origin. Raises RuntimeError too early."""
         return self._placement.real_spans() if self.ending else []
 
-    def _samples(self) -> NDArray[np.float32]:
-        samples = np.empty(BLOCK_SAMPLES, np.float32)
-        num_bytes = self._ffmpeg.read_into(memoryview(samples.data).cast("B"))
-        samples = samples[: num_bytes // samples.itemsize]
-        broken = ~np.isfinite(samples)
-        self._num_broken += int(np.count_nonzero(broken))
-        samples[broken] = 0
-        self._energy += float(np.vdot(samples, samples))
-        return samples
-
-    def _placed(self, samples: NDArray[np.float32]) -> Iterator[NDArray[np.float32]]:
-        try:
-            yield from self._placement.place(samples)
-        except ValueError as error:
-            raise MediaError(str(self._info.path), "audio", str(error)) from error
-
-    def _end(self, num_samples: int) -> Ending:
-        truncated, damage = self._ffmpeg.finish(num_samples)
-        channels = self._info.audio_channels
-        power, mono_power = self._ffmpeg.channels_power(), self._energy / num_samples
-        # Channels that have nothing in common lose a factor of their number.
-        if channels > 1 and power > _SILENT_POWER and mono_power * channels * _CANCELLED < power:
-            lost_db = 10 * math.log10(power / max(mono_power, _SILENT_POWER))
-            words = f"its {channels} channels cancel each other: mono is {lost_db:.0f} dB quieter than they are"
-            damage = (*damage, f"{words} (one microphone with its wires swapped?)")
-        return Ending(truncated, self._warnings(damage))
-
-    def _warnings(self, damage: tuple[str, ...]) -> tuple[str, ...]:
-        warnings = list(damage)
-        placement = self._placement
+    def _end(self, num_samples: int, stopped: bool) -> Ending:
+        truncated, warnings, placement = False, list[str](), self._placement
+        if not stopped:  # else what ffmpeg says of its end is our doing
+            truncated, damage = self._finish(num_samples)
+            warnings += damage
+            channels, mono_power = self._info.audio_channels, self._energy / num_samples
+            # Mean square over all channels, before they became one; 0 where it is unknown.
+            with self._log.changed:
+                power = self._log.channels_energy / max(1.0, self._log.channels_samples)
+            # Channels that have nothing in common lose a factor of their number.
+            if channels > 1 and power > _SILENT_POWER and mono_power * channels * _CANCELLED < power:
+                lost_db = 10 * math.log10(power / max(mono_power, _SILENT_POWER))
+                words = f"its {channels} channels cancel each other: mono is {lost_db:.0f} dB quieter than they are"
+                warnings.append(f"{words} (one microphone with its wires swapped?)")
         if placement.num_moves:
             warnings.append(f"sound moved to its times at {counted(placement.num_moves, 'place')}")
         if placement.drift_s:
             warnings.append(f"the sound's clock drifts: followed, by {placement.drift_s:.3f} s in all")
         if placement.num_impossible:
-            warnings.append(
-                f"{counted(placement.num_impossible, 'impossible time')} of sound: its samples were counted instead"
-            )
+            impossible = counted(placement.num_impossible, "impossible time")
+            warnings.append(f"{impossible} of sound: its samples were counted instead")
         if self._num_broken:
             warnings.append(f"{counted(self._num_broken, 'sample')} not a number: taken as zero")
-        return tuple(warnings)
+        return Ending(truncated, tuple(warnings))
 
 
 def is_torn_avi(path: Path) -> bool:
@@ -250,3 +204,20 @@ def is_torn_avi(path: Path) -> bool:
             length = int.from_bytes(file.read(8)[4:], "little")
             at += 8 + length + length % 2
     return at > size + 1
+
+
+def prefetch(items: Iterable[Item], end: Callable[[], None]) -> Generator[Item, None, None]:
+    """Yield `items` with the next one read meanwhile in a thread: one more item is in memory. Close it (`closing`).
+
+    `end` makes a read that waits come to its end; it is called when the generator is closed. What reading raises is
+    raised where the item would have been.
+    """
+    source = iter(items)
+    with ThreadPoolExecutor(1, "prefetch") as reader:
+        try:
+            waiting = reader.submit(next, source, None)
+            while (item := waiting.result()) is not None:
+                waiting = reader.submit(next, source, None)
+                yield item
+        finally:
+            end()

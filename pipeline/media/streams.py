@@ -1,4 +1,4 @@
-"""Which of a file's streams are its picture and its sound, from what ffprobe tells. Starts nothing.
+"""Which of a file's streams are its picture and its sound, from what ffprobe says. Starts nothing.
 
     picture   no cover, no still image or slides beside a video, even where they are the default; of those with a
               decoder the default one, else the first
@@ -19,7 +19,7 @@ from typing import Any
 
 from .types import MediaError
 
-Stream = Mapping[str, Any]  # as ffprobe tells
+Stream = Mapping[str, Any]  # as ffprobe describes it
 
 _STILL = ("attached_pic", "timed_thumbnails", "still_image")
 _BESIDE = ("comment", "descriptions", "visual_impaired", "hearing_impaired", "dub", "karaoke", "clean_effects")
@@ -42,7 +42,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Streams:
-    """The chosen picture and sound as ffprobe tells of them, and their names as ffmpeg's `v:N` and `a:N`."""
+    """The chosen picture and sound as ffprobe describes them, and their names as ffmpeg's `v:N` and `a:N`."""
 
     video: Stream
     audio: Stream | None
@@ -55,12 +55,12 @@ def choose(
     found: Mapping[str, Any],
     choice: Choice,
     decodable: Callable[[], frozenset[str]],
-    num_packets: Callable[[], Mapping[int, int]],
+    count_packets: Callable[[], Mapping[str, Any]],
 ) -> Streams:
     """The streams to decode. Raises MediaError where there is no picture, or no stream of the wanted number.
 
-    `decodable`: codecs that this ffmpeg has a decoder for; `num_packets`: packets of each stream in the first seconds.
-    Both are asked only where there is something to choose.
+    `decodable`: codecs that this ffmpeg has a decoder for; `count_packets`: ffprobe's `nb_read_packets` of each stream
+    in the first seconds. Both are called only where there is something to choose.
     """
     videos, audios = (_of_kind(found, kind) for kind in ("video", "audio"))
     if choice.video is not None:
@@ -70,15 +70,25 @@ def choose(
         if not candidates:
             only = "sound alone" if audios else "neither picture nor sound"
             raise MediaError(str(path), "probe", f"has no video stream ({only}): give a file with a picture track")
-        video = (
-            candidates[0]
-            if len(candidates) == 1
-            else _best(candidates, decodable(), _stills(candidates, num_packets()))
-        )
+        video = candidates[0]
+        if len(candidates) > 1:
+            # No covers and slides, of whatever codec: a video beside them has many more pictures in the same time.
+            read = {each["index"]: int(each.get("nb_read_packets", 0)) for each in count_packets()["streams"]}
+            counts = {each["index"]: read.get(each["index"], 0) for each in candidates}
+            most = max(counts.values())
+            stills = [index for index, count in counts.items() if count <= 1 or count * _SLOWER <= most]
+            video = _best(candidates, decodable(), stills)
     if choice.audio is not None:
         audio: Stream | None = _numbered(path, audios, choice.audio, "audio", "a")
     else:
-        candidates = _of_programme(found, video, audios)
+        # Of a programme that has the picture, or else of no programme; never another programme's.
+        programmes = [{each["index"] for each in one.get("streams", [])} for one in found.get("programs", [])]
+        with_picture = [one for one in programmes if video["index"] in one]
+        candidates = audios
+        if with_picture:
+            own, others = set.union(*with_picture), set[int]().union(*programmes)
+            candidates = [each for each in audios if each["index"] in own]
+            candidates = candidates or [each for each in audios if each["index"] not in others]
         audio = _best(candidates, decodable(), ()) if len(candidates) > 1 else next(iter(candidates), None)
     return Streams(video, audio, f"v:{videos.index(video)}", f"a:{audios.index(audio)}" if audio else None)
 
@@ -108,43 +118,19 @@ def _numbered(path: Path, streams: list[Stream], number: int, kind: str, letter:
 
 def _best(streams: list[Stream], decodable: frozenset[str], stills: Iterable[int]) -> Stream:
     """The first of the best: that which decodes counts more than a purpose, a purpose more than the default flag."""
-
-    def drawbacks(stream: Stream) -> tuple[bool, ...]:
-        return (
-            stream.get("codec_name") not in decodable or not _is_known(stream),
-            stream["index"] in stills,
-            _is_beside(stream),
-            not _has(stream, ["default"]),
-        )
-
-    return min(streams, key=drawbacks)
+    drawbacks = []
+    for stream in streams:
+        # Made to go with the main one, by its flags or, where muxers set none, by its title?
+        tags = stream.get("tags", {})
+        titles = (str(tags.get(name, "")) for name in ("title", "handler_name", "name"))
+        beside = _has(stream, _BESIDE) or any(_BESIDE_TITLE.search(title) for title in titles)
+        decodes = stream.get("codec_name") in decodable and _is_known(stream)
+        drawbacks.append((not decodes, stream["index"] in stills, beside, not _has(stream, ["default"])))
+    return streams[drawbacks.index(min(drawbacks))]
 
 
 def _is_known(stream: Stream) -> bool:
-    """Whether any of its packets told what it is; a broadcast announces streams that it never sends."""
+    """Whether any of its packets says what it is; a broadcast announces streams that it never sends."""
     if stream.get("codec_type") == "video":
         return bool(stream.get("width") and stream.get("height"))
     return bool(stream.get("channels")) and stream.get("sample_rate") not in (None, "0")
-
-
-def _is_beside(stream: Stream) -> bool:
-    """Made to be heard (or seen) beside the main one, by its flags or, where muxers set none, by its title."""
-    tags = stream.get("tags", {})
-    titles = (str(tags.get(name, "")) for name in ("title", "handler_name", "name"))
-    return _has(stream, _BESIDE) or any(_BESIDE_TITLE.search(title) for title in titles)
-
-
-def _stills(videos: list[Stream], num_packets: Mapping[int, int]) -> list[int]:
-    """Places of covers and slides, of whatever codec: a video beside them has many more pictures in the same time."""
-    counts = {each["index"]: num_packets.get(each["index"], 0) for each in videos}
-    return [index for index, count in counts.items() if count <= 1 or count * _SLOWER <= max(counts.values())]
-
-
-def _of_programme(found: Mapping[str, Any], video: Stream, audios: list[Stream]) -> list[Stream]:
-    """Sound of a programme that has the picture, and what belongs to no programme; never another programme's."""
-    programmes = [{each["index"] for each in one.get("streams", [])} for one in found.get("programs", [])]
-    with_picture = [one for one in programmes if video["index"] in one]
-    if not with_picture:
-        return audios
-    own, others = set.union(*with_picture), set[int]().union(*programmes)
-    return [each for each in audios if each["index"] in own] or [each for each in audios if each["index"] not in others]

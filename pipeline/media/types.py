@@ -1,21 +1,15 @@
-"""What ffprobe tells about a file, as a `VideoInfo`; and the error for unreadable files. Starts nothing."""
+"""What a file says about itself and what comes out of it: `VideoInfo`, frames, and the error for unreadable files."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .timeline import Part
-
-if TYPE_CHECKING:
-    pass
-
-
+SAMPLE_RATE_HZ = 16_000
 MAX_PIXELS = 1 << 26
 MAX_STREAMS = 128
 # Times on a wall clock (since 1970) are in use; what is later comes of damage, and float64 would blur it.
@@ -37,13 +31,23 @@ class MediaError(RuntimeError):
 
 
 @dataclass(frozen=True)
+class Part:
+    """One recording of several in a file, as one stream sees it: its times, s, and what puts them on one clock."""
+
+    first_s: float
+    last_s: float
+    offset_s: float
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """What a file says about itself; sizes in px as displayed (rotated), starts in s on its own clock.
 
     `video_stream`, `audio_stream`: places in the file; `video_name`, `audio_name`: the same as ffmpeg's `v:N`, `a:N`.
     `pixel_aspect`: width : height of a pixel as displayed; `turn`: filters that turn the picture upright; none too
-    where ffmpeg does so by itself (odd angles). `hard_to_probe`: told by a second, longer look, which decoding
-    needs too. `from_key`: what is shown before the first key frame lacks what it was coded from.
+    where ffmpeg does so by itself (odd angles). `hard_to_probe`: only a second, longer look found what its streams
+    are, and decoding needs that look too. `from_key`: what is shown before the first key frame lacks what it was
+    coded from.
     """
 
     path: Path

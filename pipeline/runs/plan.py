@@ -16,8 +16,8 @@ from ...batch.sharding import balanced
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.records.failures import FailureRecord, outstanding, read_failures
+from ...features_store.schema import JsonValue
 from ...features_store.store import FeatureStore
-from ...features_store.types import JsonValue
 from ...shell.text import check_known, counted, preview
 from ..config import ExtractConfig
 from ..extraction.jobs import Failure, Job

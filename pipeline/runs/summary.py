@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 
-from ...features_store.records.expected_trials import note_planned
 from ...features_store.records.failures import FailureRecord, append_failure
+from ...features_store.records.status import note_planned
 from ...features_store.store import FeatureStore
 from ...shell.text import flat, one_line
 from ..extraction.jobs import Failure, Job, Receipt

@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from ...features_store.disk.atomic import naming_place
+from ...features_store.disk.unwritable import naming_place
 from ...shell.errors import clean_errors
 from ...shell.options import FOLDER, Number
 from ...shell.progress import shows_bars

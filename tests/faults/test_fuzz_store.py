@@ -18,8 +18,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from avfuse.features_store.records.verify import verify
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 ROWS, WIDTH = 100, 8
 # Chunks of 16 rows of x, shards of 64.
@@ -187,7 +187,7 @@ def test_an_array_is_never_outside_of_its_trial(root, name):
     assert sorted(trial) == ["time", "x", "x_valid"]
     with pytest.raises(KeyError, match="has no array"):
         trial.read(name)
-    assert [problem for problem in problems(root) if "no array can be called so" in problem]
+    assert [problem for problem in problems(root) if "no array can have this name" in problem]
 
 
 def test_a_container_of_endless_faces(root):

@@ -76,7 +76,7 @@ def flip() -> Callable[[Path, int], None]:
 
 @pytest.fixture
 def claim_file() -> Callable[..., Path]:
-    """The file of a claim, which is gone by then."""
+    """The path of a claim, which has been released by then."""
 
     def make(store: Path, trial: str = "a") -> Path:
         before = set(store.glob(".claims/*"))

@@ -80,8 +80,8 @@ def test_export_and_import(filled, tmp_path, by_option):
     back.write("c", {"time": np.zeros(3)}, {})
     refused = run(commands.import_h5, *source, "--store", back.path)
     assert (refused.exit_code, refused.stdout) == (1, "")
-    told = run(commands.import_h5, *source, "--store", back.path, "--replace").stdout
-    assert told == f"1 trial from {file}; 1 of them replaced; 1 left alone: there already, and the same\n"
+    replaced = run(commands.import_h5, *source, "--store", back.path, "--replace").stdout
+    assert replaced == f"1 trial from {file}; 1 of them replaced; 1 left alone: there already, and the same\n"
 
 
 @pytest.mark.parametrize(
@@ -126,7 +126,7 @@ class Named(Exception):
 
 
 @pytest.mark.parametrize(
-    ("error", "told"),
+    ("error", "message"),
     [
         (ValueError("two\nlines"), "two lines"),
         (ValueError("a\x1b[2Jb\u202ec"), "a\\x1b[2Jb\\u202ec"),
@@ -135,10 +135,10 @@ class Named(Exception):
         (Named(), "Named"),
     ],
 )
-def test_clean_errors(error, told):
+def test_clean_errors(error, message):
     with pytest.raises(click.ClickException) as caught, clean_errors(Named):
         raise error
-    assert (caught.value.message, caught.value.exit_code) == (told, 1)
+    assert (caught.value.message, caught.value.exit_code) == (message, 1)
 
 
 def test_other_errors_pass():

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import zarr
 
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 
 def assert_same(trial, arrays):
@@ -201,7 +201,7 @@ def test_clashing_names(store, arrays):
 
 
 def test_wrong_arrays(store, arrays):
-    for name, values, told in (
+    for name, values, message in (
         ("vggish", arrays["vggish"][:-1], "time 40.*vggish 39"),
         ("vggish", arrays["vggish"].astype(np.float64), "vggish holds float32"),
         ("vggish_valid", np.ones(40, np.uint8), "holds bool"),
@@ -209,7 +209,7 @@ def test_wrong_arrays(store, arrays):
         ("words", np.array(["a"] * 40), "holds numbers"),
         ("a/b", arrays["vggish"], "cannot name an array"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             store.write("a", {**arrays, name: values}, {})
     assert list(store.files.root.iterdir()) == [store.files.root / "zarr.json"]
 

@@ -11,8 +11,8 @@ from pathlib import Path
 import numpy as np
 
 from avfuse.features_store.claims.claims import claim
-from avfuse.features_store.records.expected_trials import note_planned
 from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.records.status import note_planned
 from avfuse.features_store.store import FeatureStore
 
 TRIALS = ("a", "a/below", "b/c", "d")

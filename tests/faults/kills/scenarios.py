@@ -5,8 +5,8 @@ from bucket import in_bucket  # beside this script
 from hammer import RECORD, hammer
 
 from avfuse.features_store.claims.claims import claim
-from avfuse.features_store.records.expected_trials import note_planned
 from avfuse.features_store.records.failures import append_failure, read_failures
+from avfuse.features_store.records.status import note_planned
 from avfuse.features_store.store import FeatureStore
 
 

@@ -1,7 +1,7 @@
 """Eight processes at once on the same few trials: claimed, written, replaced, removed; never two at one trial."""
 
-from avfuse.features_store.records.expected_trials import read_planned
 from avfuse.features_store.records.failures import read_failures
+from avfuse.features_store.records.status import read_planned
 from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from avfuse.features_store.arrays import shard_reader
 from avfuse.features_store.arrays.shard_reader import read_into
 from avfuse.features_store.arrays.zarr_array import open_array, write_array
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 BROKEN = "rows .* are broken .*`avfuse verify` names every broken chunk"
 

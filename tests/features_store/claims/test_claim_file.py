@@ -12,14 +12,14 @@ from avfuse.features_store.disk.owner import Owner
 
 
 def test_what_the_dead_left_is_swept(tmp_path, dead_owner, plant, claim_file):
-    """A claim on a trial that is done, which nobody asks for again; a right to a claim that is gone."""
-    here = Owner.current()
+    """A claim on a trial that is done, which nobody asks for again; a right to a claim that is no more."""
+    me = Owner.current()
     alive = claim_file(tmp_path, "alive")
-    plant(alive, (here.host, here.pid, here.started), token="new")
+    plant(alive, (me.host, me.pid, me.started), token="new")
     plant(claim_file(tmp_path, "done"), dead_owner)
     plant(alive.with_name(f"{alive.name}.old.0"), dead_owner)
-    plant(alive.with_name(f"{'0' * 40}.json.gone.0"), (here.host, here.pid, here.started))
-    plant(alive.with_name(f"{alive.name}.new.0"), (here.host, here.pid, here.started))
+    plant(alive.with_name(f"{'0' * 40}.json.gone.0"), (me.host, me.pid, me.started))
+    plant(alive.with_name(f"{alive.name}.new.0"), (me.host, me.pid, me.started))
     claims.sweep_claims(tmp_path)
     assert sorted((tmp_path / ".claims").iterdir()) == [alive, alive.with_name(f"{alive.name}.new.0")]
     for path in (tmp_path / ".claims").iterdir():
@@ -34,8 +34,8 @@ def test_the_clock_of_this_host_does_not_matter(tmp_path, monkeypatch, skew_s, p
     now = time.time
     for age_s, taken in ((300, False), (700, True)):
         plant(claim_file(tmp_path, f"{age_s}"), ("elsewhere", 1, 0), age_s=age_s)
-        with monkeypatch.context() as here:
-            here.setattr(time, "time", lambda: now() + skew_s)
+        with monkeypatch.context() as clock:
+            clock.setattr(time, "time", lambda: now() + skew_s)
             with claim(tmp_path, f"{age_s}") as mine:
                 assert mine is taken
 

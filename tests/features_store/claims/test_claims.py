@@ -21,10 +21,10 @@ time.sleep(max(0, start - time.time()))
 for number in range(30):
     with claim(store, f"t{number}") as mine:
         if mine and not (done / f"t{number}").exists():
-            inside = Path(store, f"inside{number}")
-            inside.touch(exist_ok=False)
+            doing = Path(store, f"doing{number}")
+            doing.touch(exist_ok=False)
             time.sleep(0.003)
-            inside.unlink()
+            doing.unlink()
             with (done / f"t{number}").open("x") as file: file.write(me)
 """
 
@@ -52,12 +52,12 @@ def test_dead_owner_is_followed(tmp_path, dead_owner, plant, claim_file):
 
 
 def test_number_given_again_is_another_process(tmp_path, plant, claim_file):
-    here = Owner.current()
+    me = Owner.current()
     path = claim_file(tmp_path)
-    plant(path, (here.host, here.pid, here.started))
+    plant(path, (me.host, me.pid, me.started))
     with claim(tmp_path, "a") as mine:
         assert not mine
-    plant(path, (here.host, here.pid, here.started - 1))
+    plant(path, (me.host, me.pid, me.started - 1))
     with claim(tmp_path, "a") as mine:
         assert mine
 
@@ -109,10 +109,10 @@ def test_late_thief_does_not_take_a_fresh_claim(tmp_path, dead_owner, plant, cla
 
 
 def test_living_thief_has_the_right_alone(tmp_path, dead_owner, plant, claim_file):
-    here = Owner.current()
+    me = Owner.current()
     path = claim_file(tmp_path)
     plant(path, dead_owner, token="old")
-    plant(path.with_name(f"{path.name}.old.0"), (here.host, here.pid, here.started))
+    plant(path.with_name(f"{path.name}.old.0"), (me.host, me.pid, me.started))
     with claim(tmp_path, "a") as mine:
         assert not mine
 
@@ -150,7 +150,7 @@ def test_processes_do_each_trial_exactly_once(tmp_path, dead_owner, dead, plant,
 
 
 def test_folder_that_vanishes_while_it_is_made(tmp_path, monkeypatch):
-    """Another process removes `.claims` between `mkdir` and the question whether it is there."""
+    """Another process removes `.claims` between `mkdir` and the question whether it is tme."""
     mkdir, left = os.mkdir, [3]
 
     def vanishing(path, *mode):

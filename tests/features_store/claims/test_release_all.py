@@ -18,22 +18,22 @@ def left_by(root, owner, plant, claim_file):
 
 
 def test_what_one_process_has_left_goes(tmp_path, plant, claim_file):
-    store_removed, other = Owner("elsewhere", 12, 7), Owner("elsewhere", 123, 7)
-    paths = left_by(tmp_path, store_removed, plant, claim_file)
+    ended, other = Owner("elsewhere", 12, 7), Owner("elsewhere", 123, 7)
+    paths = left_by(tmp_path, ended, plant, claim_file)
     kept = left_by(tmp_path, other, plant, claim_file)
-    release_folder(tmp_path, store_removed)
+    release_folder(tmp_path, ended)
     assert [path for path in paths if path.exists()] == []
     assert all(path.exists() for path in kept)
     assert look(kept[0]).owner == other
 
 
 def test_nothing_is_left_of_a_store_that_only_it_was_in(tmp_path, plant, claim_file):
-    store, store_removed = FeatureStore(tmp_path / "s.zarr", mode="a"), Owner("elsewhere", 12, 7)
+    store, ended = FeatureStore(tmp_path / "s.zarr", mode="a"), Owner("elsewhere", 12, 7)
     before = sorted((tmp_path / "s.zarr").iterdir())
-    left_by(tmp_path / "s.zarr", store_removed, plant, claim_file)
-    release_all(store, store_removed)
+    left_by(tmp_path / "s.zarr", ended, plant, claim_file)
+    release_all(store, ended)
     assert sorted((tmp_path / "s.zarr").iterdir()) == before
-    release_all(store, store_removed)
+    release_all(store, ended)
 
 
 def test_a_store_behind_a_url_has_no_claims(tmp_path):

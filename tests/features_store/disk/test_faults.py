@@ -23,7 +23,7 @@ def dead_pid():
     return child.pid
 
 
-def leave(store, name, age_s=0.0):
+def left_over(store, name, age_s=0.0):
     folder = store.files.root / ".tmp" / name / "trial"
     folder.mkdir(parents=True)
     (folder / "zarr.json").write_text("{}")
@@ -42,19 +42,19 @@ def test_temporary_directory_goes_away(store):
 
 
 def test_sweep_removes_what_the_dead_left(store, dead_pid):
-    here = Owner.current()
-    store_removed = [
-        leave(store, scratch_name(here.host, dead_pid)),
-        leave(store, scratch_name(here.host, here.pid, here.started + 1)),  # a number given again
-        leave(store, scratch_name("elsewhere", 1), age_s=25 * 3600),
-        leave(store, "odd", age_s=25 * 3600),
+    me = Owner.current()
+    dead = [
+        left_over(store, scratch_name(me.host, dead_pid)),
+        left_over(store, scratch_name(me.host, me.pid, me.started + 1)),  # a number given again
+        left_over(store, scratch_name("elsewhere", 1), age_s=25 * 3600),
+        left_over(store, "odd", age_s=25 * 3600),
     ]
     kept = [
-        leave(store, scratch_name(here.host, here.pid, here.started), age_s=25 * 3600),
-        leave(store, scratch_name("elsewhere", 1)),
+        left_over(store, scratch_name(me.host, me.pid, me.started), age_s=25 * 3600),
+        left_over(store, scratch_name("elsewhere", 1)),
     ]
-    assert store.sweep() == sorted(path.name for path in store_removed)
-    assert [path.exists() for path in store_removed + kept] == [False] * 4 + [True] * 2
+    assert store.sweep() == sorted(path.name for path in dead)
+    assert [path.exists() for path in dead + kept] == [False] * 4 + [True] * 2
 
 
 def test_kill_while_writing_leaves_no_trial(store, arrays):

@@ -33,7 +33,7 @@ def test_half_a_line_is_cut_off(path, before, kept):
     assert path.read_bytes() == kept
 
 
-def test_nothing_is_made_by_mending(path):
+def test_nothing_is_made_by_fixing(path):
     fix_lines(path)
     assert not path.exists()
 
@@ -61,7 +61,7 @@ def test_a_disk_without_locks(path, monkeypatch):
     assert path.read_bytes() == b"1\n2\n"
 
 
-def test_the_next_run_mends_what_a_kill_has_left(store):
+def test_the_next_run_fixes_what_a_kill_has_left(store):
     path = store.files.root / "failures.jsonl"
     path.write_bytes(b'{"video": "a.mp4"}\n{"vid')
     assert store.sweep() == []

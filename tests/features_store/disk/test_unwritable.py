@@ -1,4 +1,4 @@
-"""The store is gone, replaced, on two disks: an error that names it, nothing half there, and no empty shell."""
+"""The store is removed, replaced, on two disks: an error that names it, nothing half there, and no empty shell."""
 
 import errno
 import os
@@ -12,8 +12,8 @@ import pytest
 
 from avfuse.features_store.claims.claims import claim
 from avfuse.features_store.disk.unwritable import StoreUnwritable, is_stores_fault
-from avfuse.features_store.records.expected_trials import note_planned
 from avfuse.features_store.records.failures import FailureRecord, append_failure
+from avfuse.features_store.records.status import note_planned
 from avfuse.features_store.records.verify import verify
 
 ROWS = np.zeros((9, 2), np.float32)
@@ -42,7 +42,7 @@ def to_file(root):
     root.write_text("a file")
 
 
-TROUBLES = {
+REMOVALS = {
     "removed": shutil.rmtree,
     "emptied": empty,
     "a file": to_file,
@@ -50,12 +50,12 @@ TROUBLES = {
 }
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize("removal", REMOVALS)
 @pytest.mark.parametrize("when", ["before", "meanwhile"])
-def test_a_store_that_goes_away_does_not_come_back(store, trouble, when):
+def test_a_store_that_goes_away_does_not_come_back(store, removal, when):
     def happens():
         if store.files.is_file("zarr.json"):
-            TROUBLES[trouble](store.files.root)
+            REMOVALS[removal](store.files.root)
 
     if when == "before":
         happens()
@@ -69,16 +69,16 @@ def test_a_store_that_goes_away_does_not_come_back(store, trouble, when):
 
 def test_scratch_that_is_cleaned_away_gives_no_half_trial(store, arrays):
     """zarr makes the folder anew, and what was written before is missing."""
-    store_removed = Rows(lambda: shutil.rmtree(store.files.root / ".tmp"))
+    cleaned = Rows(lambda: shutil.rmtree(store.files.root / ".tmp"))
     with pytest.raises(StoreUnwritable):
-        store.write("a", {"time": np.arange(9.0), "x": store_removed}, {})
+        store.write("a", {"time": np.arange(9.0), "x": cleaned}, {})
     assert store.trials() == store.incomplete() == []
     store.write("a", arrays, {})
     assert sorted(os.listdir(store.path)) == ["a", "zarr.json"]
 
 
 @pytest.mark.parametrize("act", ["failure", "plan", "claim", "scratch", "group"])
-def test_nothing_makes_a_store_that_is_gone_anew(store, act):
+def test_nothing_makes_a_removed_store_anew(store, act):
     shutil.rmtree(store.path)
     with pytest.raises(OSError, match=r"features\.zarr|removed") as caught:
         {

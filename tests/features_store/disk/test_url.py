@@ -6,8 +6,8 @@ import pytest
 from avfuse.features_store.claims.claims import claim
 from avfuse.features_store.records.failures import FailureRecord, append_failure, outstanding
 from avfuse.features_store.records.verify import verify
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 
 @pytest.fixture

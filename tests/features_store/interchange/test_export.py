@@ -9,8 +9,8 @@ import pytest
 
 from avfuse.features_store.interchange.export import Choice, estimated_bytes, export_store
 from avfuse.features_store.interchange.import_h5 import import_h5
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 
 
 @pytest.fixture
@@ -99,10 +99,10 @@ def test_what_is_no_export(store, tmp_path):
         file["x"] = 1
     with pytest.raises(StoreMismatch, match="avfuse_format"):
         import_h5(tmp_path / "other.h5", store)
-    for value, told in ((2, "not JSON"), ("2", "newer avfuse")):
+    for value, message in ((2, "not JSON"), ("2", "newer avfuse")):
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file.attrs["avfuse_format"] = value
-        with pytest.raises(StoreMismatch, match=told):
+        with pytest.raises(StoreMismatch, match=message):
             import_h5(tmp_path / "other.h5", store)
 
 
@@ -178,7 +178,7 @@ def test_what_is_there_is_replaced_only_when_asked_for(filled, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("to", "place", "told"),
+    ("to", "place", "message"),
     [
         ("csv", "features.zarr", "lies in the store"),
         ("npy", "features.zarr/new", "lies in the store"),
@@ -186,11 +186,11 @@ def test_what_is_there_is_replaced_only_when_asked_for(filled, tmp_path):
         ("h5", "labels", "labels is a folder, and h5 is one file"),
     ],
 )
-def test_a_store_and_a_folder_stay_as_they_were(filled, tmp_path, to, place, told):
+def test_a_store_and_a_folder_stay_as_they_were(filled, tmp_path, to, place, message):
     (tmp_path / "labels").mkdir()
     (tmp_path / "labels" / "clip.txt").write_text("valence,arousal\n0,0\n")
     before = sorted(tmp_path.rglob("*"))
-    with pytest.raises(ValueError, match=told):
+    with pytest.raises(ValueError, match=message):
         export_store(filled, to, tmp_path / place, overwrite=True)
     assert sorted(tmp_path.rglob("*")) == before
 
@@ -230,7 +230,7 @@ def test_unknown_format(store, tmp_path):
         export_store(store, "mat", tmp_path)
 
 
-def test_a_name_that_is_no_utf8_is_told(store, arrays, tmp_path):
+def test_a_name_that_is_not_utf8_is_named(store, arrays, tmp_path):
     store.write("caf\udce9", arrays, {})
     with pytest.raises(ValueError, match="rename its video"):
         export_store(store, "h5", tmp_path / "f.h5")

@@ -29,25 +29,25 @@ def test_what_is_made_names_version_command_and_more():
 def test_the_command_line_can_be_typed_again(monkeypatch, tmp_path):
     from avfuse import cli
 
-    heard = []
+    lines = []
 
     @click.command()
     @click.option("--out")
-    def listen(out):
-        heard.append(command_line())
+    def run(out):
+        lines.append(command_line())
 
-    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *words: listen)
+    monkeypatch.setattr(cli.LazyGroup, "get_command", lambda *words: run)
     CliRunner().invoke(cli.main, ["folds", "--out", "a folder"])
-    assert heard == ["avfuse folds --out 'a folder'"]
+    assert lines == ["avfuse folds --out 'a folder'"]
 
 
 class TestSideCar:
-    def test_it_tells_of_which_content_it_is(self, tmp_path):
+    def test_it_says_which_content_it_is_of(self, tmp_path):
         path = tmp_path / "new" / "va.txt"
         write_with_side_car(path, b"0.5", made(runs=["r"]))
-        told = json.loads((tmp_path / "new" / "va.txt.made.json").read_text())
-        assert (told["file"], told["made"]["runs"]) == ("va.txt", ["r"])
-        assert told["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
+        content = json.loads((tmp_path / "new" / "va.txt.made.json").read_text())
+        assert (content["file"], content["made"]["runs"]) == ("va.txt", ["r"])
+        assert content["sha256"] == hashlib.sha256(path.read_bytes()).hexdigest()
 
     def test_a_file_as_it_was_written_may_be_replaced(self, tmp_path):
         path = tmp_path / "va.txt"
@@ -71,7 +71,7 @@ class TestSideCar:
 
 def test_nothing_is_put_into_a_store(tmp_path):
     FeatureStore(tmp_path / "features.zarr", mode="a")
-    for inside in ("features.zarr", "features.zarr/run", "features.zarr/a/b"):
+    for place in ("features.zarr", "features.zarr/run", "features.zarr/a/b"):
         with pytest.raises(ValueError, match=r"lies in the store .*features\.zarr"):
-            check_place(tmp_path / inside)
+            check_place(tmp_path / place)
     check_place(tmp_path / "run")

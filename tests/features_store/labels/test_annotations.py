@@ -79,8 +79,8 @@ def read_or_value_error(path):
         assert f"{path}:" in str(error)  # noqa: PT017 - either is right
         return
     assert len(track.valid) == count_rows(path)
-    inside = np.abs(track.values[track.valid])
-    assert (inside <= 1).all()
+    magnitudes = np.abs(track.values[track.valid])
+    assert (magnitudes <= 1).all()
 
 
 @fuzz

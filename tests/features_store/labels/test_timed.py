@@ -162,8 +162,8 @@ def test_a_masked_sample_masks_up_to_its_valid_neighbours():
 def test_gaps_are_masked(step_s, gap_s, masked):
     first = np.arange(20) * step_s
     time_s = np.concatenate([first, first[-1] + gap_s + first])
-    inside = np.linspace(first[-1], first[-1] + gap_s, 5)
-    track = at_frames(timed(time_s, np.zeros(40)), inside)
+    within_s = np.linspace(first[-1], first[-1] + gap_s, 5)
+    track = at_frames(timed(time_s, np.zeros(40)), within_s)
     assert track.valid.tolist() == [True, *[not masked] * 3, True]
 
 
@@ -234,7 +234,7 @@ class TestReach:
         )
 
     @pytest.mark.parametrize(
-        ("time_s", "told"),
+        ("time_s", "message"),
         [
             (np.arange(12) * 500.0, "labels reach 5500 s, the video ends at 5.96 s"),  # ms
             (np.arange(150.0), "labels reach 149 s, the video ends at 5.96 s"),  # frame numbers
@@ -242,8 +242,8 @@ class TestReach:
             (np.arange(12) / 2 - 100, "labels begin at -100 s, the video begins at 0 s"),
         ],
     )
-    def test_is_an_error_with_both_numbers(self, time_s, told):
-        with pytest.raises(ValueError, match=f"clip: {told}: is `time` in seconds"):
+    def test_is_an_error_with_both_numbers(self, time_s, message):
+        with pytest.raises(ValueError, match=f"clip: {message}: is `time` in seconds"):
             check_reach(self.labels(time_s), self.TIMES_S)
 
     def test_a_little_beyond_is_as_it_should_be(self):

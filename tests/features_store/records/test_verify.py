@@ -4,7 +4,7 @@ import random
 import numpy as np
 import pytest
 
-from avfuse.features_store.records.inputs import Inputs, record_inputs
+from avfuse.features_store.records.provenance import Inputs, record_inputs
 from avfuse.features_store.records.verify import fix_commands, verify
 
 
@@ -79,7 +79,7 @@ def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
 
 
 @pytest.mark.parametrize(
-    ("old", "new", "told"),
+    ("old", "new", "words"),
     [
         ("100", "101", "101"),
         ('"float32"', '"floot32"', "broken metadata"),
@@ -90,11 +90,11 @@ def test_any_flipped_byte_of_metadata_raises_nothing(chunked, flip):
         ("{", "", "broken metadata"),
     ],
 )
-def test_broken_array_metadata(chunked, old, new, told):
+def test_broken_array_metadata(chunked, old, new, words):
     file = chunked.files.root / "b/a/x/zarr.json"
     file.write_text(file.read_text().replace(old, new, 1))
     (problem,) = verify(chunked)
-    assert told in problem.what
+    assert words in problem.what
     assert problem.file == str(file)
 
 
@@ -144,7 +144,7 @@ def test_a_broken_folder_is_made_anew_with_a_trial_in_it(chunked, arrays):
     assert list(verify(chunked)) == []
     for content in (None, "{"):
         file.unlink() if content is None else file.write_text(content)
-        chunked.mend_groups(["b/a"])
+        chunked.repair_groups(["b/a"])
         assert chunked.trials() == ["b/a"]
         assert list(verify(chunked)) == []
 

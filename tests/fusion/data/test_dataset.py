@@ -13,8 +13,8 @@ import zarr
 
 from avfuse.features_store.arrays.zarr_array import create_array
 from avfuse.features_store.arrays.zarr_json import group_json
+from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
-from avfuse.features_store.types import StoreMismatch
 from avfuse.fusion.artifacts import state
 from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data.batches import Batches

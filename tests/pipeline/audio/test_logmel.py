@@ -152,6 +152,6 @@ def test_a_sound_torn_into_pieces_takes_no_time():
     begins_s = np.arange(200_000) / 10
     spans = [(begin_s, begin_s + 0.09) for begin_s in begins_s.tolist()]
     starts = np.arange(0, 20_000 * 16_000, 800)
-    inside = lie_on(spans, starts, 160)
-    np.testing.assert_array_equal(inside, starts % 1600 + 160 <= 1440)
+    valid = lie_on(spans, starts, 160)
+    np.testing.assert_array_equal(valid, starts % 1600 + 160 <= 1440)
     assert not lie_on([], starts, 160).any()

@@ -133,14 +133,14 @@ def make(recipe: Recipe, folder: Path) -> tuple[Path, float]:
     stamps_s = packet_times_s(plain)
     true_s = recipe.late_s + stamps_s * (1 + recipe.drift)
     true_s += np.where(true_s >= recipe.gap_at_s, recipe.gap_s, 0)
-    told_s = np.maximum.accumulate(true_s + jitter_s(recipe, len(true_s)))
+    stamped_s = np.maximum.accumulate(true_s + jitter_s(recipe, len(true_s)))
     # The same in ffmpeg's words; what follows is each packet of the sound with its own time.
     moved = f"({recipe.late_s}+PTS*{tick}*{1 + recipe.drift})"
     moved = f"({moved}+gte({moved},{recipe.gap_at_s})*{recipe.gap_s}+{_unit(recipe)}*{recipe.jitter_s})"
-    told = f"max({moved}/{tick},if(N,PREV_OUTDTS+1,-1e9))"
-    words = ["-bsf:a", f"setts=ts='{told}'"]
+    stamps = f"max({moved}/{tick},if(N,PREV_OUTDTS+1,-1e9))"
+    words = ["-bsf:a", f"setts=ts='{stamps}'"]
     if recipe.sound_outlier:
-        words = ["-bsf:a", f"setts=dts='{told}':pts='{told}+eq(N,70)*{recipe.ahead_s}/{tick}'"]
+        words = ["-bsf:a", f"setts=dts='{stamps}':pts='{stamps}+eq(N,70)*{recipe.ahead_s}/{tick}'"]
     if recipe.outliers:
         ahead = "+".join(f"eq(N,{row})" for row in recipe.outliers)
         words += ["-bsf:v", f"setts=pts='PTS+({ahead})*{recipe.ahead_s}/{tick}':dts=DTS"]
@@ -149,7 +149,7 @@ def make(recipe: Recipe, folder: Path) -> tuple[Path, float]:
     run("-i", plain, "-map", 0, "-c", "copy", *words, "-max_interleave_delta", 0, out)
     if recipe.joined:
         out.write_bytes(out.read_bytes() * 2)
-    return out, float(np.mean(told_s - true_s))
+    return out, float(np.mean(stamped_s - true_s))
 
 
 def _unit(recipe: Recipe) -> str:
@@ -187,12 +187,12 @@ def check(recipe: Recipe, folder: Path) -> Finding:
     flash_s = time_s[bright & ~np.concatenate([[False], bright[:-1]])]
     loud = np.convolve(np.abs(samples), np.ones(80) / 80, "same")
     at = np.flatnonzero(loud > loud.max() / 2)
-    heard_s = np.array([each.mean() / 16_000 for each in np.split(at, np.flatnonzero(np.diff(at) > 800) + 1)])
-    off_s = [min((each - at_s for each in heard_s), key=abs) for at_s in flash_s]
+    clicks_s = np.array([each.mean() / 16_000 for each in np.split(at, np.flatnonzero(np.diff(at) > 800) + 1)])
+    off_s = [min((each - at_s for each in clicks_s), key=abs) for at_s in flash_s]
     finding.apart_s = float(max(map(abs, off_s)))
     if len(flash_s) != parts * len(CLICK_AT_S) or finding.apart_s > TOLERANCE_S + mean_s:
-        told = " ".join(f"{1000 * each:.0f}" for each in off_s)
-        finding.faults.append(f"clicks {told} ms from {len(flash_s)} flashes, jitter's mean {1000 * mean_s:.0f}")
+        away = " ".join(f"{1000 * each:.0f}" for each in off_s)
+        finding.faults.append(f"clicks {away} ms from {len(flash_s)} flashes, jitter's mean {1000 * mean_s:.0f}")
     steps = np.abs(time_s - time_s[0] - np.arange(len(time_s)) / recipe.fps)[: SECONDS * recipe.fps]
     steps[list(recipe.outliers)] = 0
     if steps.max() > 0.0015 or (np.diff(time_s) <= 0).any():
@@ -218,10 +218,10 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         for recipe in recipes(given.seed, given.clips):
             if given.only in (None, recipe.number):
-                found = check(recipe, Path(folder))
-                short += bool(found.faults)
-                if found.faults:
-                    print("; ".join(found.faults), recipe, flush=True)
+                finding = check(recipe, Path(folder))
+                short += bool(finding.faults)
+                if finding.faults:
+                    print("; ".join(finding.faults), recipe, flush=True)
     print(f"{short} of {given.clips} clips fall short")
     sys.exit(bool(short))
 

@@ -29,9 +29,9 @@ def test_clicks_meet_flashes_whatever_the_stamps_say(name, decode):
     assert len(clip.time_s) == right["rows"]
     assert (np.diff(clip.time_s) > 0).all()
     if right["flashes"]:
-        heard_s = click_times_s(clip.samples)
+        clicks_s = click_times_s(clip.samples)
         flash_s = clip.time_s[right["flashes"]]
-        apart_s = np.abs(heard_s[:, None] - flash_s).min(axis=0)
+        apart_s = np.abs(clicks_s[:, None] - flash_s).min(axis=0)
         assert apart_s.max() * 1000 <= right["click_ms"]
     assert patch_valid(clip.time_s, "start", clip.spans).sum() >= right.get("valid_min", 0)
     keep = ~np.isin(np.arange(right["rows"]), right.get("but", []))
@@ -46,13 +46,13 @@ def test_of_two_frames_at_one_time_one_moves(decode):
     np.testing.assert_allclose(np.delete(time_s, [50, 100]), np.delete(given_s, [50, 100]), atol=1e-9)
 
 
-def test_impossible_times_are_told():
+def test_impossible_times_are_a_warning():
     with AudioReader(probe(FOLDER / "avi_mp3_wrong_rate.avi")) as audio:
         list(audio)
     assert any("of sound: its samples were counted" in warning for warning in audio.ending.warnings)
 
 
-def test_a_join_is_told():
+def test_a_join_is_a_warning():
     info = probe(FOLDER / "joined4.ts")
     with FrameReader(info, pixels=False) as frames:
         list(frames)
@@ -72,13 +72,13 @@ def packets(begins_s, length_s=2.0, sound_s=1.9):
 
 @pytest.mark.parametrize("length_s", [1.0, 2.0])
 def test_both_streams_of_a_part_move_by_one_amount(length_s):
-    seen, heard = find_parts(packets([5.0, 0.0, 0.0], length_s, length_s - 0.1), (0, 1))
-    assert [part.offset_s for part in seen] == pytest.approx([0.0, 5.0 + length_s, 5.0 + 2 * length_s])
-    assert [part.offset_s for part in heard] == [part.offset_s for part in seen]
+    picture, sound = find_parts(packets([5.0, 0.0, 0.0], length_s, length_s - 0.1), (0, 1))
+    assert [part.offset_s for part in picture] == pytest.approx([0.0, 5.0 + length_s, 5.0 + 2 * length_s])
+    assert [part.offset_s for part in sound] == [part.offset_s for part in picture]
 
 
 @pytest.mark.parametrize("ahead_s", [-3.0, 0.7, 3.0, 1e5])
-def test_one_packet_out_of_line_is_no_join(ahead_s):
+def test_one_packet_out_of_line_is_not_a_join(ahead_s):
     given = list(packets([5.0], 4.0, 4.0))
     for row in (60, 90, 91, 200):
         stream, pts_s, dts_s, length_s = given[row]
@@ -86,5 +86,5 @@ def test_one_packet_out_of_line_is_no_join(ahead_s):
     assert [len(parts) for parts in find_parts(given, (0, 1))] == [1, 1]
 
 
-def test_a_pause_is_no_join():
+def test_a_pause_is_not_a_join():
     assert [len(parts) for parts in find_parts(packets([0.0, 60.0, 600.0]), (0, 1))] == [1, 1]

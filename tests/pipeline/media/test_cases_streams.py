@@ -89,7 +89,7 @@ def boxes():
     return find
 
 
-def test_orientation_that_only_the_pictures_tell(boxes):
+def test_orientation_that_only_the_pictures_state(boxes):
     upright, _, _ = boxes("upright.mp4")
     turned, _, _ = boxes("sei_rotated.ts")
     assert upright.shape == turned.shape == (20, 4)

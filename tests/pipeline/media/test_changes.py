@@ -70,7 +70,7 @@ def test_a_rate_that_the_decoder_notices_a_frame_late(suffix, own_clocks, flashe
     assert sum(stop - start for start, stop in seen.spans) == pytest.approx(6.0, abs=0.15)
 
 
-def test_pixels_of_another_shape_are_told(ffmpeg_run, tmp_path):
+def test_pixels_of_another_shape_are_a_warning(ffmpeg_run, tmp_path):
     """A broadcast goes from 4:3 to 16:9, both of 720 x 576 px."""
     parts = []
     for number, aspect in enumerate(("16/15", "64/45")):

@@ -13,24 +13,29 @@ SOUND = "[Parsed_ashowinfo_1 @ 0x55] [info] n:{n} pts:{pts} pts_time:1 pos:4 fmt
 SOUND += "rate:44100 nb_samples:1024 checksum:469E48F8 plane_checksums: [ B8DD288A ]"
 
 
-def heard(*lines: str) -> Log:
+def log_of(*lines: str) -> Log:
     log = Log()
     log.follow(io.BytesIO("\n".join([*lines, ""]).encode()))
     return log
 
 
+def test_times_beyond_all_clocks_are_no_times():
+    assert Stamp(1 << 62, 1 << 30, 1).time_s is None
+    assert Stamp(1_700_000_000, 1, 1).time_s == 1.7e9  # a wall clock
+
+
 @pytest.mark.parametrize("frame", [FRAME_5_1, FRAME_7])
 def test_integer_times_of_frames(frame):
-    log = heard(CONFIG, frame.format(n=0, pts=-512), frame.format(n=1, pts="NOPTS"), frame.format(n=2, pts=10**12))
+    log = log_of(CONFIG, frame.format(n=0, pts=-512), frame.format(n=1, pts="NOPTS"), frame.format(n=2, pts=10**12))
     assert list(log.stamps) == [Stamp(-512, 1, 12800), Stamp(None, 1, 12800), Stamp(10**12, 1, 12800)]
     assert [stamp.time_s for stamp in log.stamps] == [-0.04, None, 78125000.0]
     assert log.ended
 
 
 def test_audio_frames_carry_their_length():
-    (stamp,) = heard(SOUND.format(n=0, pts=107164)).stamps
+    (stamp,) = log_of(SOUND.format(n=0, pts=107164)).stamps
     assert stamp == Stamp(107164, 1, 44100, 1024)
-    assert stamp.duration_s == pytest.approx(1024 / 44100)
+    assert stamp.num_samples * stamp.tick_s == pytest.approx(1024 / 44100)
 
 
 def sound(n: int, pts: int, rate_hz: int) -> str:
@@ -48,12 +53,12 @@ def test_a_rate_that_is_noticed_a_frame_late(shift_s, begins):
     assert times == pytest.approx(
         [191759 / 44100 - shift_s, 114719 / 48000 - shift_s, begins / 48000 - shift_s], abs=2e-5
     )
-    assert log.stamps[1].duration_s == pytest.approx(1152 / 44100)  # as the resampler takes it
+    assert log.stamps[1].num_samples * log.stamps[1].tick_s == pytest.approx(1152 / 44100)  # as the resampler takes it
 
 
 def test_a_rate_that_is_noticed_in_time():
     frames = [(0, 88200, 44100), (0, round((88200 + 1152) / 44100 * 48000), 48000), (0, 90000, 44100)]
-    log = heard(*(sound(*frame) for frame in frames))
+    log = log_of(*(sound(*frame) for frame in frames))
     assert [stamp.pts for stamp in log.stamps] == [pts for _, pts, _ in frames]
 
 
@@ -73,42 +78,44 @@ def test_the_newest_stamp_of_sound_waits_for_the_line_after_it():
 
 def test_filters_built_anew_count_from_zero_again():
     frames = [FRAME_5_1.format(n=n, pts=n) for n in (0, 1)]
-    log = heard(CONFIG, *frames, CONFIG.replace("12800", "90000"), *frames)
+    log = log_of(CONFIG, *frames, CONFIG.replace("12800", "90000"), *frames)
     assert [(stamp.pts, stamp.den) for stamp in log.stamps] == [(0, 12800), (1, 12800), (0, 90000), (1, 90000)]
 
 
 def test_a_torn_line_leaves_its_frame_without_a_time():
     torn = "[h264 @ 0x55] [error] half a word n:   1 pts:  512 pts_time:0.04"
-    log = heard(CONFIG, FRAME_5_1.format(n=0, pts=0), torn, FRAME_5_1.format(n=2, pts=1024))
+    log = log_of(CONFIG, FRAME_5_1.format(n=0, pts=0), torn, FRAME_5_1.format(n=2, pts=1024))
     assert [stamp.pts for stamp in log.stamps] == [0, None, 1024]
 
 
 def test_metadata_cannot_speak_for_a_filter():
-    log = heard("[info]     title           : " + FRAME_5_1.format(n=0, pts=1), "    : " + FRAME_5_1.format(n=0, pts=1))
+    log = log_of(
+        "[info]     title           : " + FRAME_5_1.format(n=0, pts=1), "    : " + FRAME_5_1.format(n=0, pts=1)
+    )
     assert not log.stamps
 
 
 def test_damage_belongs_to_the_end_or_it_does_not():
     damage = "[mov,mp4 @ 0x55] [error] stream 0, offset 0x3cb4b: partial file"
     frames = [FRAME_5_1.format(n=n, pts=n) for n in range(END_FRAMES + 20)]
-    assert heard(CONFIG, *frames, damage).ended_in_damage()
-    assert heard(CONFIG, *frames[:-5], damage, *frames[-5:]).ended_in_damage()
-    assert not heard(CONFIG, *frames[:10], damage, *frames[10:]).ended_in_damage()
-    assert not heard(damage, CONFIG, *frames[:3]).ended_in_damage()
-    assert heard(CONFIG, *frames[:10], damage, *frames[10:]).damage() == (
+    assert log_of(CONFIG, *frames, damage).ended_in_damage()
+    assert log_of(CONFIG, *frames[:-5], damage, *frames[-5:]).ended_in_damage()
+    assert not log_of(CONFIG, *frames[:10], damage, *frames[10:]).ended_in_damage()
+    assert not log_of(damage, CONFIG, *frames[:3]).ended_in_damage()
+    assert log_of(CONFIG, *frames[:10], damage, *frames[10:]).damage() == (
         "mov,mp4: stream 0, offset 0x3cb4b: partial file",
     )
 
 
-def test_complaints_about_our_own_output_are_no_damage():
+def test_complaints_about_our_own_output_are_not_damage():
     ours = "[null @ 0x55] [error] Application provided invalid, non monotonically increasing dts to muxer"
-    log = heard(CONFIG, FRAME_5_1.format(n=0, pts=0), ours, "[swscaler @ 0x5] [warning] deprecated pixel format used")
+    log = log_of(CONFIG, FRAME_5_1.format(n=0, pts=0), ours, "[swscaler @ 0x5] [warning] deprecated pixel format used")
     assert not log.ended_in_damage()
     assert log.damage() == ()
 
 
 def test_words_are_bounded_and_without_addresses():
-    log = heard(*(f"[h264 @ 0x{n:x}] [error] broken {n}" for n in range(10_000)))
+    log = log_of(*(f"[h264 @ 0x{n:x}] [error] broken {n}" for n in range(10_000)))
     assert log.words().endswith("h264: broken 9999")
     assert "0x" not in log.words()
     assert len(log.damage()) < 100
@@ -120,7 +127,7 @@ def test_a_line_without_an_end_is_cut():
     assert log.ended
 
 
-def test_who_waits_is_woken_at_the_end():
+def test_a_waiting_reader_is_woken_at_the_end():
     log = Log()
     thread = threading.Thread(target=log.follow, args=(io.BytesIO(b""),))
     with log.changed:
@@ -145,7 +152,7 @@ def test_who_waits_is_woken_at_the_end():
 )
 def test_only_an_early_end_is_one(words, good_after, ended):
     frames = [FRAME_5_1.format(n=n, pts=n) for n in range(80)]
-    assert heard(CONFIG, *frames[: 80 - good_after], words, *frames[80 - good_after :]).ended_in_damage() == ended
+    assert log_of(CONFIG, *frames[: 80 - good_after], words, *frames[80 - good_after :]).ended_in_damage() == ended
 
 
 def test_shapes_of_frames_each_once():
@@ -155,7 +162,7 @@ def test_shapes_of_frames_each_once():
             ["sar:0/1 s:96x54", "sar:1/1 s:96x54", "sar:4/3 s:96x54", "sar:1/1 s:54x96", "sar:1/1 s:96x54"]
         )
     ]
-    assert list(heard(CONFIG, *(SHOWINFO + each for each in said)).shapes) == [
+    assert list(log_of(CONFIG, *(SHOWINFO + each for each in said)).shapes) == [
         (96, 54, 1),
         (96, 54, 4 / 3),
         (54, 96, 1),
@@ -164,7 +171,7 @@ def test_shapes_of_frames_each_once():
 
 def test_how_loud_the_channels_were_part_by_part():
     loud = "[Parsed_astats_2 @ 0x55] [info] "
-    log = heard(
+    log = log_of(
         loud + "RMS level dB: -20.0",
         loud + "Number of samples: 300",
         loud + "RMS level dB: -inf",

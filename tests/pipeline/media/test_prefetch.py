@@ -1,10 +1,11 @@
 """Reading ahead: order, errors, and an early end."""
 
 import threading
+from contextlib import closing
 
 import pytest
 
-from avfuse.pipeline.media.prefetch import ahead
+from avfuse.pipeline.media.readers import prefetch
 
 
 def test_items_come_in_order_and_the_next_is_read_meanwhile():
@@ -15,7 +16,7 @@ def test_items_come_in_order_and_the_next_is_read_meanwhile():
         second.set()
         yield 2
 
-    with ahead(items(), lambda: None) as ready:
+    with closing(prefetch(items(), lambda: None)) as ready:
         assert next(ready) == 1
         assert second.wait(10)
         assert list(ready) == [2]
@@ -26,19 +27,19 @@ def test_what_reading_raises_comes_after_the_items_before_it():
         yield 1
         raise ValueError("cut off")
 
-    with ahead(items(), lambda: None) as ready:
+    with closing(prefetch(items(), lambda: None)) as ready:
         assert next(ready) == 1
         with pytest.raises(ValueError, match="cut off"):
             next(ready)
 
 
-def test_leaving_early_ends_a_reading_that_waits():
+def test_an_early_end_ends_a_read_that_waits():
     more = threading.Event()
 
     def items():
         yield 1
         more.wait(60)
 
-    with ahead(items(), more.set) as ready:
+    with closing(prefetch(items(), more.set)) as ready:
         assert next(ready) == 1
     assert more.is_set()

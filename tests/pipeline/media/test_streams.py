@@ -1,4 +1,4 @@
-"""Which streams of a file are decoded, as ffprobe tells of them."""
+"""Which streams of a file are decoded, from what ffprobe says about them."""
 
 import struct
 from pathlib import Path
@@ -41,9 +41,10 @@ def audio(index, codec="aac", title="", channels=2, **flags):
 def chosen(*streams, packets=None, programmes=(), **choice):
     """Places of the picture and the sound in the file."""
     found = {"streams": streams, "programs": [{"streams": [{"index": at} for at in one]} for one in programmes]}
-    counted = packets or dict.fromkeys(range(len(streams)), 250)
-    told = choose(Path("/a.mkv"), found, Choice(**choice), lambda: KNOWN, lambda: counted)
-    return told.video["index"], told.audio["index"] if told.audio else None
+    packets = packets or dict.fromkeys(range(len(streams)), 250)
+    counts = {"streams": [{"index": at, "nb_read_packets": str(count)} for at, count in packets.items()]}
+    pair = choose(Path("/a.mkv"), found, Choice(**choice), lambda: KNOWN, lambda: counts)
+    return pair.video["index"], pair.audio["index"] if pair.audio else None
 
 
 @pytest.mark.parametrize("flag", ["comment", "descriptions", "visual_impaired", "hearing_impaired", "dub", "karaoke"])
@@ -54,12 +55,12 @@ def test_sound_that_is_made_to_go_with_another(flag):
 
 
 @pytest.mark.parametrize("title", ["Director's Commentary", "Audio Description", "English AD", "Kommentar", "Hörfilm"])
-def test_a_title_tells_where_no_flag_does(title):
+def test_a_title_counts_where_no_flag_is_set(title):
     assert chosen(video(0), audio(1, title=title, default=1), audio(2, title="Stereo", default=1)) == (0, 2)
 
 
 @pytest.mark.parametrize("title", ["English", "Radio", "ADR mix", "SoundHandler", "Main"])
-def test_other_titles_tell_nothing(title):
+def test_other_titles_mean_nothing(title):
     assert chosen(video(0), audio(1, title=title), audio(2)) == (0, 1)
 
 
@@ -90,13 +91,13 @@ def test_no_still_image_beside_a_video():
 
 def test_no_slides_beside_a_video():
     for codec, seconds in (("h264", 1), ("hevc", 5), ("mjpeg", 1), ("vp9", 2)):
-        counted = {0: 10 // seconds, 1: 250}
+        packets = {0: 10 // seconds, 1: 250}
         for flags in ({}, {"default": 1}):  # muxers make the first track the default one by themselves
             slides = video(0, codec, **flags)
-            assert chosen(slides, video(1), packets=counted) == (1, None)
-            assert chosen(slides, video(1, default=1), packets=counted) == (1, None)
-            assert chosen(video(1), slides, packets=counted) == (1, None)
-    assert chosen(slides, video(1), packets=counted, video=0) == (0, None)  # asked for by its number
+            assert chosen(slides, video(1), packets=packets) == (1, None)
+            assert chosen(slides, video(1, default=1), packets=packets) == (1, None)
+            assert chosen(video(1), slides, packets=packets) == (1, None)
+    assert chosen(slides, video(1), packets=packets, video=0) == (0, None)  # asked for by its number
     assert chosen(slides, packets={0: 5}) == (0, None)  # alone it is the video
     assert chosen(video(0, default=1), video(1), packets={0: 250, 1: 600}) == (0, None)  # two cameras
     assert chosen(video(0), video(1, default=1), packets={0: 10, 1: 10}) == (1, None)
@@ -146,7 +147,7 @@ def seen(info):
     return pixels, frames.ending
 
 
-def heard(info):
+def read_sound(info):
     with AudioReader(info) as sound:
         samples = np.concatenate(list(sound))
     return samples, sound.ending
@@ -168,7 +169,7 @@ def loud(make_clip):
 def test_many_channels_are_their_mean(loud, count):
     channels = np.zeros((48_000, count))
     channels[:, 3 % count] = 0.6 * np.sin(np.arange(48_000) * 0.05)  # the place of a 5.1's effects
-    samples, ending = heard(probe(loud(channels)))
+    samples, ending = read_sound(probe(loud(channels)))
     assert np.abs(samples[2000:-2000]).max() == pytest.approx(0.6 / count, rel=0.02)
     assert ending.warnings == ()
 
@@ -182,7 +183,7 @@ def test_channels_that_cancel_are_a_warning(loud):
         ([tone, 0 * tone], False),
         ([0 * tone, 0 * tone], False),
     ):
-        _, ending = heard(probe(loud(np.stack(channels, axis=1), "a.mkv")))
+        _, ending = read_sound(probe(loud(np.stack(channels, axis=1), "a.mkv")))
         assert any("2 channels cancel each other" in words for words in ending.warnings) == warned
 
 
@@ -269,7 +270,7 @@ def test_a_long_gop_without_its_beginning(make_clip, flashes, clicks, ffmpeg_run
         batches = list(reader)
     time_s = np.concatenate([batch.time_s for batch in batches])
     levels = np.concatenate([batch.pixels.mean(axis=(1, 2, 3)) for batch in batches])
-    sound, _ = heard(info)
+    sound, _ = read_sound(info)
     assert len(levels) == 360
     assert info.from_key == (coding in ("hevc", "mpeg4"))
     assert time_s[0] > 4  # time 0 is where the sound begins
@@ -299,13 +300,13 @@ def with_message(path, quarters, every):
     head, *units = path.read_bytes().split(b"\0\0\1")
     turn = (quarters << 14) << 5 | 0x18
     message = (b"\x4e\x01" if hevc else b"\x06") + b"\x2f\x03" + turn.to_bytes(3, "big") + b"\x80"
-    told = [head]
+    parts = [head]
     for unit in units:
         is_picture = (unit[0] >> 1 & 63) < 32 if hevc else unit[0] & 31 in (1, 5)
-        if is_picture and (every or message not in told):
-            told.append(message)
-        told.append(unit)
-    path.write_bytes(b"\0\0\1".join(told))
+        if is_picture and (every or message not in parts):
+            parts.append(message)
+        parts.append(unit)
+    path.write_bytes(b"\0\0\1".join(parts))
 
 
 @pytest.mark.parametrize(

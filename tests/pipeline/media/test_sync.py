@@ -35,11 +35,11 @@ def all_patches(samples: np.ndarray, time_s: np.ndarray, align: str) -> np.ndarr
 def sync_errors(clip, align: str) -> np.ndarray:
     """For every row that contains one click: where the click is, less where the flash of that click is, s."""
     logmel = all_patches(clip.samples, clip.time_s, align)
-    heard_s = clip.time_s[: len(logmel)] + SHIFT_S[align] + click_places(logmel)
+    clicks_s = clip.time_s[: len(logmel)] + SHIFT_S[align] + click_places(logmel)
     seen_s = clip.time_s[clip.flash_rows]
-    errors = heard_s[:, None] - seen_s
+    errors = clicks_s[:, None] - seen_s
     nearest = np.abs(errors).argmin(axis=1)
-    return errors[np.arange(len(errors)), nearest][~np.isnan(heard_s)]
+    return errors[np.arange(len(errors)), nearest][~np.isnan(clicks_s)]
 
 
 def check(clip, num_flashes: int, muxer_s: float) -> None:
@@ -50,15 +50,15 @@ def check(clip, num_flashes: int, muxer_s: float) -> None:
         assert len(errors) > 25
         assert np.abs(errors).max() <= GRID_S + LOCATING_S + muxer_s, align
     logmel = all_patches(clip.samples, clip.time_s, "start")
-    heard_s = clip.time_s[: len(logmel)] + click_places(logmel)
+    clicks_s = clip.time_s[: len(logmel)] + click_places(logmel)
     half_frame_s = np.median(np.diff(clip.time_s)) / 2
     for row in clip.flash_rows:
-        moments = heard_s[np.abs(heard_s - clip.time_s[row]) < 0.1]
+        moments = clicks_s[np.abs(clicks_s - clip.time_s[row]) < 0.1]
         first = np.abs(clip.time_s - np.median(moments)).argmin()
         assert abs(clip.time_s[first] - clip.time_s[row]) <= GRID_S + half_frame_s
 
 
-# (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an untold encoder delay)
+# (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an encoder delay)
 CLIPS = {
     "25": ("a.mp4", H264_AAC, {}, 0),
     "29.97": ("a.mp4", H264_AAC, {"rate": "30000/1001", "rows": (37, 90, 135), "rate_hz": 48_000}, 0),
@@ -130,8 +130,8 @@ def naive_errors(path, decode) -> np.ndarray:
     logmel = all_patches(samples, np.arange(len(clip.time_s)) * hop_s, "start")
     rows = np.arange(len(logmel))
     # A patch's place is taken for its frame's own time, as everyone does who pairs row i with frame i.
-    heard_s = clip.time_s[rows] + click_places(logmel)
-    errors = heard_s[:, None] - clip.time_s[clip.flash_rows]
+    clicks_s = clip.time_s[rows] + click_places(logmel)
+    errors = clicks_s[:, None] - clip.time_s[clip.flash_rows]
     return np.nanmin(np.abs(errors), axis=0)
 
 
@@ -174,9 +174,9 @@ def test_an_hour_does_not_drift(long_clip):
     wanted = np.flatnonzero((time_s < 60) | (time_s > time_s[-1] - 60))
     with AudioReader(info) as audio:
         logmel = np.concatenate([batch.logmel for batch in patches(audio, time_s[wanted], "start", 256)])
-    heard_s = time_s[wanted][: len(logmel)] + click_places(logmel)
-    rows = ~np.isnan(heard_s)
-    errors = np.abs(heard_s[rows][:, None] - flash_s).min(axis=1)
+    clicks_s = time_s[wanted][: len(logmel)] + click_places(logmel)
+    rows = ~np.isnan(clicks_s)
+    errors = np.abs(clicks_s[rows][:, None] - flash_s).min(axis=1)
     early = time_s[wanted][: len(logmel)][rows] < 60
     assert early.sum() > 50
     assert (~early).sum() > 50

@@ -1,20 +1,29 @@
-"""Where a store's last runs took it from: laid over, never forgotten, never in the way of what else is in the file."""
+"""Where a store's last runs took it from, laid over and never forgotten; in what trials differ."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from avfuse.features_store.records.inputs import Inputs, inputs_of, read_inputs, record_inputs
+from avfuse.features_store.records.provenance import (
+    Inputs,
+    differing_settings,
+    inputs_of,
+    read_inputs,
+    record_inputs,
+    unlike,
+)
 from avfuse.features_store.store import FeatureStore
 
 FILE = {"path": "/w/v.pth", "sha256": "ab"}
+ONE = {"settings": {"face": "left", "features": ["a", "b"], "stream": None}, "weights": {"v": {"untrained_seed": 0}}}
+OTHER = {"settings": {"face": "left", "features": ["a"], "stream": 1}, "weights": {"v": {"sha256": "ab" * 32}}}
 
 
 @pytest.mark.parametrize("place", ["folder", "url"])
 def test_the_last_one_given_counts_each_for_itself(tmp_path, place):
     store = FeatureStore(tmp_path / "s.zarr" if place == "folder" else "memory://inputs.zarr", mode="a")
-    assert read_inputs(store.files) == Inputs()  # as in stores of before
+    assert read_inputs(store.files) == Inputs()  # as in older stores
     record_inputs(store.files, inputs_of(tmp_path / "v", Path("labels"), None, {"vggish": FILE, "iresnet50": None}))
     record_inputs(store.files, inputs_of(tmp_path / "w", None, tmp_path / "crops", {"iresnet50": FILE}))
     assert read_inputs(FeatureStore(store.path).files) == Inputs(
@@ -44,3 +53,24 @@ def test_words_of_another_kind_are_not_believed(store):
     node["attributes"] |= {"videos": 7, "annotations": "/a", "weight_files": ["x"]}
     root.write_text(json.dumps(node))
     assert read_inputs(store.files) == Inputs(annotations="/a")
+
+
+def test_of_many_the_values_are_counted():
+    assert differing_settings([ONE, ONE]) == []
+    assert differing_settings([OTHER, ONE, ONE, {}]) == [
+        "face: left (3) / not recorded (1)",
+        "features: a, b (2) / a (1) / not recorded (1)",
+        "stream: default (2) / 1 (1) / not recorded (1)",
+        "weights of v: untrained 0 (2) / abababababababab (1) / not recorded (1)",
+    ]
+    assert differing_settings([{**ONE, "algorithm": 1}, {**ONE, "algorithm": 2}]) == ["algorithm: 1 (1) / 2 (1)"]
+
+
+def test_of_two_both_values_are_named():
+    assert unlike(ONE, ONE, "now", "there") == ""
+    assert unlike(ONE, OTHER, "now", "there") == (
+        "features: a, b now, a there, stream: default now, 1 there, "
+        "weights of v: untrained 0 now, abababababababab there"
+    )
+    many = {"settings": {str(number): number for number in range(9)}}
+    assert unlike(many, {}, "now", "there").endswith(", 5: 5 now, not recorded there and 3 more")

@@ -2,19 +2,24 @@
 
 import numpy as np
 
-from avfuse.features_store.records.expected_trials import PLANNED_FILE, missing, note_planned, read_planned
-from avfuse.features_store.records.status import status_lines, summarise
+from avfuse.features_store.records.status import (
+    PLANNED_FILE,
+    note_planned,
+    read_planned,
+    status_lines,
+    summarise,
+)
 from avfuse.features_store.store import FeatureStore
 
 
 def test_missing_is_planned_less_done(tmp_path):
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    assert missing(store) == []
+    assert summarise(store)["missing"] == []
     note_planned(store, ["b/a", "c"])
     note_planned(store, ["d"])
     store.write("c", {"time": np.arange(3.0)}, {})
     assert read_planned(store) == {"b/a", "c", "d"}
-    assert missing(store) == ["b/a", "d"]
+    assert summarise(store)["missing"] == ["b/a", "d"]
     assert "missing: b/a" in status_lines(summarise(store))
 
 
@@ -26,7 +31,7 @@ def test_an_unchanged_plan_writes_nothing(tmp_path):
     assert (tmp_path / "s.zarr" / PLANNED_FILE).stat().st_mtime_ns == before
 
 
-def test_a_broken_file_counts_as_none(tmp_path):
+def test_a_broken_plan_counts_as_none(tmp_path):
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     for content in (b"[", b"{}", b"\xff"):
         (tmp_path / "s.zarr" / PLANNED_FILE).write_bytes(content)
