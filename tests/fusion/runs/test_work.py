@@ -222,7 +222,7 @@ def finished_by_another(done, content, folder):
 
 
 class Halted:
-    where = "there"
+    host = "there"
 
     def __init__(self):
         self.words = []
