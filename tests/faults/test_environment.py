@@ -151,14 +151,14 @@ class TestTorch:
         monkeypatch.setattr(torch.cuda, "mem_get_info", busy)
         result = avfuse(*train_words(corpus, tmp_path / "run", "--device", "cuda"))
         assert result.exit_code == 1
-        assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for that, or name another")
+        assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for it, or name another")
         assert len(result.stderr.splitlines()) == 2
 
     def test_a_busy_gpu_while_extract_loads_its_networks(self, invoke, videos, reason, monkeypatch, tmp_path):
         def busy(*_):
             raise RuntimeError(BUSY)
 
-        monkeypatch.setattr("avfuse.pipeline.extraction.session.load_embedders", busy)
+        monkeypatch.setattr("avfuse.encoders.embed.load_embedders", busy)
         words = (
             "--videos",
             videos("a.mp4"),
@@ -171,7 +171,7 @@ class TestTorch:
         )
         result = invoke("extract", *words)
         assert result.exit_code == 1
-        assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for that, or name another")
+        assert reason(result.stderr).startswith("Error: the GPU is held by another job: wait for it, or name another")
 
     def test_one_run_that_torch_fails_leaves_the_others_alone(
         self, corpus, avfuse, train_words, reason, monkeypatch, tmp_path
