@@ -81,7 +81,7 @@ def compare(learner: Learner, data: Dataset, folder: Path, repeat: int) -> None:
             learner.step(batch)
 
     ways: dict[str, Callable[[], object]] = {
-        "avfuse": lambda: train_epoch(learner, batches, windows, 1, lambda *_: None),
+        "avfuse": lambda: train_epoch(learner, batches, windows, 1),
         "naive loop": lambda: naive_epoch(learner, naive, config.batch_size),
         "batches in memory": stepped,
     }

@@ -5,6 +5,7 @@ Every field of `TrainConfig` and of its `model` is a setting for `--set KEY=VALU
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
@@ -16,7 +17,7 @@ RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
 Precision = Literal["fp32", "bf16", "fp16"]
 
-# What takes less memory.
+# What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
 # The columns of labels and predictions, in the order of the annotation files.
 COLUMNS = ("valence", "arousal")
@@ -27,27 +28,21 @@ TASKS: dict[TaskName, tuple[str, ...]] = {
 }
 
 
-def _positive(settings: object, *names: str) -> None:
-    """Raise ValueError unless these settings, or all the numbers in them, are above 0."""
-    for name in names:
+def _check(
+    settings: object, positive: Iterable[str] = (), not_negative: Iterable[str] = (), below_one: Iterable[str] = ()
+) -> None:
+    """Raise ValueError unless these settings, or all the numbers in them, are > 0, >= 0 or in [0, 1)."""
+    for name in positive:
         value = getattr(settings, name)
         numbers = value if isinstance(value, tuple) else (value,)
         if not numbers or min(numbers) <= 0:
-            raise ValueError(f"{name} is above 0, got {value}")
-
-
-def _not_negative(settings: object, *names: str) -> None:
-    """Raise ValueError where one of these settings is below 0."""
-    for name in names:
+            raise ValueError(f"{name} must be above 0, got {value}")
+    for name in not_negative:
         if getattr(settings, name) < 0:
-            raise ValueError(f"{name} is not below 0, got {getattr(settings, name)}")
-
-
-def _below_one(settings: object, *names: str) -> None:
-    """Raise ValueError unless these settings are in [0, 1)."""
-    for name in names:
+            raise ValueError(f"{name} must not be below 0, got {getattr(settings, name)}")
+    for name in below_one:
         if not 0 <= getattr(settings, name) < 1:
-            raise ValueError(f"{name} is in [0, 1), got {getattr(settings, name)}")
+            raise ValueError(f"{name} must be in [0, 1), got {getattr(settings, name)}")
 
 
 @dataclass(frozen=True)
@@ -66,9 +61,8 @@ class CrossAttentionSettings:
     tanh: bool = False
 
     def __post_init__(self) -> None:
-        _positive(self, "lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
-        _not_negative(self, "attention_reach")
-        _below_one(self, "dropout")
+        widths = ("lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
+        _check(self, positive=widths, not_negative=["attention_reach"], below_one=["dropout"])
         if self.attention_width % self.heads:
             raise ValueError(f"attention_width {self.attention_width} is not a multiple of heads {self.heads}")
 
@@ -80,7 +74,7 @@ class ConcatSettings:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        _below_one(self, "dropout")
+        _check(self, below_one=["dropout"])
 
 
 ModelSettings = CrossAttentionSettings | ConcatSettings
@@ -114,17 +108,20 @@ class TrainConfig:
     model: ModelSettings = field(default_factory=CrossAttentionSettings)
 
     def __post_init__(self) -> None:
-        _positive(self, "window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor")
-        _not_negative(self, "seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr")
-        _below_one(self, "modality_dropout", "plateau_factor")
+        _check(
+            self,
+            ("window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor"),
+            ("seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr"),
+            ("modality_dropout", "plateau_factor"),
+        )
         if self.window_frames < 2:
-            raise ValueError("window_frames 1: a window of one frame has no CCC; take 2 or more")
+            raise ValueError("window_frames 1: a window of one frame has no CCC; use 2 or more")
         if self.hop_frames > self.window_frames:
             raise ValueError(
                 f"hop_frames {self.hop_frames} leaves gaps between windows of {counted(self.window_frames, 'frame')}"
             )
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
-            raise ValueError(f"modalities are distinct feature names, got {list(self.modalities)}")
+            raise ValueError(f"modalities must be distinct feature names, got {list(self.modalities)}")
         for value, choices in (
             (self.task, TaskName),
             (self.statistics, StatisticsKind),
@@ -132,19 +129,19 @@ class TrainConfig:
             (self.optimizer, Optimizer),
         ):
             if value not in get_args(choices):
-                raise ValueError(f"{value!r} is none of {', '.join(get_args(choices))}")
+                raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the network tells a frame: valence, arousal or both."""
+        """What the network predicts for a frame: valence, arousal or both."""
         return TASKS[self.task]
 
 
 @dataclass(frozen=True)
 class RunConfig:
-    """How to run. Numbers change by rounding alone; compiled, dropout also draws others. Kept in environment.json.
+    """How to run. Numbers change only by rounding, and compiled by what dropout draws. Kept in environment.json.
 
-    `threads`: for the arithmetic of one process; 0: as torch has it. `processes`: that share this machine's memory.
+    `threads`: for the arithmetic of one process; 0: torch's default. `processes`: how many share this machine's memory.
     """
 
     device: str = "auto"

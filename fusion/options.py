@@ -1,7 +1,12 @@
-"""Options that the fusion's commands share, and those of `avfuse train`."""
+"""Options of `avfuse train`, `evaluate` and `predict`, and the request that each command makes of them.
+
+Tested by tests/fusion/test_commands.py and tests/fusion/inference/test_evaluate.py.
+"""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, get_args
 
 import click
@@ -18,8 +23,98 @@ from ..shell.options import (
     key_and_value,
     with_options,
 )
-from .config import PRESETS, Precision, RunConfig, TaskName
+from .config import PRESETS, Precision, RunConfig, TaskName, TrainConfig
 from .folds.options import fold_options, manifest_option
+from .folds.subjects import GroupChoice
+from .settings import preset, with_settings
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunRequest:
+    """Options of all commands that run a network, by their names; None if the help gives the default."""
+
+    store: str | None
+    out: Path | None
+    annotations: Path | None = None
+    device: str
+    precision: Precision
+    memory_gb: float | None
+    compiled: bool = False
+    allow_other_features: bool
+    allow_length_difference: bool
+    as_json: bool
+
+    def run_config(self) -> RunConfig:
+        """How to run."""
+        memory_gb = None if self.memory_gb is None else min(self.memory_gb, _MOST_GB)
+        return RunConfig(self.device, self.precision, self.compiled, memory_gb)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(RunRequest):
+    """What `avfuse train` is asked to do."""
+
+    store: str
+    out: Path
+    annotations: Path
+
+    fold: int | None
+    folds: int | None
+    group: GroupChoice
+    groups: Path | None
+    manifest: Path | None
+
+    preset: str
+    task: TaskName | None
+    modalities: str | None
+    settings: tuple[tuple[str, str], ...]
+    epochs: int | None
+    seed: int
+    seeds: int
+
+    resume: bool
+    replace: bool
+    tensorboard: bool | None
+    plots: bool
+
+    workers: int
+    scheduler: str | None
+    jobqueue: tuple[str, ...]
+    shard: tuple[int, int]
+    retries: int
+
+    def config(self) -> TrainConfig:
+        """The preset with what the options change. Raises click.UsageError on a wrong setting."""
+        options = {"task": self.task, "modalities": self.modalities, "max_epochs": self.epochs}
+        given = {name: str(value) for name, value in options.items() if value is not None}
+        settings = dict(self.settings)
+        if twice := sorted(set(given) & set(settings)):
+            raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
+        if "seed" in settings:
+            raise click.UsageError("give the seed by --seed")
+        try:
+            return with_settings(preset(self.preset), {**given, **settings, "seed": str(self.seed)})
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluateRequest(RunRequest):
+    """What `avfuse evaluate` is asked to do."""
+
+    runs: tuple[Path, ...]
+    smooth: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class PredictRequest(RunRequest):
+    """What `avfuse predict` is asked to do."""
+
+    store: str
+    runs: tuple[Path, ...]
+    smooth: str
+    submission: Path | None
+    sample: Path | None
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -44,7 +139,7 @@ class FoldChoice(click.ParamType[int | None]):
     name = "K|all"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> int | None:
-        """A number from 0, or None for `all`."""
+        """A number from 0 on, or None for `all`."""
         if value is None or (isinstance(value, int) and not isinstance(value, bool)):
             return value
         if value == "all":
@@ -57,10 +152,10 @@ class FoldChoice(click.ParamType[int | None]):
 length_option = click.option(
     "--allow-length-difference",
     is_flag=True,
-    help="Go on where label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
+    help="Go on if label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
     "row is repeated. [default: refuse]",
 )
-_MOST_GB = 1e9  # `inf` and the like: no bound
+_MOST_GB = 1e9  # for `inf` and the like: no bound
 
 # Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
@@ -87,8 +182,8 @@ _RUN_OPTIONS = (
         "--memory-gb",
         type=Number(min=0),
         metavar="GB",
-        help="Memory features may take, on the device and outside it, in GB; what is more is streamed from the store. "
-        "[default: half of what is free]",
+        help="Memory that features may take, on the device and outside it, in GB; beyond that they are streamed from "
+        "the store. [default: half of what is free]",
     ),
     click.option(
         "--allow-other-features",
@@ -128,7 +223,7 @@ _TRAIN_OPTIONS = (
         default=1,
         show_default=True,
         metavar="N",
-        help="Train N runs a fold, with the seeds --seed, --seed + 1, …",
+        help="Train N runs per fold, with the seeds --seed, --seed + 1, …",
     ),
     click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs. [default: 100]"),
     click.option(
@@ -137,7 +232,7 @@ _TRAIN_OPTIONS = (
         cls=MergedOption,
         type=Setting(),
         multiple=True,
-        help="Any setting of the preset (repeatable): docs/training.md names them. [default: the preset's]",
+        help="Any setting of the preset (repeatable): docs/training.md lists them. [default: the preset's]",
     ),
     click.option("--resume", is_flag=True, help="Go on with runs that have not ended. [default: refuse]"),
     length_option,
@@ -150,7 +245,7 @@ _TRAIN_OPTIONS = (
     click.option(
         "--tensorboard/--no-tensorboard",
         default=None,
-        help="Write TensorBoard events into the run's folder. [default: where tensorboard is installed]",
+        help="Write TensorBoard events into the run's folder. [default: if tensorboard is installed]",
     ),
     click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
     *batch_options("runs"),
@@ -182,11 +277,3 @@ def train_options(command: Command) -> Command:
 def result_options(command: Command) -> Command:
     """Give a command the options of `evaluate` and `predict`."""
     return with_options(with_options(command, _RUN_OPTIONS), _RESULT_OPTIONS)
-
-
-def run_config(options: dict[str, Any]) -> RunConfig:
-    """How to run, out of a command's options."""
-    memory_gb = options["memory_gb"]
-    if memory_gb is not None:
-        memory_gb = min(memory_gb, _MOST_GB)
-    return RunConfig(options["device"], options["precision"], options.get("compiled", False), memory_gb)

@@ -5,8 +5,9 @@ Tested by tests/fusion/test_settings.py.
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields, replace
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
@@ -18,40 +19,39 @@ _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, 
 
 
 def preset(name: str) -> TrainConfig:
-    """Settings of a preset. Raises ValueError on a name that is none."""
+    """Settings of a preset. Raises ValueError on an unknown name."""
     if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is none of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
+        raise ValueError(f"preset {name!r} is not one of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
     return PRESETS[name]
 
 
-def with_settings(config: TrainConfig, told: Mapping[str, str]) -> TrainConfig:
-    """Settings changed by `{key: text}`, of the run or of its network. Raises ValueError on key or value."""
+def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:
+    """Settings changed by `{key: text}`, of the run or of its network. Raises ValueError on a wrong key or value."""
     own, model = _settings_of(config), _settings_of(config.model)
-    for key in told:
+    for key in changes:
         if key not in own | model:
             raise ValueError(
                 f"there is no setting {key!r}{did_you_mean(key, own | model)}; there are {', '.join(own | model)}"
             )
-    values = {key: _read(key, text, (own | model)[key]) for key, text in told.items()}
+    values = {key: _read(key, text, (own | model)[key]) for key, text in changes.items()}
     changed = replace(config.model, **{key: value for key, value in values.items() if key in model})
     return replace(config, model=changed, **{key: value for key, value in values.items() if key in own})
 
 
 def as_json(config: TrainConfig) -> dict[str, JsonValue]:
-    """Settings as they stand in config.json."""
-    found: dict[str, JsonValue] = _plain(asdict(config))
-    return found
+    """Settings as config.json has them: tuples are lists."""
+    content: dict[str, JsonValue] = json.loads(json.dumps(asdict(config)))
+    return content
 
 
-def from_json(found: Mapping[str, Any]) -> TrainConfig:
-    """Settings out of config.json. Raises ValueError where they are not those of this avfuse."""
-    base = preset(str(found.get("preset")))
-    own, model = {**found}, found.get("model")
+def from_json(content: Mapping[str, Any]) -> TrainConfig:
+    """Settings out of config.json. Raises ValueError if they are not those of this avfuse."""
+    base = preset(str(content.get("preset")))
+    own, model = {**content}, content.get("model")
     own.pop("model", None)
     if not isinstance(model, dict) or set(own) - {"preset"} != set(_settings_of(base)):
         raise ValueError("its settings are those of another avfuse")
-    told = {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"}
-    return with_settings(base, told)
+    return with_settings(base, {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"})
 
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
@@ -66,50 +66,40 @@ def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
 
 
 def spelled(value: Any) -> str:
-    """A value as it is written in `--set`; one that is not there is `none`."""
+    """A value as it is written in `--set`; a missing one is `none`."""
     if isinstance(value, bool) or value is None:
         return str(value).lower()
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
 def _settings_of(settings: TrainConfig | ModelSettings) -> dict[str, Any]:
+    """{name: type} of the fields that `--set` may change."""
     hints = get_type_hints(type(settings))
     return {each.name: hints[each.name] for each in fields(settings) if each.name not in ("preset", "model")}
 
 
 def _read(key: str, text: str, kind: Any) -> Any:
+    """The text of a setting as a value of its field's type. Raises ValueError saying what it must be."""
+    word, expected = text.strip(), ""
     try:
-        return _reader(kind)(text.strip())
+        if get_origin(kind) is tuple:
+            item = get_args(kind)[0]
+            expected = f"{'numbers' if item is int else 'names'} separated by commas"
+            return tuple(item(part.strip()) for part in word.strip("[]()").split(",") if part.strip())
+        if get_origin(kind) is Literal:
+            expected = f"one of {', '.join(get_args(kind))}"
+            return {choice: choice for choice in get_args(kind)}[word]
+        if kind is bool:
+            expected = "true or false"
+            return _SWITCHES[word.lower()]
+        if kind is int:
+            expected = "a whole number"
+            return int(word)
+        if kind is float:
+            expected = "a number"
+            if not math.isfinite(float(word)):
+                raise ValueError(word)
+            return float(word)
     except (ValueError, KeyError):
-        raise ValueError(f"{key}={text}: {key} is {_told(kind)}") from None
-
-
-def _reader(kind: Any) -> Callable[[str], Any]:
-    if get_origin(kind) is tuple:
-        item = get_args(kind)[0]
-        return lambda text: tuple(item(part.strip()) for part in text.strip("[]()").split(",") if part.strip())
-    if get_origin(kind) is Literal:
-        return lambda text: {word: word for word in get_args(kind)}[text]
-    if kind is bool:
-        return lambda text: _SWITCHES[text.lower()]
-    readers: dict[Any, Callable[[str], Any]] = {int: int, float: _finite}
-    return readers.get(kind, str)
-
-
-def _finite(text: str) -> float:
-    if not math.isfinite(value := float(text)):
-        raise ValueError(text)
-    return value
-
-
-def _told(kind: Any) -> str:
-    names = {int: "a whole number", float: "a number", bool: "true or false"}
-    if get_origin(kind) is tuple:
-        return "numbers parted by commas" if get_args(kind)[0] is int else "names parted by commas"
-    return names.get(kind) or f"one of {', '.join(get_args(kind))}"
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _plain(each) for key, each in value.items()}
-    return list(value) if isinstance(value, tuple) else value
+        raise ValueError(f"{key}={text}: {key} must be {expected}") from None
+    return word

@@ -161,9 +161,9 @@ def plant_small(tmp_path_factory) -> Callable[..., Small]:
             time_s = np.arange(100 + 5 * number) / 25
             labels = 0.6 * np.sin(time_s[:, None] * rng.uniform(0.5, 2.5, 2) + rng.uniform(0, 6, 2))
             arrays = {"time": time_s}
-            for name, told in (("face", labels[:, :1] @ to_face), ("voice", labels[:, 1:] @ to_voice)):
-                arrays[name] = (told + 0.3 * rng.standard_normal(told.shape)).astype(np.float32)
-                arrays[f"{name}_valid"] = np.ones(len(told), bool)
+            for name, signal in (("face", labels[:, :1] @ to_face), ("voice", labels[:, 1:] @ to_voice)):
+                arrays[name] = (signal + 0.3 * rng.standard_normal(signal.shape)).astype(np.float32)
+                arrays[f"{name}_valid"] = np.ones(len(signal), bool)
             store.write(f"clip{number}", arrays, {"fingerprint": "planted", **attributes})
             if number == 3:
                 labels[40:50] = -5
@@ -212,8 +212,8 @@ def train_words() -> Callable[..., tuple]:
     def words(corpus: Small, out: Path, *more) -> tuple:
         given = ("train", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out)
         small = ("--modalities", "face,voice", "--fold", 0, "--epochs", 3, "--device", "cpu")
-        told = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
-        return (*given, *small, *told, "--no-plots", "--no-tensorboard", *more)
+        pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]
+        return (*given, *small, *pairs, "--no-plots", "--no-tensorboard", *more)
 
     return words
 

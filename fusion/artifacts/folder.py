@@ -1,4 +1,4 @@
-"""What a run is, as its folder tells it: settings, fold, features, statistics, environment. Written at its start.
+"""What a run is, as its folder records it: settings, fold, features, statistics, environment. Written at its start.
 
     config.json  fold.json  features.json  statistics.json  environment.json
 
@@ -35,6 +35,7 @@ from ..settings import as_json, from_json
 
 FORMAT = 1
 _EARLY = ("tensorboard", "fold.json", "features.json", "statistics.json", "environment.json", ".claims", ".tmp")
+_PACKAGES = ("avfuse", "torch", "numpy", "zarr", "safetensors")
 _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 
@@ -70,17 +71,17 @@ class Description:
 
 
 def is_empty(folder: Path) -> bool:
-    """Whether a run may begin here: there is nothing, or what one has left that ended before config.json."""
+    """Whether a run may begin in this folder: it holds nothing, or what a run left that ended before config.json."""
     found = {path.name for path in folder.iterdir()} if folder.exists() else set()
     return "config.json" not in found and all(name in _EARLY or _TEMPORARY.fullmatch(name) for name in found)
 
 
 def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
-    """Make the folder and write what does not change during the run; leftovers of a killed one go."""
+    """Make the folder and write what does not change during the run; remove temporary files of a killed one."""
     folder.mkdir(parents=True, exist_ok=True)
-    for here, _, names in os.walk(folder):  # does not mind a folder that goes away meanwhile, as claims' do
+    for parent, _, names in os.walk(folder):  # does not mind a folder that is removed meanwhile, as claims' are
         for name in filter(_TEMPORARY.fullmatch, names):
-            remove_file(Path(here, name))
+            remove_file(Path(parent, name))
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
     write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
     write_json(folder / "features.json", asdict(described.features))
@@ -90,11 +91,11 @@ def write_description(folder: Path, described: Description, environment: Mapping
 
 
 def read_description(folder: Path) -> Description:
-    """What the run in a folder is. Raises ValueError where the folder holds none that this avfuse can read."""
+    """What the run in a folder is. Raises ValueError if the folder does not hold one that this avfuse can read."""
     config = read_json(folder, "config.json")
-    found = config.pop("avfuse_run", None)
-    if found != FORMAT:
-        raise ValueError(f"{folder / 'config.json'}: format {found}, this avfuse reads {FORMAT}")
+    written = config.pop("avfuse_run", None)
+    if written != FORMAT:
+        raise ValueError(f"{folder / 'config.json'}: format {written}, this avfuse reads {FORMAT}")
     fold = read_json(folder, "fold.json")
     features = read_json(folder, "features.json")
     try:
@@ -112,14 +113,11 @@ def read_description(folder: Path) -> Description:
             raise ValueError(f"statistics of widths {widths} for features of widths {described.features.widths}")
         return described
     except (KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{folder} holds no run that this avfuse can read: {error}") from error
-
-
-_PACKAGES = ("avfuse", "torch", "numpy", "zarr", "safetensors")
+        raise ValueError(f"{folder} does not hold a run that this avfuse can read: {error}") from error
 
 
 def environment(data: Dataset, run: RunConfig, command: str) -> dict[str, JsonValue]:
-    """What environment.json says of the last call that trained the run."""
+    """What environment.json records of the last call that trained the run."""
     device = data.labels.device
     return {
         "command": command,
@@ -135,41 +133,38 @@ def environment(data: Dataset, run: RunConfig, command: str) -> dict[str, JsonVa
     }
 
 
-_WHAT = "run"
-
-
 @contextmanager
 def run_lock(folder: Path) -> Iterator[bool]:
-    """True for the one process that may train in `folder` now; the others are told False at once.
+    """True for the one process that may train in `folder` now; False, at once, for the others.
 
-    Makes the folder. Raises OSError where it cannot be written; inside, whatever is to be written to it raises
-    ClaimLost once another process has taken the folder over.
+    Makes the folder. Raises OSError if it cannot be written. While the lock is held, every write to the folder raises
+    ClaimLost once another process has taken it over.
     """
     folder.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         try:
-            mine = stack.enter_context(claim(folder, _WHAT))
+            mine = stack.enter_context(claim(folder, "run"))
         except OSError as error:
-            # Nobody knows the claim's file; this one would have been the next.
+            # The error names a file of the run, which users know, in place of the claim's.
             path = str(folder / "fold.json")
             raise type(error)(error.errno, error.strerror or str(error), path) from error
         yield mine
 
 
 def is_locked(folder: Path) -> bool:
-    """Whether a living process, maybe this one, trains in a folder now."""
+    """Whether a living process, perhaps this one, trains in a folder now."""
     found = [look(path) for path in sorted((folder / CLAIMS).glob("*.json"))]
     return any(seen is not None and not seen.is_stale(TTL_S) for seen in found)
 
 
 def read_json(folder: Path, name: str) -> dict[str, Any]:
-    """The object in a file of a run. Raises ValueError naming the file where it is missing or no such thing."""
+    """The object in a JSON file of a run. Raises ValueError naming the file if it is missing or not an object."""
     path = folder / name
     try:
         found = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise ValueError(
-            f"{folder} holds no run: there is no {name}; name a folder that `avfuse train` made"
+            f"{folder} does not hold a run: there is no {name}; name a folder that `avfuse train` made"
         ) from error
     except ValueError as error:
         raise ValueError(f"{path} is not JSON: {error}") from error

@@ -1,6 +1,6 @@
 """Where a run stands: the state from which it can go on, and what is made from it.
 
-    training.pt                                                the state after the last epoch: the only one that counts
+    training.pt                                                the state after the last epoch: all else follows from it
     model.safetensors  history.csv  metrics.json               for people and programs: made from that state
     finished.json                                              the run has ended by itself
 
@@ -27,6 +27,8 @@ from torch import Tensor
 from ...features_store.disk.atomic import remove_file, remove_tree, replace_file, write_json
 from .folder import read_json
 
+TRAINING = "training.pt"
+FINISHED = "finished.json"
 HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
 _RUNNING = ("lr", "loss", "seconds")  # of the history only
 
@@ -47,42 +49,35 @@ def save_state(folder: Path, state: State) -> None:
     """Replace the state at once: whatever happens, the last one or this one is there. Raises OSError."""
     content = io.BytesIO()
     torch.save(vars(state), content)  # asdict would copy every tensor
-    replace_file(folder / "training.pt", content.getvalue())
-
-
-def has_state(folder: Path) -> bool:
-    """Whether a run has learned anything yet."""
-    return (folder / "training.pt").is_file()
+    replace_file(folder / TRAINING, content.getvalue())
 
 
 def load_state(folder: Path) -> State | None:
-    """The state of a run on the CPU; None where none was saved yet. Raises ValueError on a broken file."""
-    path = folder / "training.pt"
+    """The state of a run on the CPU; None if none was saved yet. Raises ValueError on a broken file."""
+    path = folder / TRAINING
     if not path.is_file():
         return None
     try:
-        _check_sums(path)
+        with zipfile.ZipFile(path) as archive:  # torch itself does not check the checksums
+            if (wrong := archive.testzip()) is not None:
+                raise ValueError(f"the checksum of {wrong} is wrong")
         return State(**torch.load(path, map_location="cpu", weights_only=True))
-    except (RuntimeError, TypeError, ValueError, LookupError, pickle.UnpicklingError) as error:
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError),  # incomplete, or not written by torch.save
+        *(RuntimeError, TypeError, ValueError, LookupError, pickle.UnpicklingError),  # holds something else
+    ) as error:
         raise ValueError(f"{path} is broken ({error}); remove the folder {folder} and train again") from error
-
-
-def _check_sums(path: Path) -> None:
-    """Raise ValueError unless a file of torch.save is whole: torch itself does not look at its checksums."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
-        raise ValueError(f"it is not whole, or no file of torch.save: {error}") from error
-    if broken is not None:
-        raise ValueError(f"the checksum of {broken} is wrong")
 
 
 def write_results(
     folder: Path, history: Sequence[Mapping[str, Any]], best: Mapping[str, Tensor], best_row: Mapping[str, Any]
 ) -> None:
-    """What people and programs read: history.csv, and the best network with its scores where it is another one."""
-    replace_file(folder / "history.csv", _history_csv(history))
+    """What people and programs read: history.csv, and the best network with its scores if it is another one now."""
+    text = io.StringIO()
+    writer = csv.DictWriter(text, HISTORY, extrasaction="ignore", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(history)
+    replace_file(folder / "history.csv", text.getvalue().encode())
     metrics = folder / "metrics.json"
     if not metrics.is_file() or read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
         tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
@@ -91,8 +86,8 @@ def write_results(
 
 
 def clear_results(folder: Path) -> None:
-    """Remove what an earlier run has left where one begins: nothing of the old one stands beside the new."""
-    for name in ("finished.json", "training.pt", "metrics.json", "model.safetensors", "history.csv"):
+    """Remove what an earlier run left in a folder where one begins: nothing of the old one stands beside the new."""
+    for name in (FINISHED, TRAINING, "metrics.json", "model.safetensors", "history.csv"):
         remove_file(folder / name)
     for name in ("predictions", "plots", "tensorboard"):
         remove_tree(folder / name)
@@ -110,7 +105,7 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
 
 
 def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a run. Raises ValueError where it is missing or broken."""
+    """metrics.json of a run. Raises ValueError if it is missing or broken."""
     found = read_json(folder, "metrics.json")
     if lacking := {"epoch", "P", "ccc_valence", "ccc_arousal"} - set(found):
         raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(lacking))}")
@@ -119,27 +114,4 @@ def read_metrics(folder: Path) -> dict[str, Any]:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run in a folder has ended by itself."""
-    return (folder / "finished.json").is_file()
-
-
-def write_finished(folder: Path, reason: str, epochs: int) -> None:
-    """Mark a run as ended."""
-    write_json(folder / "finished.json", {"reason": reason, "epochs": epochs})
-
-
-def epochs_done(folder: Path) -> int:
-    """Epochs of a finished run."""
-    return int(read_json(folder, "finished.json")["epochs"])
-
-
-def unmark_finished(folder: Path) -> None:
-    """A run that goes on has not ended."""
-    remove_file(folder / "finished.json")
-
-
-def _history_csv(history: Sequence[Mapping[str, Any]]) -> bytes:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, extrasaction="ignore", lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    return text.getvalue().encode()
+    return (folder / FINISHED).is_file()

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from ..config import COLUMNS, RowsInLoss, TrainConfig
+from ..config import COLUMNS, TrainConfig
 from .dataset import Dataset
 from .statistics import Statistics
 from .windows import Windows, row_index
@@ -23,14 +23,14 @@ class Batch:
     """B windows of W frames.
 
     `features` float32 [B, W, D] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
-    (no padding), `labels` float32 [B, W, C], `counted` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
+    (no padding), `labels` float32 [B, W, C], `loss_mask` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
     """
 
     features: tuple[Tensor, ...]
     valid: tuple[Tensor, ...]
     mask: Tensor
     labels: Tensor
-    counted: Tensor
+    loss_mask: Tensor
     index: Tensor
 
 
@@ -42,16 +42,24 @@ class Batches:
         self._window = config.window_frames
         self._batch_size = config.batch_size
         self._device = data.labels.device
-        columns = [COLUMNS.index(name) for name in config.outputs]
-        self._labels = data.labels[:, columns]
+        self._labels = data.labels[:, [COLUMNS.index(name) for name in config.outputs]]
         self._rows_in_loss = config.rows_in_loss
-        self._loss_mask = loss_rows(data, config.rows_in_loss)
-        self._mean = [_on(self._device, statistics[name].mean) for name in data.modalities]
-        self._scale = [_on(self._device, 1 / statistics[name].std) for name in data.modalities]
+        self._loss_mask = data.labelled
+        if config.rows_in_loss != "labelled":  # of these, the rows at which any feature, or all of them, are real
+            real = torch.stack(data.valid)
+            self._loss_mask = data.labelled & (real.any(0) if config.rows_in_loss == "any" else real.all(0))
+        of = [statistics[name] for name in data.modalities]
+        self._mean = [torch.as_tensor(each.mean, dtype=torch.float32, device=self._device) for each in of]
+        self._scale = [torch.as_tensor(1 / each.std, dtype=torch.float32, device=self._device) for each in of]
 
     def all(self, windows: Windows, order: Tensor | None = None) -> Iterator[Batch]:
-        """Every window once, in `order`; where rows must travel, the next batch is made meanwhile."""
-        parts = windows.batches(self._batch_size, order)
+        """Every window once, in `order` int64 [n] (default: their own).
+
+        If rows must travel to the device, the next batch is made meanwhile.
+        """
+        order = torch.arange(len(windows)) if order is None else order
+        chosen = torch.split(order, self._batch_size) if len(order) else ()
+        parts = [Windows(windows.start[some], windows.length[some]) for some in chosen]
         if self._data.place == str(self._device):
             yield from map(self.make, parts)
             return
@@ -64,19 +72,23 @@ class Batches:
             if ahead is not None:
                 yield ahead.result()
 
-    def to_train_on(self, windows: Windows, where: str) -> Windows:
-        """Windows with at least two rows in the loss. Raises ValueError with the reason where `where` has none."""
-        labelled, counted = (_rows_of(windows, flags) for flags in (self._data.labelled, self._loss_mask))
-        enough = counted >= 2
+    def to_train_on(self, windows: Windows, side: str) -> Windows:
+        """Windows with at least two rows in the loss. Raises ValueError saying why `side` has none."""
+        counts = []  # of each window's rows: how many are labelled, and how many are in the loss
+        for flags in (self._data.labelled, self._loss_mask):
+            before = torch.cat([torch.zeros(1, dtype=torch.int64), flags.cpu().cumsum(0)])
+            counts.append(before[windows.start + windows.length] - before[windows.start])
+        labelled, in_loss = counts
+        enough = in_loss >= 2
         if enough.any():
             return Windows(windows.start[enough], windows.length[enough])
         if not labelled.any():
-            raise ValueError(f"the {where} has no labelled frame: all its label rows are masked (-5)")
-        if counted.any() or self._rows_in_loss == "labelled":
-            raise ValueError(f"the {where} has no window with two frames in the loss, and one frame has no CCC")
+            raise ValueError(f"the {side} has no labelled frame: all its label rows are masked (-5)")
+        if in_loss.any() or self._rows_in_loss == "labelled":
+            raise ValueError(f"the {side} has no window with two frames in the loss, and one frame has no CCC")
         real = "all features are" if self._rows_in_loss == "all" else "any feature is"
         raise ValueError(
-            f"the {where} has labelled frames, but none at which {real} real; "
+            f"the {side} has labelled frames, but none at which {real} real; "
             "--set rows_in_loss=labelled trains on every labelled frame"
         )
 
@@ -85,37 +97,24 @@ class Batches:
         beyond = len(self._labels) - 1
         index = row_index(windows, self._window, beyond).to(self._device, non_blocking=True)
         mask = index < beyond
-        rows = self._data.rows.gather(windows, self._window)
+        features = []
+        for rows, mean, scale in zip(
+            self._data.rows.gather(windows, self._window), self._mean, self._scale, strict=True
+        ):
+            moved = rows.to(self._device, non_blocking=True)
+            features.append(moved.sub_(mean).mul_(scale).mul_(mask.unsqueeze(-1)))
         return Batch(
-            features=tuple(map(self._standardised, range(len(rows)), rows, [mask.unsqueeze(-1)] * len(rows))),
+            features=tuple(features),
             valid=tuple(flags[index] for flags in self._data.valid),
             mask=mask,
             labels=self._labels[index],
-            counted=self._loss_mask[index],
+            loss_mask=self._loss_mask[index],
             index=index,
         )
 
-    def _standardised(self, modality: int, rows: Tensor, mask: Tensor) -> Tensor:
-        moved = rows.to(self._device, non_blocking=True)
-        return moved.sub_(self._mean[modality]).mul_(self._scale[modality]).mul_(mask)
-
-
-def loss_rows(data: Dataset, policy: RowsInLoss) -> Tensor:
-    """Rows that are in the loss, bool [N + 1]: labelled ones; of these those with `any` or `all` features real."""
-    if policy == "labelled":
-        return data.labelled
-    real = torch.stack(data.valid)
-    return data.labelled & (real.any(0) if policy == "any" else real.all(0))
-
-
-def _rows_of(windows: Windows, flags: Tensor) -> Tensor:
-    """How many of each window's rows are flagged, int64 [n]."""
-    before = torch.cat([torch.zeros(1, dtype=torch.int64), flags.cpu().cumsum(0)])
-    return before[windows.start + windows.length] - before[windows.start]
-
 
 def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> Batch:
-    """Modality dropout: in `share` of the windows one modality, drawn evenly, is gone (zeros, not valid)."""
+    """Modality dropout: in `share` of the windows one modality, drawn evenly, is missing (zeros, not valid)."""
     if not share or len(batch.features) < 2:
         return batch
     windows, modalities = len(batch.mask), len(batch.features)
@@ -127,7 +126,3 @@ def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> B
         features=tuple(rows * keep[:, None, None] for rows, keep in zip(batch.features, kept, strict=True)),
         valid=tuple(flags & keep[:, None] for flags, keep in zip(batch.valid, kept, strict=True)),
     )
-
-
-def _on(device: torch.device, values: object) -> Tensor:
-    return torch.as_tensor(values, dtype=torch.float32, device=device)

@@ -68,49 +68,57 @@ def load(
     room: Room,
     progress: Progress[str] = silent,
 ) -> Dataset:
-    """Read every trial once: to the device, to memory or, where it is too much for both, only to look at it.
+    """Read every trial once: to the device, to memory or, if it is too much for both, only to look at it.
 
-    Rows that are not finite become zeros that are not valid, with a note. Raises ValueError where there is no
-    trial, or where an array is not what its trial or the other trials say.
+    Rows that are not finite become zeros that are not valid, with a note. Raises ValueError if there is no trial, or
+    if an array is not what its trial or the other trials say.
     """
     if not sources:
         raise ValueError("no trial has both labels and features")
-    spans = _spans(sources)
+    spans: dict[str, Span] = {}
+    total = 0
+    for name, source in sources.items():
+        spans[name] = (total, source.rows)
+        total += source.rows
     try:
         trials = {name: store[source.stored] for name, source in sources.items()}
         widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
     except KeyError as error:  # removed, or made anew, since labels and features were matched
         raise ValueError(error.args[0]) from error
-    total = sum(source.rows for source in sources.values())
     place = room.place(total * sum(widths) * 4)
-    tables = [np.empty((total + 1, width), np.float32) for width in widths] if place != "store" else None
+    tables = [np.zeros((total + 1, width), np.float32) for width in widths] if place != "store" else None
     valid = [np.zeros(total + 1, np.bool_) for _ in widths]
     notes: list[str] = []
 
     def read(name: str) -> tuple[Moments, ...]:
         first, count = spans[name]
         rows = slice(first, first + count)
-        found = []
+        moments = []
         with trials[name].unchanged():
             for at, modality in enumerate(modalities):
                 out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
-                valid[at][rows], told = _read(trials[name], modality, out)
-                real = valid[at][rows]
-                found.append(moments_of(out if real.all() else out[real]))
-                notes.extend([f"{name}: {told}"] if told else [])
-        return tuple(found)
+                real, note = _read_rows(trials[name], modality, out)
+                valid[at][rows] = real
+                moments.append(moments_of(out if real.all() else out[real]))
+                notes.extend([f"{name}: {note}"] if note else [])
+        return tuple(moments)
 
     with ThreadPoolExecutor(_READERS) as readers:
-        found = zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True)
-        moments = dict(found)
-    streamed = StreamedRows(trials, spans, dict(zip(modalities, widths, strict=True)))
-    labels, labelled = _label_tables(sources, total)
+        moments = dict(zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True))
+    labels, labelled = np.zeros((total + 1, 2), np.float32), np.zeros(total + 1, np.bool_)
+    labels[:total] = np.concatenate([source.labels for source in sources.values()])
+    labelled[:total] = np.concatenate([source.labelled for source in sources.values()])
+    table: RowTable
+    if tables is None:
+        table = StreamedRows(trials, spans, dict(zip(modalities, widths, strict=True)))
+    else:
+        table = ResidentRows(tuple(torch.from_numpy(rows).to(place) for rows in tables))
     return Dataset(
         modalities=tuple(modalities),
         widths=widths,
         sources=sources,
         spans=spans,
-        rows=streamed if tables is None else _resident(tables, place),
+        rows=table,
         valid=tuple(torch.from_numpy(flags).to(room.device) for flags in valid),
         labels=torch.from_numpy(labels).to(room.device),
         labelled=torch.from_numpy(labelled).to(room.device),
@@ -120,40 +128,34 @@ def load(
     )
 
 
-def _spans(sources: Mapping[str, TrialSource]) -> dict[str, Span]:
-    ends = np.cumsum([source.rows for source in sources.values()]).tolist()
-    return {name: (end - source.rows, source.rows) for (name, source), end in zip(sources.items(), ends, strict=True)}
-
-
 def _width(trials: Sequence[Trial], modality: str) -> int:
-    """D of a modality: the same in every trial. Raises ValueError naming the trial where it is not."""
+    """D of a modality: the same in every trial. Raises ValueError naming a trial that does not fit."""
     widths: dict[int, str] = {}
     for trial in trials:
         shape = trial[modality].shape
         if len(shape) != 2:
-            raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer takes features [T, D]")
-        if f"{modality}{VALID_SUFFIX}" not in trial:
+            raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer needs features [T, D]")
+        mask = f"{modality}{VALID_SUFFIX}"
+        if mask not in trial:
             raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")
-        _check_rows(trial, modality, shape[0])
+        for array in (modality, mask):
+            if (rows := trial[array].shape[0]) != trial.rows:
+                raise ValueError(
+                    f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}; "
+                    "extract it again with `avfuse extract --overwrite`"
+                )
         widths.setdefault(shape[1], trial.name)
     if len(widths) > 1:
-        told = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
-        raise ValueError(f"{modality} is not equally wide in all trials: {told}; extract them with the same settings")
+        each = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
+        raise ValueError(f"{modality} differs in width between trials: {each}; extract them with the same settings")
     return next(iter(widths))
 
 
-def _check_rows(trial: Trial, array: str, rows: int) -> None:
-    if rows != trial.rows:
-        told = f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}"
-        raise ValueError(f"{told}; extract it again with `avfuse extract --overwrite`")
-
-
-def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
+def _read_rows(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
     """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
     broken = fill_rows(trial, modality, 0, out)
     real = trial.valid(modality)
-    _check_rows(trial, f"{modality}{VALID_SUFFIX}", len(real))
     valid = np.zeros(len(out), np.bool_)
     valid[:stored] = real[:stored] & ~broken[:stored]
     if not broken.any():
@@ -162,16 +164,3 @@ def _read(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArra
     if count == 1:
         return valid, f"row {first} of {modality} is not finite; it counts as missing"
     return valid, f"{count} rows of {modality} are not finite (the first is row {first}); they count as missing"
-
-
-def _resident(tables: Sequence[NDArray[np.float32]], place: str) -> ResidentRows:
-    for table in tables:
-        table[-1] = 0
-    return ResidentRows([torch.from_numpy(table).to(place) for table in tables])
-
-
-def _label_tables(sources: Mapping[str, TrialSource], total: int) -> tuple[NDArray[np.float32], NDArray[np.bool_]]:
-    labels, labelled = np.zeros((total + 1, 2), np.float32), np.zeros(total + 1, np.bool_)
-    labels[:total] = np.concatenate([source.labels for source in sources.values()])
-    labelled[:total] = np.concatenate([source.labelled for source in sources.values()])
-    return labels, labelled

@@ -21,14 +21,15 @@ from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
 from ...shell.text import counted, preview
 
-# Labels of a part of a video are right, and look like times in minutes or of another clock: that is asked.
+# Labels of less than this share of the frames may be right, or may have times in minutes or of another clock.
 LEAST_REACH = 0.5
 LENGTH_FLAG = "--allow-length-difference"
+_MASKED = "no frame has a label: every row is masked (-5)"
 
 
 @dataclass(frozen=True)
 class TrialSource:
-    """One trial: its name in the labels and in the store, its T rows, labels [T, 2] and which rows have some."""
+    """One trial: its name in the labels and in the store, its T rows, labels [T, 2] and which rows are labelled."""
 
     name: str
     stored: str
@@ -47,9 +48,9 @@ class TrialSource:
 
 @dataclass(frozen=True)
 class Match:
-    """Labelled trials whose features are there, and what is not: `notes` are lines for the user.
+    """Labelled trials that have features, and what has only one of both: `notes` are lines for the user.
 
-    `ambiguous`: labels whose name several trials of the store have, with those trials.
+    `ambiguous`: names of labels that several trials of the store have, with those trials.
     """
 
     trials: Mapping[str, TrialSource]
@@ -68,8 +69,8 @@ def match_trials(
 ) -> Match:
     """The trials `names` of the corpus with features of every modality.
 
-    Raises ValueError on bad labels, where two label files mean one trial of the store and, unless
-    `allow_length_difference`, where label rows and frames differ by more than 5 and more than 1 %.
+    Raises ValueError on bad labels, if two label files mean one trial of the store and, unless
+    `allow_length_difference`, if label rows and frames differ by more than 5 and more than 1 %.
     """
     everything = store.trials()
     stored, several = _by_name(everything)
@@ -86,38 +87,48 @@ def match_trials(
             continue
         if name not in stored:
             missing.append(name)
-            notes += _look_alike(name, everything)
+            alike = [each for each in everything if name.casefold() in (s.casefold() for s in _names_of(each))]
+            if alike:
+                notes.append(f"{name}: the store has {preview(alike)}, which differs in case; rename one of them")
             continue
         trial = store[stored[name]]
-        lacking = sorted({TIME, *modalities} - set(trial)) if trial.rows else ["row"]
-        if lacking:
+        if lacking := sorted({TIME, *modalities} - set(trial)) if trial.rows else ["row"]:
             missing.append(name)
             notes.append(f"{name}: the store has no {', '.join(lacking)}; it is left out")
             continue
-        trials[name] = _labelled(corpus, name, trial)
-        if not trials[name].labelled.any():
-            notes.append(f"{name}: {_why_unlabelled(corpus, name, trial)}")
-        elif trials[name].labelled.mean() < LEAST_REACH and (told := _short_reach(corpus, name, trial)):
-            short[name] = told
-        if told := _length_difference(trials[name], trial):
-            far += [told] if are_others(trials[name].rows, _frames(trial)) else []
-            notes.append(told)
+        timed = is_timed(corpus.files[name])
+        ends_early = bool(trial.attributes.get("truncated"))
+        track = labels_of(corpus, name, trial.time_s if timed else None, ends_early=ends_early)
+        source = trials[name] = TrialSource(name, trial.name, track.values, track.valid)
+        if not source.labelled.any():
+            why = f"its labels touch no frame ({_reach(corpus, name, trial)[1]})" if timed else _MASKED
+            notes.append(f"{name}: {why}")
+        elif timed and source.labelled.mean() < LEAST_REACH:
+            reached, both = _reach(corpus, name, trial)
+            short |= {name: both} if reached < LEAST_REACH else {}
+        difference, is_far = _length_difference(source, trial)
+        notes += [difference] if difference else []
+        far += [difference] if is_far else []
     if short:
         notes.append(
             f"timed labels of {preview(short)} reach less than half of the frames ({next(iter(short.values()))}): "
             "is `time` in seconds, from the beginning of the video?"
         )
-    _check_different(trials)
+    first: dict[str, str] = {}
+    for name, source in trials.items():  # else one trial could stand on both sides of a fold
+        if first.setdefault(source.stored, name) != name:
+            twins = f"the label files {first[source.stored]!r} and {name!r} both mean trial {source.stored!r}"
+            raise ValueError(f"{twins} of the store; remove one")
     if far and not allow_length_difference:
         raise ValueError(
-            f"labels must have a row a frame, and {len(far)} of {len(trials)} do not: {preview(far)}; "
+            f"labels must have one row per frame, and {len(far)} of {len(trials)} do not: {preview(far)}; "
             f"labels at a rate of their own need times ({TIMED_HEADER}); {LENGTH_FLAG} cuts features, or repeats the "
             "last row"
         )
     known = {stored[name] for name in corpus.files if name in stored}
     known.update(each for name in corpus.files for each in several.get(name, ()))
-    left = sorted(set(everything) - known)
-    return Match(trials, tuple(missing), tuple(left), tuple(notes), ambiguous)
+    unlabelled_names = sorted(set(everything) - known)
+    return Match(trials, tuple(missing), tuple(unlabelled_names), tuple(notes), ambiguous)
 
 
 def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
@@ -128,7 +139,7 @@ def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
 def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
     """Times of a trial's T rows, s; those beyond the video go on at its mean step.
 
-    Raises ValueError where the trial, or its times, are not in the store.
+    Raises ValueError if the trial, or its times, are not in the store.
     """
     try:
         time_s = store[source.stored].time_s
@@ -149,87 +160,52 @@ def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str
     return trials, others
 
 
-def _labelled(corpus: Corpus, name: str, trial: Trial) -> TrialSource:
-    times = trial.time_s if is_timed(corpus.files[name]) else None
-    track = labels_of(corpus, name, times, ends_early=bool(trial.attributes.get("truncated")))
-    return TrialSource(name, trial.name, track.values, track.valid)
+def _length_difference(source: TrialSource, trial: Trial) -> tuple[str, bool]:
+    """What to say of label rows that do not match the trial's frames (empty if they do), and whether to refuse them.
 
-
-def _frames(trial: Trial) -> int:
-    """Decoded frames of a trial: its rows are as many as the labels it was extracted with."""
+    A trial's rows are as many as the labels it was extracted with, so its decoded frames count, if they are recorded.
+    """
     frames = trial.attributes.get("frames_decoded")
-    return frames if isinstance(frames, int) and not isinstance(frames, bool) else trial.rows
-
-
-def _length_difference(source: TrialSource, trial: Trial) -> str:
-    """What to say of label rows that are not the trial's frames; empty where they are, or nearly."""
-    frames = _frames(trial)
+    if not isinstance(frames, int) or isinstance(frames, bool):
+        frames = trial.rows
+    rows = f"{source.name}: {counted(source.rows, 'label row')}"
     if differ_much(source.rows, frames):
         early = ", where decoding ended early" if trial.attributes.get("truncated") else ""
         what = "frames" if "frames_decoded" in trial.attributes else "rows of features"
-        return f"{source.name}: {counted(source.rows, 'label row')} but {frames} {what}{early}"
+        return f"{rows} but {frames} {what}{early}", are_others(source.rows, frames)
     if differ_much(source.rows, trial.rows):
-        return f"{source.name}: {counted(source.rows, 'label row')} but {counted(trial.rows, 'row')} of features"
-    return ""
+        return f"{rows} but {counted(trial.rows, 'row')} of features", are_others(source.rows, frames)
+    return "", False
 
 
-def _why_unlabelled(corpus: Corpus, name: str, trial: Trial) -> str:
-    path = corpus.files[name]
-    if not is_timed(path):
-        return "no frame has a label: every row is masked (-5)"
-    return f"its labels touch no frame ({_both_spans(read_timed(path).time_s, trial.time_s)})"
-
-
-def _short_reach(corpus: Corpus, name: str, trial: Trial) -> str:
-    """Where the labels and the frames lie if most of the frames lie before or after all labels, else nothing."""
-    if not is_timed(corpus.files[name]):
-        return ""
+def _reach(corpus: Corpus, name: str, trial: Trial) -> tuple[float, str]:
+    """The share of the frames between the first and the last timed label, and the times of both as text."""
     labels_s, frames_s = read_timed(corpus.files[name]).time_s, trial.time_s
     reached = np.mean((frames_s >= labels_s[0]) & (frames_s <= labels_s[-1]))
-    return _both_spans(labels_s, frames_s) if reached < LEAST_REACH else ""
-
-
-def _both_spans(labels_s: NDArray[np.float64], frames_s: NDArray[np.float64]) -> str:
     labels, frames = (f"from {time_s[0]:.6g} to {time_s[-1]:.6g} s" for time_s in (labels_s, frames_s))
-    return f"labels {labels}, frames {frames}"
-
-
-def _look_alike(name: str, stored: Iterable[str]) -> list[str]:
-    """A note where the store has the name in other upper and lower case."""
-    wanted = name.casefold()
-    alike = [each for each in stored if wanted in (plain_name(each).casefold(), _last(plain_name(each)).casefold())]
-    return [f"{name}: the store has {preview(alike)}, other upper and lower case; rename one of them"] if alike else []
-
-
-def _check_different(trials: Mapping[str, TrialSource]) -> None:
-    """Raise ValueError where two label files mean one trial: it could stand on both sides of a fold."""
-    first: dict[str, str] = {}
-    for name, source in trials.items():
-        if first.setdefault(source.stored, name) != name:
-            told = (
-                f"the label files {first[source.stored]!r} and {name!r} both mean trial {source.stored!r} of the store"
-            )
-            raise ValueError(f"{told}; remove one")
+    return float(reached), f"labels {labels}, frames {frames}"
 
 
 def _by_name(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """{name a label file may have: name in the store}: whole, and the last part where only one has it.
+    """{name a label file may have: name in the store}: the whole name, and its last part if no other has the same.
 
     Names are compared as `plain_name` has them; one that is the same to the letter goes first. Also {name: the
     names of the store that share it}.
     """
     whole: dict[str, list[str]] = defaultdict(list)
-    short: dict[str, list[str]] = defaultdict(list)
+    last: dict[str, list[str]] = defaultdict(list)
     for name in names:
-        plain = plain_name(name)
+        plain, last_part = _names_of(name)
         whole[plain].append(name)
-        short[_last(plain)].append(name)
-    found = {plain: [plain] if plain in each else each for plain, each in {**short, **whole}.items()}
+        last[last_part].append(name)
+    found = {plain: [plain] if plain in each else each for plain, each in {**last, **whole}.items()}
     return (
         {plain: each[0] for plain, each in found.items() if len(each) == 1},
         {plain: each for plain, each in found.items() if len(each) > 1},
     )
 
 
-def _last(name: str) -> str:
-    return name.rpartition("/")[2]
+def _names_of(stored: str) -> tuple[str, str]:
+    """What a label file of this trial of a store may be called: its plain name, or the last part of it."""
+    plain = plain_name(stored)
+    return plain, plain.rpartition("/")[2]

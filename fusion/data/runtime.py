@@ -1,4 +1,4 @@
-"""Which device a run uses, and how much of the features fits where."""
+"""What a run uses of this machine: its device, the memory for features, threads, and the process to itself."""
 
 from __future__ import annotations
 
@@ -19,6 +19,9 @@ from ..config import Precision, RunConfig
 
 _SHARE = 0.5  # of the free memory: the other half is the network's, and other people's
 _AUTOCAST = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_WAIT_S = 1.0
+# torch draws from one generator a process: two calls that share a worker must not draw in turns.
+_DRAWING = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -30,21 +33,21 @@ class Room:
     host_bytes: int
 
     def place(self, size: int) -> str:
-        """Where `size` bytes of features go: the device, `cpu`, or `store` where they stay on disk."""
+        """Where `size` bytes of features go: the device, `cpu`, or `store`, if they stay on disk."""
         if size > self.host_bytes:  # they come through memory on the way to the device
             return "store"
         return str(self.device) if size <= self.device_bytes else "cpu"
 
 
 def room_of(run: RunConfig) -> Room:
-    """The device of a run and the room there is. Raises ValueError where the device is not there."""
+    """The device of a run and the room there is. Raises ValueError if the device does not exist."""
     device = choose_device(run.device)
-    told = None if run.memory_gb is None else int(run.memory_gb * 1e9)
-    host = int(free_bytes(run.processes) * _SHARE) if told is None else told
+    limit = None if run.memory_gb is None else int(run.memory_gb * 1e9)
+    host = int(free_bytes(run.processes) * _SHARE) if limit is None else limit
     if device.type != "cuda":
         return Room(device, host, host)
     free, _ = torch.cuda.mem_get_info(device)
-    return Room(device, int(free * _SHARE) if told is None else told, host)
+    return Room(device, int(free * _SHARE) if limit is None else limit, host)
 
 
 def autocast(device: torch.device, precision: Precision) -> AbstractContextManager[None]:
@@ -54,7 +57,7 @@ def autocast(device: torch.device, precision: Precision) -> AbstractContextManag
 
 
 def find_compile_cache() -> None:
-    """Let torch.compile keep its work where it may write; by default it also asks for the user's name."""
+    """Let torch.compile keep its work in a folder it may write; by default it also needs the user's name."""
     given = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     folder = Path(given or f"{tempfile.gettempdir()}/torchinductor_{os.getuid()}")
     try:
@@ -67,30 +70,26 @@ def find_compile_cache() -> None:
 
 @contextmanager
 def deterministic() -> Iterator[None]:
-    """Algorithms that give the same numbers again, on one device with one number of threads, where torch has them.
+    """Algorithms that give the same numbers again on one device with one number of threads, as far as torch has them.
 
-    Where it has none it warns and goes on.
+    If it has none, it warns and goes on.
     """
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS reads it at its start
-    before, told = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
+    before = torch.are_deterministic_algorithms_enabled()
+    warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     try:
         yield
     finally:
-        torch.use_deterministic_algorithms(before, warn_only=told)
+        torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
-
-
-_WAIT_S = 1.0
-# torch draws from one generator a process: two calls that share a worker must not draw in turns.
-_DRAWING = threading.Lock()
 
 
 @contextmanager
 def alone_in_process(context: JobContext) -> Iterator[None]:
-    """Wait until no other run is done in this process. Raises batch.work.Cancelled."""
+    """Wait until no other run is trained in this process. Raises Cancelled."""
     context.check()
     while not _DRAWING.acquire(timeout=_WAIT_S):
         context.check()
@@ -102,7 +101,7 @@ def alone_in_process(context: JobContext) -> Iterator[None]:
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """So many threads for torch's arithmetic; 0: as many as it has."""
+    """This many threads for torch's arithmetic; 0: as many as it has."""
     before = torch.get_num_threads()
     if count:
         torch.set_num_threads(count)

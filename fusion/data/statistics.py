@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -20,7 +19,7 @@ from ..config import StatisticsKind
 # What varies by less than float32 has digits for cannot be standardised in it.
 _SMALLEST_STD = float(np.finfo(np.float32).tiny)
 # Sums of squares below this have lost digits in float32, or are 0 although something changes.
-_SMALLEST_SPREAD = 1e-30
+_SMALLEST_SQUARES = 1e-30
 _BLOCK_ROWS = 128
 
 
@@ -30,12 +29,12 @@ class Moments:
 
     count: int
     mean: NDArray[np.float64]
-    spread: NDArray[np.float64]
+    squares: NDArray[np.float64]
 
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation [D] of one modality; all D alike where they are scalar."""
+    """Mean and standard deviation [D] of one modality; all D alike if they are scalar."""
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
@@ -43,13 +42,33 @@ class Statistics:
 
 def moments_of(rows: NDArray[np.float32]) -> Moments:
     """Moments of rows [N, D], by blocks that stay in the processor's cache (three times as fast as var_mean)."""
-    blocks = [_block_moments(rows[start : start + _BLOCK_ROWS]) for start in range(0, len(rows), _BLOCK_ROWS)]
-    return together(blocks) if blocks else Moments(0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))
+    blocks = [Moments(0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))]
+    for start in range(0, len(rows), _BLOCK_ROWS):
+        block = rows[start : start + _BLOCK_ROWS]
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            found = _block_moments(block)
+            exact = np.isfinite(found.squares).all()
+            tiny = np.flatnonzero(found.squares < _SMALLEST_SQUARES)
+            if tiny.size:  # few, or dimensions that never change
+                exact &= bool((block[:, tiny] == block[0, tiny]).all())
+        blocks.append(found if exact else _block_moments(block.astype(np.float64)))
+    return together(blocks)
 
 
 def together(parts: Iterable[Moments]) -> Moments:
-    """Moments of all rows of the parts. Source: Chan, Golub, LeVeque 1979. Raises TypeError without parts."""
-    return reduce(_two_together, parts)
+    """Moments of all rows of the parts. Source: Chan, Golub, LeVeque 1979. Raises ValueError without parts."""
+    whole: Moments | None = None
+    for part in parts:
+        if whole is None or not whole.count:
+            whole = part
+        elif part.count:
+            count = whole.count + part.count
+            step = part.mean - whole.mean
+            squares = whole.squares + part.squares + step**2 * (whole.count * part.count / count)
+            whole = Moments(count, whole.mean + step * (part.count / count), squares)
+    if whole is None:
+        raise ValueError("moments of no parts")
+    return whole
 
 
 def statistics_of(moments: Moments, kind: StatisticsKind) -> Statistics:
@@ -57,9 +76,9 @@ def statistics_of(moments: Moments, kind: StatisticsKind) -> Statistics:
 
     A dimension that never changes, and a modality without a row, get the standard deviation 1.
     """
-    mean, variance = moments.mean, moments.spread / max(moments.count, 1)
+    mean, variance = moments.mean, moments.squares / max(moments.count, 1)
     if kind == "scalar":
-        apart = mean - mean[0]  # exactly 0 where all are alike: a rounding error is no change
+        apart = mean - mean[0]  # exactly 0 if all are alike: a rounding error is no change
         variance = np.full_like(variance, variance.mean() + apart.var())
         mean = np.full_like(mean, mean.mean())
     std = np.sqrt(variance)
@@ -67,46 +86,28 @@ def statistics_of(moments: Moments, kind: StatisticsKind) -> Statistics:
 
 
 def as_json(statistics: Mapping[str, Statistics]) -> dict[str, Any]:
-    """{modality: {mean, std}}: one number each where all dimensions are alike, else a list."""
-    return {
-        name: {"mean": _short(s.mean), "std": _short(s.std), "width": len(s.mean)} for name, s in statistics.items()
-    }
+    """{modality: {mean, std, width}}: one number each if all dimensions are alike, else a list."""
+    content: dict[str, dict[str, Any]] = {}
+    for name, each in statistics.items():
+        content[name] = {
+            key: float(values[0]) if np.all(values == values[0]) else values.tolist()
+            for key, values in (("mean", each.mean), ("std", each.std))
+        }
+        content[name]["width"] = len(each.mean)
+    return content
 
 
-def from_json(found: Mapping[str, Any]) -> dict[str, Statistics]:
+def from_json(content: Mapping[str, Any]) -> dict[str, Statistics]:
     """Statistics out of statistics.json."""
     return {
         name: Statistics(*(np.broadcast_to(np.float64(each[key]), (each["width"],)).copy() for key in ("mean", "std")))
-        for name, each in found.items()
+        for name, each in content.items()
     }
 
 
 def _block_moments(block: NDArray[np.floating[Any]]) -> Moments:
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        found = _moments(block)
-        exact = np.isfinite(found.spread).all()
-        tiny = np.flatnonzero(found.spread < _SMALLEST_SPREAD)
-        if tiny.size:  # few, or dimensions that never change
-            exact &= bool((block[:, tiny] == block[0, tiny]).all())
-    return found if exact else _moments(block.astype(np.float64))
-
-
-def _moments(block: NDArray[np.floating[Any]]) -> Moments:
     first = block[0]
-    away = block - first  # exactly 0 where nothing changes
+    away = block - first  # exactly 0 if nothing changes
     step = away.mean(axis=0)
     away -= step
     return Moments(len(block), first.astype(np.float64) + step, np.einsum("nd,nd->d", away, away).astype(np.float64))
-
-
-def _two_together(a: Moments, b: Moments) -> Moments:
-    count = a.count + b.count
-    if not a.count or not b.count:
-        return a if a.count else b
-    step = b.mean - a.mean
-    spread = a.spread + b.spread + step**2 * (a.count * b.count / count)
-    return Moments(count, a.mean + step * (b.count / count), spread)
-
-
-def _short(values: NDArray[np.float64]) -> float | list[float]:
-    return float(values[0]) if np.all(values == values[0]) else values.tolist()

@@ -11,7 +11,7 @@ Source: docs/sources.md (Windows). Tested by tests/fusion/data/test_windows.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,12 +30,6 @@ class Windows:
     def __len__(self) -> int:
         return len(self.start)
 
-    def batches(self, batch_size: int, order: Tensor | None = None) -> Iterator[Windows]:
-        """Some windows at a time, in `order` int64 [n] (default: their own)."""
-        order = torch.arange(len(self)) if order is None else order
-        for some in torch.split(order, batch_size) if len(order) else ():
-            yield Windows(self.start[some], self.length[some])
-
 
 def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
     """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
@@ -49,13 +43,13 @@ def plan_windows(spans: Iterable[tuple[int, int]], window: int, hop: int) -> Win
     """Windows of trials that lie at `spans` (first row, rows) of a table."""
     starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for first, rows in spans:
-        inside = window_starts(rows, window, hop)
-        starts.append(first + inside)
-        lengths.append(np.full(len(inside), min(rows, window)))
+        own = window_starts(rows, window, hop)
+        starts.append(first + own)
+        lengths.append(np.full(len(own), min(rows, window)))
     return Windows(torch.from_numpy(np.concatenate(starts)), torch.from_numpy(np.concatenate(lengths)))
 
 
 def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
-    """Row of each frame of each window, int64 [n, window]; `beyond` where the trial has ended."""
+    """Row of each frame of each window, int64 [n, window]; `beyond` after the end of the trial."""
     frame = torch.arange(window)
     return torch.where(frame < windows.length[:, None], windows.start[:, None] + frame, beyond)

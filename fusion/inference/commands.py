@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import click
 
@@ -16,13 +15,10 @@ from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, STORE
 from ...shell.text import counted
 from ..config import LESS_MEMORY
-from ..options import length_option, result_options, run_config
-
-if TYPE_CHECKING:
-    from .evaluate import Evaluation
-
+from ..options import EvaluateRequest, PredictRequest, length_option, result_options
 
 _SCREEN_LINES = 30
+_say = partial(click.echo, err=True)
 
 
 @click.command()
@@ -42,28 +38,21 @@ _SCREEN_LINES = 30
 @clean_errors()
 @torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
-    """Score runs on the trials that they have not learned from: CCC of valence and arousal, and trial by trial.
+    """Score runs on the trials that they have not learned from: CCC of valence and arousal, overall and by trial.
 
-    Several runs: each trial's prediction is the mean over the runs that hold it out, so that the seeds of one fold
-    make an ensemble, and the runs of all folds a score over all trials.
+    Several runs: each trial's prediction is the mean over the runs that hold it out. The seeds of one fold make an
+    ensemble, and the runs of all folds a score over all trials.
     """
     from ..results.folder import earlier_files, result_folder
     from ..results.report import report_lines
     from .evaluate import evaluate_runs
 
-    out = options["out"]
+    request = EvaluateRequest(**options)
+    out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
-    found = evaluate_runs(
-        options["runs"],
-        options["store"],
-        options["annotations"],
-        options["smooth"],
-        run_config(options),
-        options["allow_other_features"],
-        lambda line: click.echo(line, err=True),
-        out,
-        options["allow_length_difference"],
-    )
+    found = evaluate_runs(request, _say)
+    by_trial = [asdict(trial) for trial in found.report.trials]
+    content = {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
     if out is not None:
         from ...features_store.disk.atomic import write_json
         from ..results.plots import draw_predictions
@@ -82,22 +71,10 @@ def evaluate(**options: Any) -> None:
                     found.report,
                     found.made,
                 )
-            write_json(folder / "report.json", _as_json(found))
-        _tell_replaced(out, earlier)
-    if options["as_json"]:
-        click.echo(json.dumps(_as_json(found)))
-    else:
-        click.echo("\n".join(report_lines(found.report, _SCREEN_LINES)))
-
-
-def _as_json(found: Evaluation) -> dict[str, Any]:
-    by_trial = [asdict(trial) for trial in found.report.trials]
-    return {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
-
-
-def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
-    if earlier:
-        click.echo(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}", err=True)
+            write_json(folder / "report.json", content)
+        if earlier:
+            _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+    click.echo(json.dumps(content) if request.as_json else "\n".join(report_lines(found.report, _SCREEN_LINES)))
 
 
 @click.command()
@@ -106,7 +83,7 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
 @click.option(
     "--out",
     type=FOLDER,
-    help="Folder for one file a trial (time_s,valence,arousal,valid; a row a frame). [default: none]",
+    help="Folder for one file per trial (time_s,valence,arousal,valid; one row per frame). [default: none]",
 )
 @click.option(
     "--submission",
@@ -116,7 +93,7 @@ def _tell_replaced(out: Path, earlier: Sequence[str]) -> None:
 @click.option(
     "--sample",
     type=FILE,
-    help="The organiser's sample submission. [default: none]",
+    help="The organisers' sample submission. [default: none]",
 )
 @click.option(
     "--allow-length-difference",
@@ -131,37 +108,33 @@ def predict(**options: Any) -> None:
     from ..results.submission import check_out, write_submission
     from .evaluate import predict_store
 
-    out, submission, sample = options["out"], options["submission"], options["sample"]
-    if (submission is None) != (sample is None):
+    request = PredictRequest(**options)
+    out = request.out
+    if (request.submission is None) != (request.sample is None):
         raise click.UsageError("--submission and --sample go together")
-    if out is None and submission is None:
+    if out is None and request.submission is None:
         raise click.UsageError("name --out, or --submission and --sample")
     earlier = earlier_files(out, "predict") if out is not None else []
-    if submission is not None:
-        check_out(submission, sample)
-    found = predict_store(
-        options["runs"],
-        options["store"],
-        options["smooth"],
-        run_config(options),
-        options["allow_other_features"],
-        lambda line: click.echo(line, err=True),
-    )
+    if request.submission is not None and request.sample is not None:
+        check_out(request.submission, request.sample)
+    found = predict_store(request, _say)
     predictions = found.predictions
-    told: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
+    summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
     if out is not None:
         with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
-        _tell_replaced(out, earlier)
-        click.echo(f"{counted(len(predictions.trials), 'trial')} to {out}", err=True)
-    if submission is not None:
+        if earlier:
+            _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+        _say(f"{counted(len(predictions.trials), 'trial')} to {out}")
+    if request.submission is not None and request.sample is not None:
         if len(predictions.columns) != 2:
             raise click.ClickException(
                 f"a submission needs valence and arousal, the runs predict {predictions.columns[0]}"
             )
-        about = {**found.made, "sample": os.path.abspath(sample)}
-        done = write_submission(submission, sample, predictions.trials, options["allow_length_difference"], about)
-        click.echo("\n".join([*done.lines(), f"submission to {submission}"]), err=True)
-        told |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
-    if options["as_json"]:
-        click.echo(json.dumps(told))
+        made = {**found.made, "sample": os.path.abspath(request.sample)}
+        allowed = request.allow_length_difference
+        done = write_submission(request.submission, request.sample, predictions.trials, allowed, made)
+        _say("\n".join([*done.lines(), f"submission to {request.submission}"]))
+        summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
+    if request.as_json:
+        click.echo(json.dumps(summary))

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import os
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -24,11 +24,10 @@ from ..artifacts.folder import Description, read_description
 from ..artifacts.state import read_weights
 from ..config import COLUMNS, RunConfig
 from ..data.batches import Batches
-from ..data.dataset import Dataset, load
+from ..data.dataset import load
 from ..data.matching import TrialSource
 from ..data.runtime import Room
 from ..models.table import build
-from ..results.smoothing import Smoothing, smooth
 from ..runs.experiment import features_of
 from ..training.stitch import by_trial, predict, valid_by_trial
 
@@ -37,7 +36,7 @@ Rows = NDArray[np.float32]
 
 @dataclass(frozen=True)
 class TrainedRun:
-    """A run's folder, what it is, and its best network."""
+    """A run's folder, its description, and its best network."""
 
     folder: Path
     described: Description
@@ -57,30 +56,27 @@ class Predictions:
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
-    """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError where none is."""
+    """The runs in these folders: a folder that is a run, or all runs below it. Raises ValueError if one has none."""
     found: list[Path] = []
     for folder in folders:
-        runs = [folder] if (folder / "config.json").is_file() else sorted(_runs_below(folder))
+        runs = [folder] if (folder / "config.json").is_file() else []
         if not runs:
-            raise ValueError(f"{folder} holds no run; name a folder that `avfuse train` made")
-        found += runs
+            seen: set[str] = set()
+            for parent, folders_in_it, files in os.walk(folder, followlinks=True):
+                real = os.path.realpath(parent)
+                if real in seen:  # a link that leads back
+                    folders_in_it.clear()
+                elif "config.json" in files:
+                    runs.append(Path(parent))
+                seen.add(real)
+        if not runs:
+            raise ValueError(f"{folder} does not hold a run; name a folder that `avfuse train` made")
+        found += sorted(runs)
     return list({run.resolve(): run for run in found}.values())
 
 
-def _runs_below(folder: Path) -> Iterator[Path]:
-    """Runs below a folder, those behind links included; links that lead back end."""
-    seen: set[str] = set()
-    for here, folders, files in os.walk(folder, followlinks=True):
-        real = os.path.realpath(here)
-        if real in seen:
-            folders.clear()
-        elif "config.json" in files:
-            yield Path(here)
-        seen.add(real)
-
-
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
-    """A run with its network. Raises ValueError where its files are missing, broken or do not fit each other."""
+    """A run with its network. Raises ValueError if its files are missing, broken or do not fit each other."""
     described = read_description(folder)
     config = described.config
     model = build(config.model, list(described.features.widths.values()), len(config.outputs))
@@ -92,26 +88,19 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
 
 
 def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
-    """Raise ValueError where the store's features have other settings or weights than those the run has seen."""
-    seen = run.described.features
-    here, made = features_of(store, trials, run.described.config.modalities)
-    other = Counter(each["fingerprint"] for each in here.values() if each["fingerprint"] not in seen.fingerprints)
+    """Raise ValueError if the store's features have other settings or weights than those the run has learned from."""
+    learned = run.described.features
+    seen, made = features_of(store, trials, run.described.config.modalities)
+    other = Counter(each["fingerprint"] for each in seen.values() if each["fingerprint"] not in learned.fingerprints)
     if other:
-        learned, (now, _) = next(iter(seen.fingerprints)), *other.most_common(1)
-        named = unlike(seen.made.get(learned, {}), made[now], "in the run", "in the store")
-        told = f"{run.folder} has learned from features {', '.join(name[:12] for name in sorted(seen.fingerprints))}"
+        first, (now, _) = next(iter(learned.fingerprints)), *other.most_common(1)
+        differences = unlike(learned.made.get(first, {}), made[now], "in the run", "in the store")
+        names = ", ".join(sorted(name[:12] for name in learned.fingerprints))
         count = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.most_common())
         raise ValueError(
-            f"{told}, but {store.path} holds {count}, of other settings or weights{f' ({named})' if named else ''}; "
-            "extract with the same, or say --allow-other-features"
+            f"{run.folder} has learned from features {names}, but {store.path} holds {count}, of other settings or "
+            f"weights{f' ({differences})' if differences else ''}; extract with the same, or say --allow-other-features"
         )
-
-
-def _check_widths(run: TrainedRun, data: Dataset) -> None:
-    seen, here = run.described.features.widths, dict(zip(data.modalities, data.widths, strict=True))
-    if other := [name for name in here if here[name] != seen[name]]:
-        told = ", ".join(f"{name} is {here[name]} wide, it has learned from {seen[name]}" for name in other)
-        raise ValueError(f"{run.folder} cannot be used with these features: {told}")
 
 
 def predict_with(
@@ -137,8 +126,14 @@ def predict_with(
         for name, real in valid_by_trial(data, names).items():
             valid[name] = real | valid.get(name, False)
         for run in alike:
-            _check_widths(run, data)
             config, trials = run.described.config, wanted[run.folder]
+            learned = run.described.features.widths
+            if other := [
+                f"{name} is {width} wide, it has learned from {learned[name]}"
+                for name, width in zip(data.modalities, data.widths, strict=True)
+                if width != learned[name]
+            ]:
+                raise ValueError(f"{run.folder} cannot be used with these features: {', '.join(other)}")
             batches = Batches(data, run.described.statistics, config)
             windows = data.windows(trials, config)
             rows = predict(run.model, data, batches, windows, len(config.outputs), run_config.precision)
@@ -154,9 +149,3 @@ def predict_with(
         )
     means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
     return Predictions(columns, means, {name: valid[name] for name in means})
-
-
-def smoothed(predictions: Predictions, smoothing: Smoothing) -> Predictions:
-    """Predictions smoothed over time, clipped again to [-1, 1]."""
-    trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
-    return replace(predictions, trials=trials)

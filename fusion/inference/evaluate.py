@@ -1,4 +1,4 @@
-"""Runs on trials they have not learned from, and runs on a store without labels.
+"""Runs on trials that they have not learned from, and runs on a store without labels.
 
 Tested by tests/fusion/inference/test_evaluate.py.
 """
@@ -7,25 +7,27 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...features_store.interchange.result_files import made
-from ...features_store.labels.corpus import label_name, open_corpus
+from ...features_store.labels.corpus import Corpus, label_name, open_corpus
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.text import counted, preview, untrained_line
 from ..artifacts.state import is_finished
-from ..config import RunConfig
 from ..data.matching import TrialSource, frame_times, match_trials, named_by_store, unlabelled
 from ..data.runtime import Room, room_of
 from ..results.folder import check_among_labels
 from ..results.prediction_files import write_prediction
 from ..results.report import Report, report
-from ..results.smoothing import Smoothing, parse_smoothing
-from ..runs.experiment import features_of, fingerprints_of, labels_digest, place_of
-from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with, smoothed
+from ..results.smoothing import Smoothing, parse_smoothing, smooth
+from ..runs.experiment import features_of, fingerprints_of, labels_digest, location_of
+from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with
+
+if TYPE_CHECKING:
+    from ..options import EvaluateRequest, PredictRequest
 
 Tell = Callable[[str], None]
 
@@ -48,148 +50,134 @@ class Results:
 
 @dataclass(frozen=True)
 class Evaluation(Results):
-    """Predictions of held-out trials and what they are worth."""
+    """Predictions of held-out trials and their scores."""
 
     report: Report
 
 
-def evaluate_runs(
-    folders: Sequence[Path],
-    store: str | None,
-    annotations: Path | None,
-    smooth: str,
-    run_config: RunConfig,
-    allow_other: bool,
-    tell: Tell,
-    out: Path | None = None,
-    allow_length_difference: bool = False,
-) -> Evaluation:
+@dataclass(frozen=True)
+class _Opened:
+    """Runs and a store, and the `untrained` features that the store has or that the runs have learned from."""
+
+    runs: Sequence[TrainedRun]
+    store: FeatureStore
+    room: Room
+    untrained: Sequence[str]
+
+
+def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     """Score runs on their validation trials; a trial that several hold out gets the mean of their predictions.
 
     Store and annotations are the runs' own unless given. Trials are named as the store names them. Raises ValueError
-    where they are not there, where their features have other settings or weights than the runs have seen, unless
-    `allow_other`, or where results may not lie in `out`.
+    if they cannot be read, if their features have other settings or weights than those that the runs have learned
+    from and the request does not allow it, or if results may not lie in its `out`.
     """
-    smoothing, room = parse_smoothing(smooth), room_of(run_config)
-    runs = _open(folders, room, tell)
-    opened = FeatureStore(store or _common({run.described.features.store for run in runs}, "--store"))
-    corpus = open_corpus(annotations or Path(_common({run.described.annotations for run in runs}, "--annotations")))
-    if out is not None:
-        check_among_labels(out, corpus)
-    _say_untrained(opened, runs, tell)
+    smoothing = parse_smoothing(request.smooth)
+    opened = _open(request, tell)
+    runs = opened.runs
+    annotations = {run.described.annotations for run in runs}
+    corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")))
+    if request.out is not None:
+        check_among_labels(request.out, corpus)
     names = sorted({name for run in runs for name in run.described.fold.validation})
     label_of = {name: label for name in names if (label := label_name(corpus, name))}
     if unknown := [name for name in names if name not in label_of]:
         raise ValueError(f"{corpus.root} has no labels of {preview(unknown)}, which the runs hold out")
     modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    matched = match_trials(opened, corpus, sorted(set(label_of.values())), modalities, allow_length_difference)
+    matched = match_trials(
+        opened.store, corpus, sorted(set(label_of.values())), modalities, request.allow_length_difference
+    )
     for note in matched.notes:
         tell(f"note: {note}")
     if matched.without_features:
         tell(f"note: no features of {preview(list(matched.without_features))}; the scores are without them")
-    found = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}
-    held_out = {run.folder: [found[n] for n in run.described.fold.validation if n in found] for run in runs}
+    stored = {name: matched.trials[label].stored for name, label in label_of.items() if label in matched.trials}
+    held_out = {run.folder: [stored[n] for n in run.described.fold.validation if n in stored] for run in runs}
     sources = named_by_store(matched.trials)
-    since = "have changed since the runs were trained; scored as they are now"
-    if annotations is None and (relabelled := _relabelled(runs, sources)):
-        tell(f"note: labels of {preview(sorted(relabelled))} {since}")
-    if store is None and (remade := _remade(runs, opened, sources)):
-        tell(f"note: features of {preview(sorted(remade))} {since}")
-    predictions = _predict(runs, opened, sources, held_out, room, run_config, allow_other)
-    predictions = smoothed(predictions, smoothing)
-    sources = {name: source for name, source in sources.items() if name in predictions.trials}
-    scored = report(list(sources.values()), predictions.trials, predictions.columns)
-    labels = {"annotations": os.path.abspath(corpus.root), "labels_sha256": labels_digest(sources.values())}
-    return Evaluation(opened, sources, predictions, _made(runs, opened, sources, smoothing, **labels), scored)
-
-
-def predict_store(
-    folders: Sequence[Path], store: str, smooth: str, run_config: RunConfig, allow_other: bool, tell: Tell
-) -> Results:
-    """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
-    smoothing, room = parse_smoothing(smooth), room_of(run_config)
-    runs = _open(folders, room, tell)
-    opened = FeatureStore(store)
-    _say_untrained(opened, runs, tell)
-    modalities = sorted({name for run in runs for name in run.described.config.modalities})
-    sources, others = unlabelled(opened, modalities)
-    if others:
-        tell(f"note: left out, since they have not all of {', '.join(modalities)}: {preview(others)}")
-    everything = {run.folder: list(sources) for run in runs}
-    predictions = smoothed(_predict(runs, opened, sources, everything, room, run_config, allow_other), smoothing)
-    return Results(opened, sources, predictions, _made(runs, opened, sources, smoothing))
-
-
-def _relabelled(runs: Sequence[TrainedRun], sources: Mapping[str, TrialSource]) -> set[str]:
-    """Trials whose labels are no longer those that a run has seen."""
-    now = {name: labels_digest([source]) for name, source in sources.items()}
-    return {n for run in runs for n, seen in run.described.labels.items() if now.get(n, seen) != seen}
-
-
-def _remade(runs: Sequence[TrainedRun], store: FeatureStore, sources: Mapping[str, TrialSource]) -> set[str]:
-    """Trials whose rows are no longer those that a run has seen."""
-    changed = set()
+    changed: dict[str, set[str]] = {"labels": set(), "features": set()}  # no longer those that a run has seen
     for run in runs:
-        now, _ = features_of(store, sources, run.described.config.modalities)
-        before = run.described.features.trials
-        changed |= {name for name in now if before.get(name, now[name])["sha256"] != now[name]["sha256"]}
-    return changed
+        seen, before = run.described.labels, run.described.features.trials
+        now, _ = features_of(opened.store, sources, run.described.config.modalities)
+        if request.annotations is None:
+            digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
+            changed["labels"] |= {name for name, digest in digests.items() if digest != seen[name]}
+        if request.store is None:
+            changed["features"] |= {n for n in now if before.get(n, now[n])["sha256"] != now[n]["sha256"]}
+    for what, trials in changed.items():
+        if trials:
+            since = "have changed since the runs were trained; scored as they are now"
+            tell(f"note: {what} of {preview(sorted(trials))} {since}")
+    results = _predict(request, opened, sources, held_out, smoothing, corpus)
+    predictions = results.predictions
+    scored = report(list(results.sources.values()), predictions.trials, predictions.columns)
+    return Evaluation(results.store, results.sources, predictions, results.made, scored)
 
 
-def _made(
-    runs: Sequence[TrainedRun],
-    store: FeatureStore,
-    sources: Mapping[str, TrialSource],
-    smoothing: Smoothing,
-    **labels: str,
-) -> dict[str, Any]:
-    untrained = {*untrained_features(store), *(name for run in runs for name in run.described.features.untrained)}
-    return made(
-        runs=[os.path.abspath(run.folder) for run in runs],
-        store=place_of(store),
-        fingerprints=fingerprints_of(store, [source.stored for source in sources.values()]),
-        smoothing=str(smoothing),
-        UNTRAINED=sorted(untrained),
-        **labels,
-    )
+def predict_store(request: PredictRequest, tell: Tell) -> Results:
+    """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
+    smoothing = parse_smoothing(request.smooth)
+    opened = _open(request, tell)
+    modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
+    sources, others = unlabelled(opened.store, modalities)
+    if others:
+        tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
+    everything = {run.folder: list(sources) for run in opened.runs}
+    return _predict(request, opened, sources, everything, smoothing)
 
 
-def _open(folders: Sequence[Path], room: Room, tell: Tell) -> list[TrainedRun]:
-    runs = [open_run(folder, room.device) for folder in find_runs(folders)]
+def _open(request: EvaluateRequest | PredictRequest, tell: Tell) -> _Opened:
+    """Open the runs that are asked for, and the store, which is their own unless it is given."""
+    room = room_of(request.run_config())
+    runs = [open_run(folder, room.device) for folder in find_runs(request.runs)]
     if len(runs) > 1:
         tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
         tell(f"note: not finished, used as they are after their last epoch: {preview(early)}")
-    return runs
-
-
-def _predict(
-    runs: Sequence[TrainedRun],
-    store: FeatureStore,
-    sources: Mapping[str, TrialSource],
-    wanted: Mapping[Path, Sequence[str]],
-    room: Room,
-    run_config: RunConfig,
-    allow_other: bool,
-) -> Predictions:
-    if not any(wanted.values()):
-        raise ValueError(f"{store.path} has no trial with the features of the runs")
-    for run in runs:
-        if not allow_other:
-            check_features(run, store, [sources[name].stored for name in wanted[run.folder]])
-    return predict_with(runs, store, sources, wanted, room, run_config)
+    store = FeatureStore(request.store or _common({run.described.features.store for run in runs}, "--store"))
+    learned = {name for run in runs for name in run.described.features.untrained}
+    untrained = sorted({*untrained_features(store), *learned})
+    if line := untrained_line(untrained):
+        tell(line)
+    return _Opened(runs, store, room, untrained)
 
 
 def _common(values: set[str], option: str) -> str:
     if len(values) > 1:
-        raise ValueError(
-            f"the runs were trained with different places ({preview(sorted(values))}); name one by {option}"
-        )
+        raise ValueError(f"the runs were trained with different ones ({preview(sorted(values))}); name one by {option}")
     return values.pop()
 
 
-def _say_untrained(store: FeatureStore, runs: Sequence[TrainedRun], tell: Tell) -> None:
-    """Once, whether the store has such features or the runs have learned from them."""
-    learned = {name for run in runs for name in run.described.features.untrained}
-    if line := untrained_line(sorted({*untrained_features(store), *learned})):
-        tell(line)
+def _predict(
+    request: EvaluateRequest | PredictRequest,
+    opened: _Opened,
+    sources: Mapping[str, TrialSource],
+    wanted: Mapping[Path, Sequence[str]],
+    smoothing: Smoothing,
+    corpus: Corpus | None = None,
+) -> Results:
+    """Predict the trials that are `wanted` of each run, smoothed and clipped to [-1, 1], and record how.
+
+    Raises ValueError without any, or on features of other settings or weights that the request does not allow.
+    """
+    runs, store = opened.runs, opened.store
+    if not any(wanted.values()):
+        raise ValueError(f"{store.path} has no trial with the features of the runs")
+    for run in runs:
+        if not request.allow_other_features:
+            check_features(run, store, [sources[name].stored for name in wanted[run.folder]])
+    predictions = predict_with(runs, store, sources, wanted, opened.room, request.run_config())
+    trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
+    sources = {name: source for name, source in sources.items() if name in trials}
+    labels = {}
+    if corpus is not None:
+        labels = {"annotations": os.path.abspath(corpus.root), "labels_sha256": labels_digest(sources.values())}
+    seen, _ = features_of(store, [source.stored for source in sources.values()], ())
+    record = made(
+        runs=[os.path.abspath(run.folder) for run in runs],
+        store=location_of(store),
+        fingerprints=fingerprints_of(seen),
+        smoothing=str(smoothing),
+        UNTRAINED=opened.untrained,
+        **labels,
+    )
+    return Results(store, sources, replace(predictions, trials=trials), record)

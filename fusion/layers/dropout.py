@@ -1,7 +1,8 @@
 """Dropout that draws its masks four at a time where torch would draw one by one.
 
-On the CPU torch's Bernoulli generator is serial and took a seventh of a training step; here one 64-bit random
-number makes four masks of 16 bits. Elsewhere it is torch's own. Tested by tests/fusion/layers/test_dropout.py.
+On the CPU torch's Bernoulli generator is serial and took a seventh of a training step; this one makes four masks of
+16 bits from one 64-bit random number. On other devices it is torch's own.
+Tested by tests/fusion/layers/test_dropout.py.
 """
 
 from __future__ import annotations

@@ -22,37 +22,30 @@ from .dropout import Dropout
 LEAK = 0.01
 
 
-class DilatedConv(nn.Conv1d):
-    """Convolution over time that keeps the length: [B, in, T] → [B, out, T]."""
-
-    def __init__(self, channels_in: int, channels_out: int, kernel: int, dilation: int, causal: bool) -> None:
-        super().__init__(channels_in, channels_out, kernel, dilation=dilation)
-        reach = (kernel - 1) * dilation
-        self.around = (reach, 0) if causal else (reach // 2, reach - reach // 2)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Convolve; rows before the first and (not causal) after the last are zeros."""
-        return super().forward(F.pad(x, self.around))
-
-
 class Block(nn.Module):
-    """Two convolutions of one dilation and the way around them."""
+    """Two convolutions of one dilation, and a connection around them."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, dilation: int, dropout: float, causal: bool
     ) -> None:
         super().__init__()
-        self.conv1 = weight_norm(DilatedConv(channels_in, channels_out, kernel, dilation, causal))
-        self.conv2 = weight_norm(DilatedConv(channels_out, channels_out, kernel, dilation, causal))
+        reach = (kernel - 1) * dilation
+        self.padding = (reach, 0) if causal else (reach // 2, reach - reach // 2)
+        self.conv1 = weight_norm(nn.Conv1d(channels_in, channels_out, kernel, dilation=dilation))
+        self.conv2 = weight_norm(nn.Conv1d(channels_out, channels_out, kernel, dilation=dilation))
         self.downsample = nn.Conv1d(channels_in, channels_out, 1) if channels_in != channels_out else nn.Identity()
         self.dropout = Dropout(dropout)
 
-    def forward(self, x: Tensor, inside: Tensor | None) -> Tensor:
-        """[B, in, T] → [B, out, T]; `inside` [B, 1, T] keeps padding at zero where rows look ahead."""
-        y = self.dropout(F.leaky_relu(self.conv1(x), LEAK))
-        y = self.dropout(F.leaky_relu(self.conv2(y if inside is None else y * inside), LEAK))
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """[B, in, T] → [B, out, T], with zeros before the first row and (not causal) after the last.
+
+        `mask` [B, 1, T] keeps padding at zero if rows look ahead.
+        """
+        y = self.dropout(F.leaky_relu(self.conv1(F.pad(x, self.padding)), LEAK))
+        y = y if mask is None else y * mask
+        y = self.dropout(F.leaky_relu(self.conv2(F.pad(y, self.padding)), LEAK))
         out = F.leaky_relu(y + self.downsample(x), LEAK)
-        return out if inside is None else out * inside
+        return out if mask is None else out * mask
 
 
 class TCN(nn.Module):
@@ -69,11 +62,10 @@ class TCN(nn.Module):
             for level, (before, after) in enumerate(zip(widths, channels, strict=False))
         )
 
-    def forward(self, x: Tensor, inside: Tensor | None = None) -> Tensor:
-        """Rows to rows; `inside` [B, 1, T] is 1 on real rows (default: all), needed only when not causal."""
-        mask = None if self.causal else inside
+    def forward(self, x: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Rows to rows; `mask` [B, 1, T] is 1 on real rows (default: all), and needed only if not causal."""
         for block in self.network:
-            x = block(x, mask)
+            x = block(x, None if self.causal else mask)
         return x
 
 
@@ -87,7 +79,7 @@ class MultiScaleTCN(nn.Module):
         self.width = len(kernels) * channels[-1]
         self.scales = nn.ModuleList(TCN(width, channels, kernel, dropout, causal) for kernel in kernels)
 
-    def forward(self, x: Tensor, inside: Tensor) -> Tensor:
-        """`x` [B, T, D], `inside` bool [B, T] → [B, T, width]."""
-        rows, mask = x.transpose(1, 2), inside.unsqueeze(1).to(x.dtype)
-        return torch.cat([tcn(rows, mask) for tcn in self.scales], dim=1).transpose(1, 2)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """`x` [B, T, D], `mask` bool [B, T] → [B, T, width]."""
+        rows, real = x.transpose(1, 2), mask.unsqueeze(1).to(x.dtype)
+        return torch.cat([tcn(rows, real) for tcn in self.scales], dim=1).transpose(1, 2)

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ..tasks.ccc import p_score
 from .tables import number
 
 OFFICIAL_FOLDS = 6
@@ -37,8 +38,8 @@ class RunScore:
 
     @property
     def p(self) -> float:
-        """(CCC_V + CCC_A) / 2, or the one there is."""
-        return float(np.mean([score for score in (self.valence, self.arousal) if score is not None]))
+        """The challenge's P."""
+        return p_score(self.valence, self.arousal) or 0.0
 
 
 @dataclass(frozen=True)

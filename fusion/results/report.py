@@ -15,7 +15,7 @@ from ...features_store.schema import JsonValue
 from ...shell.text import counted, text_table
 from ..config import COLUMNS
 from ..data.matching import TrialSource
-from ..tasks.ccc import ccc
+from ..tasks.ccc import ccc, p_score
 from .tables import TrialScore, number, screen, trial_cells
 
 
@@ -32,8 +32,8 @@ class Report:
 
     @property
     def p(self) -> float:
-        """The challenge's P = (CCC_V + CCC_A) / 2; of one task its CCC."""
-        return _mean([self.valence, self.arousal]) or 0.0
+        """The challenge's P; 0 without any CCC."""
+        return p_score(self.valence, self.arousal) or 0.0
 
     @property
     def scored_trials(self) -> int:
@@ -84,7 +84,7 @@ def report_lines(scored: Report, max_trial_lines: int) -> list[str]:
             "CCC, mean of trials",
             number(scored.mean_trial_valence),
             number(scored.mean_trial_arousal),
-            number(_mean([scored.mean_trial_valence, scored.mean_trial_arousal])),
+            number(p_score(scored.mean_trial_valence, scored.mean_trial_arousal)),
         ],
     ]
     lines = [

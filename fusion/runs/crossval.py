@@ -1,7 +1,7 @@
 """Runs over folds and seeds: each in its own folder, finished ones left alone, and the table at the end.
 
     OUT/                      one fold, one seed: the run itself
-    OUT/fold0/seed0 …         else: a run each; OUT/crossval.{txt,md,csv,json} sums them up
+    OUT/fold0/seed0 …         several: a run each; OUT/crossval.{txt,md,csv,json} sums them up
 
 Tested by tests/fusion/runs/test_crossval.py.
 """
@@ -11,20 +11,18 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...batch.sharding import balanced
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
 from ...shell.text import preview, text_table
 from ..artifacts import state
-from ..artifacts.folder import Description, is_empty, is_locked, read_description, write_description
+from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json
 from ..config import RunConfig, TrainConfig
 from ..results.fold_scores import (
-    CrossValidation,
     RunScore,
     cross_validation,
     cross_validation_cells,
@@ -33,8 +31,7 @@ from ..results.fold_scores import (
 )
 from ..results.tables import markdown_table
 from ..settings import differences
-from ..training.train import Outcome, Watcher, train
-from .experiment import Checked, Experiment
+from .experiment import Checked
 from .identity import Differences, data_differences, setting_differences
 
 _OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
@@ -58,27 +55,22 @@ class RunSpec:
 def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[RunSpec]:
     """The runs of a call, fold by fold.
 
-    Raises ValueError where several are to go into the folder of one, or beside files that are of no runs.
+    Raises ValueError if several would go into the folder of one, or beside files that do not belong to runs.
     """
     alone = len(folds) == len(seeds) == 1
     if not alone and (out / "config.json").is_file():
         raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
-    if not alone and (others := _files_of_others(out)):
-        raise ValueError(f"{out} holds other files and no runs ({preview(others)}); name another --out")
+    if not alone and not any(out.glob("fold*/seed*/config.json")):  # else earlier calls have left runs in it
+        others = [path for path in out.glob("*") if not _OF_A_GRID.fullmatch(path.name)]
+        others += [path for path in out.glob("fold*/*") if not (_SEED.fullmatch(path.name) and is_empty(path))]
+        if others:
+            names = sorted(path.relative_to(out).as_posix() for path in others)
+            raise ValueError(f"{out} holds other files and no runs ({preview(names)}); name another --out")
     return [
         RunSpec(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
         for fold in folds
         for seed in seeds
     ]
-
-
-def _files_of_others(out: Path) -> list[str]:
-    """What a folder holds that is of no runs; nothing where earlier calls have left runs in it."""
-    if any(out.glob("fold*/seed*/config.json")):
-        return []
-    within = [path for path in out.glob("fold*/*") if not (_SEED.fullmatch(path.name) and is_empty(path))]
-    beside = [path for path in out.glob("*") if not _OF_A_GRID.fullmatch(path.name)]
-    return sorted(path.relative_to(out).as_posix() for path in (*beside, *within))
 
 
 def shard_of(runs: Sequence[RunSpec], index: int, count: int) -> list[RunSpec]:
@@ -88,178 +80,128 @@ def shard_of(runs: Sequence[RunSpec], index: int, count: int) -> list[RunSpec]:
 
 
 def differing(
-    runs: Iterable[RunSpec], check: Callable[[tuple[int, ...]], Checked], run: RunConfig
+    runs: Iterable[RunSpec],
+    check: Callable[[tuple[int, ...]], Checked],
+    run: RunConfig,
+    allow_other_features: bool = False,
 ) -> dict[RunSpec, Differences]:
     """Runs whose folder holds another one than is planned: other settings or, once it has learned, other data.
 
-    `check` tells what these folds are now; it is asked only where there is a run to compare with. Raises ValueError
-    as it does, and where a folder holds other files.
+    `check` says what these folds are now; it is called only if there is a run to compare with. Raises ValueError as
+    it does, and if a folder holds other files.
     """
-    told: dict[RunSpec, Differences] = {}
+    found: dict[RunSpec, Differences] = {}
     alike: list[RunSpec] = []
-    for planned in runs:
-        if is_empty(planned.folder):
+    for spec in runs:
+        if is_empty(spec.folder):
             continue
-        found = _found(planned)
-        if settings := setting_differences(planned.folder, found, planned.config, planned.fold, run):
-            told[planned] = settings
-        elif has_learned(planned.folder):
-            alike.append(planned)
+        if settings := setting_differences(spec.folder, _found(spec), spec.config, spec.fold, run):
+            found[spec] = settings
+        elif state.is_finished(spec.folder) or (spec.folder / state.TRAINING).is_file():
+            alike.append(spec)
     if alike:
-        checked = check(tuple(sorted({planned.fold for planned in alike})))
-        for planned in alike:
-            now = checked.describe(planned.config, planned.fold)
-            if data := data_differences(read_description(planned.folder), now):
-                told[planned] = data
-    return told
+        checked = check(tuple(sorted({spec.fold for spec in alike})))
+        for spec in alike:
+            now = checked.describe(spec.config, spec.fold)
+            if data := data_differences(read_description(spec.folder), now):
+                found[spec] = data
+    if allow_other_features:
+        return {spec: kept for spec, each in found.items() if (kept := each.without_features())}
+    return found
 
 
-def without_features(told: Mapping[RunSpec, Differences]) -> dict[RunSpec, Differences]:
-    """The same where features may be others."""
-    return {planned: kept for planned, each in told.items() if (kept := each.without_features())}
-
-
-def refusal(told: Mapping[RunSpec, Differences]) -> str:
+def refusal(differences: Mapping[RunSpec, Differences]) -> str:
     """What differs of the first of these runs, how many more there are, and what to do."""
-    (planned, first), *more = told.items()
+    (spec, first), *more = differences.items()
     one, several = ("does", "do") if first.settings else ("was", "were")
     others = f", and so {one if len(more) == 1 else several} {len(more)} more of these runs" if more else ""
     if first.settings or first.trials or first.labels:
-        return f"{first.of(planned.folder)}{others}; --replace trains anew, or name another --out"
+        return f"{first.of(spec.folder)}{others}; --replace trains anew, or name another --out"
     allow = "--allow-other-features goes on regardless"
-    return f"{first.of(planned.folder)}{others}; {allow}, --replace trains anew, or name another --out"
-
-
-def has_learned(folder: Path) -> bool:
-    """Whether the run in a folder has something to lose: a saved epoch, or its end."""
-    return state.is_finished(folder) or state.has_state(folder)
+    return f"{first.of(spec.folder)}{others}; {allow}, --replace trains anew, or name another --out"
 
 
 def pending_runs(runs: Iterable[RunSpec], resume: bool, anew: Collection[RunSpec] = ()) -> list[RunSpec]:
     """Runs that are not finished, also those being trained, and those to begin `anew`.
 
-    Raises ValueError on other files, or a run that may not go on. Whether a folder holds the run that is planned
-    tells `differing`.
+    Raises ValueError on other files, or a run that may not go on. Whether a folder holds the run that is planned is
+    for `differing` to say.
     """
-    left = []
+    pending = []
     for run in runs:
         if is_empty(run.folder) or run in anew:
-            left.append(run)
+            pending.append(run)
             continue
         found = _found(run)
         done = state.is_finished(run.folder)
         if not done and not resume and not is_locked(run.folder):
             raise ValueError(f"{run.folder} holds a run that has not ended: --resume goes on, or name another --out")
         if not done or (found.config.max_epochs < run.config.max_epochs and resume):
-            left.append(run)
-    return left
+            pending.append(run)
+    return pending
 
 
 def is_short(run: RunSpec) -> bool:
     """Whether a finished run was asked for fewer epochs than now, and has done them all."""
-    epochs = state.epochs_done(run.folder)
+    epochs = int(read_json(run.folder, state.FINISHED)["epochs"])
     return read_description(run.folder).config.max_epochs <= epochs < run.config.max_epochs
 
 
-def begin_run(folder: Path, described: Description, environment: Mapping[str, Any]) -> Description:
-    """Make a run's folder; one whose run goes on keeps its statistics, any other is cleared of earlier results.
+def sum_up(out: Path, runs: Sequence[RunSpec], config: TrainConfig, belongs: Callable[[RunSpec], bool]) -> list[str]:
+    """Write the table over these runs and the finished ones of other calls below `out`, if each of those `belongs`.
 
-    Raises ValueError where the features of the run that goes on were of other widths.
-    """
-    if state.has_state(folder):
-        found = read_description(folder)
-        if found.features.widths != described.features.widths:
-            raise ValueError(f"{folder} was trained on features of other widths than there are now; name another --out")
-        described = replace(described, statistics=found.statistics)
-        state.unmark_finished(folder)
-    else:
-        state.clear_results(folder)
-    write_description(folder, described, environment)
-    return described
-
-
-def do_run(
-    described: Description,
-    folder: Path,
-    experiment: Experiment,
-    run: RunConfig,
-    watcher: Watcher,
-    keep: Callable[[Outcome], None],
-) -> Outcome:
-    """Train one run in its folder; it has finished when `keep` has written what comes of it.
-
-    Raises ValueError where it cannot go on, and what torch raises.
-    """
-    outcome = train(described, experiment.data, run, folder, watcher)
-    keep(outcome)
-    state.write_finished(folder, outcome.reason, len(outcome.history))
-    return outcome
-
-
-def score_of(planned: RunSpec) -> RunScore:
-    """The score of a finished run. Raises ValueError where its metrics.json cannot be read."""
-    found = state.read_metrics(planned.folder)
-    return RunScore(planned.fold, planned.config.seed, found["ccc_valence"], found["ccc_arousal"], found["epoch"])
-
-
-def sum_up(out: Path, runs: Sequence[RunSpec], others: Callable[[], Sequence[RunSpec]]) -> CrossValidation | None:
-    """The table over these runs and, below `out`, the finished `others` that belong to them, written there.
-
-    As text, Markdown, CSV and JSON; None where there is no such run. Several calls may do so at once: each looks
-    again after it has written, so that the last one to write has seen all runs.
+    Only runs with these settings, except for seed and epochs, are asked about. The table is written as text, whose
+    lines are returned without its warnings, Markdown, CSV and JSON; nothing if there is no run. Several calls may do
+    so at once: each looks again after it has written, so that the last one to write has seen all runs.
     """
     written: dict[str, str] = {}
     about = made()
-    while every := list({(run.fold, run.config.seed): run for run in [*others(), *runs]}.values()):
+    while True:
+        others = []
+        for folder in sorted(out.glob("fold*/seed*")):
+            if state.is_finished(folder):
+                found = read_description(folder)
+                alike = replace(config, seed=found.config.seed, max_epochs=found.config.max_epochs)
+                if not differences(alike, found.config):
+                    others.append(RunSpec(found.fold.number, found.config, folder))
+        every = list({(run.fold, run.config.seed): run for run in [*filter(belongs, others), *runs]}.values())
+        if not every:
+            return []
         described = [read_description(run.folder) for run in every]
         untrained = sorted({name for run in described for name in run.features.untrained})
-        result = cross_validation((score_of(run) for run in every), untrained)
-        files = dict(_files(result, {**about, **_data_of(out, every, described), "UNTRAINED": untrained}))
+        scores = []
+        for run in every:
+            metrics = state.read_metrics(run.folder)
+            tasks = (metrics["ccc_valence"], metrics["ccc_arousal"])
+            scores.append(RunScore(run.fold, run.config.seed, *tasks, metrics["epoch"]))
+        result = cross_validation(scores, untrained)
+        details = {
+            **about,
+            "runs": [os.path.relpath(run.folder, out) for run in every],
+            "store": sorted({run.features.store for run in described}),
+            "annotations": sorted({run.annotations for run in described}),
+            "smoothing": "none",
+            "UNTRAINED": untrained,
+        }
+        cells = cross_validation_cells(result)
+        lines = [result.title, *text_table(cells)]
+        files = {
+            "crossval.txt": "\n".join([*lines, *result.warnings, ""]),
+            "crossval.md": "\n\n".join(
+                [result.title, markdown_table(cells), *(f"{line}\n" for line in result.warnings)]
+            ),
+            "crossval.csv": cross_validation_csv(result),
+            "crossval.json": json.dumps({**cross_validation_json(result), "made": details}, indent=1) + "\n",
+        }
         if files == written:
-            return result
+            return lines
         for name, content in files.items():
             replace_file(out / name, content.encode())
         written = files
-    return None
-
-
-def finished_below(out: Path, config: TrainConfig) -> list[RunSpec]:
-    """Finished runs of earlier calls with these settings, seed and epochs aside."""
-    found = []
-    for folder in sorted(out.glob("fold*/seed*")):
-        if state.is_finished(folder):
-            described = read_description(folder)
-            alike = replace(config, seed=described.config.seed, max_epochs=described.config.max_epochs)
-            if not differences(alike, described.config):
-                found.append(RunSpec(described.fold.number, described.config, folder))
-    return found
-
-
-def table_lines(result: CrossValidation) -> list[str]:
-    """The table as text."""
-    return [result.title, *text_table(cross_validation_cells(result))]
-
-
-def _files(result: CrossValidation, about: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
-    yield "crossval.txt", "\n".join([*table_lines(result), *result.warnings, ""])
-    table = markdown_table(cross_validation_cells(result))
-    yield "crossval.md", "\n\n".join([result.title, table, *(f"{line}\n" for line in result.warnings)])
-    yield "crossval.csv", cross_validation_csv(result)
-    yield "crossval.json", json.dumps({**cross_validation_json(result), "made": about}, indent=1) + "\n"
-
-
-def _data_of(out: Path, runs: Sequence[RunSpec], described: Sequence[Description]) -> dict[str, Any]:
-    """What the runs of a table have learned from."""
-    return {
-        "runs": [os.path.relpath(run.folder, out) for run in runs],
-        "store": sorted({run.features.store for run in described}),
-        "annotations": sorted({run.annotations for run in described}),
-        "smoothing": "none",
-    }
 
 
 def _found(run: RunSpec) -> Description:
-    """The run in a folder. Raises ValueError where there is none, but other files."""
+    """The run in a folder. Raises ValueError if it holds other files instead."""
     if not (run.folder / "config.json").is_file():
         raise ValueError(f"{run.folder} holds other files and no run; name another --out")
     return read_description(run.folder)

@@ -43,7 +43,7 @@ class Checked:
         fold = self.folds[number]
         sources = [self.trials[name] for name in (*fold.train, *fold.validation)]
         seen = {source.name: self.features.trials[source.name] for source in sources}
-        features = replace(self.features, trials=seen, fingerprints=_counted(seen))
+        features = replace(self.features, trials=seen, fingerprints=fingerprints_of(seen))
         labels = {source.name: labels_digest([source]) for source in sources}
         return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels)
 
@@ -68,13 +68,11 @@ class Experiment:
     def lines(self) -> list[str]:
         """What a user should know about it, on the screen."""
         data = self.data
-        where = "streamed from the store" if data.place == "store" else f"on {data.place}"
+        place = "streamed from the store" if data.place == "store" else f"on {data.place}"
         widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
         notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
-        return [
-            *notes,
-            f"{counted(len(data.sources), 'trial')}, {counted(len(data.labels) - 1, 'row')} of {widths}, {where}",
-        ]
+        rows = counted(len(data.labels) - 1, "row")
+        return [*notes, f"{counted(len(data.sources), 'trial')}, {rows} of {widths}, {place}"]
 
 
 def check_experiment(
@@ -83,35 +81,53 @@ def check_experiment(
     manifest: Manifest,
     folds: Sequence[int],
     config: TrainConfig,
-    allow_mixed: bool,
+    allow_other_features: bool,
     allow_length_difference: bool = False,
 ) -> Checked:
     """Match labels with features.
 
-    Raises ValueError where nothing matches, a side of a fold is left without a trial, where label rows are not
-    frames (unless `allow_length_difference`) or features come from different settings or weights (`allow_mixed`).
+    Raises ValueError if nothing matches, a side of a fold is left without a trial, label rows are not frames (unless
+    `allow_length_difference`), or features come from different settings or weights (unless `allow_other_features`).
     """
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
     matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
     if not matched.trials:
-        raise ValueError(_nothing_matches(store, names, config.modalities, matched))
-    kept = {fold.number: _kept(fold, matched) for fold in wanted}
+        raise ValueError(_why_nothing_matches(store, names, config.modalities, matched))
+    kept = {}  # the folds of the trials that matched, by their names in the store
+    for fold in wanted:
+        sides = []
+        for side, whole in (("training", fold.train), ("validation", fold.validation)):
+            sides.append(tuple(matched.trials[name].stored for name in whole if name in matched.trials))
+            if not sides[-1]:
+                none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
+                if ambiguity := _several(whole, matched):
+                    raise ValueError(f"{none} can be used: {ambiguity}")
+                raise ValueError(
+                    f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
+                )
+        kept[fold.number] = Fold(fold.number, *sides)
     trials = named_by_store(matched.trials)
     seen, made = features_of(store, trials, config.modalities)
-    fingerprints = _counted(seen)
-    if len(fingerprints) > 1 and not allow_mixed:
-        told = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
+    fingerprints = fingerprints_of(seen)
+    if len(fingerprints) > 1 and not allow_other_features:
+        mixture = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
         (one, first), (other, second), *_ = fingerprints.items()
         if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
-            told = f"{named}: {told}"
+            mixture = f"{named}: {mixture}"
         raise ValueError(
-            f"{store.path} holds features of different settings or weights: {told}; extract them again with one, "
+            f"{store.path} holds features of different settings or weights: {mixture}; extract them again with one, "
             "or say --allow-other-features"
         )
+    notes = list(matched.notes)
+    if matched.without_features:
+        lacking = preview(sorted(matched.without_features))
+        notes.append(f"left out, since they have labels but no features: {lacking}; scores are without them")
+    if matched.without_labels:
+        notes.append(f"left out, since they have features but no labels: {preview(list(matched.without_labels))}")
     untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
-    features = Features(place_of(store), fingerprints, untrained, {}, seen, made)
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(_notes(matched)))
+    features = Features(location_of(store), fingerprints, untrained, {}, seen, made)
+    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes))
 
 
 def open_experiment(
@@ -121,15 +137,15 @@ def open_experiment(
     folds: Sequence[int],
     config: TrainConfig,
     run: RunConfig,
-    allow_mixed: bool,
+    allow_other_features: bool,
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
-    Raises ValueError as `check_experiment` does, and where features do not fit each other.
+    Raises ValueError as `check_experiment` does, and if features do not fit each other.
     """
-    checked = check_experiment(store, corpus, manifest, folds, config, allow_mixed, allow_length_difference)
+    checked = check_experiment(store, corpus, manifest, folds, config, allow_other_features, allow_length_difference)
     return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
 
 
@@ -141,17 +157,12 @@ def labels_digest(sources: Iterable[TrialSource]) -> str:
     return digest.hexdigest()
 
 
-def fingerprints_of(store: FeatureStore, trials: Iterable[str]) -> dict[str, int]:
-    """{fingerprint: number of trials} of these trials of a store."""
-    return dict(Counter(str((store.attributes(name) or {}).get("fingerprint")) for name in trials).most_common())
-
-
 def features_of(
     store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
 ) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
-    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its making.
+    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its origin.
 
-    The rows' sha256 is that of the store's own checksums: nothing is read.
+    The rows' sha256 is that of the store's own checksums: no row is read.
     """
     seen: dict[str, dict[str, str]] = {}
     made: dict[str, dict[str, Any]] = {}
@@ -168,35 +179,18 @@ def features_of(
     return seen, made
 
 
-def _counted(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    """{fingerprint: number of trials}."""
+def fingerprints_of(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
+    """{fingerprint: number of trials}, the most frequent first, of what `features_of` found."""
     return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
 
 
-def place_of(store: FeatureStore) -> str:
-    """Where the store is, from whatever folder it is looked for again."""
+def location_of(store: FeatureStore) -> str:
+    """An absolute path, or the URL: the store is found again whatever the working folder is."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
 
 
-def _kept(fold: Fold, matched: Match) -> Fold:
-    """The fold of the trials that are there, by their names in the store."""
-    train, validation = (
-        tuple(matched.trials[name].stored for name in side if name in matched.trials)
-        for side in (fold.train, fold.validation)
-    )
-    for side, names, whole in (("training", train, fold.train), ("validation", validation, fold.validation)):
-        if not names:
-            none = f"fold {fold.number}: none of its {counted(len(whole), f'{side} trial')}"
-            if shared := _several(whole, matched):
-                raise ValueError(f"{none} can be used: {shared}")
-            raise ValueError(
-                f"{none} has features in the store ({preview(sorted(whole))}); extract them, or choose another fold"
-            )
-    return Fold(fold.number, train, validation)
-
-
 def _several(names: Iterable[str], matched: Match) -> str:
-    """The first of these names that several trials of the store have, and what to do; empty where none is."""
+    """The first of these names that several trials of the store have, and what to do; empty if there is none."""
     for name in names:
         if shared := matched.ambiguous.get(name):
             return (
@@ -206,26 +200,15 @@ def _several(names: Iterable[str], matched: Match) -> str:
     return ""
 
 
-def _notes(matched: Match) -> list[str]:
-    notes = list(matched.notes)
-    if matched.without_features:
-        names = preview(sorted(matched.without_features))
-        notes.append(f"left out, since they have labels but no features: {names}; scores are without them")
-    if matched.without_labels:
-        notes.append(f"left out, since they have features but no labels: {preview(list(matched.without_labels))}")
-    return notes
-
-
-def _nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Match) -> str:
+def _why_nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Match) -> str:
     stored = store.trials()
     if not stored:
-        return f"{store.path} holds no trial; `avfuse extract` fills it"
+        return f"{store.path} does not hold a trial; `avfuse extract` fills it"
     present = sorted(set(store[stored[0]].features))
-    lacking = [name for name in modalities if name not in present]
-    if lacking:
+    if lacking := [name for name in modalities if name not in present]:
         return (
             f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
         )
-    if shared := _several(names, matched):
-        return f"no trial can be used: {shared}"
+    if ambiguity := _several(names, matched):
+        return f"no trial can be used: {ambiguity}"
     return f"no trial has both labels ({preview(list(names))}) and features ({preview(stored)}): the names differ"

@@ -11,18 +11,17 @@ Tested by tests/fusion/runs/test_identity.py.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from ...features_store.records.provenance import unlike
 from ...shell.text import preview
-from ..artifacts.folder import Description, read_json
+from ..artifacts.folder import Description, Features, read_json
 from ..config import RunConfig, TrainConfig
 from ..settings import differences, spelled
 
-_SHOWN = 12  # letters of a sha256 that tell two apart
+_SHOWN = 12  # digits of a sha256 that are enough to distinguish two
 
 
 @dataclass(frozen=True)
@@ -38,13 +37,13 @@ class Differences:
         return any(vars(self).values())
 
     def without_features(self) -> Differences:
-        """Those that are left where other features are allowed."""
+        """What still differs if other features are allowed."""
         return replace(self, features=())
 
     def of(self, folder: Path) -> str:
         """The differences of the run in a folder, as the first half of a sentence."""
         what = [kind for kind, lines in vars(self).items() if lines]
-        lines = "; ".join(line for told in vars(self).values() for line in told)
+        lines = "; ".join(line for kind in vars(self).values() for line in kind)
         if self.settings:
             return f"{folder} holds a run with other {' and '.join(what)} ({lines})"
         return f"{folder} was trained on other {' and '.join(what)} than there are now ({lines})"
@@ -53,7 +52,7 @@ class Differences:
 def setting_differences(
     folder: Path, found: Description, config: TrainConfig, fold: int, run: RunConfig
 ) -> Differences:
-    """Settings, the number of epochs aside, which may grow; and of how it was run what changes more than rounding."""
+    """Settings, except the number of epochs, which may grow; and of how it was run what changes more than rounding."""
     lines = differences(replace(found.config, max_epochs=config.max_epochs), config)
     if found.fold.number != fold:
         lines.append(_both("fold", found.fold.number, fold))
@@ -66,64 +65,48 @@ def setting_differences(
 
 
 def data_differences(found: Description, now: Description) -> Differences:
-    """Trials, labels and features; of runs of older versions, which recorded less, what there is."""
-    return Differences((), tuple(_trials(found, now)), tuple(_labels(found, now)), tuple(_features(found, now)))
-
-
-def _trials(found: Description, now: Description) -> Iterable[str]:
+    """Trials, labels and features; of runs of older versions, which recorded less, what can be compared."""
+    trials = []
     for side, word in (("train", "training"), ("validation", "validation")):
         before, after = getattr(found.fold, side), getattr(now.fold, side)
-        if gone_or_new := [
-            f"only {when}: {preview(sorted(names))}"
-            for when, names in (("in the run", set(before) - set(after)), ("now", set(after) - set(before)))
-            if names
-        ]:
-            yield f"{_both(f'{word} trials', len(before), len(after))} ({'; '.join(gone_or_new)})"
+        only = [("in the run", set(before) - set(after)), ("now", set(after) - set(before))]
+        if named := "; ".join(f"only {when}: {preview(sorted(names))}" for when, names in only if names):
+            trials.append(f"{_both(f'{word} trials', len(before), len(after))} ({named})")
         elif before != after:
-            yield f"order of the {word} trials"
-
-
-def _labels(found: Description, now: Description) -> Iterable[str]:
+            trials.append(f"order of the {word} trials")
+    labels = []
     changed = sorted(name for name, digest in found.labels.items() if now.labels.get(name, digest) != digest)
     if changed:
-        one, other = (labels[changed[0]][:_SHOWN] for labels in (found.labels, now.labels))
-        yield _both(f"labels of {preview(changed)}", f"sha256 {one}", other)
+        one, other = (each.labels[changed[0]][:_SHOWN] for each in (found, now))
+        labels.append(_both(f"labels of {preview(changed)}", f"sha256 {one}", other))
     elif not found.labels and found.labels_sha256 != now.labels_sha256:
-        yield _both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN])
-    else:
-        return
-    if found.annotations != now.annotations:
-        yield _both("annotations", found.annotations, now.annotations)
+        labels.append(_both("labels", f"sha256 {found.labels_sha256[:_SHOWN]}", now.labels_sha256[:_SHOWN]))
+    if labels and found.annotations != now.annotations:
+        labels.append(_both("annotations", found.annotations, now.annotations))
+    return Differences((), tuple(trials), tuple(labels), tuple(_feature_differences(found.features, now.features)))
 
 
-def _features(found: Description, now: Description) -> Iterable[str]:
-    before, after = found.features, now.features
+def _feature_differences(before: Features, after: Features) -> Iterator[str]:
     if not before.trials and set(before.fingerprints) != set(after.fingerprints):
-        yield _both("settings or weights", _short(before.fingerprints), _short(after.fingerprints))
+        names = (", ".join(name[:_SHOWN] for name in each.fingerprints) for each in (before, after))
+        yield _both("settings or weights", *names)
     remade: dict[tuple[str, str], list[str]] = defaultdict(list)
     changed = []
     for name, seen in before.trials.items():
-        there = after.trials.get(name, seen)
-        if there["fingerprint"] != seen["fingerprint"]:
-            remade[seen["fingerprint"], there["fingerprint"]].append(name)
-        elif there["sha256"] != seen["sha256"]:
+        current = after.trials.get(name, seen)
+        if current["fingerprint"] != seen["fingerprint"]:
+            remade[seen["fingerprint"], current["fingerprint"]].append(name)
+        elif current["sha256"] != seen["sha256"]:
             changed.append(name)
-    for (one, other), names in remade.items():
-        yield f"features of {preview(sorted(names))}: {_making(one, other, before.made, after.made)}"
+    for (one, other), names_of in remade.items():
+        # Settings and weights of both extractions or, if they are not recorded, the fingerprints.
+        what = unlike(before.made.get(one, {}), after.made.get(other, {}), "in the run", "now")
+        what = what or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
+        yield f"features of {preview(sorted(names_of))}: {what}"
     if changed:
-        one, other = (at.trials[changed[0]]["sha256"][:_SHOWN] for at in (before, after))
+        one, other = (each.trials[changed[0]]["sha256"][:_SHOWN] for each in (before, after))
         yield _both(f"features of {preview(sorted(changed))}, extracted again since", f"sha256 {one}", other)
-
-
-def _making(one: str, other: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> str:
-    """Settings and weights of two extractions that differ; where they are not recorded the fingerprints."""
-    told = unlike(before.get(one, {}), after.get(other, {}), "in the run", "now")
-    return told or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
 
 
 def _both(what: str, before: object, after: object) -> str:
     return f"{what}: {spelled(before)} in the run, {spelled(after)} now"
-
-
-def _short(fingerprints: Iterable[str]) -> str:
-    return ", ".join(name[:_SHOWN] for name in fingerprints)

@@ -1,4 +1,4 @@
-"""What becomes of the runs of a call: who failed and why, lines on the screen.
+"""What becomes of the runs of a call: which failed and why, and lines on the screen.
 
 Tested by tests/fusion/runs/test_work.py.
 """
@@ -20,15 +20,15 @@ _NAMED = 4
 
 
 class RunMonitor:
-    """Hears what becomes of `runs` runs and says it; `told` are lines that have been said already.
+    """Is called with what becomes of `runs` runs and says it; `said` are lines that have been said already.
 
     `failed`: {run: why}; `elsewhere`: runs that another call is training, or has done.
     """
 
-    def __init__(self, runs: int, say: Callable[[str], None], told: Iterable[str] = ()) -> None:
+    def __init__(self, runs: int, say: Callable[[str], None], said: Iterable[str] = ()) -> None:
         self.failed: dict[RunSpec, str] = {}
         self.elsewhere: list[RunSpec] = []
-        self._runs, self._say, self._told = runs, say, set(told)
+        self._runs, self._say, self._said = runs, say, set(said)
         self._over = 0
         self._epochs: dict[RunSpec, str] = {}
         self._said_s = -LINE_EVERY_S  # the first epoch is said at once
@@ -37,7 +37,7 @@ class RunMonitor:
         """Nothing is said."""
 
     def progressed(self, job: RunSpec, words: tuple[Any, ...]) -> None:
-        """A run on a worker tells an epoch."""
+        """A run on a worker has finished an epoch."""
         epoch, epochs, best_p, best_epoch = words
         self._epochs[job] = f"{job.name} epoch {epoch}/{epochs}, best P {best_p:.3f} (epoch {best_epoch})"
 
@@ -46,7 +46,13 @@ class RunMonitor:
         self._epochs.pop(job, None)
         self._over += 1
         if isinstance(result, Trained):
-            self._say_scores(job, result)
+            for line in result.features:
+                if line not in self._said:
+                    self._said.add(line)
+                    self._say(line)
+            self._say(f"{job.name}: best epoch {result.best} of {result.epochs} ({result.reason}): {job.folder}")
+            for line in result.report:
+                self._say(f"  {line}")
         elif result is None:
             self.elsewhere.append(job)
             self._say(f"{job.name}: left to another call, which is training it or has done it: {job.folder}")
@@ -66,25 +72,16 @@ class RunMonitor:
         self._epochs.pop(job, None)
 
     def tick(self) -> None:
-        """A line every 30 s, of runs that have no screen of their own."""
+        """A line every 30 s about runs that have no screen of their own."""
         if self._epochs and time.monotonic() - self._said_s >= LINE_EVERY_S:
             self._said_s = time.monotonic()
             lines = list(self._epochs.values())
             more = f"; {len(lines) - _NAMED} more in progress" if len(lines) > _NAMED else ""
             self._say(f"{self._over} of {counted(self._runs, 'run')} over; {'; '.join(lines[:_NAMED])}{more}")
 
-    def _say_scores(self, job: RunSpec, result: Trained) -> None:
-        for line in result.features:
-            if line not in self._told:
-                self._told.add(line)
-                self._say(line)
-        self._say(f"{job.name}: best epoch {result.best} of {result.epochs} ({result.reason}): {job.folder}")
-        for line in result.report:
-            self._say(f"  {line}")
-
 
 def _why(job: RunSpec, result: Failed | WorkerLost) -> str:
     if isinstance(result, Failed):
         return result.reason
-    release_folder(job.folder, result.owner)  # what the dead worker has left must not keep others off the run
+    release_folder(job.folder, result.owner)  # the dead worker's claim must not keep others off the run
     return f"its worker on {result.host} died: out of memory, or a crash inside a library"

@@ -1,6 +1,6 @@
 """Runs as jobs: one fold and one seed each, here or on a cluster; one that fails does not hold up the others.
 
-What travels is small: which run, its settings, names of trials and folders; back come the lines that tell of it.
+What travels is small: which run, its settings, names of trials and folders; back come the lines that report it.
 Features are read by each process, once; networks, predictions and pictures go into the run's folder.
 Tested by tests/fusion/runs/test_work.py.
 """
@@ -22,15 +22,15 @@ from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, open_executor
 from ...batch.torch_errors import ComputeError, torch_errors
 from ...features_store.claims.claims import ClaimLost, release_folder
-from ...features_store.disk.atomic import remove_tree
+from ...features_store.disk.atomic import remove_file, remove_tree, write_json
 from ...features_store.disk.owner import Owner
 from ...features_store.interchange.result_files import made
 from ...features_store.labels.corpus import Corpus
 from ...features_store.store import FeatureStore
 from ...shell.progress import shown, silent
 from ...shell.text import one_line
-from ..artifacts.folder import environment, run_lock
-from ..artifacts.state import clear_results, unmark_finished
+from ..artifacts.folder import environment, read_description, run_lock, write_description
+from ..artifacts.state import FINISHED, TRAINING, clear_results
 from ..config import LESS_MEMORY, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
@@ -39,15 +39,15 @@ from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
 from ..training.stitch import valid_by_trial
-from ..training.train import Outcome, best_row
-from .crossval import RunSpec, begin_run, differing, do_run, pending_runs, refusal, without_features
+from ..training.train import Outcome, best_row, train
+from .crossval import RunSpec, differing, pending_runs, refusal
 from .experiment import Experiment, open_experiment
-from .loggers import make_watcher
+from .loggers import make_watchers
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What a run came to: best epoch, epochs, why it ended, its report as lines; what to know of the features."""
+    """How a run ended: best epoch, epochs, why it ended, its report as lines; notes on the features."""
 
     best: int
     epochs: int
@@ -58,7 +58,7 @@ class Trained:
 
 @dataclass(frozen=True)
 class Failed:
-    """Why a run came to nothing, and whether trying again may help: it goes on from its last saved epoch."""
+    """Why a run failed, and whether trying again may help: it goes on from its last saved epoch."""
 
     reason: str
     is_transient: bool = False
@@ -72,17 +72,17 @@ Result = Trained | Failed | None
 class TrainTask:
     """What is done for each run, in whatever process: it travels to every worker.
 
-    `at`: the folder that paths are relative to, for the processes of a cluster; None in the call's own process.
-    `replace`: a folder that holds another run begins anew. `command`: the line that was typed.
+    `store`: open in the call's own process; its path or URL for the processes of a cluster. `at`: the folder that
+    their paths are relative to. `replace`: a folder that holds another run begins anew. `command`: the typed line.
     """
 
-    store: str
+    store: FeatureStore | str
     corpus: Corpus
     manifest: Manifest
     folds: tuple[int, ...]
     config: TrainConfig
     run: RunConfig
-    allow_other: bool
+    allow_other_features: bool
     plots: bool
     tensorboard: bool
     alone: bool
@@ -92,7 +92,7 @@ class TrainTask:
     command: str = ""
 
     def name(self, job: RunSpec) -> str:
-        """Fold and seed; of a lone run also how to go on with it, which a second call does not do by itself."""
+        """Fold and seed; of a lone run also how to resume it, which a second call does not do by itself."""
         return f"{job.name} (--resume goes on in {job.folder})" if self.alone else job.name
 
     def is_transient(self, result: Result) -> bool:
@@ -103,7 +103,7 @@ class TrainTask:
     def prepare(self) -> Iterator[Callable[[RunSpec, JobContext], Result]]:
         """Read the features. Raises what `open_experiment` does."""
         with threads(self.run.threads):
-            store = FeatureStore(self.store)
+            store = FeatureStore(self.store) if isinstance(self.store, str) else self.store
             experiment = open_experiment(
                 store,
                 self.corpus,
@@ -111,7 +111,7 @@ class TrainTask:
                 self.folds,
                 self.config,
                 self.run,
-                self.allow_other,
+                self.allow_other_features,
                 shown if self.at is None else silent,
                 self.allow_length_difference,
             )
@@ -122,22 +122,20 @@ class TrainTask:
 
     def _do(self, store: FeatureStore, experiment: Experiment, job: RunSpec, context: JobContext) -> Result:
         """One run, unless another call is training it or has done it since. Raises Cancelled, OSError."""
-        planned = replace(job, folder=self.at / job.folder) if self.at is not None else job
-        with alone_in_process(context), threads(self.run.threads), run_lock(planned.folder) as mine:
+        spec = replace(job, folder=self.at / job.folder) if self.at is not None else job
+        with alone_in_process(context), threads(self.run.threads), run_lock(spec.folder) as mine:
             try:
                 if not mine:
                     return None
-                told = differing([planned], lambda folds: experiment.checked, self.run)
-                if self.allow_other:
-                    told = without_features(told)
-                if told and not self.replace:
-                    raise ValueError(refusal(told))
-                if told:
-                    clear_results(planned.folder)
-                if not pending_runs([planned], resume=True, anew=told):
+                others = differing([spec], lambda folds: experiment.checked, self.run, self.allow_other_features)
+                if others and not self.replace:
+                    raise ValueError(refusal(others))
+                if others:
+                    clear_results(spec.folder)
+                if not pending_runs([spec], resume=True, anew=others):
                     return None
                 with torch_errors(LESS_MEMORY):
-                    outcome = self._train(store, experiment, planned, context)
+                    outcome = self._train(store, experiment, spec, context)
             except ClaimLost as error:
                 return Failed(f"{error}; this call has stopped, and writes nothing more there")
             except ValueError as error:
@@ -147,43 +145,52 @@ class TrainTask:
         report = tuple(report_lines(outcome.report, 0))
         return Trained(best, len(outcome.history), outcome.reason, report, lines)
 
-    def _train(self, store: FeatureStore, experiment: Experiment, planned: RunSpec, context: JobContext) -> Outcome:
-        """One run with its bar, pictures and predictions."""
-        made = environment(experiment.data, self.run, self.command)
-        described = begin_run(planned.folder, experiment.describe(planned.config, planned.fold), made)
-        watcher = make_watcher(
-            planned.name, planned.config.max_epochs, planned.folder, self.tensorboard, context=context
-        )
-        try:
-            keep = partial(self._keep, store, experiment, planned)
-            return do_run(described, planned.folder, experiment, self.run, watcher, keep)
-        finally:
-            watcher.close()
+    def _train(self, store: FeatureStore, experiment: Experiment, spec: RunSpec, context: JobContext) -> Outcome:
+        """One run, shown on the screen; it has finished once predictions and pictures are written.
 
-    def _keep(self, store: FeatureStore, experiment: Experiment, planned: RunSpec, outcome: Outcome) -> None:
-        """Predictions of the validation trials, and pictures."""
-        outputs = planned.config.outputs
-        unmark_finished(planned.folder)  # which fails where another process has taken the folder over
-        for name in ("predictions", "plots"):  # of fewer epochs
-            remove_tree(planned.folder / name)
-        valid = valid_by_trial(experiment.data, outcome.predictions)
-        for name, rows in outcome.predictions.items():
-            time_s = frame_times(store, experiment.data.sources[name])
-            write_prediction(planned.folder / "predictions", name, outputs, rows, time_s, valid[name])
-        if self.plots:
-            features = experiment.checked.features
-            about = made(
-                command=self.command,
-                runs=[os.path.abspath(planned.folder)],
-                store=features.store,
-                annotations=experiment.checked.annotations,
-                smoothing="none",
-                UNTRAINED=features.untrained,
-            )
-            sources = [experiment.data.sources[name] for name in outcome.predictions]
-            draw_history(planned.folder, outcome.history, about)
-            folder, predictions = planned.folder / "plots", outcome.predictions
-            draw_predictions(folder, store, sources, predictions, outputs, outcome.report, about)
+        Raises ValueError if it goes on and the features were of other widths.
+        """
+        data, folder, outputs = experiment.data, spec.folder, spec.config.outputs
+        record = environment(data, self.run, self.command)
+        described = experiment.describe(spec.config, spec.fold)
+        if (folder / TRAINING).is_file():  # it goes on, with its own statistics
+            before = read_description(folder)
+            if before.features.widths != described.features.widths:
+                raise ValueError(
+                    f"{folder} was trained on features of other widths than there are now; name another --out"
+                )
+            described = replace(described, statistics=before.statistics)
+            remove_file(folder / FINISHED)
+        else:
+            clear_results(folder)
+        write_description(folder, described, record)
+        watchers = make_watchers(spec.name, spec.config.max_epochs, folder, self.tensorboard, context=context)
+        try:
+            outcome = train(described, data, self.run, folder, watchers)
+            remove_file(folder / FINISHED)  # which fails if another process has taken the folder over
+            for name in ("predictions", "plots"):  # of fewer epochs
+                remove_tree(folder / name)
+            valid = valid_by_trial(data, outcome.predictions)
+            for name, rows in outcome.predictions.items():
+                time_s = frame_times(store, data.sources[name])
+                write_prediction(folder / "predictions", name, outputs, rows, time_s, valid[name])
+            if self.plots:
+                about = made(
+                    command=self.command,
+                    runs=[os.path.abspath(folder)],
+                    store=experiment.checked.features.store,
+                    annotations=experiment.checked.annotations,
+                    smoothing="none",
+                    UNTRAINED=experiment.checked.features.untrained,
+                )
+                draw_history(folder, outcome.history, about)
+                sources = [data.sources[name] for name in outcome.predictions]
+                draw_predictions(folder / "plots", store, sources, outcome.predictions, outputs, outcome.report, about)
+            write_json(folder / FINISHED, {"reason": outcome.reason, "epochs": len(outcome.history)})
+            return outcome
+        finally:
+            for watcher in watchers:
+                watcher.close()
 
 
 def do_runs(
@@ -196,31 +203,27 @@ def do_runs(
 ) -> None:
     """Do every run, until all have ended or `stop` is set.
 
-    Raises what `open_experiment` does, OSError target a folder cannot be written, WorkerUnfit target a cluster
-    cannot do the runs, Terminated.
+    Raises what `open_experiment` does, OSError if a folder cannot be written, WorkerUnfit if a cluster cannot do the
+    runs, Terminated.
     """
-    if not target.in_process:
-        task = _to_travel(task, target)
-    stop.on_abandon = partial(_leave, runs)
+    if not target.in_process:  # for processes that work in another folder, and open the store themselves
+        at = Path.cwd()
+        path = task.store if isinstance(task.store, str) else task.store.path
+        files = {name: at / file for name, file in task.corpus.files.items()}
+        task = replace(
+            task,
+            store=path if "://" in path else str(at / path),
+            corpus=replace(task.corpus, root=at / task.corpus.root, files=files),
+            run=replace(task.run, threads=task.run.threads or target.threads(), processes=target.processes()),
+            at=at,
+        )
+    stop.on_abandon = partial(_release, runs)
     with open_executor(target, task, 1, task.run.device != "cpu", stop) as executor:
         run_jobs(task, runs, executor, stop, listener, retries)
     stop.raise_if_set()
 
 
-def _leave(runs: Iterable[RunSpec]) -> None:
+def _release(runs: Iterable[RunSpec]) -> None:
     """This process is about to end, and must not keep others off its runs."""
     for run in runs:
         release_folder(run.folder, Owner.current())
-
-
-def _to_travel(task: TrainTask, target: ExecutionTarget) -> TrainTask:
-    """The same for processes that work in another folder."""
-    at = Path.cwd()
-    files = {name: at / path for name, path in task.corpus.files.items()}
-    return replace(
-        task,
-        store=task.store if "://" in task.store else str(at / task.store),
-        corpus=replace(task.corpus, root=at / task.corpus.root, files=files),
-        run=replace(task.run, threads=task.run.threads or target.threads(), processes=target.processes()),
-        at=at,
-    )

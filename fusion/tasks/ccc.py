@@ -1,6 +1,7 @@
 """The concordance correlation coefficient: one definition, for NumPy arrays (metric) and torch tensors (loss).
 
     CCC = 2 cov / (var_x + var_y + (mean_x - mean_y)²)            biased moments everywhere
+    P = (CCC_V + CCC_A) / 2                                       the challenge's score
 
 Source: Lin 1989, eq. 1; docs/sources.md (CCC). Tested by tests/fusion/tasks/test_ccc.py.
 """
@@ -19,15 +20,15 @@ Array = TypeVar("Array", NDArray[np.float64], "Tensor")
 
 
 def ccc(x: ArrayLike, y: ArrayLike, valid: ArrayLike | None = None) -> float:
-    """CCC of two sequences [T] over their valid frames, in float64; 0 where it is not defined.
+    """CCC of two sequences [T] over their valid frames, in float64; 0 if it is not defined.
 
     `valid` bool [T]: frames that count (default: all). Constants, and fewer than two frames, give 0, never NaN.
-    Raises ValueError where the shapes differ.
+    Raises ValueError if the shapes differ.
     """
     first, second = np.asarray(x, np.float64), np.asarray(y, np.float64)
     mask = np.ones(first.shape, np.bool_) if valid is None else np.asarray(valid, np.bool_)
     if first.ndim != 1 or not first.shape == second.shape == mask.shape:
-        raise ValueError(f"CCC takes sequences of one length, got {first.shape}, {second.shape}, {mask.shape}")
+        raise ValueError(f"a CCC needs sequences of one length, got {first.shape}, {second.shape}, {mask.shape}")
     first, second = first[mask], second[mask]
     if len(first) < 2 or np.all(first == first[0]) or np.all(second == second[0]):
         return 0.0
@@ -35,6 +36,12 @@ def ccc(x: ArrayLike, y: ArrayLike, valid: ArrayLike | None = None) -> float:
     _, exponent = np.frexp(max(np.abs(first).max(), np.abs(second).max()))
     first, second = np.ldexp(first, -exponent), np.ldexp(second, -exponent)
     return float(_concordance(first - first[0], second - first[0], np.ones(len(first)), np.float64(len(first))))
+
+
+def p_score(valence: float | None, arousal: float | None) -> float | None:
+    """The challenge's P: the mean of the CCCs of valence and arousal, or the one there is; None without any."""
+    known = [score for score in (valence, arousal) if score is not None]
+    return sum(known) / len(known) if known else None
 
 
 def ccc_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:
@@ -58,7 +65,7 @@ def _concordance(x: Array, y: Array, weight: Array, count: Array) -> Array:
     mean_x, mean_y = x.sum(-1) / count, y.sum(-1) / count
     dx, dy = (x - mean_x[..., None]) * weight, (y - mean_y[..., None]) * weight
     covariance = (dx * dy).sum(-1) / count
-    spread = ((dx * dx).sum(-1) + (dy * dy).sum(-1)) / count + (mean_x - mean_y) ** 2
-    defined = spread > 0
-    found: Array = 2 * covariance * defined / (spread + ~defined)
-    return found
+    denominator = ((dx * dx).sum(-1) + (dy * dy).sum(-1)) / count + (mean_x - mean_y) ** 2
+    defined = denominator > 0
+    concordance: Array = 2 * covariance * defined / (denominator + ~defined)
+    return concordance

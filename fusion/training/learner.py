@@ -1,16 +1,25 @@
-"""What learns: network, optimiser, plateau rule, loss scale; one epoch of it; and its state to save and restore."""
+"""What learns: network, optimiser, learning rate, loss scale; one epoch of it; and how to go on from a saved state.
+
+    lr  ┌────────────┐ ×0.1 after more than `patience` epochs without a better P
+       ╱             └──────────┐
+      ╱ warm-up, step by step   └──────
+
+Source: docs/sources.md (Schedule); the warm-up reaches lr (the published code's stops at lr/5, a defect).
+Tested by tests/fusion/training/test_schedule.py and tests/fusion/training/test_train.py.
+"""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
-from torch.optim import Optimizer
+from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..artifacts.state import State
@@ -20,14 +29,24 @@ from ..data.runtime import autocast, find_compile_cache
 from ..data.windows import Windows
 from ..models.table import build
 from ..tasks.ccc import ccc_loss
-from .schedule import make_optimizer, make_plateau, warm_up
 
-OnStep = Callable[[int, int, Callable[[], float]], None]
+
+class Watcher:
+    """Is called with how a run goes; does nothing itself."""
+
+    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
+        """After each batch; asking for the `loss` waits for the device."""
+
+    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
+        """After each epoch: its line of the history, and the best one's."""
+
+    def close(self) -> None:
+        """At the end, however the run ended."""
 
 
 @dataclass(frozen=True)
 class Learner:
-    """A network in training; `network` is the same model, compiled where that was asked for."""
+    """A network in training; `network` is the same model, compiled if that was asked for."""
 
     config: TrainConfig
     run: RunConfig
@@ -43,15 +62,11 @@ class Learner:
         """The learning rate of the last step."""
         return float(self.optimizer.param_groups[0]["lr"])
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Loss of one batch."""
-        with autocast(self.device, self.run.precision):
-            prediction = self.network(batch.features, batch.valid, batch.mask)
-        return ccc_loss(prediction, batch.labels, batch.counted)
-
     def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; returns the loss, still on the device."""
-        loss = self.loss(batch)
+        with autocast(self.device, self.run.precision):
+            prediction = self.network(batch.features, batch.valid, batch.mask)
+        loss = ccc_loss(prediction, batch.labels, batch.loss_mask)
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.grad_clip:
@@ -62,7 +77,7 @@ class Learner:
         return loss.detach()
 
     def step_scheduler(self, p: float, warming_up: bool) -> None:
-        """Tell the plateau rule of validation P; during the warm-up it only remembers the best."""
+        """Pass validation P on to the plateau rule; during the warm-up it only remembers the best."""
         if warming_up:
             self.plateau.best = max(self.plateau.best, p)
         else:
@@ -74,13 +89,23 @@ class Learner:
 
 
 def init_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], device: torch.device) -> Learner:
-    """A new network and its optimiser, drawn from the run's seed."""
+    """A new network, drawn from the run's seed, and its optimiser."""
     seed_epoch(config.seed, 0)
     if run.compile:
         find_compile_cache()
         torch.compiler.reset()  # after eight networks it would compile no more
     model = build(config.model, widths, len(config.outputs)).to(device)
-    optimizer = make_optimizer(config, model.parameters())
+    kind = AdamW if config.optimizer == "adamw" else Adam
+    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
+    plateau = ReduceLROnPlateau(
+        optimizer,
+        mode="max",
+        factor=config.plateau_factor,
+        patience=config.plateau_patience,
+        threshold=0.0,
+        min_lr=config.min_lr,
+        eps=0.0,
+    )
     return Learner(
         config=config,
         run=run,
@@ -88,15 +113,25 @@ def init_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], dev
         model=model,
         network=torch.compile(model) if run.compile else model,
         optimizer=optimizer,
-        plateau=make_plateau(config, optimizer),
+        plateau=plateau,
         scaler=GradScaler(device.type, enabled=run.precision == "fp16"),
     )
 
 
-def train_epoch(learner: Learner, batches: Batches, windows: Windows, epoch: int, told: OnStep) -> float:
+def warm_up(config: TrainConfig, optimizer: Optimizer, step: int, steps_per_epoch: int) -> None:
+    """Set the learning rate of `step` (from 0, over the whole run) while the warm-up lasts."""
+    steps = config.warmup_epochs * steps_per_epoch
+    if step < steps:
+        for group in optimizer.param_groups:
+            group["lr"] = config.lr * (step + 1) / steps
+
+
+def train_epoch(
+    learner: Learner, batches: Batches, windows: Windows, epoch: int, watchers: Iterable[Watcher] = ()
+) -> float:
     """One epoch over all windows in an order of its own; returns the mean loss a window.
 
-    Raises ValueError where the loss is not a number.
+    Raises ValueError if the loss is not a number.
     """
     generator = seed_epoch(learner.config.seed, epoch)
     order = torch.randperm(len(windows), generator=generator)
@@ -107,28 +142,17 @@ def train_epoch(learner: Learner, batches: Batches, windows: Windows, epoch: int
         warm_up(learner.config, learner.optimizer, (epoch - 1) * steps + step, steps)
         loss = learner.step(drop_modalities(batch, learner.config.modality_dropout, generator))
         total += loss * len(batch.mask)
-        told(step, steps, loss.item)
+        for watcher in watchers:
+            watcher.step(epoch, step, steps, loss.item)
     mean = float(total / len(windows))
     if not math.isfinite(mean):
-        told_why = f"the loss of epoch {epoch} is {mean}: try a smaller lr, grad_clip=1 or --precision fp32"
-        raise ValueError(f"{told_why}; epoch {epoch - 1} is saved")
+        fix = "try a smaller lr, grad_clip=1 or --precision fp32"
+        raise ValueError(f"the loss of epoch {epoch} is {mean}: {fix}; epoch {epoch - 1} is saved")
     return mean
 
 
-def state_of(learner: Learner, history: list[dict[str, object]], best: dict[str, Tensor]) -> State:
-    """All that is needed to go on after the last epoch of `history`."""
-    return State(
-        history=history,
-        model=learner.model.state_dict(),
-        best=best,
-        optimizer=learner.optimizer.state_dict(),
-        plateau=learner.plateau.state_dict(),
-        scaler=learner.scaler.state_dict(),
-    )
-
-
 def restore(learner: Learner, state: State) -> None:
-    """Go on from a saved state. Raises ValueError where it is that of another network."""
+    """Go on from a saved state. Raises ValueError if it is that of another network."""
     try:
         learner.model.load_state_dict(state.best)
         learner.model.load_state_dict(state.model)
@@ -140,9 +164,9 @@ def restore(learner: Learner, state: State) -> None:
 
 
 def seed_epoch(seed: int, epoch: int) -> torch.Generator:
-    """Draw from one place for each epoch, so that a resumed run draws what an uninterrupted one does.
+    """Random numbers that depend on seed and epoch alone, so that a resumed run draws what an uninterrupted one does.
 
-    Sets torch's own generators (initial weights, dropout); returns one for orders and modality dropout.
+    Seeds torch's own generators (initial weights, dropout); returns one for the order and for modality dropout.
     """
     drawn = int(np.random.SeedSequence([seed, epoch]).generate_state(1, np.uint64)[0] >> np.uint64(1))
     torch.manual_seed(drawn)

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import nn
 
 from ..config import Precision
 from ..data.batches import Batches
@@ -19,38 +19,26 @@ from ..data.runtime import autocast
 from ..data.windows import Windows
 
 
-class Stitcher:
-    """Collects windows' predictions for a table of N rows (and the row past its end, which is dropped)."""
-
-    def __init__(self, rows: int, columns: int, device: torch.device) -> None:
-        self._total = torch.zeros(rows + 1, columns, device=device)
-        self._count = torch.zeros(rows + 1, 1, device=device)
-
-    def add(self, index: Tensor, prediction: Tensor) -> None:
-        """Add windows: table rows int64 [B, W] of predictions [B, W, C]."""
-        rows = index.flatten()
-        self._total.index_add_(0, rows, prediction.float().flatten(0, 1))
-        self._count.index_add_(0, rows, torch.ones(len(rows), 1, device=rows.device))
-
-    def mean(self) -> Tensor:
-        """Mean prediction of every row [N, C]; 0 where no window was."""
-        return (self._total / self._count.clamp(min=1))[:-1]
-
-
 def predict(
     model: nn.Module, data: Dataset, batches: Batches, windows: Windows, columns: int, precision: Precision
 ) -> NDArray[np.float32]:
     """Predictions of the table's rows [N, C], clipped to [-1, 1]; rows outside of `windows` are 0.
 
-    Raises ValueError where one is not a number.
+    Raises ValueError if one is not a number.
     """
     device = data.labels.device
-    stitcher = Stitcher(len(data.labels) - 1, columns, device)
+    # Padding adds to the row past the table's end, which is dropped.
+    total = torch.zeros(len(data.labels), columns, device=device)
+    count = torch.zeros(len(data.labels), 1, device=device)
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches.all(windows):
-            stitcher.add(batch.index, model(batch.features, batch.valid, batch.mask))
-    rows: NDArray[np.float32] = stitcher.mean().clamp(-1, 1).cpu().numpy()
+            prediction = model(batch.features, batch.valid, batch.mask)
+            index = batch.index.flatten()
+            total.index_add_(0, index, prediction.float().flatten(0, 1))
+            count.index_add_(0, index, torch.ones(len(index), 1, device=device))
+    mean = (total / count.clamp(min=1))[:-1]
+    rows: NDArray[np.float32] = mean.clamp(-1, 1).cpu().numpy()
     if not np.isfinite(rows).all():
         raise ValueError(
             "the network predicts values that are not numbers: try a smaller lr, grad_clip=1 or --precision fp32"

@@ -1,4 +1,4 @@
-"""One run, told from top to bottom: one fold, one seed, from the first epoch or from where it stopped.
+"""One run from top to bottom: one fold, one seed, from the first epoch or from where it stopped.
 
 Tested by tests/fusion/training/test_train.py, tests/fusion/training/test_planted.py and
 tests/faults/test_train_kill.py.
@@ -7,11 +7,10 @@ tests/faults/test_train_kill.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,25 +22,11 @@ from ..config import RunConfig, TrainConfig
 from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import deterministic
-from ..folds.manifest import Fold
 from ..results.report import Report, report
-from .learner import init_learner, restore, state_of, train_epoch
+from .learner import Watcher, init_learner, restore, train_epoch
 from .stitch import by_trial, predict
 
 History = list[dict[str, Any]]
-
-
-class Watcher(Protocol):
-    """Who is told how a run goes."""
-
-    def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
-        """After each batch; asking for the `loss` waits for the device."""
-
-    def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
-        """After each epoch: its line of the history, and the best one's."""
-
-    def close(self) -> None:
-        """At the end, whatever it was."""
 
 
 @dataclass(frozen=True)
@@ -55,17 +40,24 @@ class Outcome:
 
 
 @deterministic()
-def train(described: Description, data: Dataset, run: RunConfig, folder: Path, watcher: Watcher) -> Outcome:
+def train(
+    described: Description, data: Dataset, run: RunConfig, folder: Path, watchers: Sequence[Watcher] = ()
+) -> Outcome:
     """Train one run in its folder, on from its last saved epoch if there is one.
 
-    Raises ValueError where the loss is not a number, or a side of the fold has too few labelled frames; OSError where
-    the state cannot be saved. The last saved epoch is safe in any case.
+    Raises ValueError if the loss is not a number, or a side of the fold has too few labelled frames; OSError if the
+    state cannot be saved. The last saved epoch is safe in any case.
     """
     config, fold = described.config, described.fold
     batches = Batches(data, described.statistics, config)
     windows = batches.to_train_on(data.windows(fold.train, config), f"training side of fold {fold.number}")
     held_out = data.windows(fold.validation, config)
-    _check_scorable(data, fold)
+    # Every labelled row is scored, whatever its features are.
+    if (labelled := sum(int(data.sources[name].labelled.sum()) for name in fold.validation)) < 2:
+        side = f"the validation side of fold {fold.number}"
+        if labelled:
+            raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
+        raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
     learner = init_learner(config, run, data.widths, data.labels.device)
     history: History = []
     best = learner.weights()
@@ -80,7 +72,7 @@ def train(described: Description, data: Dataset, run: RunConfig, folder: Path, w
 
     while not (reason := why_stop(config, history)):
         began_s, epoch = time.monotonic(), len(history) + 1
-        loss = train_epoch(learner, batches, windows, epoch, partial(watcher.step, epoch))
+        loss = train_epoch(learner, batches, windows, epoch, watchers)
         scored, _ = validate()
         row = {"epoch": epoch, "lr": learner.lr, "loss": loss, **scored.as_json()}
         history.append({**row, "seconds": round(time.monotonic() - began_s, 3)})
@@ -89,9 +81,18 @@ def train(described: Description, data: Dataset, run: RunConfig, folder: Path, w
         elif config.restore_best:
             learner.model.load_state_dict(best)
         learner.step_scheduler(scored.p, warming_up=epoch <= config.warmup_epochs)
-        state.save_state(folder, state_of(learner, history, best))
+        reached = state.State(
+            history=history,
+            model=learner.model.state_dict(),
+            best=best,
+            optimizer=learner.optimizer.state_dict(),
+            plateau=learner.plateau.state_dict(),
+            scaler=learner.scaler.state_dict(),
+        )
+        state.save_state(folder, reached)
         state.write_results(folder, history, best, best_row(history))
-        watcher.epoch(history[-1], best_row(history))
+        for watcher in watchers:
+            watcher.epoch(history[-1], best_row(history))
 
     learner.model.load_state_dict(best)
     scored, predictions = validate()
@@ -99,18 +100,8 @@ def train(described: Description, data: Dataset, run: RunConfig, folder: Path, w
     return Outcome(scored, predictions, history, reason)
 
 
-def _check_scorable(data: Dataset, fold: Fold) -> None:
-    """Raise ValueError where the held-out trials have no CCC: every labelled row counts, whatever its features are."""
-    labelled = sum(int(data.sources[name].labelled.sum()) for name in fold.validation)
-    side = f"the validation side of fold {fold.number}"
-    if not labelled:
-        raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
-    if labelled == 1:
-        raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
-
-
 def why_stop(config: TrainConfig, history: History) -> str:
-    """Why no further epoch is due; empty where one is."""
+    """Why no further epoch is due; empty if one is."""
     if not history:
         return ""
     idle = len(history) - best_row(history)["epoch"]

@@ -17,7 +17,7 @@ import torch
 
 from avfuse.fusion.data.runtime import find_compile_cache
 from avfuse.fusion.results.plots import learning_curves, overview, prediction_plot
-from avfuse.fusion.runs.loggers import make_watcher, usable
+from avfuse.fusion.runs.loggers import make_watchers, usable
 from avfuse.fusion.training import train as training
 from avfuse.pipeline.runs.progress import BarReporter, Reporter, make_reporter
 from avfuse.shell.progress import shown
@@ -199,7 +199,7 @@ def test_a_terminal_without_a_width_gets_lines(columns, tmp_path):
     try:
         with open(end, "w") as stream:
             reporter = make_reporter(verbose=False, stream=stream)
-            watcher = make_watcher("run", 2, tmp_path, tensorboard=False, stream=stream)
+            (watcher,) = make_watchers("run", 2, tmp_path, tensorboard=False, stream=stream)
             assert type(reporter) is (BarReporter if columns else Reporter)
             reporter.begin(3, "starting 2 workers")
             reporter.end()

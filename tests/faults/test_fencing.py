@@ -72,8 +72,8 @@ class TestTraining:
                 before = snapshot(run)
             _, said = process.communicate(timeout=PATIENCE_S)
         assert process.returncode == 1
-        told = "its claim is gone: taken over and finished by another process, or removed by hand"
-        assert reason(said.decode()) == f"Error: {run}: {told}; this call has stopped, and writes nothing more there"
+        message = "its claim is gone: taken over and finished by another process, or removed by hand"
+        assert reason(said.decode()) == f"Error: {run}: {message}; this call has stopped, and writes nothing more there"
         assert snapshot(run) == before
 
     def test_the_new_owner_is_named(self, alone, words, reason, tmp_path):

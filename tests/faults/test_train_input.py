@@ -62,8 +62,8 @@ def mask(path):
 
 class TestPlaces:
     def test_no_store(self, corpus, refused, tmp_path):
-        told = refused(corpus, "--store", tmp_path / "nowhere")
-        assert "nowhere is not an avfuse store" in told
+        message = refused(corpus, "--store", tmp_path / "nowhere")
+        assert "nowhere is not an avfuse store" in message
         assert not (tmp_path / "nowhere").exists()
         assert not (tmp_path / "run").exists()
 
@@ -72,7 +72,7 @@ class TestPlaces:
 
     def test_an_empty_store(self, corpus, refused, tmp_path):
         FeatureStore(tmp_path / "empty.zarr", mode="a")
-        assert "holds no trial; `avfuse extract` fills it" in refused(corpus, "--store", tmp_path / "empty.zarr")
+        assert "does not hold a trial; `avfuse extract` fills it" in refused(corpus, "--store", tmp_path / "empty.zarr")
 
     def test_no_annotations(self, corpus, refused, tmp_path):
         assert "nowhere" in refused(corpus, "--annotations", tmp_path / "nowhere")
@@ -85,10 +85,10 @@ class TestPlaces:
     def test_annotations_of_other_trials(self, corpus, refused):
         for path in corpus.annotations.rglob("*.txt"):
             path.rename(path.with_name(f"video_{path.name}"))
-        told = refused(corpus)
-        assert "video_clip0" in told
-        assert "clip0, clip1" in told
-        assert "the names differ" in told
+        message = refused(corpus)
+        assert "video_clip0" in message
+        assert "clip0, clip1" in message
+        assert "the names differ" in message
 
     def test_a_label_that_is_none(self, corpus, refused):
         path = corpus.labels("clip2")
@@ -124,9 +124,9 @@ class TestFolds:
         store = FeatureStore(corpus.store, mode="a")
         for number in names:
             store.remove(f"clip{number}")
-        told = refused(corpus)
-        assert f"fold 0: none of its {len(names)} {side} trials has features in the store" in told
-        assert f"clip{names[0]}" in told
+        message = refused(corpus)
+        assert f"fold 0: none of its {len(names)} {side} trials has features in the store" in message
+        assert f"clip{names[0]}" in message
 
     @pytest.mark.parametrize(("side", "names"), [("validation", (3, 7)), ("training", (0, 1, 2, 4, 5, 6))])
     def test_a_side_without_labels(self, corpus, refused, fit, side, names, tmp_path):
@@ -156,8 +156,8 @@ class TestFolds:
 
 class TestFeatures:
     def test_a_feature_that_the_store_has_not(self, corpus, refused):
-        told = refused(corpus, "--modalities", "face,mfcc")
-        assert "has no mfcc, only face, voice; extract it, or choose --modalities" in told
+        message = refused(corpus, "--modalities", "face,mfcc")
+        assert "has no mfcc, only face, voice; extract it, or choose --modalities" in message
 
     def test_the_default_features_are_not_there(self, corpus, refused):
         assert "iresnet50" in refused(corpus, "--modalities", "iresnet50,vggish,logmel_vgg")
@@ -167,7 +167,7 @@ class TestFeatures:
             rows = len(corpus.rows(f"clip{number}")["face"])
             patches = np.zeros((rows, 4, 3), np.float32)
             corpus.rewrite(f"clip{number}", patch=patches, patch_valid=np.ones(rows, bool))
-        assert "patch has rows of shape (4, 3); the trainer takes features [T, D]" in refused(
+        assert "patch has rows of shape (4, 3); the trainer needs features [T, D]" in refused(
             corpus, "--modalities", "patch"
         )
 
@@ -188,14 +188,14 @@ class TestFeatures:
     def test_tracks_of_different_lengths(self, corpus, refused):
         shutil.rmtree(corpus.store / "clip2" / "voice")
         shutil.copytree(corpus.store / "clip1" / "voice", corpus.store / "clip2" / "voice")
-        told = refused(corpus)
-        assert "trial 'clip2' has 110 rows, but its voice has 105" in told
-        assert "extract it again" in told
+        message = refused(corpus)
+        assert "trial 'clip2' has 110 rows, but its voice has 105" in message
+        assert "extract it again" in message
 
     def test_tracks_of_different_widths(self, corpus, refused):
         corpus.rewrite("clip5", face=np.zeros((125, 7), np.float32))
-        told = refused(corpus)
-        assert "face is not equally wide in all trials: 6 in 'clip0', 7 in 'clip5'" in told
+        message = refused(corpus)
+        assert "face differs in width between trials: 6 in 'clip0', 7 in 'clip5'" in message
 
     def test_a_track_whose_file_is_gone(self, corpus, refused):
         shutil.rmtree(corpus.store / "clip2" / "voice")
@@ -210,8 +210,8 @@ class TestFeatures:
         everywhere = np.full((100, 4), np.nan, np.float32)
         corpus.rewrite("clip0", voice=everywhere)
         said, scores = started(corpus)
-        told = "rows of face are not finite (the first is row 20); they count as missing"
-        assert f"note: clip3: 12 {told}" in said
+        message = "rows of face are not finite (the first is row 20); they count as missing"
+        assert f"note: clip3: 12 {message}" in said
         assert "note: clip0: 100 rows of voice are not finite (the first is row 0); they count as missing" in said
         assert all(np.isfinite(scores[name]) for name in ("P", "ccc_valence", "ccc_arousal"))
         assert all(value.isfinite().all() for value in load_file(tmp_path / "run/model.safetensors").values())
@@ -219,9 +219,9 @@ class TestFeatures:
     def test_fewer_rows_than_labels(self, corpus, refused, started, tmp_path):
         """The labels say how long a trial is: the last row is repeated."""
         corpus.rewrite("clip3", **{name: rows[:90] for name, rows in corpus.rows("clip3").items()})
-        told = refused(corpus)
-        assert "clip3: 115 label rows but 90 rows of features" in told
-        assert "--allow-length-difference" in told
+        message = refused(corpus)
+        assert "clip3: 115 label rows but 90 rows of features" in message
+        assert "--allow-length-difference" in message
         said, scores = started(corpus, "--allow-length-difference")
         assert "note: clip3: 115 label rows but 90 rows of features" in said
         assert scores["frames"] == 240
@@ -230,16 +230,16 @@ class TestFeatures:
     def test_features_of_different_making(self, corpus, refused, started):
         for name in ("clip1", "clip7"):
             corpus.rewrite(name, fingerprint="0123456789abcdef")
-        told = refused(corpus)
-        assert "different settings or weights: planted (6 trials), 0123456789ab (2 trials)" in told
-        assert "--allow-other-features" in told
+        message = refused(corpus)
+        assert "different settings or weights: planted (6 trials), 0123456789ab (2 trials)" in message
+        assert "--allow-other-features" in message
         _, scores = started(corpus, "--allow-other-features")
         assert scores["frames"] == 240
 
     def test_loss_that_is_no_number(self, corpus, refused, fit, tmp_path):
-        told = refused(corpus, "--set", "lr=1e30", "--set", "warmup_epochs=0")
-        assert "the loss of epoch" in told
-        assert "try a smaller lr" in told
+        message = refused(corpus, "--set", "lr=1e30", "--set", "warmup_epochs=0")
+        assert "the loss of epoch" in message
+        assert "try a smaller lr" in message
 
 
 class TestBrokenRun:
@@ -264,9 +264,9 @@ class TestBrokenRun:
     @pytest.mark.parametrize("content", [b"", b"<html>", b"PK\x03\x04 and more"])
     def test_training_pt(self, run, resume, content):
         (run / "training.pt").write_bytes(content)
-        told = resume()
-        assert f"{run / 'training.pt'} is broken" in told
-        assert f"remove the folder {run} and train again" in told
+        message = resume()
+        assert f"{run / 'training.pt'} is broken" in message
+        assert f"remove the folder {run} and train again" in message
         assert (run / "training.pt").read_bytes() == content
 
     def test_training_pt_of_another_network(self, run, resume):
@@ -298,7 +298,7 @@ class TestBrokenRun:
 
     @pytest.mark.parametrize("command", ["evaluate", "predict"])
     @pytest.mark.parametrize(
-        ("name", "content", "told"),
+        ("name", "content", "message"),
         [
             ("model.safetensors", b"half", "model.safetensors is broken"),
             ("model.safetensors", None, "has not finished an epoch"),
@@ -307,12 +307,12 @@ class TestBrokenRun:
             ("features.json", None, "there is no features.json"),
         ],
     )
-    def test_results(self, whole, run, avfuse, reason, command, name, content, told, tmp_path):
+    def test_results(self, whole, run, avfuse, reason, command, name, content, message, tmp_path):
         (run / name).unlink() if content is None else (run / name).write_bytes(content)
         words = () if command == "evaluate" else ("--store", whole[0].store, "--out", tmp_path / "out")
         result = avfuse(command, "--run", run, *words)
         assert result.exit_code == 1
-        assert told in reason(result.stderr)
+        assert message in reason(result.stderr)
         assert not (tmp_path / "out").exists()
 
     def test_the_weights_of_another_run(self, whole, run, avfuse, reason):

@@ -160,8 +160,8 @@ def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tm
     assert 3 <= len(load_state(tmp_path / "run").history) < EPOCHS
     result = avfuse(*words)
     assert result.exit_code == 1
-    told = f"Error: {tmp_path / 'run'} holds a run that has not ended: --resume goes on, or name another --out"
-    assert result.stderr.splitlines()[-1] == told
+    message = f"Error: {tmp_path / 'run'} holds a run that has not ended: --resume goes on, or name another --out"
+    assert result.stderr.splitlines()[-1] == message
     assert (tmp_path / "run" / "training.pt").read_bytes() == before
     whole_again(tmp_path / "run", EPOCHS)
 
@@ -201,8 +201,8 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
     assert process.returncode == 130
     assert "Traceback" not in said
     last = said.rstrip().splitlines()[-1]
-    told = f"1 run to do: fold 0 seed 0 (--resume goes on in {tmp_path / 'run'})"
-    assert last == f"Error: stopped by SIGINT with {told}; what is done is safe, run again to go on"
+    message = f"1 run to do: fold 0 seed 0 (--resume goes on in {tmp_path / 'run'})"
+    assert last == f"Error: stopped by SIGINT with {message}; what is done is safe, run again to go on"
     assert f"fold 0 seed 0 epoch 2/{EPOCHS}:" in said
     assert said.replace("\r\n", "\n").count("\r") > 2
     assert 2 <= len(load_state(tmp_path / "run").history) < EPOCHS

@@ -21,7 +21,7 @@ def start(avfuse, train_words, small, tmp_path):
 
 class TestUsage:
     @pytest.mark.parametrize(
-        ("words", "told"),
+        ("words", "message"),
         [
             (("--preset", "transformer"), "'transformer' is not one of"),
             (("--fold", "first"), "'first' is neither a fold's number nor all"),
@@ -29,15 +29,15 @@ class TestUsage:
             (("--set", "heads"), "'heads' is not KEY=VALUE"),
             (("--set", "=3"), "'=3' is not KEY=VALUE"),
             (("--set", "head=3"), "there is no setting 'head' (did you mean heads?)"),
-            (("--set", "heads=two"), "heads=two: heads is a whole number"),
+            (("--set", "heads=two"), "heads=two: heads must be a whole number"),
             (("--set", "heads=3"), "attention_width 8 is not a multiple of heads 3"),
-            (("--set", "lr=0"), "lr is above 0, got 0.0"),
+            (("--set", "lr=0"), "lr must be above 0, got 0.0"),
             (("--set", "hop-frames=900"), "hop_frames 900 leaves gaps between windows of 60 frames"),
             (("--set", "window-frames=1", "--set", "hop-frames=1"), "a window of one frame has no CCC"),
-            (("--set", "statistics=trial"), "statistics is one of scalar, feature"),
+            (("--set", "statistics=trial"), "statistics must be one of scalar, feature"),
             (("--set", "task=va", "--task", "va"), "task: given twice, as an option and by --set"),
             (("--set", "seed=3"), "give the seed by --seed"),
-            (("--modalities", "face,face"), "modalities are distinct feature names"),
+            (("--modalities", "face,face"), "modalities must be distinct feature names"),
             (("--task", "fear"), "'fear' is not one of"),
             (("--seeds", "0"), "0 is not in the range"),
             (("--epochs", "0"), "0 is not in the range"),
@@ -45,10 +45,10 @@ class TestUsage:
             (("--manifest", "f.json", "--folds", "3"), "--manifest has the folds already"),
         ],
     )
-    def test_wrong_usage(self, start, tmp_path, words, told):
+    def test_wrong_usage(self, start, tmp_path, words, message):
         result = start(*words)
         assert result.exit_code == 2
-        assert told in result.stderr.splitlines()[-1]
+        assert message in result.stderr.splitlines()[-1]
         assert result.stdout == ""
         assert list(tmp_path.iterdir()) == []
 
@@ -82,7 +82,7 @@ class TestSettings:
         assert result.exit_code == 2
         assert "unknown key: learning_rate" in result.stderr
 
-    def test_the_settings_that_train_are_those_that_are_told(self, start, trained, tmp_path):
+    def test_the_settings_that_train_are_those_that_are_given(self, start, trained, tmp_path):
         """A run with other windows is another run."""
         assert start("--set", "window_frames=50").exit_code == 0
         assert (tmp_path / "run/model.safetensors").read_bytes() != (trained / "model.safetensors").read_bytes()
@@ -121,7 +121,7 @@ class TestAgain:
         assert self.contents(run) == before
 
     @pytest.mark.parametrize(
-        ("words", "told"),
+        ("words", "message"),
         [
             (("--set", "lr=0.01"), "lr: 0.003 in the run, 0.01 now"),
             (("--set", "lead_channels=9,9"), "lead_channels: 8,8 in the run, 9,9 now"),
@@ -132,12 +132,12 @@ class TestAgain:
         ],
     )
     @pytest.mark.parametrize("resume", [(), ("--resume",)])
-    def test_other_settings_are_refused(self, start, run, words, told, resume):
+    def test_other_settings_are_refused(self, start, run, words, message, resume):
         before = self.contents(run)
         result = start(*words, *resume)
         assert result.exit_code == 1
         line = result.stderr.splitlines()[-1]
-        assert line.startswith(f"Error: {run} holds a run with other settings ({told})")
+        assert line.startswith(f"Error: {run} holds a run with other settings ({message})")
         assert line.endswith("name another --out")
         assert self.contents(run) == before
 
@@ -230,8 +230,8 @@ class TestOtherCorpora:
         assert found["P"] == pytest.approx(read_metrics(trained)["P"], abs=0.1)
 
     def test_a_manifest_of_one_s_own(self, start, small, avfuse, tmp_path):
-        told = avfuse("folds", "--annotations", small.annotations, "--out", tmp_path / "folds.json")
-        assert told.exit_code == 0
+        result = avfuse("folds", "--annotations", small.annotations, "--out", tmp_path / "folds.json")
+        assert result.exit_code == 0
         assert start("--manifest", tmp_path / "folds.json", "--fold", 5, "--epochs", 1).exit_code == 0
         assert read_description(tmp_path / "run").fold.number == 5
 

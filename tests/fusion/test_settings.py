@@ -106,9 +106,9 @@ def test_an_unknown_setting_names_the_nearest(name, nearest):
 
 @pytest.mark.parametrize("name", ["qqq", "preset", "model", ""])
 def test_an_unknown_setting_is_refused_with_those_there_are(name):
-    with pytest.raises(ValueError, match=rf"^there is no setting '{name}'.*there are ") as told:
+    with pytest.raises(ValueError, match=rf"^there is no setting '{name}'.*there are ") as refused:
         with_settings(S1, {name: "1"})
-    listed = str(told.value).rpartition("there are ")[2].split(", ")
+    listed = str(refused.value).rpartition("there are ")[2].split(", ")
     assert listed == list(settings_of(S1))
 
 
@@ -118,66 +118,68 @@ def test_a_setting_of_another_network_is_unknown():
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
-        ("batch_size", "a dozen", "batch_size is a whole number"),
-        ("batch_size", "12.0", "batch_size is a whole number"),
-        ("seed", "", "seed is a whole number"),
-        ("lr", "fast", "lr is a number"),
-        ("lr", "nan", "lr is a number"),
-        ("weight_decay", "inf", "weight_decay is a number"),
-        ("restore_best", "maybe", "restore_best is true or false"),
-        ("causal", "2", "causal is true or false"),
-        ("kernels", "3,five", "kernels is numbers parted by commas"),
-        ("kernels", "3;5", "kernels is numbers parted by commas"),
-        ("statistics", "row", "statistics is one of scalar, feature"),
-        ("task", "VA", "task is one of va, valence, arousal"),
-        ("rows_in_loss", "some", "rows_in_loss is one of labelled, any, all"),
-        ("optimizer", "sgd", "optimizer is one of adam, adamw"),
+        ("batch_size", "a dozen", "batch_size must be a whole number"),
+        ("batch_size", "12.0", "batch_size must be a whole number"),
+        ("seed", "", "seed must be a whole number"),
+        ("lr", "fast", "lr must be a number"),
+        ("lr", "nan", "lr must be a number"),
+        ("weight_decay", "inf", "weight_decay must be a number"),
+        ("restore_best", "maybe", "restore_best must be true or false"),
+        ("causal", "2", "causal must be true or false"),
+        ("kernels", "3,five", "kernels must be numbers separated by commas"),
+        ("kernels", "3;5", "kernels must be numbers separated by commas"),
+        ("statistics", "row", "statistics must be one of scalar, feature"),
+        ("task", "VA", "task must be one of va, valence, arousal"),
+        ("rows_in_loss", "some", "rows_in_loss must be one of labelled, any, all"),
+        ("optimizer", "sgd", "optimizer must be one of adam, adamw"),
     ],
 )
-def test_a_text_that_says_no_value(name, text, told):
+def test_a_text_that_says_no_value(name, text, message):
     with pytest.raises(ValueError) as refused:  # noqa: PT011
         with_settings(S1, {name: text})
-    assert str(refused.value) == f"{name}={text}: {told}"
+    assert str(refused.value) == f"{name}={text}: {message}"
 
 
 @pytest.mark.parametrize(
-    ("name", "text", "told"),
+    ("name", "text", "message"),
     [
-        *((n, "0", f"{n} is above 0, got 0") for n in ("batch_size", "window_frames", "hop_frames", "max_epochs")),
-        *((n, "0", f"{n} is above 0, got 0") for n in ("early_stop", "heads", "hidden", "attention_width")),
-        ("lr", "-1e-4", "lr is above 0, got -0.0001"),
-        ("plateau_factor", "0", "plateau_factor is above 0, got 0.0"),
-        ("plateau_factor", "1", r"plateau_factor is in \[0, 1\), got 1.0"),
-        ("dropout", "1", r"dropout is in \[0, 1\), got 1.0"),
-        ("modality_dropout", "-0.1", r"modality_dropout is in \[0, 1\), got -0.1"),
-        *((n, "-1", f"{n} is not below 0, got -1") for n in ("seed", "warmup_epochs", "plateau_patience")),
-        *((n, "-1", f"{n} is not below 0, got -1.0") for n in ("weight_decay", "grad_clip", "min_lr")),
-        ("kernels", "3,0", r"kernels is above 0, got \(3, 0\)"),
-        ("kernels", "", r"kernels is above 0, got \(\)"),
-        ("lead_channels", "128,-1", r"lead_channels is above 0, got \(128, -1\)"),
-        ("other_channels", "0", r"other_channels is above 0, got \(0,\)"),
+        *((n, "0", f"{n} must be above 0, got 0") for n in ("batch_size", "window_frames", "hop_frames", "max_epochs")),
+        *((n, "0", f"{n} must be above 0, got 0") for n in ("early_stop", "heads", "hidden", "attention_width")),
+        ("lr", "-1e-4", "lr must be above 0, got -0.0001"),
+        ("plateau_factor", "0", "plateau_factor must be above 0, got 0.0"),
+        ("plateau_factor", "1", r"plateau_factor must be in \[0, 1\), got 1.0"),
+        ("dropout", "1", r"dropout must be in \[0, 1\), got 1.0"),
+        ("modality_dropout", "-0.1", r"modality_dropout must be in \[0, 1\), got -0.1"),
+        *((n, "-1", f"{n} must not be below 0, got -1") for n in ("seed", "warmup_epochs", "plateau_patience")),
+        *((n, "-1", f"{n} must not be below 0, got -1.0") for n in ("weight_decay", "grad_clip", "min_lr")),
+        ("kernels", "3,0", r"kernels must be above 0, got \(3, 0\)"),
+        ("kernels", "", r"kernels must be above 0, got \(\)"),
+        ("lead_channels", "128,-1", r"lead_channels must be above 0, got \(128, -1\)"),
+        ("other_channels", "0", r"other_channels must be above 0, got \(0,\)"),
         ("hop_frames", "301", "hop_frames 301 leaves gaps between windows of 300 frames"),
         ("window_frames", "199", "hop_frames 200 leaves gaps between windows of 199 frames"),
         ("heads", "3", "attention_width 256 is not a multiple of heads 3"),
-        ("modalities", "", r"modalities are distinct feature names, got \[\]"),
-        ("modalities", "a,b,a", r"modalities are distinct feature names, got \['a', 'b', 'a'\]"),
+        ("modalities", "", r"modalities must be distinct feature names, got \[\]"),
+        ("modalities", "a,b,a", r"modalities must be distinct feature names, got \['a', 'b', 'a'\]"),
     ],
 )
-def test_a_value_out_of_bounds(name, text, told):
-    with pytest.raises(ValueError, match=f"^{told}$"):
+def test_a_value_out_of_bounds(name, text, message):
+    with pytest.raises(ValueError, match=f"^{message}$"):
         with_settings(S1, {name: text})
 
 
 @pytest.mark.parametrize("field", ["task", "statistics", "rows_in_loss", "optimizer"])
 def test_settings_are_checked_wherever_they_come_from(field):
-    with pytest.raises(ValueError, match="'other' is none of "):
+    with pytest.raises(ValueError, match="'other' is not one of "):
         replace(S1, **{field: "other"})
 
 
 def test_an_unknown_preset_names_the_nearest():
-    with pytest.raises(ValueError, match=r"preset 'crosattn' is none of crossattn, .* \(did you mean crossattn\?\)$"):
+    with pytest.raises(
+        ValueError, match=r"preset 'crosattn' is not one of crossattn, .* \(did you mean crossattn\?\)$"
+    ):
         preset("crosattn")
 
 
@@ -205,10 +207,10 @@ def test_json_of_another_avfuse_is_refused(change):
         from_json(found)
 
 
-@pytest.mark.parametrize("told", [{}, {"preset": None}, {"preset": "other"}])
-def test_json_without_a_known_preset_is_refused(told):
-    with pytest.raises(ValueError, match="is none of crossattn, su-zhang, concat"):
-        from_json(told)
+@pytest.mark.parametrize("content", [{}, {"preset": None}, {"preset": "other"}])
+def test_json_without_a_known_preset_is_refused(content):
+    with pytest.raises(ValueError, match="is not one of crossattn, su-zhang, concat"):
+        from_json(content)
 
 
 def test_differences_name_settings_of_run_and_network():

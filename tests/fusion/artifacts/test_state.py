@@ -69,10 +69,10 @@ def test_what_lies_in_a_run_s_folder(trained):
 
 def test_settings_fold_and_features(trained, small):
     found = read_description(trained)
-    told = {"lead_channels": "8,8", "other_channels": "8,8", "attention_width": "8", "heads": "2", "hidden": "8"}
-    told |= {"window_frames": "60", "hop_frames": "40", "lr": "0.003", "warmup_epochs": "1"}
-    told |= {"modalities": "face,voice", "max_epochs": "3"}
-    assert found.config == with_settings(PRESETS["crossattn"], told)
+    changes = {"lead_channels": "8,8", "other_channels": "8,8", "attention_width": "8", "heads": "2", "hidden": "8"}
+    changes |= {"window_frames": "60", "hop_frames": "40", "lr": "0.003", "warmup_epochs": "1"}
+    changes |= {"modalities": "face,voice", "max_epochs": "3"}
+    assert found.config == with_settings(PRESETS["crossattn"], changes)
     assert json.loads((trained / "config.json").read_text())["model"]["lead_channels"] == [8, 8]
     assert found.fold.number == 0
     assert set(found.fold.train) == {"clip0", "clip1", "clip2", "clip4", "clip5", "clip6"}
@@ -240,7 +240,7 @@ class TestEmpty:
 
 
 class TestBroken:
-    """What is said of a folder that holds no run, or a broken one."""
+    """What is said of a folder that does not hold a run, or a broken one."""
 
     @pytest.mark.parametrize("name", ["config.json", "fold.json", "features.json", "statistics.json"])
     def test_a_file_is_missing(self, run, name):
@@ -279,7 +279,7 @@ class TestBroken:
     def test_a_file_says_what_cannot_be(self, run, name, changed):
         content = json.loads((run / name).read_text())
         (run / name).write_text(json.dumps({**content, **changed}))
-        with pytest.raises(ValueError, match="holds no run that this avfuse can read"):
+        with pytest.raises(ValueError, match="does not hold a run that this avfuse can read"):
             read_description(run)
 
     @pytest.mark.parametrize("found", [None, 2])

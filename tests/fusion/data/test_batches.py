@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -80,7 +82,7 @@ def test_padding_is_zero_after_standardisation(make_data, rows, labels, streamed
     for features in last.features:
         assert not features[1, 8:].any()
         assert features[1, :8].abs().min() > 0
-    assert not last.counted[1, 8:].any()
+    assert not last.loss_mask[1, 8:].any()
     assert not last.labels[1, 8:].any()
     assert (last.index[1, 8:] == 58).all()
 
@@ -93,7 +95,7 @@ def test_which_rows_are_in_the_loss(make_data, rows, labels, policy):
     seen = np.zeros(58, int)
     for batch in all_of(make_data(rows, labels), rows_in_loss=policy):
         index = batch.index[batch.mask].numpy()
-        assert np.array_equal(batch.counted[batch.mask].numpy(), expected[index])
+        assert np.array_equal(batch.loss_mask[batch.mask].numpy(), expected[index])
         np.add.at(seen, index, 1)
     assert seen.min() >= 1
     assert len({labelled.sum(), (labelled & (face | voice)).sum(), (labelled & face & voice).sum()}) == 3
@@ -104,8 +106,8 @@ def test_minus_five_in_either_column_is_not_counted(make_data, rows, column):
     labels = np.zeros((50, 2))
     labels[7, column] = -5
     for batch in all_of(make_data({"a": rows["a"], "b": rows["b"]}, {"a": labels}), rows_in_loss="labelled"):
-        assert not batch.counted[batch.index == 7].any()
-        assert batch.counted[(batch.index != 7) & batch.mask].all()
+        assert not batch.loss_mask[batch.index == 7].any()
+        assert batch.loss_mask[(batch.index != 7) & batch.mask].all()
 
 
 @pytest.mark.parametrize(("task", "columns"), [("va", [0, 1]), ("valence", [0]), ("arousal", [1])])
@@ -124,6 +126,21 @@ def test_standardising_leaves_the_table_as_it_was(make_data, rows, labels):
         for one, other in zip(first, second, strict=True)
         for pair in zip(one.features, other.features, strict=True)
     )
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+@pytest.mark.parametrize("size", [1, 2, 3, 4, 8])
+def test_batches_hold_every_window_once_in_order(make_data, rows, labels, streamed, size):
+    data = make_data(rows, labels, streamed=streamed)
+    wanted = replace(config(), batch_size=size)
+    windows = data.windows(["a", "b"], wanted)
+    batches = Batches(data, PLAIN, wanted)
+    for order in (None, torch.tensor([2, 0, 3, 1])):
+        found = list(batches.all(windows, order))
+        assert [len(batch.mask) for batch in found] == [size] * (4 // size) + [4 % size] * (4 % size > 0)
+        expected = torch.arange(4) if order is None else order
+        assert torch.equal(torch.cat([batch.index[:, 0] for batch in found]), windows.start[expected])
+        assert torch.equal(torch.cat([batch.mask.sum(1) for batch in found]), windows.length[expected])
 
 
 @pytest.mark.parametrize("streamed", [False, True])
@@ -148,9 +165,9 @@ def test_windows_with_fewer_than_two_rows_in_the_loss_are_of_no_use(make_data, r
 def test_a_side_that_cannot_be_trained_on_says_why(make_data, rows, labels):
     def refused(rows, labels, **settings):
         data, wanted = make_data(rows, labels), config(**settings)
-        with pytest.raises(ValueError, match="the training side of fold 3 has ") as told:
+        with pytest.raises(ValueError, match="the training side of fold 3 has ") as refused:
             Batches(data, PLAIN, wanted).to_train_on(data.windows(["a"], wanted), "training side of fold 3")
-        return str(told.value)
+        return str(refused.value)
 
     assert "no labelled frame: all its label rows are masked (-5)" in refused(
         rows, {**labels, "a": np.full((50, 2), -5)}
@@ -178,13 +195,13 @@ def batch_of(windows: int, modalities: int) -> Batch:
         valid=(mask,) * modalities,
         mask=mask,
         labels=torch.ones(windows, 10, 2),
-        counted=mask,
+        loss_mask=mask,
         index=torch.zeros(windows, 10, dtype=torch.int64),
     )
 
 
-def gone_from(batch: Batch) -> torch.Tensor:
-    """Which windows lack which modality, bool [modalities, windows]; a modality is gone as a whole or not at all."""
+def missing_from(batch: Batch) -> torch.Tensor:
+    """Which windows lack which modality, bool [modalities, windows]; a modality is missing as a whole or not at all."""
     kept = torch.stack([features.amax((1, 2)) for features in batch.features])
     assert torch.equal(kept, torch.stack([features.amin((1, 2)) for features in batch.features]))
     assert torch.equal(kept.bool(), torch.stack([flags.any(1) for flags in batch.valid]))
@@ -197,17 +214,17 @@ def gone_from(batch: Batch) -> torch.Tensor:
 def test_modality_dropout_takes_one_modality_of_a_share_of_the_windows(share, modalities):
     whole = batch_of(20_000, modalities)
     dropped = drop_modalities(whole, share, torch.Generator().manual_seed(0))
-    gone = gone_from(dropped)
-    assert gone.sum(0).max() == 1
-    assert gone.any(0).double().mean() == pytest.approx(share, abs=0.02)
-    assert gone.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
-    for name in ("mask", "labels", "counted", "index"):
+    missing = missing_from(dropped)
+    assert missing.sum(0).max() == 1
+    assert missing.any(0).double().mean() == pytest.approx(share, abs=0.02)
+    assert missing.double().mean(1).tolist() == pytest.approx([share / modalities] * modalities, abs=0.02)
+    for name in ("mask", "labels", "loss_mask", "index"):
         assert getattr(dropped, name) is getattr(whole, name)
 
 
 def test_modality_dropout_draws_the_same_again():
     first, again, other = (
-        gone_from(drop_modalities(batch_of(100, 3), 0.5, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
+        missing_from(drop_modalities(batch_of(100, 3), 0.5, torch.Generator().manual_seed(seed))) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again)
     assert not torch.equal(first, other)

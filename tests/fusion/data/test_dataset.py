@@ -66,7 +66,7 @@ def batches_of(data, order=None, **more):
 
 
 def tensors_of(batch):
-    return [*batch.features, *batch.valid, batch.mask, batch.labels, batch.counted, batch.index]
+    return [*batch.features, *batch.valid, batch.mask, batch.labels, batch.loss_mask, batch.index]
 
 
 def test_trials_lie_side_by_side(make_data, rows):
@@ -218,8 +218,8 @@ def test_a_file_that_marks_rows_with_minus_five(make_data, rows):
 def test_an_array_of_another_length_than_its_trial(make_store, rows, rows_there):
     store = make_store(rows)
     replace_array(store, "a", "voice", np.zeros((rows_there, 3), np.float32))
-    told = f"trial 'a' has 50 rows, but its voice has {rows_there}; extract it again"
-    with pytest.raises(ValueError, match=told):
+    message = f"trial 'a' has 50 rows, but its voice has {rows_there}; extract it again"
+    with pytest.raises(ValueError, match=message):
         load(store, source("a", 50), ["face", "voice"], ROOM)
     assert load(store, source("a", 50), ["face"], ROOM).widths == (5,)
 
@@ -228,22 +228,25 @@ def test_an_array_of_another_length_than_its_trial(make_store, rows, rows_there)
 def test_flags_of_another_length_than_their_trial(make_store, rows, rows_there):
     store = make_store(rows)
     replace_array(store, "a", "voice_valid", np.ones(rows_there, bool))
-    told = f"trial 'a' has 50 rows, but its voice_valid has {rows_there}; extract it again"
-    with pytest.raises(ValueError, match=told):
+    message = f"trial 'a' has 50 rows, but its voice_valid has {rows_there}; extract it again"
+    with pytest.raises(ValueError, match=message):
         load(store, source("a", 50), ["face", "voice"], ROOM)
 
 
 def test_features_of_another_width_than_those_of_other_trials(make_data, rows):
     rows["c"]["voice"] = np.zeros((23, 4), np.float32)
-    with pytest.raises(ValueError, match="voice is not equally wide in all trials: 3 in 'a', 4 in 'c'; extract them"):
+    with pytest.raises(ValueError, match="voice differs in width between trials: 3 in 'a', 4 in 'c'; extract them"):
         make_data(rows)
 
 
 def test_what_is_no_feature_is_refused(make_data, make_store, rows):
     rows["a"]["logmel"] = np.zeros((50, 96, 64), np.float32)
     store = make_store({"a": {**rows["a"], "face_score": np.zeros(50, np.float32)}})
-    for array, told in (("logmel", r"logmel has rows of shape \(96, 64\)"), ("face_score", r"face_score has rows of")):
-        with pytest.raises(ValueError, match=f"{told}.*; the trainer takes features"):
+    for array, message in (
+        ("logmel", r"logmel has rows of shape \(96, 64\)"),
+        ("face_score", r"face_score has rows of"),
+    ):
+        with pytest.raises(ValueError, match=f"{message}.*; the trainer needs features"):
             load(store, source("a", 50), ["face", array], ROOM)
 
 
@@ -384,10 +387,10 @@ class TestStreamedUnderWay:
         monkeypatch.setattr(state, "save_state", save_and_lose)
         result = avfuse(*train_words(corpus, run, "--memory-gb", 0))
         assert result.exit_code == 1
-        told = (
+        message = (
             rf"Error: {run}: trial 'clip5': rows \d+–\d+ of file://{file.parents[2]} are broken \({file}: No such file"
         )
-        assert re.match(told, result.stderr.splitlines()[-1])
+        assert re.match(message, result.stderr.splitlines()[-1])
         assert len(state.load_state(run).history) == 1
 
 

@@ -73,7 +73,7 @@ def test_labels_in_folders_match_features_in_folders(make_store, tmp_path):
     assert found.without_labels == ("x",)
 
 
-def test_what_has_only_one_of_both_is_told(make_store, corpus):
+def test_what_has_only_one_of_both_is_listed(make_store, corpus):
     found = matched(make_store({"x": features(), "b": features(), "a": features()}), corpus({"x": 20, "y": 20}))
     assert list(found.trials) == ["x"]
     assert found.without_features == ("y",)
@@ -171,8 +171,8 @@ def test_two_label_files_cannot_mean_one_trial(make_store, tmp_path):
 def test_label_rows_that_are_not_frames_are_refused(make_store, corpus, labels, frames, refused):
     store, annotated = make_store({"x": features(frames)}), corpus({"x": labels})
     if refused:
-        told = f"1 of 1 do not: x: {labels} label rows but {frames} rows of features; .*--allow-length-difference"
-        with pytest.raises(ValueError, match=told):
+        message = f"1 of 1 do not: x: {labels} label rows but {frames} rows of features; .*--allow-length-difference"
+        with pytest.raises(ValueError, match=message):
             matched(store, annotated)
     allowed = match_trials(store, annotated, ["x"], MODALITIES, allow_length_difference=True)
     assert allowed.trials["x"].rows == labels
@@ -202,7 +202,7 @@ def test_names_that_look_the_same_are_the_same(make_store, corpus, stored, label
 def test_other_upper_and_lower_case_is_named(make_store, corpus):
     found = matched(make_store({"batch1/Clip": features()}), corpus({"clip": 20}))
     assert not found.trials
-    assert found.notes == ("clip: the store has batch1/Clip, other upper and lower case; rename one of them",)
+    assert found.notes == ("clip: the store has batch1/Clip, which differs in case; rename one of them",)
 
 
 def test_a_trial_whose_labels_touch_no_frame_is_named(make_store, tmp_path):

@@ -38,10 +38,10 @@ def test_moments_of_parts_are_those_of_all_rows(parts):
     assert merged.count == len(rows)
     if not len(rows):
         assert not merged.mean.any()
-        assert not merged.spread.any()
+        assert not merged.squares.any()
         return
     np.testing.assert_allclose(merged.mean, rows.mean(0), rtol=1e-6, atol=3e-5)  # float32 of up to 200
-    np.testing.assert_allclose(np.sqrt(merged.spread / len(rows)), rows.std(0), rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(np.sqrt(merged.squares / len(rows)), rows.std(0), rtol=1e-5, atol=1e-5)
 
 
 @settings(deadline=None)
@@ -133,7 +133,7 @@ def test_parts_without_rows_change_nothing():
     for merged in (together([rows, nothing]), together([nothing, rows])):
         assert merged.count == 9
         assert np.array_equal(merged.mean, rows.mean)
-        assert np.array_equal(merged.spread, rows.spread)
+        assert np.array_equal(merged.squares, rows.squares)
 
 
 @settings(deadline=None)
@@ -163,7 +163,9 @@ def fold_statistics(planted, fold, kind):
     store, corpus = FeatureStore(planted.store), open_corpus(planted.annotations)
     config = TrainConfig(modalities=MODALITIES, statistics=kind)
     manifest = make_folds(corpus, folds=None, group="none", groups=None)
-    experiment = open_experiment(store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_mixed=False)
+    experiment = open_experiment(
+        store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_other_features=False
+    )
     return experiment.describe(config, fold).statistics, experiment.checked.folds[fold]
 
 

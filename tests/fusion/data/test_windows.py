@@ -2,11 +2,10 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
-from avfuse.fusion.data.windows import Windows, plan_windows, row_index, window_starts
+from avfuse.fusion.data.windows import plan_windows, row_index, window_starts
 
 SIZES = st.integers(1, 40).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 
@@ -70,16 +69,3 @@ def test_windows_of_several_trials_stay_in_their_own(counts, sizes):
 
 def test_a_trial_of_no_rows_has_no_window():
     assert len(plan_windows([(0, 0)], 300, 200)) == len(plan_windows([], 300, 200)) == 0
-
-
-@settings(deadline=None)
-@given(st.integers(0, 20), st.integers(1, 8), st.integers(0, 100))
-def test_batches_hold_every_window_once_in_order(count, size, seed):
-    windows = Windows(torch.arange(count) * 7, torch.arange(count) + 1)
-    order = torch.randperm(count, generator=torch.Generator().manual_seed(seed))
-    for asked, expected in ((None, torch.arange(count)), (order, order)):
-        parts = list(windows.batches(size, asked))
-        assert [len(part) for part in parts] == [size] * (count // size) + [count % size] * (count % size > 0)
-        for part, some in zip(parts, torch.split(expected, size), strict=False):
-            assert torch.equal(part.start, windows.start[some])
-            assert torch.equal(part.length, windows.length[some])

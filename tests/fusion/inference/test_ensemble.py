@@ -25,8 +25,8 @@ def evaluate(avfuse, tmp_path_factory):
 
     def run(*runs, words=()):
         out = tmp_path_factory.mktemp("evaluated")
-        told = [word for folder in runs for word in ("--run", folder)]
-        result = avfuse("evaluate", *told, "--out", out, "--json", "--device", "cpu", *words)
+        given = [word for folder in runs for word in ("--run", folder)]
+        result = avfuse("evaluate", *given, "--out", out, "--json", "--device", "cpu", *words)
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout), rows_of(out)
 
@@ -114,7 +114,7 @@ class TestFindRuns:
 
     @pytest.mark.parametrize("name", ["nowhere", "."])
     def test_none(self, tmp_path, name):
-        with pytest.raises(ValueError, match="holds no run"):
+        with pytest.raises(ValueError, match="does not hold a run"):
             find_runs([tmp_path / name])
 
 

@@ -73,10 +73,10 @@ class TestEvaluate:
     def test_trial_by_trial(self, trained, small, evaluate, plain_ccc):
         for trial in evaluate(trained)["by_trial"]:
             labels = read_labels(small.labels(trial["trial"]))
-            told = rows_of(trained / "predictions" / f"{trial['trial']}.txt")
+            predicted = rows_of(trained / "predictions" / f"{trial['trial']}.txt")
             assert trial["rows"] == labels.valid.sum()
             for column, task in enumerate(("valence", "arousal")):
-                pair = (each[labels.valid, column].astype(float) for each in (told, labels.values))
+                pair = (each[labels.valid, column].astype(float) for each in (predicted, labels.values))
                 assert trial[task] == pytest.approx(plain_ccc(*pair), abs=1e-5)
 
     def test_on_the_screen(self, trained, avfuse):
@@ -187,8 +187,8 @@ class TestEvaluate:
 
     def test_labels_without_the_trials(self, trained, corpus, avfuse):
         corpus.labels("clip7").unlink()
-        told = refused(avfuse("evaluate", "--run", trained, "--annotations", corpus.annotations))
-        assert "has no labels of clip7" in told
+        message = refused(avfuse("evaluate", "--run", trained, "--annotations", corpus.annotations))
+        assert "has no labels of clip7" in message
 
     def test_features_of_one_trial_are_gone(self, trained, corpus, avfuse):
         FeatureStore(corpus.store, mode="a").remove("clip7")
@@ -200,15 +200,15 @@ class TestEvaluate:
     def test_features_of_all_trials_are_gone(self, trained, corpus, avfuse):
         for name in ("clip3", "clip7"):
             corpus.rewrite(name, voice=None, voice_valid=None)
-        told = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
-        assert "no trial with the features of the runs" in told
+        message = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
+        assert "no trial with the features of the runs" in message
 
     def test_features_of_other_weights(self, trained, corpus, avfuse, evaluate):
         corpus.rewrite("clip7", fingerprint="0123456789abcdef")
-        told = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
-        assert "planted" in told
-        assert "0123456789ab (1 trial)" in told
-        assert "--allow-other-features" in told
+        message = refused(avfuse("evaluate", "--run", trained, "--store", corpus.store))
+        assert "planted" in message
+        assert "0123456789ab (1 trial)" in message
+        assert "--allow-other-features" in message
         report = evaluate(trained, "--store", corpus.store, "--allow-other-features")
         assert report["P"] == pytest.approx(read_metrics(trained)["P"], abs=1e-6)
 
@@ -221,8 +221,8 @@ class TestEvaluate:
         FeatureStore(corpus.store, mode="a").write(
             "clip7", corpus.rows("clip7"), {"fingerprint": "f16", "settings": {"precision": "fp16"}}
         )
-        told = refused(avfuse("evaluate", "--run", tmp_path / "run"))
-        assert "(precision: fp32 in the run, fp16 in the store)" in told
+        message = refused(avfuse("evaluate", "--run", tmp_path / "run"))
+        assert "(precision: fp32 in the run, fp16 in the store)" in message
 
     def test_features_of_other_weights_that_the_run_does_not_hold_out(self, trained, corpus, evaluate):
         corpus.rewrite("clip0", fingerprint="0123456789abcdef")
@@ -230,11 +230,11 @@ class TestEvaluate:
 
     def test_runs_of_different_stores(self, trained, corpus, fit, avfuse, tmp_path):
         fit(corpus, tmp_path / "run", "--epochs", 1)
-        told = refused(avfuse("evaluate", "--run", trained, "--run", tmp_path / "run"))
-        assert "name one by --store" in told
+        message = refused(avfuse("evaluate", "--run", trained, "--run", tmp_path / "run"))
+        assert "name one by --store" in message
 
     def test_no_run(self, avfuse, tmp_path):
-        assert f"{tmp_path} holds no run" in refused(avfuse("evaluate", "--run", tmp_path))
+        assert f"{tmp_path} does not hold a run" in refused(avfuse("evaluate", "--run", tmp_path))
 
 
 def test_untrained_features_are_told_of(plant_small, fit, avfuse, tmp_path):
@@ -283,7 +283,7 @@ class TestPredict:
         corpus.rewrite("clip1", voice=None, voice_valid=None)
         result = avfuse("predict", "--run", trained, "--store", corpus.store, "--out", tmp_path / "out")
         assert result.exit_code == 0
-        assert "note: left out, since they have not all of face, voice: clip1" in result.stderr.splitlines()
+        assert "note: left out, since they do not have all of face, voice: clip1" in result.stderr.splitlines()
         assert len(list((tmp_path / "out").glob("*.txt"))) == 7
 
     def test_times_and_rows_that_are_real(self, trained, corpus, avfuse, tmp_path):
@@ -305,9 +305,9 @@ class TestPredict:
         out = tmp_path / "out"
         words = ("--run", trained, "--store", small.store, "--out", out, "--smooth", "ma:5")
         assert avfuse("predict", *words).exit_code == 0
-        told = json.loads((out / "made.json").read_text())
-        assert sorted(told["files"]) == [f"clip{number}.txt" for number in range(8)]
-        made = told["made"]
+        content = json.loads((out / "made.json").read_text())
+        assert sorted(content["files"]) == [f"clip{number}.txt" for number in range(8)]
+        made = content["made"]
         assert (made["runs"], made["store"], made["smoothing"]) == ([str(trained)], str(small.store), "ma:5")
         assert made["command"] == f"avfuse predict --run {trained} --store {small.store} --out {out} --smooth ma:5"
         assert made["fingerprints"] == {"planted": 8}
@@ -322,8 +322,8 @@ class TestPredict:
     def test_no_trial_has_the_features(self, trained, corpus, avfuse, tmp_path):
         for number in range(8):
             corpus.rewrite(f"clip{number}", face=None, face_valid=None)
-        told = refused(avfuse("predict", "--run", trained, "--store", corpus.store, "--out", tmp_path / "out"))
-        assert "no trial with the features" in told
+        message = refused(avfuse("predict", "--run", trained, "--store", corpus.store, "--out", tmp_path / "out"))
+        assert "no trial with the features" in message
         assert not (tmp_path / "out").exists()
 
     def test_smoothed(self, trained, small, avfuse, tmp_path):
@@ -333,17 +333,17 @@ class TestPredict:
         assert rows_of(tmp_path / "clip3.txt") == pytest.approx(smooth(raw, parse_smoothing("ma:5")), abs=2e-6)
 
     @pytest.mark.parametrize(
-        ("words", "told"),
+        ("words", "message"),
         [
             ((), "name --out, or --submission and --sample"),
             (("--submission", "s.txt"), "--submission and --sample go together"),
             (("--sample", "s.txt", "--out", "o"), "--submission and --sample go together"),
         ],
     )
-    def test_wrong_usage(self, trained, small, avfuse, words, told):
+    def test_wrong_usage(self, trained, small, avfuse, words, message):
         result = avfuse("predict", "--run", trained, "--store", small.store, *words)
         assert result.exit_code == 2
-        assert told in result.stderr
+        assert message in result.stderr
 
 
 def test_one_naming_of_trials(small, fit, evaluate, avfuse, tmp_path):
@@ -385,8 +385,8 @@ class TestSubmission:
             (tmp_path / "sample.txt").write_text(
                 "\n".join(["image_location,valence,arousal", *(f"{at},0,0" for at in locations)])
             )
-            told = ("--submission", tmp_path / "mine.txt", "--sample", tmp_path / "sample.txt")
-            return avfuse("predict", "--run", run, "--store", small.store, *told, *words), locations
+            files = ("--submission", tmp_path / "mine.txt", "--sample", tmp_path / "sample.txt")
+            return avfuse("predict", "--run", run, "--store", small.store, *files, *words), locations
 
         return run
 
@@ -409,9 +409,9 @@ class TestSubmission:
 
     def test_what_it_was_made_of_lies_beside_it(self, submit, trained, small, tmp_path):
         submit(ROWS, "--smooth", "ma:5")
-        told = json.loads((tmp_path / "mine.txt.made.json").read_text())
-        assert told["sha256"] == hashlib.sha256((tmp_path / "mine.txt").read_bytes()).hexdigest()
-        made = told["made"]
+        content = json.loads((tmp_path / "mine.txt.made.json").read_text())
+        assert content["sha256"] == hashlib.sha256((tmp_path / "mine.txt").read_bytes()).hexdigest()
+        made = content["made"]
         assert (made["runs"], made["smoothing"], made["store"]) == ([str(trained)], "ma:5", str(small.store))
         assert made["sample"] == str(tmp_path / "sample.txt")
 

@@ -69,8 +69,8 @@ def test_real_rows_are_independent_of_padding(kernel, causal):
         expected = network(alone)
         for padding in (1, 7, 100):
             padded = torch.nn.functional.pad(alone, (0, padding))
-            inside = (torch.arange(40 + padding) < 40).double()[None, None]
-            torch.testing.assert_close(network(padded, inside)[..., :40], expected, rtol=0, atol=1e-14)
+            mask = (torch.arange(40 + padding) < 40).double()[None, None]
+            torch.testing.assert_close(network(padded, mask)[..., :40], expected, rtol=0, atol=1e-14)
 
 
 def test_without_the_mask_padding_would_matter_where_rows_look_ahead():
@@ -114,9 +114,9 @@ def test_parameter_counts(width, channels, single, together):
 def test_parallel_tcns_lie_side_by_side():
     torch.manual_seed(0)
     network = MultiScaleTCN(6, [5, 4], (3, 5), 0.0, causal=True).double().eval()
-    x, inside = rows(2, 30, 6), torch.ones(2, 30, dtype=torch.bool)
+    x, mask = rows(2, 30, 6), torch.ones(2, 30, dtype=torch.bool)
     with torch.inference_mode():
-        out = network(x, inside)
+        out = network(x, mask)
         parts = [scale(x.transpose(1, 2)).transpose(1, 2) for scale in network.scales]
     assert out.shape == (2, 30, network.width) == (2, 30, 8)
     assert torch.equal(out, torch.cat(parts, -1))

@@ -10,7 +10,7 @@ import pytest
 
 from avfuse import __version__
 from avfuse.fusion.config import PRESETS
-from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, score_of
+from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, sum_up
 
 FOLDS, SEEDS = range(6), range(2)
 WHOLE = ("--fold", "all", "--seeds", 2, "--epochs", 2)
@@ -48,11 +48,11 @@ class TestTable:
         best = scores[:, :, 2].argmax(1)
         chosen = scores[FOLDS, best]
         for at, task in enumerate(("valence", "arousal", "P")):
-            told = {kind: [float(row[f"{kind}_{task}"]) for row in rows] for kind in ("best", "mean", "sd")}
-            assert told["best"] == pytest.approx([*chosen[:, at], chosen[:, at].mean()])
-            assert told["mean"] == pytest.approx([*scores[:, :, at].mean(1), scores[:, :, at].mean()])
+            columns = {kind: [float(row[f"{kind}_{task}"]) for row in rows] for kind in ("best", "mean", "sd")}
+            assert columns["best"] == pytest.approx([*chosen[:, at], chosen[:, at].mean()])
+            assert columns["mean"] == pytest.approx([*scores[:, :, at].mean(1), scores[:, :, at].mean()])
             over = scores[:, :, at].mean(0).std(ddof=1)
-            assert told["sd"] == pytest.approx([*scores[:, :, at].std(1, ddof=1), over])
+            assert columns["sd"] == pytest.approx([*scores[:, :, at].std(1, ddof=1), over])
         assert [row["seed"] for row in rows] == [*map(str, best), ""]
 
     def test_the_others_say_the_same(self, grid):
@@ -153,9 +153,9 @@ class TestOneRunFails:
         shutil.rmtree(runs / "fold4/seed1")
         result = avfuse(*train_words(small, runs, *WHOLE))
         assert result.exit_code == 1
-        told = result.stderr.strip().splitlines()[-1]
-        assert told.startswith(f"Error: 1 of 12 runs failed: {broken}: ")
-        assert "training.pt is broken" in told
+        last = result.stderr.strip().splitlines()[-1]
+        assert last.startswith(f"Error: 1 of 12 runs failed: {broken}: ")
+        assert "training.pt is broken" in last
         found = table_of(runs)
         assert [row["seeds"] for row in found] == ["2", "2", "1", "2", "2", "2", "1"]
         assert found[4] == table_of(grid)[4]
@@ -194,8 +194,8 @@ class TestPlan:
             pending_runs([RunSpec(0, self.CONFIG, grid)], resume=True)
 
     def test_a_score_that_is_not_there(self, tmp_path):
-        with pytest.raises(ValueError, match="holds no run"):
-            score_of(RunSpec(0, self.CONFIG, tmp_path))
+        with pytest.raises(ValueError, match="does not hold a run"):
+            sum_up(tmp_path, [RunSpec(0, self.CONFIG, tmp_path)], self.CONFIG, lambda run: True)
 
 
 def test_too_few_trials_for_a_rotation(plant_small, fit, tmp_path):

@@ -73,9 +73,9 @@ CHANGES = [
 ]
 
 
-@pytest.mark.parametrize(("change", "trial", "what", "told"), CHANGES)
+@pytest.mark.parametrize(("change", "trial", "what", "message"), CHANGES)
 @pytest.mark.parametrize("state", ["finished", "finished, to go on", "stopped"])
-def test_a_lone_run_on_other_data(corpus, run, avfuse, train_words, change, trial, what, told, state):
+def test_a_lone_run_on_other_data(corpus, run, avfuse, train_words, change, trial, what, message, state):
     """Refused in one line that says what differs; the run is left as it was."""
     change(corpus, trial)
     words = {"finished": ("--json",), "finished, to go on": ("--resume", "--epochs", 5), "stopped": ("--resume",)}
@@ -87,14 +87,14 @@ def test_a_lone_run_on_other_data(corpus, run, avfuse, train_words, change, tria
     assert result.stdout == ""
     line = result.stderr.splitlines()[-1]
     assert line.startswith(f"Error: {run} was trained on {what} than there are now (")
-    assert told in line
+    assert message in line
     assert line.endswith("--replace trains anew, or name another --out")
     assert ("--allow-other-features" in line) == (what == "other features")
     assert contents(run) == before
 
 
-@pytest.mark.parametrize(("change", "trial", "what", "told"), CHANGES)
-def test_a_grid_on_other_data(corpus, grid, tmp_path, avfuse, train_words, change, trial, what, told):
+@pytest.mark.parametrize(("change", "trial", "what", "message"), CHANGES)
+def test_a_grid_on_other_data(corpus, grid, tmp_path, avfuse, train_words, change, trial, what, message):
     """No run of twelve is returned as if it were of these data, nor summed up again."""
     runs = shutil.copytree(grid, tmp_path / "runs")
     change(corpus, trial)
@@ -113,12 +113,12 @@ def test_the_sha256_of_that_trial_is_named(corpus, run, avfuse, train_words):
     assert f"labels of clip2: sha256 {seen} in the run, " in avfuse(*train_words(corpus, run)).stderr
 
 
-@pytest.mark.parametrize(("seeds", "told"), [(2, "and so was 1 more of these"), (3, "and so were 2 more of these")])
-def test_how_many_more_are_so(corpus, fit, avfuse, train_words, tmp_path, seeds, told):
+@pytest.mark.parametrize(("seeds", "message"), [(2, "and so was 1 more of these"), (3, "and so were 2 more of these")])
+def test_how_many_more_are_so(corpus, fit, avfuse, train_words, tmp_path, seeds, message):
     words = ("--seeds", seeds, "--epochs", 1)
     fit(corpus, tmp_path / "runs", *words)
     relabel(corpus, "clip2")
-    assert told in avfuse(*train_words(corpus, tmp_path / "runs", *words)).stderr
+    assert message in avfuse(*train_words(corpus, tmp_path / "runs", *words)).stderr
 
 
 def test_the_same_data_elsewhere(corpus, run, fit, tmp_path):
@@ -152,11 +152,11 @@ def test_trials_that_have_come_since(corpus, run, avfuse, train_words):
 def test_what_changes_more_than_rounding(corpus, run, avfuse, train_words, words):
     result = avfuse(*train_words(corpus, run, *words))
     assert result.exit_code == 1
-    told = "precision: fp32 in the run, bf16 now" if "bf16" in words else "compiled: false in the run, true now"
-    assert told in result.stderr.splitlines()[-1]
+    message = "precision: fp32 in the run, bf16 now" if "bf16" in words else "compiled: false in the run, true now"
+    assert message in result.stderr.splitlines()[-1]
 
 
-def test_other_features_that_are_allowed_are_told_of(corpus, run, fit):
+def test_other_features_that_are_allowed_are_named(corpus, run, fit):
     extract_otherwise(corpus, "clip2")
     result = fit(corpus, run, "--allow-other-features")
     assert f"note: {run} was trained on other features" in result.stderr
@@ -180,7 +180,7 @@ class TestTheTable:
     WORDS = ("--fold", 3, "--seeds", 2, "--epochs", 2)
 
     def test_runs_of_other_labels_stay_out_of_it(self, corpus, grid, tmp_path, fit):
-        """Labels of a fold that this call does not train have changed: its runs are told of and not counted."""
+        """Labels of a fold that this call does not train have changed: its runs are named and not counted."""
         runs = shutil.copytree(grid, tmp_path / "runs")
         relabel(corpus, "clip2")
         shutil.rmtree(runs / "fold3")

@@ -6,7 +6,7 @@ from importlib.util import find_spec
 import pytest
 
 from avfuse.fusion.runs import loggers
-from avfuse.fusion.runs.loggers import Bar, Lines, TensorBoard, make_watcher, wants_tensorboard
+from avfuse.fusion.runs.loggers import Bar, Lines, TensorBoard, make_watchers, wants_tensorboard
 
 ROW = {"epoch": 2, "lr": 1e-4, "loss": 1.25, "P": 0.5, "ccc_valence": 0.4, "ccc_arousal": 0.6}
 BEST = {"epoch": 1, "P": 0.55}
@@ -95,10 +95,10 @@ class TestBar:
         assert 1 <= loss.asked < 20
 
 
-class TestMakeWatcher:
+class TestMakeWatchers:
     def test_a_bar_on_a_terminal_only(self, tmp_path):
         for stream, redrawn in ((Terminal(), True), (io.StringIO(), False)):
-            watcher = make_watcher("fold 0", 9, tmp_path, False, stream)
+            (watcher,) = make_watchers("fold 0", 9, tmp_path, False, stream)
             for step in range(3):
                 watcher.step(1, step, 3, Loss())
             watcher.epoch(ROW, BEST)
@@ -108,9 +108,9 @@ class TestMakeWatcher:
 
     def test_events(self, tmp_path):
         pytest.importorskip("tensorboard", reason="an extra")
-        watcher = make_watcher("fold 0", 9, tmp_path, True, io.StringIO())
-        watcher.epoch({**ROW, "ccc_arousal": None}, BEST)
-        watcher.close()
+        for watcher in make_watchers("fold 0", 9, tmp_path, True, io.StringIO()):
+            watcher.epoch({**ROW, "ccc_arousal": None}, BEST)
+            watcher.close()
         (path,) = (tmp_path / "tensorboard").iterdir()
         written = path.read_bytes()
         assert b"ccc_valence" in written

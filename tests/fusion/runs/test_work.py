@@ -28,7 +28,7 @@ from avfuse.fusion.config import PRESETS, RunConfig
 from avfuse.fusion.data.runtime import alone_in_process, room_of, threads
 from avfuse.fusion.folds.split import make_folds
 from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, shard_of
-from avfuse.fusion.runs.loggers import make_watcher
+from avfuse.fusion.runs.loggers import make_watchers
 from avfuse.fusion.runs.monitor import RunMonitor
 from avfuse.fusion.runs.work import Failed, Trained, TrainTask
 
@@ -56,7 +56,7 @@ def scheduler():
 
 
 @pytest.fixture
-def spread(avfuse, train_words, small, scheduler):
+def on_cluster(avfuse, train_words, small, scheduler):
     """Call `train` with its runs on the cluster."""
     return lambda out, *words: avfuse(*train_words(small, out, *words, "--scheduler", scheduler))
 
@@ -73,8 +73,8 @@ def seeds_in(folder):
 
 
 class TestOnWorkers:
-    def test_the_same_numbers(self, serial, spread, same_run, tmp_path):
-        result = spread(tmp_path / "runs", *WHOLE)
+    def test_the_same_numbers(self, serial, on_cluster, same_run, tmp_path):
+        result = on_cluster(tmp_path / "runs", *WHOLE)
         assert result.exit_code == 0, result.stderr
         for name in NAMES:
             same_run(tmp_path / "runs" / name, serial / name)
@@ -85,28 +85,28 @@ class TestOnWorkers:
         assert result.stdout == (serial / "crossval.txt").read_text()
         assert result.stderr.count("rows of face 6, voice 4, on cpu") == 1
 
-    def test_one_that_fails_does_not_hold_up_the_others(self, serial, runs, spread, same_run):
+    def test_one_that_fails_does_not_hold_up_the_others(self, serial, runs, on_cluster, same_run):
         (runs / NAMES[0] / "finished.json").unlink()
         (runs / NAMES[0] / "training.pt").write_bytes(b"not whole")
         shutil.rmtree(runs / NAMES[2])
-        result = spread(runs, *WHOLE)
+        result = on_cluster(runs, *WHOLE)
         assert result.exit_code == 1
         assert result.stderr.splitlines()[-1].startswith(f"Error: 1 of 3 runs failed: {runs / NAMES[0]}: ")
         same_run(runs / NAMES[2], serial / NAMES[2])
         assert seeds_in(runs) == "2"
 
-    def test_what_is_wrong_before_anything_is_read(self, spread, tmp_path):
-        result = spread(tmp_path / "runs", *WHOLE, "--modalities", "face,smell")
+    def test_what_is_wrong_before_anything_is_read(self, on_cluster, tmp_path):
+        result = on_cluster(tmp_path / "runs", *WHOLE, "--modalities", "face,smell")
         assert result.exit_code == 1
         assert "has no smell, only face, voice" in result.stderr.splitlines()[-1]
 
-    def test_a_lost_workers_run_goes_on_elsewhere(self, small, spread, fit, same_run, tmp_path):
+    def test_a_lost_workers_run_goes_on_elsewhere(self, small, on_cluster, fit, same_run, tmp_path):
         words = ("--fold", 1, "--epochs", 30)
         fit(small, tmp_path / "whole", *words)
         run, killed = tmp_path / "run", []
         killer = threading.Thread(target=kill_who_trains, args=(run, killed))
         killer.start()
-        result = spread(run, *words)
+        result = on_cluster(run, *words)
         killer.join()
         assert killed
         assert result.exit_code == 0, result.stderr
@@ -178,7 +178,7 @@ class TestShards:
 
 
 class TestTwoCalls:
-    def test_a_run_in_hand_is_left_alone(self, small, runs, fit):
+    def test_a_run_being_trained_by_another_call_is_left_alone(self, small, runs, fit):
         (runs / NAMES[1] / "finished.json").unlink()
         before = (runs / NAMES[1] / "training.pt").stat().st_mtime_ns
         with run_lock(runs / NAMES[1]) as mine:
@@ -204,9 +204,9 @@ class TestTwoCalls:
     def test_what_was_done_since_counts(self, small, runs, fit, monkeypatch):
         """The other call ends between this one's plan and its turn."""
         done = runs / NAMES[1] / "finished.json"
-        told = done.read_text()
+        finished = done.read_text()
         done.unlink()
-        monkeypatch.setattr("avfuse.fusion.runs.work.run_lock", partial(finished_by_another, done, told))
+        monkeypatch.setattr("avfuse.fusion.runs.work.run_lock", partial(finished_by_another, done, finished))
         result = fit(small, runs, *WHOLE, "--json")
         assert "left to another call" in result.stderr
         assert [run["seed"] for run in json.loads(result.stdout)] == [0, 1, 2]
@@ -216,8 +216,8 @@ class TestTwoCalls:
         assert pending_runs([replace(JOB, folder=tmp_path / "run")], resume=False)
 
 
-def finished_by_another(done, told, folder):
-    done.write_text(told)
+def finished_by_another(done, content, folder):
+    done.write_text(content)
     return run_lock(folder)
 
 
@@ -262,24 +262,24 @@ class TestParts:
 
     def test_a_run_elsewhere_stops_at_a_batch_and_has_no_screen(self, tmp_path):
         stream = io.StringIO()
-        watcher = make_watcher("fold 1", 9, tmp_path, False, stream, Halted())
+        (watcher,) = make_watchers("fold 1", 9, tmp_path, False, stream, Halted())
         with pytest.raises(Cancelled):
             watcher.step(1, 0, 3, lambda: 0.0)
         assert stream.getvalue() == ""
 
     def test_what_is_said(self, monkeypatch):
         said = []
-        heard = RunMonitor(3, said.append, ["note: known"])
-        heard.progressed(JOB, (3, 9, 0.5, 2))
-        heard.tick()
-        heard.tick()  # the first line comes at once, the next one after 30 s
+        monitor = RunMonitor(3, said.append, ["note: known"])
+        monitor.progressed(JOB, (3, 9, 0.5, 2))
+        monitor.tick()
+        monitor.tick()  # the first line comes at once, the next one after 30 s
         assert said == ["0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)"]
         said.clear()
         monkeypatch.setattr("avfuse.fusion.runs.monitor.LINE_EVERY_S", 0)
-        heard.tick()
-        heard.retried(JOB, Failed("no room", is_transient=True))
-        heard.ended(JOB, Trained(2, 9, "all done", ("table",), ("note: known", "note: new")))
-        heard.tick()
+        monitor.tick()
+        monitor.retried(JOB, Failed("no room", is_transient=True))
+        monitor.ended(JOB, Trained(2, 9, "all done", ("table",), ("note: known", "note: new")))
+        monitor.tick()
         assert said == [
             "0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)",
             "note: fold 1 seed 0 is tried again, on from its last saved epoch: no room",
@@ -294,7 +294,7 @@ class TestParts:
         with run_lock(job.folder):
             (claim,) = (job.folder / ".claims").glob("*.json")
             claim.write_text(json.dumps({**json.loads(claim.read_text()), "host": owner.host, "pid": 1, "started": 2}))
-            heard = RunMonitor(1, print)
-            heard.ended(job, WorkerLost("tcp://there", "there", owner))
+            monitor = RunMonitor(1, print)
+            monitor.ended(job, WorkerLost("tcp://there", "there", owner))
             assert not claim.exists()
-        assert heard.failed == {job: "its worker on there died: out of memory, or a crash inside a library"}
+        assert monitor.failed == {job: "its worker on there died: out of memory, or a crash inside a library"}

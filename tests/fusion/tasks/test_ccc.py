@@ -182,13 +182,13 @@ def test_the_loss_adds_tasks_and_averages_windows():
 @pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf, -5.0, 3e38])
 def test_masked_frames_change_neither_loss_nor_gradient(where, spoiled):
     rng = np.random.default_rng(1)
-    told, truth = (rng.uniform(-1, 1, (4, 30, 2)).astype(np.float32) for _ in range(2))
+    predicted, truth = (rng.uniform(-1, 1, (4, 30, 2)).astype(np.float32) for _ in range(2))
     valid = rng.random((4, 30)) < 0.6
     results = []
     for value in (0.0, spoiled):
         p, t = (
             torch.tensor(np.where(valid[..., None] | (where not in (name, "both")), rows, np.float32(value)))
-            for name, rows in (("prediction", told), ("target", truth))
+            for name, rows in (("prediction", predicted), ("target", truth))
         )
         p.requires_grad_()
         loss = ccc_loss(p, t, torch.tensor(valid))
@@ -217,13 +217,13 @@ def test_more_padding_changes_neither_loss_nor_gradient():
 @pytest.mark.parametrize("rows", [0, 1])
 def test_windows_with_fewer_than_two_valid_frames_are_left_out(rows):
     rng = np.random.default_rng(3)
-    told, truth = rng.uniform(-1, 1, (2, 3, 20, 2))
+    predicted, truth = rng.uniform(-1, 1, (2, 3, 20, 2))
     valid = np.ones((3, 20), bool)
     valid[1, rows:] = False
-    prediction = torch.tensor(told, requires_grad=True)
+    prediction = torch.tensor(predicted, requires_grad=True)
     loss = ccc_loss(prediction, torch.tensor(truth), torch.tensor(valid))
     loss.backward()
-    alone = ccc_loss(*(torch.tensor(each[[0, 2]]) for each in (told, truth, valid)))
+    alone = ccc_loss(*(torch.tensor(each[[0, 2]]) for each in (predicted, truth, valid)))
     assert torch.equal(loss.detach(), alone)
     assert not prediction.grad[1].any()
     assert prediction.grad[[0, 2]].abs().min() > 0
@@ -240,9 +240,9 @@ def test_a_batch_without_a_window_that_counts_is_zero(rows):
 
 @settings(deadline=None)
 @given(st.floats(-1, 1, width=32), st.floats(-1, 1, width=32), st.integers(2, 300))
-def test_constants_give_finite_losses_and_gradients(told, truth, rows):
+def test_constants_give_finite_losses_and_gradients(predicted, truth, rows):
     varying = np.linspace(-1, 1, rows)
-    levels = np.full(rows, told), np.full(rows, truth)
+    levels = np.full(rows, predicted), np.full(rows, truth)
     for x, y in (levels, (levels[0], varying), (varying, levels[1]), (levels[0], levels[0])):
         prediction, target, valid = as_batch(x, y, dtype=torch.float32)
         loss = ccc_loss(prediction, target, valid)
@@ -281,7 +281,7 @@ def test_following_the_gradient_leads_to_agreement():
 def test_half_precision_is_not_summed_in_half_precision(dtype):
     rng = np.random.default_rng(6)
     truth = rng.uniform(-1, 1, 300)
-    told = torch.tensor(0.5 * truth + 0.9)[None, :, None].to(dtype)
-    loss = ccc_loss(told, torch.tensor(truth)[None, :, None], torch.ones(1, 300, dtype=torch.bool))
+    predicted = torch.tensor(0.5 * truth + 0.9)[None, :, None].to(dtype)
+    loss = ccc_loss(predicted, torch.tensor(truth)[None, :, None], torch.ones(1, 300, dtype=torch.bool))
     assert loss.dtype == torch.float32
-    assert float(loss) == pytest.approx(1 - ccc(told[0, :, 0].double().numpy(), truth), abs=1e-6)
+    assert float(loss) == pytest.approx(1 - ccc(predicted[0, :, 0].double().numpy(), truth), abs=1e-6)

@@ -21,30 +21,21 @@ SMALL = CrossAttentionSettings(
 CONFIG = replace(PRESETS["crossattn"], lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
 
 
-class Silent:
-    def step(self, *told):
-        pass
-
-    def epoch(self, *told):
-        pass
-
-    def close(self):
-        pass
-
-
 def scores(planted, folder, config=CONFIG):
     """P on the validation trials, and P of the joint part alone."""
     store, corpus = FeatureStore(planted.store), open_corpus(planted.annotations)
     manifest = make_folds(corpus)
-    experiment = open_experiment(store, corpus, manifest, [0], config, RunConfig(device="cpu"), allow_mixed=False)
+    experiment = open_experiment(
+        store, corpus, manifest, [0], config, RunConfig(device="cpu"), allow_other_features=False
+    )
     described = experiment.describe(config, 0)
     write_description(folder, described, {})
-    outcome = train(described, experiment.data, RunConfig(device="cpu"), folder, Silent())
+    outcome = train(described, experiment.data, RunConfig(device="cpu"), folder)
     trials = described.fold.validation
     joint = np.concatenate([planted.joint[name] for name in trials])
     own = np.concatenate([experiment.data.sources[name].labels for name in trials]) - joint
-    told = np.concatenate([outcome.predictions[name] for name in trials]) - own
-    return outcome.report.p, np.mean([ccc(told[:, column], joint[:, column]) for column in range(2)])
+    predicted = np.concatenate([outcome.predictions[name] for name in trials]) - own
+    return outcome.report.p, np.mean([ccc(predicted[:, column], joint[:, column]) for column in range(2)])
 
 
 @pytest.fixture(scope="module")

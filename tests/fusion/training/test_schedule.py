@@ -7,8 +7,7 @@ from torch.optim import Adam, AdamW
 
 from avfuse.fusion.config import PRESETS, ConcatSettings, RunConfig, TrainConfig
 from avfuse.fusion.data.batches import Batches
-from avfuse.fusion.training.learner import init_learner, train_epoch
-from avfuse.fusion.training.schedule import make_optimizer, warm_up
+from avfuse.fusion.training.learner import Watcher, init_learner, train_epoch, warm_up
 from avfuse.fusion.training.train import best_row, why_stop
 
 SMALL = TrainConfig(
@@ -40,9 +39,13 @@ def test_warm_up_is_linear_step_by_step_and_reaches_lr(make_data):
     data = make_data({"a": {"face": np.random.default_rng(0).standard_normal((140, 3)).astype(np.float32)}})
     batches = Batches(data, data.statistics(["a"], SMALL), SMALL)
     learner, seen = learner_of(SMALL), []
+
+    class Steps(Watcher):
+        def step(self, epoch, step, steps, loss):
+            seen.append((steps, learner.lr))
+
     for epoch in range(1, 8):
-        told = lambda step, steps, loss: seen.append((steps, learner.lr))  # noqa: E731
-        train_epoch(learner, batches, data.windows(["a"], SMALL), epoch, told)
+        train_epoch(learner, batches, data.windows(["a"], SMALL), epoch, [Steps()])
         learner.step_scheduler(float(epoch), warming_up=epoch <= SMALL.warmup_epochs)
     assert {steps for steps, _ in seen} == {7}
     expected = [1e-3 * min(step, 35) / 35 for step in range(1, 50)]
@@ -104,7 +107,7 @@ def test_patience_and_factor_are_settings(patience, factor):
 @pytest.mark.parametrize(("name", "kind"), [("adam", Adam), ("adamw", AdamW)])
 def test_optimizer(name, kind):
     config = replace(SMALL, optimizer=name, lr=0.02, weight_decay=0.5)
-    made = make_optimizer(config, [torch.nn.Parameter(torch.ones(2))])
+    made = learner_of(config).optimizer
     assert type(made) is kind
     assert (made.param_groups[0]["lr"], made.param_groups[0]["weight_decay"]) == (0.02, 0.5)
 

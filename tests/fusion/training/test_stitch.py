@@ -11,21 +11,20 @@ from avfuse.fusion.data.dataset import Dataset
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.rows import ResidentRows
 from avfuse.fusion.data.statistics import Statistics
-from avfuse.fusion.data.windows import plan_windows, row_index
-from avfuse.fusion.training.stitch import Stitcher, by_trial, predict
+from avfuse.fusion.training.stitch import by_trial, predict
 
 AS_IT_IS = {"number": Statistics(np.zeros(2), np.ones(2))}
 SIZES = st.integers(2, 30).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 
 
-class TellsItsRow(nn.Module):
+class GivesItsRow(nn.Module):
     """A network whose prediction depends on nothing but the frame itself: it gives back its features."""
 
     def forward(self, features, valid, mask):
         return features[0]
 
 
-class TellsItsPlace(nn.Module):
+class GivesItsPlace(nn.Module):
     """A network whose prediction depends on where in its window a frame lies."""
 
     def forward(self, features, valid, mask):
@@ -73,7 +72,7 @@ def config_of(window, hop, batch_size=12) -> TrainConfig:
 def test_stitching_gives_each_row_its_own_prediction(counts, sizes, batch_size):
     data, config = table_of(counts), config_of(*sizes, batch_size)
     batches = Batches(data, AS_IT_IS, config)
-    rows = predict(TellsItsRow(), data, batches, data.windows(data.spans, config), 2, "fp32")
+    rows = predict(GivesItsRow(), data, batches, data.windows(data.spans, config), 2, "fp32")
     assert np.array_equal(rows, numbers(sum(counts)))
     trials = by_trial(data, data.spans, rows)
     assert [len(trials[name]) for name in data.spans] == counts
@@ -83,14 +82,16 @@ def test_stitching_gives_each_row_its_own_prediction(counts, sizes, batch_size):
 @pytest.mark.parametrize("rows", [1, 299, 300, 301, 500, 501, 1234])
 def test_with_the_windows_of_the_contract(rows):
     data, config = table_of([rows]), config_of(300, 200)
-    told = predict(TellsItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
-    assert np.array_equal(told, numbers(rows))
+    predicted = predict(
+        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32"
+    )
+    assert np.array_equal(predicted, numbers(rows))
 
 
 def test_trials_that_are_not_asked_for_stay_zero():
     data, config = table_of([40, 50, 60]), config_of(30, 20)
     windows = data.windows(["trial1"], config)
-    rows = predict(TellsItsRow(), data, Batches(data, AS_IT_IS, config), windows, 2, "fp32")
+    rows = predict(GivesItsRow(), data, Batches(data, AS_IT_IS, config), windows, 2, "fp32")
     assert not rows[:40].any()
     assert not rows[90:].any()
     assert np.array_equal(rows[40:90], numbers(150)[40:90])
@@ -103,26 +104,28 @@ def test_overlaps_are_averaged(rows, sizes):
     window, hop = sizes
     data, config = table_of([rows]), config_of(window, hop)
     windows = data.windows(data.spans, config)
-    told = predict(TellsItsPlace(), data, Batches(data, AS_IT_IS, config), windows, 1, "fp32")
+    predicted = predict(GivesItsPlace(), data, Batches(data, AS_IT_IS, config), windows, 1, "fp32")
     for row in range(rows):
         places = [(row - s) / window for s in windows.start.tolist() if s <= row < s + window]
-        assert told[row, 0] == pytest.approx(np.mean(places), abs=1e-6)
+        assert predicted[row, 0] == pytest.approx(np.mean(places), abs=1e-6)
 
 
 def test_predictions_are_clipped():
     data, config = table_of([5]), config_of(3, 2)
     twice = {"number": Statistics(np.zeros(2), np.full(2, 0.25))}  # features, and so predictions, times 4
-    told = predict(TellsItsRow(), data, Batches(data, twice, config), data.windows(data.spans, config), 2, "fp32")
-    assert np.array_equal(told, (4 * numbers(5)).clip(-1, 1))
-    assert (told == -1).any()
+    predicted = predict(GivesItsRow(), data, Batches(data, twice, config), data.windows(data.spans, config), 2, "fp32")
+    assert np.array_equal(predicted, (4 * numbers(5)).clip(-1, 1))
+    assert (predicted == -1).any()
 
 
 def test_predictions_are_clipped_at_both_ends():
     rows = np.array([[-3, 1.5], [-1, 1], [0.5, -0.5]], np.float32)
     data, config = table_of([3]), config_of(3, 2)
     data.rows.tables[0][:3] = torch.from_numpy(rows)
-    told = predict(TellsItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
-    assert told.tolist() == [[-1, 1], [-1, 1], [0.5, -0.5]]
+    predicted = predict(
+        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32"
+    )
+    assert predicted.tolist() == [[-1, 1], [-1, 1], [0.5, -0.5]]
 
 
 @pytest.mark.parametrize("bad", [np.nan, -np.nan])
@@ -132,26 +135,28 @@ def test_a_prediction_that_is_no_number_is_an_error(bad, at):
     data.rows.tables[0][at] = bad
     batches, windows = Batches(data, AS_IT_IS, config), data.windows(data.spans, config)
     with pytest.raises(ValueError, match="the network predicts values that are not numbers: try a smaller lr"):
-        predict(TellsItsRow(), data, batches, windows, 2, "fp32")
+        predict(GivesItsRow(), data, batches, windows, 2, "fp32")
 
 
-def test_what_padding_is_told_is_dropped():
-    windows = plan_windows([(0, 4)], 10, 5)
-    stitcher = Stitcher(4, 1, torch.device("cpu"))
-    told = torch.full((1, 10, 1), torch.nan)
-    told[0, :4, 0] = torch.arange(4)
-    stitcher.add(row_index(windows, 10, 4), told)
-    assert stitcher.mean()[:, 0].tolist() == [0, 1, 2, 3]
+def test_what_padding_is_given_is_dropped():
+    class SpoilsPadding(GivesItsRow):
+        def forward(self, features, valid, mask):
+            return features[0].where(mask.unsqueeze(-1), torch.nan)
+
+    data, config = table_of([4]), config_of(10, 5)
+    windows = data.windows(data.spans, config)
+    rows = predict(SpoilsPadding(), data, Batches(data, AS_IT_IS, config), windows, 2, "fp32")
+    assert np.array_equal(rows, numbers(4))
 
 
 def test_nothing_is_learned_while_predicting():
     """Dropout is off, and the network stays as it was."""
 
-    class Drops(TellsItsRow):
+    class Drops(GivesItsRow):
         def forward(self, features, valid, mask):
             return nn.functional.dropout(features[0], 0.5, self.training)
 
     data, config = table_of([40]), config_of(30, 20)
     model = Drops().train()
-    told = predict(model, data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
-    assert np.array_equal(told, numbers(40))
+    predicted = predict(model, data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
+    assert np.array_equal(predicted, numbers(40))

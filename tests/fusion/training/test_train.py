@@ -49,7 +49,7 @@ def test_other_number_formats(small, trained, fit, tmp_path, precision):
 
 def test_metrics_are_those_of_the_prediction_files(small, trained, plain_ccc):
     """Scored by hand: files against files, all valid frames of all trials as one sequence."""
-    truth, told = [], []
+    truth, predictions = [], []
     for name in ("clip3", "clip7"):
         labels = read_labels(small.labels(name))
         predicted = np.loadtxt(trained / "predictions" / f"{name}.txt", delimiter=",", skiprows=1)
@@ -57,11 +57,11 @@ def test_metrics_are_those_of_the_prediction_files(small, trained, plain_ccc):
         assert predicted[:, 0] == pytest.approx(np.arange(len(predicted)) / 25)
         assert predicted[:, 3].all()
         truth.append(labels.values[labels.valid].astype(float))
-        told.append(predicted[labels.valid, 1:3])
-    truth, told = np.concatenate(truth), np.concatenate(told)
+        predictions.append(predicted[labels.valid, 1:3])
+    truth, predictions = np.concatenate(truth), np.concatenate(predictions)
     assert len(truth) == 115 - 10 + 135
     metrics = read_metrics(trained)
-    scores = [plain_ccc(told[:, column], truth[:, column]) for column in (0, 1)]
+    scores = [plain_ccc(predictions[:, column], truth[:, column]) for column in (0, 1)]
     assert [metrics["ccc_valence"], metrics["ccc_arousal"]] == pytest.approx(scores, abs=1e-5)
     assert metrics["P"] == pytest.approx(np.mean(scores), abs=1e-5)
     assert metrics["frames"] == len(truth)
@@ -112,7 +112,7 @@ def test_one_modality(small, fit, tmp_path):
 def test_other_presets(small, avfuse, tmp_path, preset):
     own = [] if preset == "concat" else ["--set", "lead_channels=8", "--set", "other_channels=8"]
     words = ("--store", small.store, "--annotations", small.annotations, "--out", tmp_path / "run", "--preset", preset)
-    told = ("--fold", 0, "--epochs", 1, "--modalities", "face,voice", "--device", "cpu", "--no-plots", *own)
-    result = avfuse("train", *words, *told)
+    more = ("--fold", 0, "--epochs", 1, "--modalities", "face,voice", "--device", "cpu", "--no-plots", *own)
+    result = avfuse("train", *words, *more)
     assert result.exit_code == 0, result.stderr
     assert read_metrics(tmp_path / "run")["epoch"] == 1
