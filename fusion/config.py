@@ -9,13 +9,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Literal, get_args
 
+from ..encoders.table import Precision
 from ..shell.text import counted
 
 TaskName = Literal["va", "valence", "arousal"]
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
-Precision = Literal["fp32", "bf16", "fp16"]
 
 # What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"

@@ -12,6 +12,7 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
+from ..encoders.table import Precision
 from ..shell.options import (
     FOLDER,
     NAME_LIST,
@@ -20,10 +21,11 @@ from ..shell.options import (
     MergedOption,
     Number,
     config_option,
+    device_option,
     key_and_value,
     with_options,
 )
-from .config import PRESETS, Precision, RunConfig, TaskName, TrainConfig
+from .config import PRESETS, RunConfig, TaskName, TrainConfig
 from .folds.options import fold_options, manifest_option
 from .folds.subjects import GroupChoice
 from .settings import preset, with_settings
@@ -170,7 +172,7 @@ GROUPS = {
 
 _STORE_HELP = "Feature store: a folder or zarr store URL."
 _RUN_OPTIONS = (
-    click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
+    device_option,
     click.option(
         "--precision",
         type=click.Choice(get_args(Precision)),

@@ -18,6 +18,7 @@ from ..shell.options import (
     MergedOption,
     Number,
     config_option,
+    device_option,
     expand_home,
     key_and_value,
     trial_options,
@@ -146,6 +147,21 @@ GROUPS = {
     "Settings file and output": ("config", "json", "verbose", "help"),
 }
 
+precision_option = click.option(
+    "--precision",
+    type=click.Choice(get_args(Precision)),
+    default="fp32",
+    show_default=True,
+    help="Number format of the networks.",
+)
+batch_size_option = click.option(
+    "--batch-size",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=RunConfig.batch_size,
+    show_default=True,
+    help="Faces or patches that a network processes at once.",
+)
 _OPTIONS = (
     click.option("--videos", type=FOLDER, required=True, help="Folder of videos; subfolders are searched too."),
     click.option(
@@ -183,22 +199,9 @@ _OPTIONS = (
         metavar="SEED",
         help="Seeded random weights for every network without --weights; for tests and demos only. [default: off]",
     ),
-    click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."),
-    click.option(
-        "--precision",
-        type=click.Choice(get_args(Precision)),
-        default="fp32",
-        show_default=True,
-        help="Number format of the networks.",
-    ),
-    click.option(
-        "--batch-size",
-        type=click.IntRange(min=1),
-        metavar="N",
-        default=32,
-        show_default=True,
-        help="Faces or patches that a network processes at once.",
-    ),
+    device_option,
+    precision_option,
+    batch_size_option,
     click.option(
         "--face",
         type=click.Choice(get_args(FacePolicy)),

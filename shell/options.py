@@ -74,6 +74,10 @@ PATH = LocalPath("PATH")
 STORE = StoreLocation()
 NAME_LIST = NameList()
 
+device_option = click.option(
+    "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."
+)
+
 config_option = click.option(
     "--config",
     type=FILE,

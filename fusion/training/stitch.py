@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import nn
 
-from ..config import Precision
+from ...encoders.table import Precision
 from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast

@@ -7,17 +7,17 @@ import sys
 import tempfile
 from dataclasses import asdict
 from pathlib import Path
-from typing import get_args
 
 import click
 
 from ...batch.torch_errors import torch_errors
 from ...encoders.table import Precision
 from ...shell.errors import clean_errors
-from ...shell.options import FILE, FOLDER, Number
+from ...shell.options import FILE, FOLDER, Number, device_option
 from ...shell.text import counted
 from ..config import LESS_MEMORY, ExtractConfig, RunConfig
 from ..media.types import MediaError
+from ..options import batch_size_option, precision_option
 
 
 @click.command()
@@ -30,22 +30,9 @@ from ..media.types import MediaError
     show_default=True,
     help="Measure on the first S seconds of the video.",
 )
-@click.option("--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N].")
-@click.option(
-    "--precision",
-    type=click.Choice(get_args(Precision)),
-    default="fp32",
-    show_default=True,
-    help="Number format of the networks.",
-)
-@click.option(
-    "--batch-size",
-    type=click.IntRange(min=1),
-    metavar="N",
-    default=RunConfig.batch_size,
-    show_default=True,
-    help="Faces or patches that a network processes at once.",
-)
+@device_option
+@precision_option
+@batch_size_option
 @click.option(
     "--detect-every",
     type=click.IntRange(min=1),
