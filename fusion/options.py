@@ -6,6 +6,7 @@ Tested by tests/fusion/test_commands.py and tests/fusion/inference/test_evaluate
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,7 +18,6 @@ from ..shell.options import (
     FOLDER,
     NAME_LIST,
     STORE,
-    Command,
     MergedOption,
     Number,
     config_option,
@@ -26,7 +26,7 @@ from ..shell.options import (
     with_options,
 )
 from .config import PRESETS, RunConfig, TaskName, TrainConfig
-from .folds.options import fold_options, manifest_option
+from .folds.options import FOLD_OPTIONS, manifest_option
 from .folds.subjects import GroupChoice
 from .settings import preset, with_settings
 
@@ -269,13 +269,5 @@ _RESULT_OPTIONS = (
         help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
     ),
 )
-
-
-def train_options(command: Command) -> Command:
-    """Give a command the options of `train`."""
-    return fold_options(with_options(with_options(command, _RUN_OPTIONS), _TRAIN_OPTIONS))
-
-
-def result_options(command: Command) -> Command:
-    """Give a command the options of `evaluate` and `predict`."""
-    return with_options(with_options(command, _RUN_OPTIONS), _RESULT_OPTIONS)
+train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
+result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

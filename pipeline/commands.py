@@ -23,7 +23,9 @@ from .media.types import MediaError
 from .options import GROUPS, ExtractRequest, extract_options
 
 if TYPE_CHECKING:
+    from ..features_store.records.failures import FailureRecord
     from ..features_store.store import FeatureStore
+    from .extraction.jobs import Failure
     from .runs.plan import Plan
     from .runs.summary import Summary
 
@@ -176,8 +178,9 @@ def _print_summary(summary: Summary, request: ExtractRequest, location: str) -> 
     """What the run came to: for programs on stdout, for people on stderr."""
     if request.as_json:
         click.echo(json.dumps(summary.as_json()))
-    for line in summary.failure_lines():
-        click.echo(line, err=True)
+    failed: list[Failure | FailureRecord] = [*summary.failures, *summary.failed_before]
+    for each in failed:
+        click.echo(flat(f"failed: {each.video}: {each.stage}: {each.reason}"), err=True)
     if summary.failed_before:
         click.echo("videos that failed before were skipped; --retry-failed tries them again", err=True)
     if summary.elsewhere:

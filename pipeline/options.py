@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,7 +15,6 @@ from ..features_store.clock import AudioAlign, MissingFace
 from ..shell.options import (
     FOLDER,
     STORE,
-    Command,
     MergedOption,
     Number,
     config_option,
@@ -291,8 +291,4 @@ _OPTIONS = (
     click.option("--verbose", is_flag=True, help="Print a line for every video. [default: off]"),
     config_option,
 )
-
-
-def extract_options(command: Command) -> Command:
-    """Give a command the options of `extract`, in the table's order."""
-    return with_options(command, _OPTIONS)
+extract_options = partial(with_options, options=_OPTIONS)

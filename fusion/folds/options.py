@@ -3,19 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
 import click
 
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
-from ...shell.options import FILE, FOLDER, Command, with_options
+from ...shell.options import FILE, FOLDER, with_options
 from ...shell.text import preview
 from .manifest import Fold, Manifest, read_manifest
 from .split import make_folds
 from .subjects import GroupChoice, read_groups
 
-_OPTIONS = (
+FOLD_OPTIONS = (
     click.option(
         "--annotations",
         type=FOLDER,
@@ -48,10 +49,7 @@ manifest_option = click.option(
     help="Fold manifest to use instead of the folds of --annotations. [default: none]",
 )
 
-
-def fold_options(command: Command) -> Command:
-    """Give a command `--annotations`, `--folds`, `--group` and `--groups`, in this order."""
-    return with_options(command, _OPTIONS)
+fold_options = partial(with_options, options=FOLD_OPTIONS)
 
 
 def manifest_of(

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from ...features_store.records.failures import FailureRecord, append_failure
 from ...features_store.records.status import note_planned
 from ...features_store.store import FeatureStore
-from ...shell.text import flat, one_line
+from ...shell.text import one_line
 from ..extraction.jobs import Failure, Job, Receipt
 from .discover import file_identity
 from .plan import Plan
@@ -35,11 +35,6 @@ class Summary:
     def failed(self) -> int:
         """Videos that have failed, now or before."""
         return len(self.failures) + len(self.failed_before)
-
-    def failure_lines(self) -> list[str]:
-        """One line for each failure, of this run and of former ones."""
-        failed: list[Failure | FailureRecord] = [*self.failures, *self.failed_before]
-        return [flat(f"failed: {each.video}: {each.stage}: {each.reason}") for each in failed]
 
     def as_json(self) -> dict[str, object]:
         """The machine-readable summary of `--json`."""

@@ -92,7 +92,11 @@ def test_placed_sound_is_whole_whatever_the_file_says(frames, block):
         real[round(start_s * 16_000) : round(stop_s * 16_000)] = True
     assert (placed[~real] == 0).all()
     assert (placed[real] > 0).all()
-    assert (np.diff(placed[real]) >= 0).all()  # a slow clock is followed by single samples that come twice
+    steps = np.diff(placed[real])
+    assert (steps >= 0).all()
+    assert (steps == 0).sum() <= round(
+        placement.drift_s * 16_000
+    )  # a followed drift, and nothing else, doubles samples
 
 
 GAP_S = st.one_of(
