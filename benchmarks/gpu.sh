@@ -39,7 +39,7 @@ for at_once in 1 4 8 16; do
         # shellcheck disable=SC2086 - two words, or none
         "$python" -m avfuse extract --videos "$scratch/videos" --store "$scratch/s.zarr" --overwrite --untrained 0 \
             --device cuda --precision bf16 --batch-size 128 --videos-at-once "$at_once" --json $faces |
-            "$python" -c 'import json, sys; told = json.load(sys.stdin); seconds = told["seconds"]
-frames = sum(each["frames"] for each in told["extracted"]); print(f"{frames / seconds:.1f} frames/s, loading included")'
+            "$python" -c 'import json, sys; summary = json.load(sys.stdin); seconds = summary["seconds"]
+frames = sum(each["frames"] for each in summary["extracted"]); print(f"{frames / seconds:.1f} frames/s, loading included")'
     done
 done

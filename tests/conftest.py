@@ -5,7 +5,7 @@ import os
 import shutil
 import subprocess
 import wave
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +114,25 @@ def make_clip(tmp_path_factory, ffmpeg_run, write_wav) -> Callable[..., Path]:
         return folder / f"late_{name}"
 
     return make
+
+
+@pytest.fixture
+def make_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
+    """Mount a disk of its own with these options (`size=1m`); a test without the right to mount is skipped."""
+    mounted = []
+
+    def make(options: str = "size=50%") -> Path:
+        disk = tmp_path / f"disk{len(mounted)}"
+        disk.mkdir()
+        mount = ("mount", "-t", "tmpfs", "-o", options, "tmpfs", disk)
+        if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
+            pytest.skip("only root, with the right to mount, can make a disk")
+        mounted.append(disk)
+        return disk
+
+    yield make
+    for disk in mounted:
+        subprocess.run(["umount", "-l", disk], check=True)
 
 
 @dataclass(frozen=True)

@@ -187,7 +187,7 @@ def test_the_architecture_names_what_is_there_and_fits_two_screens():
             named[room] += line
     folders = {path.parent for top in ROOMS for path in (ROOT / top).rglob("*.py")}
     assert named.keys() - {"tests"} == {folder.relative_to(ROOT).as_posix() for folder in folders}
-    for folder in folders - {ROOT / "pipeline" / "synth", ROOT / "fusion" / "models"}:  # told of in a word
+    for folder in folders - {ROOT / "pipeline" / "synth", ROOT / "fusion" / "models"}:  # described in a word
         line = named[folder.relative_to(ROOT).as_posix()]
         missing = {path.stem for path in folder.glob("*.py")} - {"__init__"} - set(re.findall(r"\w+", line))
         assert not missing, folder

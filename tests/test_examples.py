@@ -44,29 +44,29 @@ def corpus(tmp_path_factory, make_clip):
 
 
 def test_extract_and_read(start, corpus, tmp_path):
-    told = start("extract_and_read", corpus, tmp_path / "features.zarr")
+    printed = start("extract_and_read", corpus, tmp_path / "features.zarr")
     assert FeatureStore(tmp_path / "features.zarr")["two"]["mfcc"].shape == (25, 39)
-    assert "two: 25 rows" in told
-    assert "one, by plain zarr: (25, 39) float32, the same rows" in told
+    assert "two: 25 rows" in printed
+    assert "one, by plain zarr: (25, 39) float32, the same rows" in printed
 
 
 def test_train_preset(start, plant_small, tmp_path):
     small = plant_small(tmp_path)
-    told = start("train_preset", small.store, small.annotations, tmp_path / "run", "--modalities=face,voice")
+    printed = start("train_preset", small.store, small.annotations, tmp_path / "run", "--modalities=face,voice")
     assert (tmp_path / "run" / "model.safetensors").is_file()
-    score = re.search(r"CCC of valence (-?\d\.\d+)", told)
+    score = re.search(r"CCC of valence (-?\d\.\d+)", printed)
     assert float(score[1]) > 0.1
-    assert "clip3: 115 frames" in told
+    assert "clip3: 115 frames" in printed
 
 
 def test_own_network(start, plant_small, tmp_path):
     small = plant_small(tmp_path)
-    told = start("own_network", small.store, small.annotations, "--feature", "face", "--epochs", 10)
-    losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", told)]
+    printed = start("own_network", small.store, small.annotations, "--feature", "face", "--epochs", 10)
+    losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", printed)]
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     # clip3 has ten masked rows of 115, clip7 135.
-    assert float(re.search(r"CCC of valence over 240 held-out frames: (-?\d\.\d+)", told)[1]) > 0.1
+    assert float(re.search(r"CCC of valence over 240 held-out frames: (-?\d\.\d+)", printed)[1]) > 0.1
 
 
 def test_every_example_is_described_and_tested():

@@ -1,5 +1,6 @@
 """The rules that make the repository root the package `avfuse`."""
 
+import ast
 import re
 import subprocess
 import sys
@@ -12,6 +13,46 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
+# Names that modules, classes, functions and variables had, and that are nobody's in this field.
+RETIRED = {
+    "Arrivals",
+    "Began",
+    "blaming_store",
+    "close_epoch",
+    "Faces",
+    "Filler",
+    "FillingEngine",
+    "hearing",
+    "Hearing",
+    "Here",
+    "in_hand",
+    "InHand",
+    "leaving",
+    "Lost",
+    "make_learner",
+    "Matched",
+    "may_pass",
+    "one_process",
+    "Place",
+    "Planned",
+    "Pulse",
+    "Spool",
+    "spool",
+    "Spread",
+    "still_to_do",
+    "Stop",
+    "stops_short",
+    "telling",
+    "told",
+    "Told",
+    "toolbox",
+    "Toolbox",
+    "useful",
+    "Where",
+    "without_nested",
+    "without_some",
+    "Work",
+}
 
 
 def packages_on_disk() -> set[str]:
@@ -45,7 +86,7 @@ def test_the_lowest_versions_are_those_that_were_tested_together():
     del tested["distributed"]  # comes with dask[distributed]
     assert {name.lower() for name in bounds} == tested.keys()
     for name, bound in bounds.items():
-        parts = [[int(part) for part in told.split(".")] for told in (tested[name.lower()], bound)]
+        parts = [[int(part) for part in printed.split(".")] for printed in (tested[name.lower()], bound)]
         assert parts[0][: len(parts[1])] == parts[1], name
         assert not any(parts[0][len(parts[1]) :]), name
 
@@ -128,3 +169,59 @@ def test_built_wheel_holds_every_module(tmp_path):
     modules = {name for name in modules if name.split("/")[1] in ROOMS}
     modules |= {"avfuse/__init__.py", "avfuse/__main__.py", "avfuse/cli.py", "avfuse/py.typed"}
     assert inside == modules
+
+
+def names_of(path: Path) -> set[str]:
+    """Names that a module gives: to itself, functions, classes, arguments and variables."""
+    names = {path.stem}
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)):
+            names.add(node.name)
+        elif isinstance(node, ast.arg):
+            names.add(node.arg)
+        elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            names.add(node.id)
+    return {name.strip("_") for name in names}
+
+
+class TestFigures:
+    """The house in figures: what a reader can hold in the head."""
+
+    def test_a_folder_has_at_most_16_modules(self):
+        crowded = {
+            str(folder.relative_to(ROOT)): count
+            for folder in {path.parent for path in MODULES}
+            if (count := len([path for path in folder.glob("*.py") if path.name != "__init__.py"])) > 16
+        }
+        assert crowded == {}
+
+    def test_code_is_not_chopped_into_functions(self):
+        functions = sum(
+            isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef))
+            for path in MODULES
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+        lines = sum(len(path.read_text().splitlines()) for path in MODULES)
+        assert 100 * functions / lines <= 5
+
+    def test_few_files_are_shorter_than_60_lines(self):
+        short = [path for path in MODULES if path.name != "__init__.py" and len(path.read_text().splitlines()) < 60]
+        assert len(short) <= 12, sorted(map(str, short))
+
+    def test_retired_words_are_no_names(self):
+        found = {str(path.relative_to(ROOT)): hit for path in MODULES if (hit := names_of(path) & RETIRED)}
+        assert found == {}
+
+    def test_every_module_is_under_a_contract(self):
+        config = setup_cfg()
+        layered = [config[name] for name in config.sections() if config[name].get("type") == "layers"]
+        containers = {
+            name for each in layered if each.get("exhaustive") == "True" for name in each["containers"].split()
+        }
+        floors = next(each["layers"] for each in layered if "avfuse.cli" in each["layers"])
+        assert {f"avfuse.{room}" for room in ROOMS} <= set(floors.replace("|", " ").split())
+        assert containers == {f"avfuse.{room}" for room in ROOMS}
+
+    def test_nobody_is_told(self):
+        found = subprocess.run(["git", "grep", "-lwI", "told"], cwd=ROOT, capture_output=True, text=True, check=False)
+        assert found.stdout.split() in ([], ["tests/test_house.py"]), found.stderr

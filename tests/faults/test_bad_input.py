@@ -129,7 +129,7 @@ def make_bad(folder, tiny, ffmpeg_run):
     (folder / "two\nlines.mp4").touch()
     whole = tiny().read_bytes()
     (folder / "cut.mp4").write_bytes(whole[: len(whole) // 2])
-    (folder / "text.mp4").write_text("What ffmpeg is told is no film.\n" * 40)
+    (folder / "text.mp4").write_text("What ffmpeg takes for no film.\n" * 40)
     (folder / "directory.mp4").mkdir()
     shutil.copy(tiny(), folder / "clash.mp4")
     shutil.copy(tiny(), folder / "unreadable.mp4")

@@ -28,9 +28,9 @@ def test_json_and_plain_lines(cli, three, tmp_path):
     assert "\r" not in done.stderr
     assert "\x1b" not in done.stderr
     assert "it/s" not in done.stderr
-    told = done.stderr.splitlines()
-    assert len([line for line in told if line.startswith("done: ")]) == 3
-    assert any(line.startswith("failed: bad.mp4: ") for line in told)
+    printed = done.stderr.splitlines()
+    assert len([line for line in printed if line.startswith("done: ")]) == 3
+    assert any(line.startswith("failed: bad.mp4: ") for line in printed)
 
 
 def test_every_run_of_a_process_tells_its_warnings(invoke, videos, tiny, tmp_path):

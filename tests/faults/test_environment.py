@@ -126,8 +126,10 @@ class TestTorch:
         command = [sys.executable, "-m", "avfuse", *map(str, words), "--no-plots", "--no-tensorboard"]
         done = subprocess.run(command, env=bare.environment, capture_output=True, text=True, check=False)
         assert done.returncode == 1
-        told = "--compile needs a C++ compiler: install g++, or leave out --compile (InvalidCxxCompiler: No working C++"
-        assert reason(done.stderr).startswith(f"Error: {tmp_path / 'run'}: {told}")
+        message = (
+            "--compile needs a C++ compiler: install g++, or leave out --compile (InvalidCxxCompiler: No working C++"
+        )
+        assert reason(done.stderr).startswith(f"Error: {tmp_path / 'run'}: {message}")
         assert len(done.stderr.splitlines()) < 5
 
     def test_compiled_work_is_kept_where_it_may_be_written(self, tmp_path, monkeypatch):
@@ -186,8 +188,8 @@ class TestTorch:
         monkeypatch.setattr(training, "train_epoch", failing)
         result = avfuse(*train_words(corpus, tmp_path / "runs", "--seeds", 3))
         assert result.exit_code == 1
-        told = "RuntimeError: CUDA error: an illegal memory access was encountered"
-        assert reason(result.stderr) == f"Error: 1 of 3 runs failed: {tmp_path / 'runs/fold0/seed1'}: {told}"
+        message = "RuntimeError: CUDA error: an illegal memory access was encountered"
+        assert reason(result.stderr) == f"Error: 1 of 3 runs failed: {tmp_path / 'runs/fold0/seed1'}: {message}"
         assert sorted(path.parent.name for path in tmp_path.rglob("finished.json")) == ["seed0", "seed2"]
 
 

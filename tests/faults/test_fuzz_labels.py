@@ -40,8 +40,8 @@ def outcome(path: Path, read) -> object:
 
 def assert_named(error: Exception, path: Path) -> None:
     """The file is in the message; a ValueError is of the file as such, or of a line of it."""
-    told = str(error)
-    assert str(path) in told or (not isinstance(error, OSError) and told.startswith(path.stem)), told
+    said = str(error)
+    assert str(path) in said or (not isinstance(error, OSError) and said.startswith(path.stem)), said
 
 
 READERS = (read_labels, read_timed, count_rows, is_timed)

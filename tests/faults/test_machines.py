@@ -40,7 +40,7 @@ def test_help_in_a_latin1_locale(latin1):
 
 @pytest.mark.parametrize(("output", "arrow"), [("ascii", "→"), ("ascii:strict", "→"), ("latin-1", "?")])
 def test_help_where_output_is_not_utf8(output, arrow):
-    """What is told to write ASCII is told so by mistake, says click, and writes UTF-8."""
+    """What is set to write ASCII is set so by mistake, says click, and writes UTF-8."""
     done = run("--help", PYTHONIOENCODING=output)
     assert (done.returncode, done.stderr) == (0, "")
     assert f"Videos below a folder {arrow} " in done.stdout
@@ -69,7 +69,7 @@ main(sys.argv[1:])
 
 
 @pytest.mark.parametrize(
-    ("words", "code", "told"),
+    ("words", "code", "message"),
     [
         (["weights", "list"], 0, None),
         (["weights", "path", "vggish"], 1, "there is no home folder to keep weights in"),
@@ -78,14 +78,14 @@ main(sys.argv[1:])
         (["extract", "--videos", "~/videos"], 2, "~/videos: this user has no home folder; set HOME"),
     ],
 )
-def test_an_unknown_user_without_a_home(tmp_path, words, code, told):
+def test_an_unknown_user_without_a_home(tmp_path, words, code, message):
     (tmp_path / "clip.mp4").write_bytes(b"a film")
     kept = {k: v for k, v in os.environ.items() if k not in ("HOME", "XDG_CACHE_HOME", "AVFUSE_WEIGHTS")}
     command = [sys.executable, "-c", NOBODY, *words]
     done = subprocess.run(command, env=kept, cwd=tmp_path, capture_output=True, text=True, check=False, timeout=120)
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
-    assert (told in done.stderr.splitlines()[-1]) if told else not done.stderr
+    assert (message in done.stderr.splitlines()[-1]) if message else not done.stderr
 
 
 @pytest.mark.parametrize("number", [errno.EXDEV, errno.EPERM, errno.ENOTSUP], ids=errno.errorcode.get)

@@ -163,5 +163,5 @@ def test_what_is_behind_a_link_to_nowhere_is_told_early(cli, tmp_path, store):
     ):
         result = cli.run(*words)
         assert result.returncode == 1
-        told = f"Error: {tmp_path / 'link'} is a link to {tmp_path / 'nowhere'}, which is not there"
-        assert result.stderr.splitlines()[-1].startswith(told)
+        message = f"Error: {tmp_path / 'link'} is a link to {tmp_path / 'nowhere'}, which is not there"
+        assert result.stderr.splitlines()[-1].startswith(message)

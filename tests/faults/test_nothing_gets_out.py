@@ -253,9 +253,9 @@ def test_no_content_reaches_out_under_any_suffix(trap, tiny, suffix):
     names = wanted if suffix in (".mp4", ".ts") else EVERYWHERE
     made = [trap.put(f"{name}{suffix}", wanted[name]) for name in names]
     with ThreadPoolExecutor(2) as pool:
-        told = dict(zip(made, pool.map(look, made), strict=True))
+        answers = dict(zip(made, pool.map(look, made), strict=True))
     assert trap.reached() == []
-    playlists = {path.stem: words for path, words in told.items() if path.stem.startswith(("hls", "concat", "dash"))}
+    playlists = {path.stem: words for path, words in answers.items() if path.stem.startswith(("hls", "concat", "dash"))}
     assert all(words for words in playlists.values()), "a playlist was taken for a video"
     assert "playlist" in playlists["hls_path"]
 

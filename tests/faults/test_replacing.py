@@ -14,7 +14,7 @@ from avfuse.features_store.store import FeatureStore
 
 @pytest.fixture
 def extract(invoke, tmp_path):
-    """`extract` of the videos' folder into one store, with MFCCs unless told otherwise."""
+    """`extract` of the videos' folder into one store, with MFCCs unless asked otherwise."""
 
     def run(*words):
         features = () if "--features" in words else ("--features", "mfcc")
@@ -39,12 +39,12 @@ def labelled(tmp_path):
     return write
 
 
-def refused(result, *told):
+def refused(result, *printed):
     """Exit code 1 and one line that says all this."""
     assert result.exit_code == 1, result.stderr
     line = result.stderr.splitlines()[-1]
     assert line.startswith("Error: ")
-    for each in told:
+    for each in printed:
         assert each in line
     return line
 
@@ -108,7 +108,7 @@ def test_a_forgotten_annotations_folder(extract, videos, labelled):
 
 
 def test_a_forgotten_annotations_folder_that_changes_nothing(extract, videos, labelled, snapshot, tmp_path):
-    """As many labels as frames: the trial stays as it is, and new ones are told of."""
+    """As many labels as frames: the trial stays as it is, and new ones are named."""
     videos("a.mp4")
     labels = labelled("labels", a=10)
     assert extract("--annotations", labels).exit_code == 0
@@ -204,8 +204,8 @@ def test_verify_says_what_makes_the_damaged_trials_anew(extract, invoke, videos,
     cut_off(store, "a", "b c", "e,f's")
     damaged = invoke("verify", "--store", store)
     assert damaged.exit_code == 3
-    told, *commands = damaged.stderr.splitlines()
-    assert told == "how to fix:"
+    printed, *commands = damaged.stderr.splitlines()
+    assert printed == "how to fix:"
     assert json.loads(invoke("verify", "--store", store, "--json").stdout)["fix"] == [each.strip() for each in commands]
     # As they are said they are done: the trials are whole again, and the other one is left alone.
     before = (store / "d" / "zarr.json").stat().st_mtime_ns
@@ -239,9 +239,9 @@ VISUAL = ("--features", "iresnet50", "--untrained", "0", "--dry-run", "--aligned
 def test_crops_at_the_wrong_level(extract, videos, crops, tmp_path):
     videos("a.mp4", "b.mp4", "d.mp4")
     outer = crops("outer/cropped_aligned/a", "outer/cropped_aligned/b_left")
-    told = "crops for 0 of 3 trials: is it "
-    refused(extract(*VISUAL, outer), f"{told}one level down, in `cropped_aligned/`?")
-    refused(extract(*VISUAL, outer / "cropped_aligned" / "a"), f"{told}one level up? (--aligned {outer}")
+    printed = "crops for 0 of 3 trials: is it "
+    refused(extract(*VISUAL, outer), f"{printed}one level down, in `cropped_aligned/`?")
+    refused(extract(*VISUAL, outer / "cropped_aligned" / "a"), f"{printed}one level up? (--aligned {outer}")
     right = extract(*VISUAL, outer / "cropped_aligned")
     assert right.exit_code == 0
     assert "note: no crops for 1 of 3 trials: d\n" in right.stderr
@@ -268,8 +268,8 @@ def test_status_tells_each_trial_and_what_was_warned_of(extract, invoke, videos,
     videos("a.mp4")
     videos("silent.mp4", source=tiny(sound=False))
     assert extract().exit_code == 0
-    told = invoke("status", "--store", tmp_path / "s.zarr").stdout
-    assert "warning: silent: no audio: its features are zero rows, all invalid" in told
+    printed = invoke("status", "--store", tmp_path / "s.zarr").stdout
+    assert "warning: silent: no audio: its features are zero rows, all invalid" in printed
     table = invoke("status", "--store", tmp_path / "s.zarr", "--trials").stdout.splitlines()
     assert table[0].split() == [
         "trial",
@@ -295,5 +295,5 @@ def test_status_names_the_settings_that_differ(extract, invoke, videos, tmp_path
     assert extract().exit_code == 0
     videos("b.mp4")
     assert extract("--trials", "b", "--audio-align", "end").exit_code == 0
-    told = invoke("status", "--store", tmp_path / "s.zarr").stdout
-    assert "different settings or weights: audio_align: start (1) / end (1)" in told
+    printed = invoke("status", "--store", tmp_path / "s.zarr").stdout
+    assert "different settings or weights: audio_align: start (1) / end (1)" in printed

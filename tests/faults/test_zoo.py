@@ -1,6 +1,6 @@
 """Hundreds of broken files and bombs: each is done or is one named failure, within a bound of memory and time.
 
-The harness runs as a process of its own, so that its memory and that of its children can be told. More of it:
+The harness runs as a process of its own, so that its memory and that of its children can be measured. More of it:
 `python tests/faults/zoo/soak.py --help`, or AVFUSE_ZOO_FILES=5000 and AVFUSE_ZOO_SEED=7 for these tests.
 """
 
@@ -61,7 +61,7 @@ def soak(*words) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def told(media, tmp_path_factory) -> dict:
+def verdict(media, tmp_path_factory) -> dict:
     """What came of all files."""
     kept = tmp_path_factory.mktemp("zoo")
     done = soak("--files", FILES, "--seed", SEED, "--media", media, "--keep", kept)
@@ -70,35 +70,35 @@ def told(media, tmp_path_factory) -> dict:
 
 
 @pytest.mark.media
-def test_each_file_is_done_or_one_named_failure(told):
-    assert told["crashes"] == []
-    assert told["files"] >= FILES
-    assert told["done"] + sum(told["failed"].values()) == told["files"]
-    assert set(told["failed"]) <= {"probe", "video"}
-    assert told["done"] > told["files"] // 4, "mutations so wild that nothing of the readers is tried"
+def test_each_file_is_done_or_one_named_failure(verdict):
+    assert verdict["crashes"] == []
+    assert verdict["files"] >= FILES
+    assert verdict["done"] + sum(verdict["failed"].values()) == verdict["files"]
+    assert set(verdict["failed"]) <= {"probe", "video"}
+    assert verdict["done"] > verdict["files"] // 4, "mutations so wild that nothing of the readers is tried"
 
 
 @pytest.mark.media
-def test_no_file_takes_for_ever(told):
-    assert all(seconds < MOST_SECONDS_A_FILE for seconds in told["slowest"].values()), told["slowest"]
+def test_no_file_takes_for_ever(verdict):
+    assert all(seconds < MOST_SECONDS_A_FILE for seconds in verdict["slowest"].values()), verdict["slowest"]
 
 
 @pytest.mark.media
-def test_memory_is_bounded(told):
-    assert told["peak_mib"]["self"] < MOST_OWN_MIB
-    assert told["peak_mib"]["child"] * 2**20 < MOST_MEMORY_BYTES
+def test_memory_is_bounded(verdict):
+    assert verdict["peak_mib"]["self"] < MOST_OWN_MIB
+    assert verdict["peak_mib"]["child"] * 2**20 < MOST_MEMORY_BYTES
 
 
 @pytest.mark.media
 @pytest.mark.parametrize("name", REASONS)
-def test_a_bomb_is_refused_in_words(told, name):
-    assert re.search(REASONS[name], told["bombs"][f"bomb_{name}"])
+def test_a_bomb_is_refused_in_words(verdict, name):
+    assert re.search(REASONS[name], verdict["bombs"][f"bomb_{name}"])
 
 
 @pytest.mark.media
 @pytest.mark.parametrize("name", ROWS)
-def test_a_bomb_that_decodes_has_its_rows(told, name):
-    assert told["bombs"][f"bomb_{name}"] == f"{ROWS[name]} rows"
+def test_a_bomb_that_decodes_has_its_rows(verdict, name):
+    assert verdict["bombs"][f"bomb_{name}"] == f"{ROWS[name]} rows"
 
 
 @pytest.fixture(scope="module")

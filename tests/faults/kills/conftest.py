@@ -57,17 +57,17 @@ class Server:
         print(json.dumps(question), file=self.process.stdin, flush=True)
         return json.loads(self.process.stdout.readline())
 
-    def start(self, **told) -> Run:
+    def start(self, **request) -> Run:
         self.started += 1
         log = self.folder / str(self.started)
-        return Run(self, self.ask({"start": {**told, "log": str(log)}})["pid"], log)
+        return Run(self, self.ask({"start": {**request, "log": str(log)}})["pid"], log)
 
-    def extract(self, *words, **told) -> Run:
-        return self.start(words=["extract", *map(os.fspath, words)], **told)
+    def extract(self, *words, **request) -> Run:
+        return self.start(words=["extract", *map(os.fspath, words)], **request)
 
-    def finish(self, **told) -> Run:
+    def finish(self, **request) -> Run:
         """A run that must end well."""
-        run = self.start(**told)
+        run = self.start(**request)
         assert run.wait() == 0, run.said("err")
         return run
 

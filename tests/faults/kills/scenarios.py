@@ -1,4 +1,4 @@
-"""What a run does to a store, told as plain functions; called again, each finishes what a kill has left."""
+"""What a run does to a store as plain functions; called again, each finishes what a kill has left."""
 
 import numpy as np
 from bucket import in_bucket  # beside this script

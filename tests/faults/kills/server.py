@@ -32,22 +32,22 @@ def load() -> None:
             importlib.import_module(f"{room.__name__}.{module.name}")
 
 
-def start(told: dict) -> int:
+def start(request: dict) -> int:
     pid = os.fork()
     if not pid:
-        os._exit(run(told))
+        os._exit(run(request))
     return pid
 
 
-def run(told: dict) -> int:
+def run(request: dict) -> int:
     os.setsid()
     for handle, kind in ((1, "out"), (2, "err")):
-        os.dup2(os.open(f"{told['log']}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
-    if "path" in told:  # looked through for programs first
-        os.environ["PATH"] = f"{told['path']}{os.pathsep}{os.environ['PATH']}"
-    arm(**told.get("death", {}))
+        os.dup2(os.open(f"{request['log']}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
+    if "path" in request:  # looked through for programs first
+        os.environ["PATH"] = f"{request['path']}{os.pathsep}{os.environ['PATH']}"
+    arm(**request.get("death", {}))
     try:
-        code = work(told)
+        code = work(request)
     except Exception:  # noqa: BLE001 - for the test to read
         traceback.print_exc()
         code = 70
@@ -56,12 +56,12 @@ def run(told: dict) -> int:
     return code
 
 
-def work(told: dict) -> int:
-    if "scenario" in told:
-        SCENARIOS[told["scenario"]](told["root"])
+def work(request: dict) -> int:
+    if "scenario" in request:
+        SCENARIOS[request["scenario"]](request["root"])
         return 0
     try:
-        main(told["words"])
+        main(request["words"])
     except SystemExit as ended:
         return int(ended.code or 0)
     return 0

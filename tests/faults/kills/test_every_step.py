@@ -63,8 +63,8 @@ def ended(stores, prepared, uninterrupted, contents, nothing_half, tmp_path):
             assert [death for death, each in zip(several, found, strict=True) if each != whole] == []
 
     def start(scenario, roots, deaths):
-        told = [{"root": str(root), **death} if death else {} for root, death in zip(roots, deaths, strict=True)]
-        pairs = zip(roots, told, strict=True)
+        request = [{"root": str(root), **death} if death else {} for root, death in zip(roots, deaths, strict=True)]
+        pairs = zip(roots, request, strict=True)
         runs = [stores.start(scenario=scenario, root=str(root), death=death) for root, death in pairs]
         for each in runs:
             each.wait()

@@ -1,6 +1,5 @@
 """What is done to a store, or to the videos, while a run decodes: one line, the right exit code, and work to go on."""
 
-import os
 import shutil
 import subprocess
 import time
@@ -126,21 +125,14 @@ def test_rights_are_lost(cli, paused, words, finishes, reason, plain_user, failu
     finishes(words, root)
 
 
-def test_the_disk_becomes_read_only(runs, paused, videos, finishes, reason, tmp_path):
+def test_the_disk_becomes_read_only(runs, paused, videos, finishes, reason, make_disk):
     """As after an error of the disk."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ("mount", "-t", "tmpfs", "tmpfs", disk)
-    if os.geteuid() or subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root, with the right to mount, can make a disk")
+    disk = make_disk()
     words = ("--videos", videos("a.mp4", "c.mp4", "slow.mp4"), "--store", disk / "s.zarr", *SOUND)
-    try:
-        # A second mount of the same files: one may be made read-only while files of it are open.
-        with paused(lambda path: runs.extract(*words, path=path)) as run:
-            subprocess.run(("mount", "-o", "remount,ro", disk), capture_output=True, check=False)
-        assert run.wait() == 1, run.said("err")
-        assert "Read-only file system" in reason(run.said("err"))
-        subprocess.run(("mount", "-o", "remount,rw", disk), check=True)
-        finishes(words, disk / "s.zarr")
-    finally:
-        subprocess.run(("umount", "-l", disk), check=True)
+    # A second mount of the same files: one may be made read-only while files of it are open.
+    with paused(lambda path: runs.extract(*words, path=path)) as run:
+        subprocess.run(("mount", "-o", "remount,ro", disk), capture_output=True, check=False)
+    assert run.wait() == 1, run.said("err")
+    assert "Read-only file system" in reason(run.said("err"))
+    subprocess.run(("mount", "-o", "remount,rw", disk), check=True)
+    finishes(words, disk / "s.zarr")

@@ -104,8 +104,8 @@ class Processes:
     def __init__(self, cli, words, log: Path) -> None:
         self.log = log
         with log.open("wb") as file:
-            told = {"stdout": file, "stderr": file, "start_new_session": True}
-            self.process = cli.start("extract", *words, "--workers", "2", **told)
+            words_of = {"stdout": file, "stderr": file, "start_new_session": True}
+            self.process = cli.start("extract", *words, "--workers", "2", **words_of)
         self.pid, self.code = self.process.pid, None
 
     def wait(self) -> int:
@@ -160,9 +160,9 @@ def kill(draw, started, seconds, root):
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, nobody_left, begun, tmp_path):
     draw, root = Draw(kill_number), tmp_path / "s.zarr"
-    wanted, told = whole(draw.kind), words(root, draw.kind)
+    wanted, words_of = whole(draw.kind), words(root, draw.kind)
     for _ in range(draw.times):
-        started = begin(draw, wanted, root, told, runs, cli)
+        started = begin(draw, wanted, root, words_of, runs, cli)
         begun += started
         kill(draw, started, wanted.seconds, root)
         codes = [run.wait() for run in started]
@@ -170,7 +170,7 @@ def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, no
         nothing_half(root)
         for run in started:
             nobody_left(run.pid)
-    again = [runs.extract(*told, *shard) for shard in (SHARDS if draw.kind == "shards" else ((),))]
+    again = [runs.extract(*words_of, *shard) for shard in (SHARDS if draw.kind == "shards" else ((),))]
     begun += again
     assert [run.wait() for run in again] == [0] * len(again), (draw, [run.said("err") for run in again])
     found = contents(root)

@@ -83,6 +83,6 @@ def mutant(clips: Mapping[str, bytes], seed: int, number: int) -> tuple[str, byt
     for kind in kinds:
         if len(data) > 8:
             kind(rng, data, list(clips.values()))
-    told = "+".join(kind.__name__ for kind in kinds)
+    kinds_named = "+".join(kind.__name__ for kind in kinds)
     stem, _, suffix = name.rpartition(".")
-    return f"{number:06d}_{stem}_{told}.{suffix}", bytes(data)
+    return f"{number:06d}_{stem}_{kinds_named}.{suffix}", bytes(data)

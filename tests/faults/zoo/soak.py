@@ -137,33 +137,33 @@ def main() -> int:
     words.add_argument("--keep", type=Path, help="where to keep files that crash")
     words.add_argument("--only-mutants", action="store_true", help="no bombs")
     words.add_argument("--write", type=Path, help="only write the files, into this folder")
-    told = words.parse_args()
+    given = words.parse_args()
     with tempfile.TemporaryDirectory(prefix="avfuse-zoo-") as name:
-        return run(told, Path(name))
+        return run(given, Path(name))
 
 
-def run(told: argparse.Namespace, folder: Path) -> int:
+def run(given: argparse.Namespace, folder: Path) -> int:
     clips = generated(folder / "clips")
-    hand_made = {} if told.only_mutants else bombs(clips, folder / "bombs")
-    if told.minutes:
+    hand_made = {} if given.only_mutants else bombs(clips, folder / "bombs")
+    if given.minutes:
         hand_made["bomb_streams_4k.mp4"] = many_large_streams(folder / "bombs")
-    if told.media:
-        clips |= real(told.media, folder / "real", most=8)
+    if given.media:
+        clips |= real(given.media, folder / "real", most=8)
     makers: list[Maker] = [partial(tuple, item) for item in hand_made.items()]
-    makers += [partial(mutant, clips, told.seed, number) for number in range(max(0, told.files - len(hand_made)))]
-    if told.write:
-        told.write.mkdir(parents=True, exist_ok=True)
+    makers += [partial(mutant, clips, given.seed, number) for number in range(max(0, given.files - len(hand_made)))]
+    if given.write:
+        given.write.mkdir(parents=True, exist_ok=True)
         for name, data in (make() for make in makers):
-            (told.write / name).write_bytes(data)
+            (given.write / name).write_bytes(data)
         return 0
     began_s = time.monotonic()
-    verdicts, crashes = try_all(makers, folder, told.keep)
-    while told.minutes and time.monotonic() - began_s < told.minutes * 60:
-        told.seed += 1
-        more = [partial(mutant, clips, told.seed, number) for number in range(told.files)]
-        for old, new in zip((verdicts, crashes), try_all(more, folder, told.keep), strict=True):
+    verdicts, crashes = try_all(makers, folder, given.keep)
+    while given.minutes and time.monotonic() - began_s < given.minutes * 60:
+        given.seed += 1
+        more = [partial(mutant, clips, given.seed, number) for number in range(given.files)]
+        for old, new in zip((verdicts, crashes), try_all(more, folder, given.keep), strict=True):
             old.extend(new)
-        print(f"seed {told.seed}: {len(verdicts)} files, {len(crashes)} crashes", file=sys.stderr, flush=True)
+        print(f"seed {given.seed}: {len(verdicts)} files, {len(crashes)} crashes", file=sys.stderr, flush=True)
     print(json.dumps(summary(verdicts, crashes, time.monotonic() - began_s), indent=1))
     return 1 if crashes else 0
 
