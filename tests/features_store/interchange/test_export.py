@@ -99,7 +99,7 @@ def test_what_is_no_export(store, tmp_path):
         file["x"] = 1
     with pytest.raises(StoreMismatch, match="avfuse_format"):
         import_h5(tmp_path / "other.h5", store)
-    for value, message in ((2, "not JSON"), ("2", "newer avfuse")):
+    for value, message in ((3, "not JSON"), ("3", "newer avfuse")):
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file.attrs["avfuse_format"] = value
         with pytest.raises(StoreMismatch, match=message):

@@ -77,7 +77,7 @@ def test_settings_fold_and_features(trained, small):
     assert found.fold.number == 0
     assert set(found.fold.train) == {"clip0", "clip1", "clip2", "clip4", "clip5", "clip6"}
     assert set(found.fold.validation) == {"clip3", "clip7"}
-    assert found.features.fingerprints == {"planted": 8}
+    assert found.features.fingerprints == {"face": {"planted": 8}, "voice": {"planted": 8}}
     assert list(found.features.widths.items()) == [("face", 6), ("voice", 4)]
     assert found.features.store == str(small.store)
     assert found.annotations == str(small.annotations)

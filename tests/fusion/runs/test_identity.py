@@ -67,7 +67,7 @@ CHANGES = [
         extract_otherwise,
         "clip2",
         "other features",
-        "face: not recorded in the run, left now, weights of voice: not recorded in the run, ab12 now",
+        "face: not recorded in the run, left now, weights: not recorded in the run, ab12 now",
         id="making",
     ),
 ]

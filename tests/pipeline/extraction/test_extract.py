@@ -182,9 +182,11 @@ def test_the_store_opens_with_plain_zarr_and_with_xarray(whole):
 
 def test_provenance_says_where_the_numbers_come_from(whole):
     attributes = FeatureStore(whole[1])["real/pyfeat_single_face"].attributes
-    assert attributes["weights"]["iresnet50"]["untrained"] is True
-    assert {"avfuse", "torch", "ffmpeg", "zarr", "facenet-pytorch", "torchvggish"} <= set(attributes["versions"])
-    assert attributes["settings"]["audio_align"] == "start"
+    assert attributes["features"]["iresnet50"]["weights"]["untrained"] is True
+    assert {"avfuse", "torch", "ffmpeg", "zarr", "facenet-pytorch", "torchvggish"} <= set(
+        attributes["features"]["vggish"]["versions"]
+    )
+    assert attributes["features"]["vggish"]["settings"]["audio_align"] == "start"
     assert attributes["trial_length_from"] == "video"
     assert set(attributes["checksums"]) == set(FeatureStore(whole[1])["real/pyfeat_single_face"])
 
@@ -358,8 +360,8 @@ def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffm
         torch.save({"state_dict": network.module.state_dict()}, tmp_path / "w.pth")
         assert len(json.loads(avfuse(*words).stdout)["extracted"]) == 1
         trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
-        assert trial.attributes["weights"]["iresnet50"]["sha256"] == sha256_of(tmp_path / "w.pth")
-        assert trial.attributes["weights"]["iresnet50"]["untrained"] is False
+        assert trial.entries["iresnet50"]["weights"]["sha256"] == sha256_of(tmp_path / "w.pth")
+        assert trial.entries["iresnet50"]["weights"]["untrained"] is False
         rows.append(trial["iresnet50"][0])
     assert not np.allclose(*rows)
     monkeypatch.setenv("PATH", "/nowhere")  # 0 videos decoded: there is no ffmpeg to do it

@@ -16,7 +16,7 @@ from click.testing import CliRunner
 
 from avfuse.batch.sharding import Shard
 from avfuse.cli import main
-from avfuse.pipeline.config import ExtractConfig, fingerprint
+from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.diagnose import demo
 from avfuse.pipeline.diagnose.doctor import examine, summed_up
 from avfuse.pipeline.extraction.jobs import Failure, Job, Receipt
@@ -26,43 +26,8 @@ from avfuse.pipeline.extraction.visual import _People
 from avfuse.pipeline.faces.crops import FaceCrops, unseen
 from avfuse.pipeline.runs import progress
 
-RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, ("a warning",))
+RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, warnings=("a warning",))
 FAILURE = Failure("b.mp4", "b", "probe", "is empty")
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"features": ("vggish",)},
-        {"face": "left"},
-        {"missing_face": "zero"},
-        {"audio_align": "end"},
-        {"vggish_output": "relu"},
-        {"precision": "bf16"},
-        {"aligned": True},
-    ],
-)
-def test_every_setting_changes_the_fingerprint(change):
-    config, weights = ExtractConfig(), {"iresnet50": "abc"}
-    assert fingerprint(config, weights) == fingerprint(ExtractConfig(), dict(weights))
-    assert fingerprint(replace(config, **change), weights) != fingerprint(config, weights)
-    assert fingerprint(config, {"iresnet50": "abd"}) != fingerprint(config, weights)
-
-
-@pytest.mark.parametrize(
-    ("features", "change"),
-    [
-        (("mfcc",), {"face": "left"}),
-        (("mfcc",), {"missing_face": "zero"}),
-        (("mfcc", "logmel_vgg"), {"vggish_output": "relu"}),
-        (("mfcc",), {"precision": "bf16"}),
-        (("iresnet50",), {"audio_align": "end"}),
-        (("mfcc", "logmel"), {"features": ("logmel", "mfcc")}),
-    ],
-)
-def test_what_no_feature_uses_does_not_change_the_fingerprint(features, change):
-    config = ExtractConfig(features=features)
-    assert fingerprint(replace(config, **change), {}) == fingerprint(config, {})
 
 
 @pytest.mark.parametrize(
