@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -88,14 +89,16 @@ def test_flags_win_over_the_configuration(invoke, videos, tmp_path):
     )
     assert invoke("extract", "--config", settings).exit_code == 0
     (trial,) = FeatureStore(tmp_path / "one.zarr").values()
-    assert trial.attributes["settings"]["features"] == ["mfcc", "logmel"]
-    assert trial.attributes["settings"]["audio_align"] == "end"
+    settings_of_trial: Any = trial.attributes["settings"]
+    assert settings_of_trial["features"] == ["mfcc", "logmel"]
+    assert settings_of_trial["audio_align"] == "end"
     flags = ("--store", tmp_path / "two.zarr", "--features", "mfcc", "--limit", "2")
     assert invoke("extract", *flags, "--config", settings).exit_code == 0
     two = FeatureStore(tmp_path / "two.zarr")
     assert two.trials() == ["a", "b"]
-    assert two["a"].attributes["settings"]["features"] == ["mfcc"]
-    assert two["a"].attributes["settings"]["audio_align"] == "end"
+    settings_of_trial = two["a"].attributes["settings"]
+    assert settings_of_trial["features"] == ["mfcc"]
+    assert settings_of_trial["audio_align"] == "end"
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "features: [\n", "\x00"], ids=["list", "broken", "binary"])

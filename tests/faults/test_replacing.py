@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -69,7 +70,8 @@ def test_other_settings_are_named_and_asked_for(extract, videos, snapshot, tmp_p
     again = extract("--audio-align", "center", "--replace", "--json")
     assert json.loads(again.stdout)["done_before"] == 3
     assert json.loads(again.stdout)["extracted"] == []
-    assert FeatureStore(tmp_path / "s.zarr")["a"].attributes["settings"]["audio_align"] == "center"
+    made_with: Any = FeatureStore(tmp_path / "s.zarr")["a"].attributes["settings"]
+    assert made_with["audio_align"] == "center"
 
 
 def test_what_would_be_lost_is_said(extract, videos, tmp_path):
@@ -156,7 +158,8 @@ def test_stores_of_before_get_a_true_line(extract, videos, tmp_path):
     assert extract().exit_code == 0  # the hash is the same: nothing differs
     rewrite(store, "a", drop=["algorithm"], fingerprint="of before")
     line = refused(extract("--audio-align", "end"), "audio_align: start in the store, end now")
-    assert f"algorithm: that of avfuse {store['a'].attributes['versions']['avfuse']} in the store" in line
+    versions: Any = store["a"].attributes["versions"]
+    assert f"algorithm: that of avfuse {versions['avfuse']} in the store" in line
     rewrite(store, "a", drop=["algorithm", "settings"], fingerprint="of before")
     line = refused(extract(), "made by an older version of avfuse: which setting differs is not recorded")
     assert "audio_align" not in line
