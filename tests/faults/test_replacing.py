@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest

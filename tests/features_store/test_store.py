@@ -1,6 +1,7 @@
 import json
 import os
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
@@ -113,9 +114,11 @@ def test_plain_zarr_opens_it(store, arrays):
     store.write("a", arrays, {})
     group = zarr.open_group(store.path, mode="r")
     assert group.attrs["avfuse_format"] == 2
-    assert (group["a/iresnet50"][:] == arrays["iresnet50"]).all()
     found = group["a/iresnet50"]
-    assert found.metadata.dimension_names[0] == "frame"
+    assert isinstance(found, zarr.Array)
+    assert np.array_equal(np.asarray(found[:]), arrays["iresnet50"])
+    metadata: Any = found.metadata
+    assert metadata.dimension_names[0] == "frame"
     assert found.attrs["units"] == "1"
     assert group["a/time"].attrs.asdict()["units"] == "s"
     codecs = json.dumps(found.metadata.to_dict(), default=str)
@@ -242,7 +245,7 @@ def test_what_is_no_store(tmp_path):
     with pytest.raises(StoreMismatch, match=r"is not an avfuse store: there is no zarr\.json"):
         FeatureStore(tmp_path / "absent")
     with pytest.raises(ValueError, match="mode"):
-        FeatureStore(tmp_path, mode="w")
+        FeatureStore(tmp_path, mode="w")  # type: ignore[arg-type]  # is refused
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(StoreMismatch, match="other files"):
         FeatureStore(tmp_path, mode="a")
