@@ -167,6 +167,7 @@ def features_of(
     """
     seen: dict[str, dict[str, Any]] = {}
     made: dict[str, dict[str, str]] = {}
+    known: set[tuple[str, str]] = set()
     for name in trials:
         attributes: dict[str, Any] = store.attributes(name) or {}
         sums, entries = attributes.get("checksums", {}), entries_of(attributes)
@@ -175,8 +176,9 @@ def features_of(
         fingerprints = {modality: str(entries.get(modality, {}).get("fingerprint")) for modality in modalities}
         seen[name] = {"fingerprints": fingerprints, "sha256": digest}
         for modality, fingerprint in fingerprints.items():
-            if fingerprint not in made:
-                made[fingerprint] = making(entries, modality)
+            if (modality, fingerprint) not in known:  # what does not say how it was made shares the trial's own
+                known.add((modality, fingerprint))
+                made[fingerprint] = {**made.get(fingerprint, {}), **making(entries, modality)}
     return seen, made
 
 

@@ -249,10 +249,9 @@ def standing(
         return whole
     wanted = wanted_entries(config, weights, stored)
     differences: list[str] = []
-    if not isinstance(source, dict):
-        differences = ["made elsewhere: the video it comes from is not recorded"]
-    elif CLOCK not in stored:
-        differences = [UNRECORDED]
+    if not isinstance(source, dict) or CLOCK not in stored:
+        elsewhere = "made elsewhere: the video it comes from is not recorded"
+        differences = [UNRECORDED if isinstance(source, dict) else elsewhere]
     elif rows != (attributes.get("frames_decoded") if job.length is None else job.length):
         differences.append(
             "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
@@ -263,8 +262,10 @@ def standing(
         differences.append(f"face: {attributes.get('face')} in the store, {job.face} now")
     else:
         differences = made_differently(CLOCK, stored, wanted)
+        for name in config.features if differences else ():
+            differences += made_differently(name, stored, wanted) if name in stored else []
     if differences:
-        return replace(whole, differences=() if overwrite else tuple(differences))
+        return replace(whole, differences=() if overwrite else tuple(dict.fromkeys(differences)))
 
     # The face track, if there is one: on it hang all visual features.
     of_track, unasked = [], False

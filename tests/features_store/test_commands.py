@@ -9,7 +9,7 @@ from click.testing import CliRunner
 
 from avfuse.features_store import commands
 from avfuse.features_store.records.failures import FailureRecord, append_failure
-from avfuse.features_store.records.status import trial_states, trial_table
+from avfuse.features_store.records.status import summarise, trial_states, trial_table
 from avfuse.features_store.store import FeatureStore
 from avfuse.shell.errors import clean_errors
 
@@ -38,7 +38,7 @@ def test_status(filled):
         result.output
     )
     assert "UNTRAINED WEIGHTS: vggish of 2 trials" in result.output
-    assert "iresnet50" not in result.output
+    assert "iresnet50 of 2 trials" not in result.output
     assert "failed: d.mp4 (decode): moov atom not found" in result.output
     assert "once" not in result.output
 
@@ -155,9 +155,13 @@ def test_the_state_of_each_trial(store, make_arrays):
     arrays["time"] = np.array([0.0, 0.1, 0.2, 0.3, 0.8, 0.9, 1.0, 1.1, 1.2, 1.3])  # a pause after the fourth frame
     arrays["face_score"] = np.array([1, 1, 1, 0, 0, 1, 1, 1, 0, 1], np.float32)
     arrays["vggish_valid"] = np.array([0, 0, 1, 1, 1, 1, 1, 1, 0, 0], bool)
-    store.write("a", arrays, {"warnings": ["a warning"]})
+    made = {"fingerprint": "f", "made_from": "audio"}
+    store.write("a", arrays, {"warnings": ["a warning"], "features": {"vggish": made}})
     store.write("empty", {"time": np.zeros(0)}, {})
-    a, empty = trial_states(store)
+    store.write("other", arrays, {"features": {"vggish": {**made, "fingerprint": "g"}}})
+    store.write("the same", arrays, {"features": {"vggish": made}})
+    a, empty, other, _ = trial_states(store, summarise(store)["features"])
+    assert [each.features["vggish"] for each in (a, empty, other)] == ["done", "missing", "other settings"]
     gaps = (a.length_s, a.faces, a.face_gap_s, a.sound, a.sound_gap_s)
     assert gaps == pytest.approx((1.3 * 10 / 9, 0.7, 0.6, 0.6, 1.3 / 9 + 0.1))
     assert a.warnings == ("a warning",)

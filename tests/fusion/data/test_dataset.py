@@ -46,7 +46,7 @@ def replace_array(store: FeatureStore, name: str, array: str, values: np.ndarray
     """Put another array in a trial's place, as damage or another program would."""
     folder = Path(store.path, name, array)
     shutil.rmtree(folder)
-    create_array(str(folder), array, values.shape, values.dtype)[:] = values
+    create_array(str(folder), array, values)[:] = values
 
 
 def source(name: str, labels: int) -> dict[str, TrialSource]:

@@ -32,9 +32,11 @@ def read(recording, tmp_path, monkeypatch):
         monkeypatch.setattr(audio, "AudioReader", Counted)
         scratch = tmp_path / "-".join(features)
         scratch.mkdir()
-        session = Session(ExtractConfig(features=features), "f", {}, 60.0, None)
+        session = Session(ExtractConfig(features=features), {}, {}, 60.0, None)
         time_s = np.arange(400) / 2
-        sound = audio.read_sound(probe(recording), time_s, session, scratch, lambda *words: reports.append(words))
+        sound = audio.read_sound(
+            probe(recording), time_s, features, session, scratch, lambda *words: reports.append(words)
+        )
         return sound, reports, len(opened)
 
     return do

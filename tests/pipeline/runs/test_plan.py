@@ -4,6 +4,7 @@ import json
 import re
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -300,7 +301,8 @@ def test_done_with_every_face_alone(videos, tmp_path):
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     everybody = replace(CONFIG, face="all")
     job = replace(job, face="all")
-    attributes = {"features": entries_for(CONFIG.features, asdict(everybody), {}), "frames_decoded": 3, "rows": 3}
+    entries: Any = entries_for(CONFIG.features, asdict(everybody), {})
+    attributes: dict[str, Any] = {"features": entries, "frames_decoded": 3, "rows": 3}
     store.write("a", {}, {**attributes, "face": "all", "source": source_attributes(videos / "a.mp4"), "faces": 1})
     assert standing(store, job, everybody, {}) == Standing(BOTH)
     finish(store, videos / "a.mp4", CONFIG, "a/face0")

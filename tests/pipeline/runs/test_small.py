@@ -257,7 +257,7 @@ def test_frames_count_when_they_are_embedded(tmp_path):
     embedder = SimpleNamespace(row_shape=(2,), dtype=np.dtype(np.float32))
     networks = SimpleNamespace(engine=SimpleNamespace(submit=submit), embedders={"iresnet50": embedder})
     session: Any = SimpleNamespace(config=ExtractConfig(), networks=networks)
-    people = _People(session, tmp_path)
+    people = _People(("iresnet50",), session, tmp_path)
     with settled(people.pending):
         for _ in range(3):
             people.take([faces])

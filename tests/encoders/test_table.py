@@ -1,0 +1,74 @@
+"""The table of features: what each row says, and which settings are whose."""
+
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+
+from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, of_stream
+from avfuse.pipeline.config import ExtractConfig
+
+CONFIG = ExtractConfig(features=tuple(TABLE))
+VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
+AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
+NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
+
+
+@pytest.mark.parametrize(
+    ("change", "others"),
+    [
+        ({"face": "left"}, {"faces"} | VISUAL),
+        ({"detect_every": 1}, {"faces"} | VISUAL),
+        ({"aligned": True}, {"faces"} | VISUAL),
+        ({"missing_face": "zero"}, VISUAL),
+        ({"audio_align": "end"}, AUDIO),
+        ({"audio_stream": 1}, AUDIO),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO),
+        ({"vggish_output": "relu"}, {"vggish"}),
+        ({"precision": "bf16"}, NETWORKS),
+    ],
+)
+def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
+    weights = {name: {"untrained_seed": 0} for name in NETWORKS}
+    before = entries_for(CONFIG.features, asdict(CONFIG), weights)
+    after = entries_for(CONFIG.features, asdict(replace(CONFIG, **change)), weights)
+    assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
+
+
+@pytest.mark.parametrize("name", sorted(NETWORKS))
+def test_weights_change_their_own_feature_alone(name):
+    weights = {each: {"untrained_seed": 0} for each in NETWORKS}
+    before = entries_for(CONFIG.features, asdict(CONFIG), weights)
+    after = entries_for(CONFIG.features, asdict(CONFIG), {**weights, name: {"sha256": "ab"}})
+    assert {each for each in before if before[each] != after[each]} == {name}
+
+
+def test_whether_faces_are_looked_for_matters_to_no_crop_that_is_given():
+    aligned = replace(CONFIG, aligned=True)
+    entries = [entries_for(("crop48",), asdict(each), {}) for each in (aligned, replace(aligned, detect_every=1))]
+    assert entries[0] == entries[1]
+
+
+def test_features_alone_have_the_identity_that_they_have_together():
+    together = entries_for(CONFIG.features, asdict(CONFIG), {})
+    for name in CONFIG.features:
+        assert entries_for((name,), asdict(CONFIG), {})[name] == together[name]
+    assert "faces" not in entries_for(("mfcc",), asdict(CONFIG), {})
+
+
+def test_every_feature_is_made_by_a_network_or_from_a_view():
+    from avfuse.encoders.views import VIEWS
+
+    for name, feature in TABLE.items():
+        assert sum([feature.network is not None, name in VIEWS, feature.view == "samples"]) == 1
+        assert feature.row_shape is None or len(feature.spec.axes) == len(feature.row_shape)
+    assert set(of_stream(CONFIG.features, "visual")) == VISUAL
+    assert "fake_face" not in FEATURES
+    assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
+
+
+def test_it_loads_no_torch():
+    code = "import sys, avfuse.encoders.views; print({'torch', 'zarr'} & set(sys.modules))"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
