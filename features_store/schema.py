@@ -26,6 +26,8 @@ FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
 FACE_SCORE = "face_score"
+# What entries of `features` say they are made from; some are entries of their own.
+MADE_FROM = ("clock", "faces", "audio", "words", "import")
 SOUND_FEATURES = ("vggish", "logmel_vgg", "logmel", "mfcc")
 
 CHUNK_BYTES = 1 << 20
@@ -166,3 +168,12 @@ def check_trial_name(name: str) -> None:
     for reason, holds in reasons.items():
         if holds:
             raise ValueError(f"{name!r} cannot name a trial: {reason}; rename the video")
+
+
+def reserved_name(name: str) -> str | None:
+    """Why a feature of somebody else's cannot have this name; None where it can."""
+    if name in _KNOWN or name in MADE_FROM:
+        return "that is one of avfuse's own"
+    if name.endswith(VALID_SUFFIX):
+        return f"names that end with {VALID_SUFFIX!r} are those of masks"
+    return "names that begin with 'face_' are those of avfuse's own boxes" if name.startswith("face_") else None

@@ -162,6 +162,24 @@ class FeatureStore(Mapping[str, Trial]):
             else:
                 publish_in_store(self.files, trial, arrays, describe)
 
+    def add(
+        self,
+        trial: str,
+        arrays: Mapping[str, RowSource],
+        features: Mapping[str, JsonValue],
+        attributes: Mapping[str, JsonValue] | None = None,
+    ) -> None:
+        """STUB, until format 2 comes."""
+        there = self[trial]
+        kept = {name: there.read(name) for name in there if name not in arrays}
+        entries = there.attributes.get("features")
+        entries = entries if isinstance(entries, dict) else {}
+        self.write(
+            trial,
+            {**kept, **arrays},
+            {**there.attributes, **(attributes or {}), "features": {**entries, **features}},
+        )
+
     def remove(self, trial: str) -> None:
         """Remove a trial with its faces (`<trial>/face0` …); other trials below its name stay."""
         self._check_writable()
