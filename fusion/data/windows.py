@@ -16,8 +16,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from ...features_store.clock import window_starts
 
 
 @dataclass(frozen=True)
@@ -29,14 +30,6 @@ class Windows:
 
     def __len__(self) -> int:
         return len(self.start)
-
-
-def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
-    """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
-    if rows <= window:
-        return np.zeros(min(rows, 1), np.int64)
-    starts = np.arange(0, rows - window + 1, hop)
-    return starts if starts[-1] + window == rows else np.append(starts, rows - window)
 
 
 def plan_windows(spans: Iterable[tuple[int, int]], window: int, hop: int) -> Windows:
