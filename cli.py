@@ -55,6 +55,7 @@ COMMANDS = {
         "import_features",
         "Features made elsewhere, a file a trial, into a store.",
     ),
+    "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "synth": (
         "pipeline.synth.commands",

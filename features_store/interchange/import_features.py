@@ -30,8 +30,9 @@ from ..arrays.zarr_json import node_type
 from ..claims.claims import claim
 from ..clock import TOLERATED_ROWS
 from ..disk.atomic import sha256_of
+from ..entries import IMPORT, reserved_name
 from ..labels.annotations import folder_levels
-from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name, reserved_name
+from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name
 from ..store import FeatureStore
 from ..trial import Trial
 from .feature_files import BLOCK_BYTES, READERS, FeatureFileError, read_blocks
@@ -39,7 +40,6 @@ from .resampling import Resample, RowPlan, at_times, row_a_frame
 
 NonFinite = Literal["refuse", "invalid"]
 
-MADE_FROM = "import"
 _NAME = re.compile(r"[A-Za-z0-9][\w.-]{0,99}", re.ASCII)
 _PICKLES = (".pkl", ".pickle", ".pt", ".pth", ".joblib")
 # A face that is found late, or sound that ends early, moves one end of a file's times; a shift moves both.
@@ -119,7 +119,7 @@ class _Examined:
 
     def entry(self, name: str) -> dict[str, JsonValue]:
         """The feature's entry in its trial's attributes; trials of one import share the fingerprint."""
-        identity: dict[str, JsonValue] = {"name": name, "made_from": MADE_FROM, "settings": dict(self.settings)}
+        identity: dict[str, JsonValue] = {"name": name, "made_from": IMPORT, "settings": dict(self.settings)}
         fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         versions: dict[str, JsonValue] = {"avfuse": __version__, "numpy": np.__version__}
         kept: dict[str, JsonValue] = {**identity, "versions": versions, "source": dict(self.source)}
@@ -154,11 +154,10 @@ def import_features(
     there: list[str] = []
     held: list[str] = []
     for trial, found in examined.items():
-        features = trials[trial].attributes.get("features")
-        entry = features.get(name) if isinstance(features, dict) else None
-        now = found.entry(name)
+        known, now = trials[trial].entries.get(name, {}), found.entry(name)
+        if known.get("made_from") not in (None, IMPORT):
+            raise StoreMismatch(f"{name!r} of trial {trial!r} was extracted, not imported; choose another --name")
         if name in trials[trial]:
-            known = entry if isinstance(entry, dict) else {}
             same = all(known.get(word) == now[word] for word in ("fingerprint", "source"))
             (there if same else held).append(trial)
     if held and not request.replace:
