@@ -319,6 +319,45 @@ def test_a_file_that_changes_meanwhile_is_refused(planted, folder):
     assert "mine" not in planted["two"]
 
 
+def test_what_was_extracted_is_not_run_over(planted, folder):
+    entry = {"fingerprint": "e", "made_from": "faces", "settings": {}}
+    rows = np.ones((40, 3), np.float32)
+    planted.add("two", {"mine": rows, "mine_valid": np.ones(40, bool)}, {"mine": entry})
+    assert "'mine' of trial 'two' was extracted, not imported" in refused(planted, folder, replace=True)
+
+
+def test_it_is_a_feature_like_any_other(plant_small, tmp_path, avfuse, train_words, flip):
+    """Imported beside two others it trains, shows in the status, is exported, verified and removed."""
+    small = plant_small(tmp_path)
+    store = FeatureStore(small.store)
+    (tmp_path / "made").mkdir()
+    for name, trial in store.items():
+        rows = trial.read("face").astype(np.float16)[::2]
+        np.savez(tmp_path / "made" / name, features=rows, time=trial.time_s[::2])
+    words = ("import-features", "--name", "mine", "--from", tmp_path / "made", "--store", small.store)
+    assert avfuse(*words).stdout.startswith("mine of 8 trials imported from")
+    run_folder = tmp_path / "run"
+    trained = avfuse(*train_words(small, run_folder, "--modalities", "mine,voice"))
+    assert trained.exit_code == 0, trained.stderr
+    assert json.loads((run_folder / "metrics.json").read_text())["P"] > -1
+    status = json.loads(avfuse("status", "--store", small.store, "--json").stdout)
+    assert status["features"]["mine"]["trials"] == 8
+    assert len(status["features"]["mine"]["made"]) == 1
+    out = tmp_path / "tables"
+    words = ("export", "--store", small.store, "--to", "npy", "--out", out, "--features", "mine")
+    assert avfuse(*words).exit_code == 0
+    assert np.array_equal(np.load(out / "clip0" / "mine.npy"), store["clip0"].read("mine"))
+    assert avfuse("verify", "--store", small.store).exit_code == 0
+    flip(small.store / "clip0" / "mine" / "c" / "0" / "0", 30)
+    broken = avfuse("verify", "--store", small.store)
+    assert broken.exit_code == 3
+    fix = f"avfuse import-features --name mine --from … --store {small.store} --replace --trials clip0"
+    assert fix in broken.stderr
+    assert not re.search("extract[^\n]*mine", broken.stderr)
+    assert avfuse("remove", "--feature", "mine", "--store", small.store).exit_code == 0
+    assert "mine" not in FeatureStore(small.store)["clip0"]
+
+
 def test_the_command(planted, folder):
     words = ("--name", "mine", "--from", folder, "--store", planted.path)
     result = run(*words, "--dry-run")
