@@ -25,10 +25,9 @@ from ...shell.progress import Progress, silent
 from ...shell.text import counted
 from ..config import TrainConfig
 from .matching import TrialSource
-from .rows import ResidentRows, RowTable, Span, StreamedRows
 from .runtime import Room
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
-from .windows import Windows, plan_windows
+from .windows import ResidentRows, RowTable, Span, StreamedRows, Windows, plan_windows
 
 _READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go of the interpreter
 
