@@ -82,6 +82,8 @@ def read_blocks(path: Path) -> Iterator[Block]:
     except FeatureFileError:
         raise
     except _READ_ERRORS as error:
+        if isinstance(error, OSError) and error.errno:  # the disk's fault, or that of rights
+            raise FeatureFileError(f"{path} cannot be read: {error.strerror or error}") from error
         raise FeatureFileError(f"{path} is broken, or cut off ({one_line(error)}); make it again") from error
 
 

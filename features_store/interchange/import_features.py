@@ -235,8 +235,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
                 hidden.add(each)
                 continue
             for name in sorted(os.listdir(each)):
-                if not name.startswith(".") and not (each / name).is_dir():
-                    yield each / name
+                path = each / name
+                if not name.startswith(".") and (path.is_file() or not path.exists()):  # a link to nowhere is an error
+                    yield path
 
 
 def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examined, RowPlan, NDArray[np.bool_]]:
@@ -366,9 +367,11 @@ def _check_alike(store: FeatureStore, request: ImportRequest, examined: Mapping[
 
 def _write(store: FeatureStore, trial: str, examined: _Examined, request: ImportRequest) -> None:
     """Lay a file's rows over its trial. Raises StoreMismatch where the file, or the trial, has changed meanwhile."""
-    with claim(store.path, trial) as mine:
+    video = trial.rpartition("/face")[0]  # the faces of a video are claimed together
+    owner = video if video and "faces" in (store.attributes(video) or {}) else trial
+    with claim(store.path, owner) as mine:
         if not mine:
-            raise StoreMismatch(f"trial {trial!r} is being processed by another run; import again when it has ended")
+            raise StoreMismatch(f"trial {owner!r} is being processed by another run; import again when it has ended")
         now, plan, good = _examine(examined.path, store[trial], request)
         if now != examined:
             raise StoreMismatch(f"{examined.path}, or trial {trial!r}, has changed since it was examined; import again")

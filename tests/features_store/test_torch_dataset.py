@@ -162,7 +162,9 @@ def test_rows_of_two_makings_are_not_mixed(plant_small, tmp_path):
     small = plant_small(tmp_path)
     windows = WindowDataset(small.store, ["face"])
     windows[0]
-    small.rewrite("clip0", fingerprint="other")
+    small.rewrite("clip0", voice=small.rows("clip0")["voice"] + 1)
+    windows[0]  # not of its features
+    small.rewrite("clip0", face=small.rows("clip0")["face"] + 1)
     with pytest.raises(StoreMismatch, match="made anew"):
         windows[0]
     FeatureStore(small.store, mode="a").remove("clip1")

@@ -358,6 +358,27 @@ def test_it_is_a_feature_like_any_other(plant_small, tmp_path, avfuse, train_wor
     assert "mine" not in FeatureStore(small.store)["clip0"]
 
 
+def test_faces_of_one_video_are_trials_of_their_own(store, tmp_path):
+    for face in range(2):
+        store.write(f"v/face{face}", {"time": np.arange(5) / 25}, {})
+    store.write("v", {}, {"faces": 2})
+    (tmp_path / "made" / "v").mkdir(parents=True)
+    for face in range(2):
+        np.save(tmp_path / "made" / "v" / f"face{face}.npy", np.full((5, 2), face))
+    with claim(store.path, "v") as mine:
+        assert mine
+        assert "trial 'v' is being processed by another run" in refused(store, tmp_path / "made")
+    assert bring(store, tmp_path / "made").written == ("v/face0", "v/face1")
+    assert store["v/face1"].read("mine").all()
+    assert list(verify(store)) == []
+
+
+def test_a_link_to_nowhere_is_an_error(planted, folder):
+    (folder / "two.npy").unlink()
+    (folder / "two.npy").symlink_to(folder / "gone.npy")
+    assert "two.npy cannot be read: No such file or directory" in refused(planted, folder)
+
+
 def test_the_command(planted, folder):
     words = ("--name", "mine", "--from", folder, "--store", planted.path)
     result = run(*words, "--dry-run")
