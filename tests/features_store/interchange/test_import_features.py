@@ -107,7 +107,7 @@ def test_10_hz_in_float16_beside_a_varying_rate(planted, folder):
 @pytest.mark.parametrize("resample", ["linear", "nearest", "mean"])
 @pytest.mark.parametrize(("rate_hz", "nan"), [(100, False), (100, True), (10, True)])
 def test_streamed_in_small_blocks_it_is_the_same(planted, folder, monkeypatch, resample, rate_hz, nan):
-    """Quick rows and slow ones, a long run of NaN and a gap, in blocks of a few rows: equal to the plan applied to the whole file."""
+    """Quick rows and slow ones, NaN for long and a gap, in blocks of a few rows: as the plan has it of the whole."""
     from avfuse.features_store.interchange import feature_files, import_features
     from avfuse.features_store.interchange.resampling import at_times
 
