@@ -10,7 +10,7 @@ Tested by tests/features_store/test_torch_dataset.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -118,6 +118,9 @@ class WindowDataset(Dataset[dict[str, Any]]):
         item["mask"] = torch.arange(window) < length
         item["labels"], item["labelled"] = torch.from_numpy(labels), torch.from_numpy(labelled)
         return item
+
+    def __iter__(self) -> Iterator[dict[str, Any]]:
+        return (self[index] for index in range(len(self)))
 
     def __getstate__(self) -> dict[str, Any]:
         return {**vars(self), "_opened": {}}

@@ -79,7 +79,9 @@ def test_own_loop(start, plant_small, tmp_path):
     assert "Train_Set: 17 windows of 6 trials" in printed
     losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", printed)]
     assert losses[-1] < losses[0]
-    assert float(re.search(r"CCC of valence in held-out windows: (-?\d\.\d+)", printed)[1]) > 0.1
+    score = re.search(r"CCC of valence in held-out windows: (-?\d\.\d+)", printed)
+    assert score is not None
+    assert float(score[1]) > 0.1
 
 
 def test_look_at_a_store(start, plant_small, tmp_path):

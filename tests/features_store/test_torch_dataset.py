@@ -133,8 +133,8 @@ def test_what_cannot_be_used_is_named(plant_small, tmp_path):
     small.rewrite("clip1", voice=None, voice_valid=None)
     store = FeatureStore(small.store, mode="a")
     for folder in ("one", "two"):
-        store.write(f"{folder}/clip4", {name: array[:] for name, array in store["clip4"].items()}, {})
-    store.write("b/clip5", {name: array[:] for name, array in store["clip5"].items()}, {})
+        store.write(f"{folder}/clip4", small.rows("clip4"), {})
+    store.write("b/clip5", small.rows("clip5"), {})
     store.remove("clip4")
     windows = WindowDataset(small.store, NAMES, annotations=small.annotations)
     assert windows.trials == ("clip0", "clip3", "clip5", "clip6", "clip7")

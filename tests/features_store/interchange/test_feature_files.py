@@ -93,12 +93,12 @@ def test_a_table_as_openface_and_pandas_write_it(tmp_path):
     rows, time_s, columns = read(tmp_path / "a.csv")
     assert columns == ("frame", "AU01_r")
     assert time_s.tolist() == [0, 0.033]
-    assert np.array_equal(rows, [[1, 0.5], [2, np.nan]], equal_nan=True)
+    assert np.array_equal(rows, np.array([[1, 0.5], [2, np.nan]]), equal_nan=True)
     table = pyarrow.table({"time": [0.0, 1.0], "x": pyarrow.array([1, None]), "__index_level_0__": [5, 6]})
     parquet.write_table(table, tmp_path / "a.parquet")
     rows, time_s, columns = read(tmp_path / "a.parquet")
     assert columns == ("x",)
-    assert np.array_equal(rows, [[1], [np.nan]], equal_nan=True)
+    assert np.array_equal(rows[:, 0], [1, np.nan], equal_nan=True)
 
 
 @pytest.mark.parametrize(

@@ -344,8 +344,8 @@ def test_it_is_a_feature_like_any_other(plant_small, tmp_path, avfuse, train_wor
     assert status["features"]["mine"]["trials"] == 8
     assert len(status["features"]["mine"]["made"]) == 1
     out = tmp_path / "tables"
-    words = ("export", "--store", small.store, "--to", "npy", "--out", out, "--features", "mine")
-    assert avfuse(*words).exit_code == 0
+    exported = avfuse("export", "--store", small.store, "--to", "npy", "--out", out, "--features", "mine")
+    assert exported.exit_code == 0
     assert np.array_equal(np.load(out / "clip0" / "mine.npy"), store["clip0"].read("mine"))
     assert avfuse("verify", "--store", small.store).exit_code == 0
     flip(small.store / "clip0" / "mine" / "c" / "0" / "0", 30)

@@ -74,7 +74,7 @@ def test_rows_are_those_of_plain_words(source_s, time_s, shift_s, data):
             outside = t < source_s[0] - step / 2 - 1e-6 or t > source_s[-1] + step / 2 + 1e-6
             gap = abs(source_s[near] - t) > 1e-6 and source_s[right] - source_s[left] > 3 * step + 1e-6
             if how == "mean" and len(within):
-                used, expected, valid = within, rows[within, 0].mean(), True
+                used, expected, valid = within.tolist(), rows[within, 0].mean(), True
             elif how != "linear" or outside or gap or not source_s[0] < t < source_s[-1]:
                 used, expected, valid = [near], rows[near, 0], not (outside or gap)
             else:
