@@ -50,6 +50,11 @@ COMMANDS = {
         "import_h5",
         "An exported HDF5 file back into a store, bit for bit.",
     ),
+    "import-features": (
+        "features_store.commands",
+        "import_features",
+        "Features made elsewhere, a file a trial, into a store.",
+    ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "synth": (

@@ -1,4 +1,4 @@
-"""Frame times, patch starts and row counts: pure arithmetic, no files.
+"""Frame times, patch starts, row counts and windows: pure arithmetic, no files.
 
     time          0        1/fps      2/fps                row i belongs to decoded frame i
     picture       |0       |1         |2
@@ -79,3 +79,11 @@ def fit_time(time_s: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     step_s = (time_s[-1] - time_s[0]) / (len(time_s) - 1) if len(time_s) > 1 else 1 / 30
     beyond = np.arange(1, length - len(time_s) + 1, dtype=np.float64)
     return np.concatenate([time_s, time_s[-1] + step_s * beyond])
+
+
+def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
+    """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
+    if rows <= window:
+        return np.zeros(min(rows, 1), np.int64)
+    starts = np.arange(0, rows - window + 1, hop)
+    return starts if starts[-1] + window == rows else np.append(starts, rows - window)

@@ -1,4 +1,4 @@
-"""`avfuse status`, `verify`, `export`, `import-h5`: parse, call, print, exit code."""
+"""`avfuse status`, `verify`, `export`, `import-h5`, `import-features`: parse, call, print, exit code."""
 
 from __future__ import annotations
 
@@ -9,8 +9,20 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..shell.errors import clean_errors
-from ..shell.options import FILE, NAME_LIST, PATH, STORE, chosen_trials, trial_options, with_options
-from ..shell.text import counted, in_words, untrained_line
+from ..shell.options import (
+    FILE,
+    FOLDER,
+    NAME_LIST,
+    PATH,
+    STORE,
+    GroupedCommand,
+    Number,
+    chosen_trials,
+    config_option,
+    trial_options,
+    with_options,
+)
+from ..shell.text import counted, flat, in_words, preview, untrained_line
 
 if TYPE_CHECKING:
     from .store import FeatureStore
@@ -18,6 +30,7 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 3
 _with_trials = partial(with_options, options=trial_options("export"))
+_import_trials = partial(with_options, options=trial_options("import"))
 _STORE_HELP = "Folder (or URL) of the feature store."
 
 
@@ -133,6 +146,97 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
     counts += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
     counts += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
     click.echo("; ".join(counts))
+
+
+@click.command(
+    "import-features",
+    cls=GroupedCommand,
+    groups={
+        "What and where": ("name", "from", "store"),
+        "Onto the frames": ("resample", "tolerance", "rate", "start-s", "nan"),
+        "Which trials": ("trials", "trials-from", "allow-missing", "ignore-unknown", "replace"),
+    },
+)
+@click.option("--name", required=True, help="Name of the feature in the store, as --modalities will have it.")
+@click.option("--from", "folder", required=True, type=FOLDER, help="Folder of files, one a trial: TRIAL.npy …")
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@click.option(
+    "--resample",
+    type=click.Choice(["linear", "nearest", "mean"]),
+    default="linear",
+    show_default=True,
+    help="How rows with times come onto the frames: between the two neighbours, the nearest one, or the mean of those "
+    "from one frame to the next.",
+)
+@click.option(
+    "--tolerance",
+    type=click.IntRange(min=0),
+    default=5,
+    show_default=True,
+    help="Rows by which a file without times may miss the trial's length: cut, or the last one repeated.",
+)
+@click.option("--rate", "rate_hz", type=Number(min=0, min_open=True), help="Rows a second of files without times, Hz.")
+@click.option("--start-s", type=float, help="With --rate: time of the first row, s. [default: 0]")
+@click.option(
+    "--nan",
+    type=click.Choice(["refuse", "invalid"]),
+    default="refuse",
+    show_default=True,
+    help="What becomes of rows with NaN or infinity: an error, or marked as not valid, holding the row before.",
+)
+@_import_trials
+@click.option("--allow-missing", is_flag=True, help="Leave trials without a file as they are. [default: an error]")
+@click.option("--ignore-unknown", is_flag=True, help="Leave out files of no trial. [default: an error]")
+@click.option("--replace", is_flag=True, help="Replace other rows of that name. [default: off]")
+@click.option("--dry-run", is_flag=True, help="Examine every file, say what would be done, write nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
+@config_option
+@clean_errors()
+def import_features(store: str, dry_run: bool, as_json: bool, **given: Any) -> None:
+    """Bring features made elsewhere into a store, beside its own: they train, export and verify like any other.
+
+    A file a trial, called as the trial is, in the same subfolders: .npy, .npz, .h5, .csv or .parquet, never pickle.
+    Without times there is a row a frame; with times (`time`, in s) rows are resampled onto those of the frames.
+    Every file is examined before anything is written.
+    """
+    import json
+    from dataclasses import asdict
+
+    from ..shell.progress import shown
+    from .interchange.import_features import ImportRequest
+    from .interchange.import_features import import_features as bring_in
+    from .store import FeatureStore
+
+    if given["start_s"] is not None and given["rate_hz"] is None:
+        raise click.UsageError("--start-s is the time of the first row at --rate, which is not given")
+    request = ImportRequest(
+        name=given["name"],
+        folder=given["folder"],
+        resample=given["resample"],
+        tolerance_rows=given["tolerance"],
+        rate_hz=given["rate_hz"],
+        start_s=given["start_s"] or 0.0,
+        nan=given["nan"],
+        trials=chosen_trials(given["trials"], given["trials_from"]),
+        replace=given["replace"],
+        allow_missing=given["allow_missing"],
+        ignore_unknown=given["ignore_unknown"],
+    )
+    FeatureStore(store)  # a mistyped path is an error, not a new store
+    done = bring_in(FeatureStore(store, mode="r" if dry_run else "a"), request, shown, dry_run=dry_run)
+    for note in done.notes:
+        click.echo(flat(f"note: {note}"), err=True)
+    if as_json:
+        click.echo(json.dumps({"store": store, "name": request.name, "dry_run": dry_run, **asdict(done)}))
+        return
+    would = "would be " if dry_run else ""
+    counts = [f"{request.name} of {counted(len(done.written), 'trial')} {would}imported from {request.folder}"]
+    counts[0] += f" ({counted(done.rows, 'row')}, {done.invalid_rows} of them not valid)" if done.written else ""
+    counts += [f"{len(done.replaced)} of them {would}replaced"] if done.replaced else []
+    counts += [f"{len(done.there)} left alone: there already, from the same file"] if done.there else []
+    counts += [f"{counted(len(done.missing), 'trial')} without a file: {preview(done.missing)}"] if done.missing else []
+    counts += [f"{counted(len(done.unknown), 'file')} of no trial: {preview(done.unknown)}"] if done.unknown else []
+    click.echo(flat("; ".join(counts)))
 
 
 @click.command()

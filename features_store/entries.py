@@ -16,10 +16,11 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-from .schema import VALID_SUFFIX, JsonValue
+from .schema import TIME, VALID_SUFFIX, JsonValue
 
 ENTRIES = "features"
 CLOCK, FACES, AUDIO = "clock", "faces", "audio"
+IMPORT = "import"  # made elsewhere: avfuse import-features
 FACE_ARRAYS = ("face_box", "face_landmarks", "face_score")
 # Attributes of format 1 that are the entries' now.
 FORMER = ("fingerprint", "algorithm", "settings", "weights", "versions")
@@ -144,3 +145,12 @@ def _former_entries(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def arrays_of(feature: str) -> tuple[str, ...]:
     """The arrays that are a feature's own."""
     return feature, f"{feature}{VALID_SUFFIX}"
+
+
+def reserved_name(name: str) -> str | None:
+    """Why what was made elsewhere cannot have this name; None where it can."""
+    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES):
+        return "that is one of avfuse's own"
+    if name.endswith(VALID_SUFFIX):
+        return f"names that end with {VALID_SUFFIX!r} are those of masks"
+    return "names that begin with 'face_' are those of avfuse's own boxes" if name.startswith("face_") else None

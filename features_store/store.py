@@ -12,11 +12,11 @@ import json
 import os
 import re
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from ..shell.text import counted
 from .arrays.zarr_array import common_rows
@@ -41,6 +41,11 @@ from .schema import (
     check_trial_name,
 )
 from .trial import Trial
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
 
 Mode = Literal["r", "a"]
 _FACE = re.compile(r"face\d+")
@@ -261,6 +266,18 @@ class FeatureStore(Mapping[str, Trial]):
                 self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
             else:
                 self.files.remove(trial)
+
+    def to_xarray(self, trial: str, features: Sequence[str] | None = None) -> xarray.Dataset:
+        """A trial as an xarray.Dataset in memory; see `frames.to_xarray`. Raises KeyError without the trial."""
+        from .frames import to_xarray  # noqa: PLC0415
+
+        return to_xarray(self[trial], features)
+
+    def to_pandas(self, trial: str, features: Sequence[str] | None = None) -> pandas.DataFrame:
+        """A trial as a pandas.DataFrame, a row a frame; see `frames.to_pandas`. Raises KeyError without the trial."""
+        from .frames import to_pandas  # noqa: PLC0415
+
+        return to_pandas(self[trial], features)
 
     def repair_groups(self, trials: Iterable[str]) -> None:
         """Make the groups above these trials that are missing or broken: without them no list shows the trials."""

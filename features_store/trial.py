@@ -141,3 +141,28 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
                 "rows of two makings are never mixed: start again when it is there"
             )
         self._seen = content
+
+
+def fill_rows(trial: Trial, modality: str, begin: int, out: NDArray[Any]) -> NDArray[np.bool_]:
+    """Put a trial's rows from `begin` on into `out` [n, D], its last one repeated beyond its end.
+
+    Rows that are not finite become zeros; returns which, bool [n]. Raises StoreMismatch if rows are broken or
+    missing.
+    """
+    stored = trial.rows
+    if not stored:
+        out[:] = 0
+        return np.zeros(len(out), np.bool_)
+    first, stop = min(begin, stored - 1), min(begin + len(out), stored)
+    count = stop - first
+    if count == stored and trial[modality].dtype == out.dtype:
+        trial.read_into(modality, out[:stored])  # the fastest way
+    else:
+        with np.errstate(over="ignore"):  # float64 numbers beyond float32 become infinite, and are not finite below
+            out[:count] = trial.window(modality, first, stop)
+    out[count:] = out[count - 1]
+    broken = np.zeros(len(out), np.bool_)
+    if not np.isfinite(out).all():
+        broken[:] = ~np.isfinite(out).reshape(len(out), -1).all(axis=1)
+        out[broken] = 0
+    return broken

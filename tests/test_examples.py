@@ -72,6 +72,25 @@ def test_own_network(start, plant_small, tmp_path):
     assert float(score[1]) > 0.1
 
 
+def test_own_loop(start, plant_small, tmp_path):
+    small = plant_small(tmp_path)
+    words = (small.store, small.annotations, "--features", "face,voice", "--epochs", 10, "--workers", 2)
+    printed = start("own_loop", *words)
+    assert "Train_Set: 17 windows of 6 trials" in printed
+    losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", printed)]
+    assert losses[-1] < losses[0]
+    score = re.search(r"CCC of valence in held-out windows: (-?\d\.\d+)", printed)
+    assert score is not None
+    assert float(score[1]) > 0.1
+
+
+def test_look_at_a_store(start, plant_small, tmp_path):
+    printed = start("look_at_a_store", plant_small(tmp_path).store, "--feature", "face")
+    assert "clip0: 100 frames, 100% of face valid, 3.96 s" in printed
+    assert "means of face by the second: 4 × 6" in printed
+    assert re.search(r"by xarray: \{'frame': 100, 'feature_face': 6\}, spread \d\.\d+", printed)
+
+
 def test_every_example_is_described_and_tested():
     names = {path.stem for path in EXAMPLES.glob("*.py")}
     described = set(re.findall(r"^\| `(\w+)\.py`", (EXAMPLES / "README.md").read_text(), re.MULTILINE))

@@ -18,7 +18,7 @@ from ...shell.text import counted, flat
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import CHUNK_ERRORS, dims_of, open_array, row_slices
 from ..arrays.zarr_json import array_folders, is_left, node_type, walk_groups
-from ..entries import CLOCK, FACES, entries_of, source_of
+from ..entries import CLOCK, FACES, IMPORT, entries_of, source_of
 from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, is_stores_own, spec_of
 from ..store import FeatureStore
 from ..trial import Trial
@@ -186,6 +186,14 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
             commands.append(f"{command} --trials {shlex.quote(','.join(plain))}")
         if others := [name for name in names if "," in name]:
             commands.append(f"printf '%s\\n' {shlex.join(others)} | {command} --trials-from /dev/stdin")
+    imported: dict[str, list[str]] = {}
+    for trial in sorted(trials):
+        for feature, entry in entries_of(groups.get(trial, {})).items():
+            if entry.get("made_from") == IMPORT:
+                imported.setdefault(feature, []).append(trial)
+    for feature, names in imported.items():
+        command = f"avfuse import-features --name {feature} --from … --store {shlex.quote(store.path)} --replace"
+        commands.append(f"{command} --trials {shlex.quote(','.join(names))}")
     return commands
 
 
@@ -202,7 +210,7 @@ def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> 
     # Features whose settings and seeds do not contradict each other.
     together: list[tuple[list[str], dict[str, Any], list[str]]] = []
     for feature, entry in entries.items():
-        if "settings" not in entry or feature in (CLOCK, FACES):
+        if "settings" not in entry or feature in (CLOCK, FACES) or entry.get("made_from") == IMPORT:
             continue
         settings: dict[str, Any] = dict(entry["settings"])
         above = entry.get("made_from")

@@ -20,15 +20,14 @@ from torch import Tensor
 
 from ...features_store.schema import VALID_SUFFIX
 from ...features_store.store import FeatureStore
-from ...features_store.trial import Trial
+from ...features_store.trial import Trial, fill_rows
 from ...shell.progress import Progress, silent
 from ...shell.text import counted
 from ..config import TrainConfig
 from .matching import TrialSource
-from .rows import ResidentRows, RowTable, Span, StreamedRows, fill_rows
 from .runtime import Room
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
-from .windows import Windows, plan_windows
+from .windows import ResidentRows, RowTable, Span, StreamedRows, Windows, plan_windows
 
 _READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go of the interpreter
 

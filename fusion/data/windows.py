@@ -1,4 +1,7 @@
-"""Where windows begin, and how rows are taken from a table: index arithmetic, nothing copied beforehand.
+"""Windows of rows, and the tables that they are taken from: in memory (on the device if they fit), or in the store.
+
+Index arithmetic, nothing copied beforehand. Row r of a table belongs to the trial whose span holds r; row N, one past
+the last, is all zeros.
 
     trial of 650 rows, window 300, hop 200         0        200       400       600
                                                    ├──────────────┤
@@ -6,18 +9,23 @@
                                                                   350 ├──────────────┤  one more, at the end
     trial of 120 rows                              ├─────┤· · · · ·                     padded, masked
 
-Source: docs/sources.md (Windows). Tested by tests/fusion/data/test_windows.py.
+Source: docs/sources.md (Windows). Tested by tests/fusion/data/test_windows.py and test_dataset.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
+
+from ...features_store.clock import window_starts
+from ...features_store.trial import Trial, fill_rows
+
+Span = tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -31,15 +39,7 @@ class Windows:
         return len(self.start)
 
 
-def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
-    """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
-    if rows <= window:
-        return np.zeros(min(rows, 1), np.int64)
-    starts = np.arange(0, rows - window + 1, hop)
-    return starts if starts[-1] + window == rows else np.append(starts, rows - window)
-
-
-def plan_windows(spans: Iterable[tuple[int, int]], window: int, hop: int) -> Windows:
+def plan_windows(spans: Iterable[Span], window: int, hop: int) -> Windows:
     """Windows of trials that lie at `spans` (first row, rows) of a table."""
     starts, lengths = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
     for first, rows in spans:
@@ -53,3 +53,42 @@ def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
     """Row of each frame of each window, int64 [n, window]; `beyond` after the end of the trial."""
     frame = torch.arange(window)
     return torch.where(frame < windows.length[:, None], windows.start[:, None] + frame, beyond)
+
+
+@dataclass(frozen=True)
+class ResidentRows:
+    """One tensor [N + 1, D] a modality; taking windows is one indexed copy."""
+
+    tables: Sequence[Tensor]
+
+    def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
+        """Rows [B, window, D] of each modality, on the tables' device; zeros after the end of a trial."""
+        beyond = len(self.tables[0]) - 1
+        index = row_index(windows, window, beyond).to(self.tables[0].device, non_blocking=True)
+        return tuple(table.index_select(0, index.flatten()).view(*index.shape, -1) for table in self.tables)
+
+
+class StreamedRows:
+    """Rows read from the store when they are asked for: for corpora larger than memory."""
+
+    def __init__(self, trials: Mapping[str, Trial], spans: Mapping[str, Span], widths: Mapping[str, int]) -> None:
+        self._trials = [trials[name] for name in spans]
+        self._first = [first for first, _ in spans.values()]
+        self._widths = widths
+
+    def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
+        """Rows [B, window, D] of each modality, on the CPU; zeros after the end of a trial.
+
+        Raises StoreMismatch if rows are broken or missing, or a trial is no longer the one that was opened.
+        """
+        tables = [np.zeros((len(windows), window, width), np.float32) for width in self._widths.values()]
+        for at, (start, length) in enumerate(zip(windows.start.tolist(), windows.length.tolist(), strict=True)):
+            number = bisect_right(self._first, start) - 1
+            trial, begin = self._trials[number], start - self._first[number]
+            with trial.unchanged():
+                for modality, table in zip(self._widths, tables, strict=True):
+                    fill_rows(trial, modality, begin, table[at, :length])
+        return tuple(map(torch.from_numpy, tables))
+
+
+RowTable = ResidentRows | StreamedRows

@@ -20,8 +20,8 @@ from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data.batches import Batches
 from avfuse.fusion.data.dataset import load
 from avfuse.fusion.data.matching import TrialSource
-from avfuse.fusion.data.rows import ResidentRows, StreamedRows
 from avfuse.fusion.data.runtime import Room
+from avfuse.fusion.data.windows import ResidentRows, StreamedRows
 
 COUNTS = {"a": 50, "b": 1, "c": 23}
 ROOM = Room(torch.device("cpu"), 1 << 40, 1 << 40)

@@ -5,7 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avfuse.fusion.data.windows import plan_windows, row_index, window_starts
+from avfuse.features_store.clock import window_starts
+from avfuse.fusion.data.windows import plan_windows, row_index
 
 SIZES = st.integers(1, 40).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 

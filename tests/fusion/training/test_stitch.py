@@ -9,8 +9,8 @@ from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data.batches import Batches
 from avfuse.fusion.data.dataset import Dataset
 from avfuse.fusion.data.matching import TrialSource
-from avfuse.fusion.data.rows import ResidentRows
 from avfuse.fusion.data.statistics import Statistics
+from avfuse.fusion.data.windows import ResidentRows
 from avfuse.fusion.training.stitch import by_trial, predict
 
 AS_IT_IS = {"number": Statistics(np.zeros(2), np.ones(2))}
