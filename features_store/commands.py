@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ..shell.errors import clean_errors
-from ..shell.options import FILE, NAME_LIST, PATH, STORE, chosen_trials, trial_options, with_options
+from ..shell.options import (
+    FILE,
+    NAME_LIST,
+    PATH,
+    STORE,
+    chosen_trials,
+    store_option,
+    store_or_default,
+    trial_options,
+    with_options,
+)
 from ..shell.text import counted, in_words, untrained_line
 
 if TYPE_CHECKING:
@@ -18,15 +28,14 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 3
 _with_trials = partial(with_options, options=trial_options("export"))
-_STORE_HELP = "Folder (or URL) of the feature store."
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option("--trials", "each", is_flag=True, help="One line per trial: rows, faces, sound, gaps. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
-def status(store: str, each: bool, as_json: bool) -> None:
+def status(store: str | None, each: bool, as_json: bool) -> None:
     """Show what is done, unfinished and failed in a store, and the warnings."""
     import json
     from dataclasses import asdict
@@ -34,7 +43,7 @@ def status(store: str, each: bool, as_json: bool) -> None:
     from .records.status import status_lines, summarise, trial_states, trial_table
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     summary = summarise(opened)
     states = trial_states(opened) if each else []
     if as_json:
@@ -44,11 +53,11 @@ def status(store: str, each: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: one line per problem].")
 @click.pass_context
 @clean_errors()
-def verify(context: click.Context, store: str, as_json: bool) -> None:
+def verify(context: click.Context, store: str | None, as_json: bool) -> None:
     """Read every chunk again and check every checksum; exit code 3 if something is broken, with how to fix it."""
     import json
     from dataclasses import asdict
@@ -57,7 +66,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     from .records.verify import verify as find_problems
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     problems = []
     for problem in find_problems(opened):
@@ -67,7 +76,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     trials = len(opened)
     fix = fix_commands(opened, [problem["trial"] for problem in problems]) if problems else []
     if as_json:
-        click.echo(json.dumps({"store": store, "trials": trials, "problems": problems, "fix": fix}))
+        click.echo(json.dumps({"store": opened.path, "trials": trials, "problems": problems, "fix": fix}))
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
@@ -78,7 +87,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
 @click.option("--out", required=True, type=PATH, help="File to write for h5, folder for the others.")
 @click.option(
@@ -87,14 +96,14 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace existing files. [default: off]")
 @_with_trials
 @clean_errors()
-def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
+def export(store: str | None, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
     """Write a store, or some of its trials and features, in another format."""
     import shutil
 
     from .interchange.export import Choice, estimated_bytes, export_store
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
     choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
