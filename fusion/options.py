@@ -1,6 +1,6 @@
 """Options of `avfuse train`, `evaluate` and `predict`, and the request that each command makes of them.
 
-Tested by tests/fusion/test_commands.py, tests/fusion/inference/test_evaluate.py and tests/test_literal.py.
+Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/inference/test_evaluate.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """What the options of all rooms share: paths, the store, lists, KEY=VALUE, `--config`, headings in `--help`.
 
-Tested by tests/shell/test_settings_file.py and tests/test_literal.py.
+Tested by tests/shell/test_settings_file.py and tests/fusion/test_defaults.py.
 """
 
 from __future__ import annotations
@@ -96,15 +96,15 @@ config_option = click.option(
 )
 
 
-def store_or_default(store: str | None) -> str:
+def store_or_default(store: str | None, option: str = "--store") -> str:
     """The store that is given, else the one in the working folder, which a line on stderr names.
 
-    Raises ValueError where that one is not there.
+    Raises ValueError where that one is not there, with the `option` to give.
     """
     if store is not None:
         return store
     if not os.path.exists(DEFAULT_STORE):
-        raise ValueError(f"{DEFAULT_STORE} is not here; give --store, or run `avfuse extract --videos DIR` first")
+        raise ValueError(f"{DEFAULT_STORE} is not here; give {option}, or run `avfuse extract --videos DIR` first")
     click.echo(f"note: --store {DEFAULT_STORE}", err=True)
     return DEFAULT_STORE
 

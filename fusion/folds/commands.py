@@ -39,7 +39,7 @@ def folds(
     warning names the subjects that it has on both sides.
     """
     if annotations is None:
-        annotations = annotations_or_remembered(None, store_or_default(None))
+        annotations = annotations_or_remembered(None, store_or_default(None, "--annotations"))
     corpus, manifest = manifest_of(annotations, folds, group, groups)
     if out is not None:
         check_no_label(out, corpus)
