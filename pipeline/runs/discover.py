@@ -50,10 +50,6 @@ class Sources:
     corpus: Corpus | None
     crops: Path | None
 
-    def label_of(self, trial: str) -> str | None:
-        """What the labels call a trial, as training will look for it; None without labels."""
-        return label_name(self.corpus, trial) if self.corpus is not None else None
-
 
 def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> Sources:
     """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
@@ -80,8 +76,7 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
         failures.append(Failure(name, name, Stage.PLAN, f"the folder cannot be read: {error.strerror}", folder))
 
     # Video name → names of the trials cut from it, as the annotations and crop folders have them.
-    labelled = sources.corpus.files if sources.corpus is not None else {}
-    known = set(labelled)
+    known = set(sources.corpus.files) if sources.corpus is not None else set()
     if sources.crops is not None:
         known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
     names: dict[str, list[str]] = {}
@@ -98,11 +93,12 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 
     # What the annotations and the videos do not agree on.
     notes = []
-    uses = Counter(sources.label_of(job.trial) for job in jobs.values())
-    if without := [trial for trial in labelled if not uses[trial]]:
-        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
-    if shared := [trial for trial in labelled if uses[trial] > 1]:
-        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
+    if sources.corpus is not None:
+        uses = Counter(label_name(sources.corpus, job.trial) for job in jobs.values())  # as training looks for them
+        if without := [trial for trial in sources.corpus.files if not uses[trial]]:
+            notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
+        if shared := [trial for trial in sources.corpus.files if uses[trial] > 1]:
+            notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
     return list(jobs.values()), failures, notes
 
 
@@ -182,7 +178,7 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
     if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
         raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
     check_trial_name(job.trial)
-    label = sources.label_of(job.trial)
+    label = label_name(sources.corpus, job.trial) if sources.corpus is not None else None
     if label is None or sources.corpus is None:
         return job
     path = sources.corpus.files[label]
@@ -207,7 +203,7 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
         if without:
             notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
     if jobs and sources.corpus is not None:
-        without = [job.trial for job in jobs if sources.label_of(job.trial) is None]
+        without = [job.trial for job in jobs if label_name(sources.corpus, job.trial) is None]
         if len(without) == len(jobs):
             raise ValueError(
                 f"labels for 0 of {trials}: the annotations are of {preview(sources.corpus.files)}, "
