@@ -91,7 +91,7 @@ def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
 def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     """A trial's entries by name, whatever format it was written in; only of features whose arrays there are.
 
-    A feature that does not say what it was made with has the trial's own fingerprint, or none.
+    A feature that does not say what it was made with has the trial's own fingerprint, settings and weights, if any.
     """
     arrays = attributes.get("checksums")
     arrays = arrays if isinstance(arrays, dict) else {}
@@ -101,10 +101,19 @@ def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
         entries = {name: entry for name, entry in stored.items() if isinstance(entry, dict)}
     there = {name.removesuffix(VALID_SUFFIX) for name in arrays if name.endswith(VALID_SUFFIX)} & set(arrays)
     for name in there - set(entries):
-        entries[name] = {"fingerprint": str(attributes.get("fingerprint"))}
+        entries[name] = _own(attributes, name)
     is_container = "faces" in attributes and not arrays
     kept = there | set(_FORMER_SOURCES)
     return {name: entry for name, entry in entries.items() if is_container or name in kept}
+
+
+def _own(attributes: Mapping[str, Any], feature: str) -> dict[str, Any]:
+    settings, weights = attributes.get("settings"), attributes.get("weights")
+    own: dict[str, Any] = {"fingerprint": str(attributes.get("fingerprint"))}
+    if isinstance(settings, dict) and not isinstance(attributes.get(ENTRIES), dict):
+        own["settings"] = {name: value for name, value in settings.items() if name != "features"}
+    of_feature = weights.get(feature) if isinstance(weights, dict) else None
+    return {**own, "weights": of_feature} if isinstance(of_feature, dict) else own
 
 
 def _former_entries(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
