@@ -211,6 +211,9 @@ def sum_up(
 def latest_run(below: Path) -> Path:
     """The folder of the run below that finished last; of a call of several runs the folder of all of them.
 
+    When a run finished is the time of its finished.json, which a second call that finds nothing to do leaves alone:
+    typing an earlier command again does not make its run the latest. Runs that have not finished do not count.
+
     Raises ValueError, with what to type, where none has finished.
     """
     finished: dict[Path, int] = {}
