@@ -19,6 +19,8 @@ from ..shell.options import (
     Number,
     chosen_trials,
     config_option,
+    store_option,
+    store_or_default,
     trial_options,
     with_options,
 )
@@ -31,11 +33,10 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS = 3
 _with_trials = partial(with_options, options=trial_options("export"))
 _import_trials = partial(with_options, options=trial_options("import"))
-_STORE_HELP = "Folder (or URL) of the feature store."
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option(
     "--trials",
     "each",
@@ -44,7 +45,7 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
-def status(store: str, each: bool, as_json: bool) -> None:
+def status(store: str | None, each: bool, as_json: bool) -> None:
     """Show what is done, unfinished and failed in a store, and the warnings."""
     import json
     from dataclasses import asdict
@@ -52,7 +53,7 @@ def status(store: str, each: bool, as_json: bool) -> None:
     from .records.status import status_lines, summarise, trial_states, trial_table
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     summary = summarise(opened)
     states = trial_states(opened, summary["features"]) if each else []
     if as_json:
@@ -62,11 +63,11 @@ def status(store: str, each: bool, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: one line per problem].")
 @click.pass_context
 @clean_errors()
-def verify(context: click.Context, store: str, as_json: bool) -> None:
+def verify(context: click.Context, store: str | None, as_json: bool) -> None:
     """Read every chunk again and check every checksum; exit code 3 if something is broken, with how to fix it."""
     import json
     from dataclasses import asdict
@@ -75,7 +76,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     from .records.verify import verify as find_problems
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     problems = []
     for problem in find_problems(opened):
@@ -85,7 +86,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
     trials = len(opened)
     fix = fix_commands(opened, [problem["trial"] for problem in problems]) if problems else []
     if as_json:
-        click.echo(json.dumps({"store": store, "trials": trials, "problems": problems, "fix": fix}))
+        click.echo(json.dumps({"store": opened.path, "trials": trials, "problems": problems, "fix": fix}))
     elif not problems:
         click.echo(f"{counted(trials, 'trial')}, every chunk read, every checksum right")
     else:
@@ -96,7 +97,7 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 
 
 @click.command()
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
 @click.option("--out", required=True, type=PATH, help="File to write for h5, folder for the others.")
 @click.option(
@@ -105,14 +106,14 @@ def verify(context: click.Context, store: str, as_json: bool) -> None:
 @click.option("--overwrite", is_flag=True, help="Replace existing files. [default: off]")
 @_with_trials
 @clean_errors()
-def export(store: str, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
+def export(store: str | None, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
     """Write a store, or some of its trials and features, in another format."""
     import shutil
 
     from .interchange.export import Choice, estimated_bytes, export_store
     from .store import FeatureStore
 
-    opened = FeatureStore(store)
+    opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
     choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
@@ -159,7 +160,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 )
 @click.option("--name", required=True, help="Name of the feature in the store, as --modalities will have it.")
 @click.option("--from", "folder", required=True, type=FOLDER, help="Folder of files, one a trial: TRIAL.npy …")
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@store_option
 @click.option(
     "--resample",
     type=click.Choice(["linear", "nearest", "mean"]),
@@ -192,7 +193,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @config_option
 @clean_errors()
-def import_features(store: str, dry_run: bool, as_json: bool, **given: Any) -> None:
+def import_features(store: str | None, dry_run: bool, as_json: bool, **given: Any) -> None:
     """Bring features made elsewhere into a store, beside its own: they train, export and verify like any other.
 
     A file a trial, called as the trial is, in the same subfolders: .npy, .npz, .h5, .csv or .parquet, never pickle.
@@ -207,6 +208,7 @@ def import_features(store: str, dry_run: bool, as_json: bool, **given: Any) -> N
     from .interchange.import_features import import_features as bring_in
     from .store import FeatureStore
 
+    store = store_or_default(store)
     if given["start_s"] is not None and given["rate_hz"] is None:
         raise click.UsageError("--start-s is the time of the first row at --rate, which is not given")
     request = ImportRequest(
@@ -241,11 +243,11 @@ def import_features(store: str, dry_run: bool, as_json: bool, **given: Any) -> N
 
 @click.command()
 @click.option("--feature", required=True, metavar="NAME", help="Feature to remove.")
-@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@click.option("--store", type=STORE, required=True, help="Folder (or URL) of the feature store.")
 @_with_trials
 @click.option("--dry-run", is_flag=True, help="Show how many trials have it, and stop. [default: off]")
 @clean_errors()
-def remove(feature: str, store: str, dry_run: bool, **chosen: Any) -> None:
+def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> None:
     """Take a feature out of a store; everything else stays as it is.
 
     A run that is extracting the same trials is waited for: it is refused, and names the trial.
@@ -253,6 +255,7 @@ def remove(feature: str, store: str, dry_run: bool, **chosen: Any) -> None:
     from .records.remove import remove_feature
     from .store import FeatureStore
 
+    store = store_or_default(store)
     opened = FeatureStore(store)  # a store that is not there is not made
     opened = opened if dry_run else FeatureStore(store, mode="a")
     done = remove_feature(opened, feature, chosen_trials(chosen["trials"], chosen["trials_from"]), dry_run)

@@ -19,7 +19,7 @@ from ..shell.options import GroupedCommand
 from ..shell.text import counted, untrained_line
 from .config import LESS_MEMORY
 from .folds.options import manifest_of
-from .options import GROUPS, TrainRequest, train_options
+from .options import GROUPS, TrainRequest, train_options, train_request
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
@@ -47,7 +47,7 @@ def train(**options: Any) -> None:
     SIGTERM.
     """
     with listening("runs") as stop:
-        _train(TrainRequest(**options), stop)
+        _train(train_request(options), stop)
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:
@@ -169,7 +169,7 @@ def _do_all(
 def _print_results(
     done: Sequence[RunSpec], check: Check, config: TrainConfig, request: TrainRequest, several: bool
 ) -> None:
-    """The table of `several` runs, with those of other calls below --out, and the scores as JSON."""
+    """The table of the runs, of `several` with those of other calls below --out, and the scores as JSON."""
     from .artifacts.state import read_metrics
     from .runs.crossval import differing, sum_up
 
@@ -188,7 +188,7 @@ def _print_results(
             _say(f"note: not in the table: {reason}")
         return not reasons
 
-    if several and (lines := sum_up(request.out, done, config, belongs)):
+    if lines := sum_up(request.out, done, config, belongs, alone=not several):
         click.echo("\n".join(lines), err=request.as_json)
     if request.as_json:
         runs = [{"fold": run.fold, "seed": run.config.seed, "run": str(run.folder)} for run in done]

@@ -1,10 +1,11 @@
 """Options of `avfuse train`, `evaluate` and `predict`, and the request that each command makes of them.
 
-Tested by tests/fusion/test_commands.py and tests/fusion/inference/test_evaluate.py.
+Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/inference/test_evaluate.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -17,16 +18,17 @@ from ..encoders.table import Precision
 from ..shell.options import (
     FOLDER,
     NAME_LIST,
-    STORE,
     MergedOption,
     Number,
     config_option,
     device_option,
     key_and_value,
+    store_option,
+    store_or_default,
     with_options,
 )
 from .config import PRESETS, RunConfig, TaskName, TrainConfig
-from .folds.options import FOLD_OPTIONS, manifest_option
+from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .settings import preset, with_settings
 
@@ -157,6 +159,7 @@ length_option = click.option(
     help="Go on if label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
     "row is repeated. [default: refuse]",
 )
+RUNS = "runs"  # where runs lie unless --out says otherwise
 _MOST_GB = 1e9  # for `inf` and the like: no bound
 
 # Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
@@ -170,7 +173,6 @@ GROUPS = {
     "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
 }
 
-_STORE_HELP = "Feature store: a folder or zarr store URL."
 _RUN_OPTIONS = (
     device_option,
     click.option(
@@ -199,8 +201,12 @@ _TRAIN_OPTIONS = (
     click.option(
         "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
     ),
-    click.option("--store", type=STORE, required=True, help=_STORE_HELP),
-    click.option("--out", type=FOLDER, required=True, help="Folder of the run; with several runs, of all of them."),
+    store_option,
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Folder of the run; with several runs, of all of them. [default: runs/PRESET in the working folder]",
+    ),
     manifest_option,
     click.option(
         "--preset",
@@ -258,8 +264,8 @@ _RESULT_OPTIONS = (
         "runs",
         type=FOLDER,
         multiple=True,
-        required=True,
-        help="Folder of a run, or of several; repeatable: their predictions are averaged.",
+        help="Folder of a run, or of several; repeatable: their predictions are averaged. [default: the run below "
+        "runs that finished last, with the other folds and seeds of its call]",
     ),
     click.option(
         "--smooth",
@@ -269,5 +275,21 @@ _RESULT_OPTIONS = (
         help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
     ),
 )
+
+
+def train_request(options: Mapping[str, Any]) -> TrainRequest:
+    """The request that `avfuse train` makes of its options; each default that it takes is a line on stderr.
+
+    Raises ValueError, with what to type, where the default store is not here, or remembers no folder of labels.
+    """
+    store = store_or_default(options["store"])
+    annotations = annotations_or_remembered(options["annotations"], store)
+    out = options["out"]
+    if out is None:
+        out = Path(RUNS, options["preset"])
+        click.echo(f"note: --out {out}", err=True)
+    return TrainRequest(**{**options, "store": store, "annotations": annotations, "out": out})
+
+
 train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from contextlib import suppress
@@ -18,7 +19,7 @@ from ..batch.torch_errors import torch_errors
 from ..encoders.table import TABLE
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
 from ..shell.errors import clean_errors
-from ..shell.options import GroupedCommand, chosen_trials
+from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
 from ..shell.text import counted, escaped, flat, untrained_line
 from .config import LESS_MEMORY, ExtractConfig
 from .media.types import MediaError
@@ -60,7 +61,8 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
     target = target_of(request.workers, request.scheduler, request.jobqueue)
     config = request.config()
     sources = find_sources(request.videos, request.annotations, request.aligned)
-    location = request.store or str(request.videos.resolve().parent / "features.zarr")
+    # Beside the name that was typed, also where that is a link: there `train` looks.
+    location = request.store or os.path.join(os.path.dirname(os.path.abspath(request.videos)), DEFAULT_STORE)
     trials = chosen_trials(request.trials, request.trials_from)
     selection = Selection(trials, request.shard, request.overwrite, request.retry_failed, request.limit)
     # A dry run needs no weights; a run without them first says what is wrong with its inputs.

@@ -172,7 +172,8 @@ _OPTIONS = (
     click.option(
         "--annotations",
         type=FOLDER,
-        help="Folder of Aff-Wild2 annotations, which give trial names and lengths. [default: none]",
+        help="Folder of labels, in any form that `train` takes: they give trial names and, with one row per frame, "
+        "lengths. [default: none]",
     ),
     click.option(
         "--aligned",

@@ -1,6 +1,6 @@
-"""What the options of all rooms share: paths, lists, KEY=VALUE, `--config`, headings in `--help`.
+"""What the options of all rooms share: paths, the store, lists, KEY=VALUE, `--config`, headings in `--help`.
 
-Tested by tests/shell/test_settings_file.py.
+Tested by tests/shell/test_settings_file.py and tests/fusion/test_defaults.py.
 """
 
 from __future__ import annotations
@@ -68,6 +68,8 @@ def expand_home(text: str, kind: click.ParamType[Any], param: click.Parameter | 
     return expanded
 
 
+DEFAULT_STORE = "features.zarr"
+
 FOLDER = LocalPath("DIR", file_okay=False)
 FILE = LocalPath("FILE", dir_okay=False)
 PATH = LocalPath("PATH")
@@ -78,6 +80,12 @@ device_option = click.option(
     "--device", metavar="DEVICE", default="auto", show_default=True, help="auto, cpu or cuda[:N]."
 )
 
+store_option = click.option(
+    "--store",
+    type=STORE,
+    help=f"Feature store: a folder or zarr store URL. [default: {DEFAULT_STORE} in the working folder]",
+)
+
 config_option = click.option(
     "--config",
     type=FILE,
@@ -86,6 +94,19 @@ config_option = click.option(
     expose_value=False,
     help="YAML file of these options; flags win, unknown keys are refused. [default: none]",
 )
+
+
+def store_or_default(store: str | None, option: str = "--store") -> str:
+    """The store that is given, else the one in the working folder, which a line on stderr names.
+
+    Raises ValueError where that one is not there, with the `option` to give.
+    """
+    if store is not None:
+        return store
+    if not os.path.exists(DEFAULT_STORE):
+        raise ValueError(f"{DEFAULT_STORE} is not here; give {option}, or run `avfuse extract --videos DIR` first")
+    click.echo(f"note: --store {DEFAULT_STORE}", err=True)
+    return DEFAULT_STORE
 
 
 def key_and_value(pair: str, form: str = "KEY=VALUE") -> tuple[str, str]:

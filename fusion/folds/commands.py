@@ -9,10 +9,10 @@ import click
 
 from ...features_store.interchange.result_files import check_file, made
 from ...shell.errors import clean_errors
-from ...shell.options import FILE, config_option
+from ...shell.options import FILE, config_option, store_or_default
 from ..results.folder import check_no_label
 from .manifest import Manifest, manifest_json, write_manifest
-from .options import fold_options, manifest_of
+from .options import annotations_or_remembered, fold_options, manifest_of
 from .subjects import GroupChoice
 
 _GROUPED = {"subject": "subjects as names show them", "file": "subjects of the table", "none": "none"}
@@ -25,7 +25,12 @@ _GROUPED = {"subject": "subjects as names show them", "file": "subjects of the t
 @config_option
 @clean_errors()
 def folds(
-    annotations: Path, folds: int | None, group: GroupChoice, groups: Path | None, out: Path | None, as_json: bool
+    annotations: Path | None,
+    folds: int | None,
+    group: GroupChoice,
+    groups: Path | None,
+    out: Path | None,
+    as_json: bool,
 ) -> None:
     """List which trials train and which validate in each fold, by name.
 
@@ -33,6 +38,8 @@ def folds(
     corpus is cut into --folds N. Trials of one subject stay on one side; fold 0 remains the official split, and a
     warning names the subjects that it has on both sides.
     """
+    if annotations is None:
+        annotations = annotations_or_remembered(None, store_or_default(None, "--annotations"))
     corpus, manifest = manifest_of(annotations, folds, group, groups)
     if out is not None:
         check_no_label(out, corpus)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -11,7 +12,7 @@ import click
 
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
 from ...shell.options import FILE, FOLDER, with_options
-from ...shell.text import preview
+from ...shell.text import escaped, preview
 from .manifest import Fold, Manifest, read_manifest
 from .split import make_folds
 from .subjects import GroupChoice, read_groups
@@ -20,8 +21,8 @@ FOLD_OPTIONS = (
     click.option(
         "--annotations",
         type=FOLDER,
-        required=True,
-        help="Folder of labels: Aff-Wild2's VA_Estimation_Challenge at any depth, or one CSV file per trial.",
+        help="Folder of labels: Aff-Wild2's VA_Estimation_Challenge at any depth, or one CSV file per trial. "
+        "[default: the one that `extract` was given for the store]",
     ),
     click.option(
         "--folds",
@@ -50,6 +51,32 @@ manifest_option = click.option(
 )
 
 fold_options = partial(with_options, options=FOLD_OPTIONS)
+
+
+def annotations_or_remembered(annotations: Path | None, store: str) -> Path:
+    """The folder of labels that is given, else the one that `extract` was given for this store, named on stderr.
+
+    Raises ValueError, with what to type, where the store remembers none, where that one is no longer there, or where
+    the location does not hold a store.
+    """
+    if annotations is not None:
+        return annotations
+    from ...features_store.records.provenance import read_inputs  # noqa: PLC0415 - zarr only where it is used
+    from ...features_store.store import FeatureStore  # noqa: PLC0415
+
+    remembered = read_inputs(FeatureStore(store).files).annotations
+    if remembered is None:
+        raise ValueError(
+            f"{store} remembers no folder of labels, since it was extracted without --annotations; "
+            "give --annotations DIR"
+        )
+    if not Path(remembered).is_dir():
+        raise ValueError(
+            f"{remembered}, the folder of labels that {store} was extracted with, is no longer there; "
+            "give --annotations DIR"
+        )
+    click.echo(escaped(f"note: --annotations {shlex.quote(remembered)} (remembered by {store})"), err=True)
+    return Path(remembered)
 
 
 def manifest_of(

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 from dataclasses import asdict
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import click
 
 from ...batch.torch_errors import torch_errors
 from ...shell.errors import clean_errors
-from ...shell.options import FILE, FOLDER, STORE
-from ...shell.text import counted
+from ...shell.options import FILE, FOLDER, STORE, store_option, store_or_default
+from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
-from ..options import EvaluateRequest, PredictRequest, length_option, result_options
+from ..options import RUNS, EvaluateRequest, PredictRequest, length_option, result_options
 
 _SCREEN_LINES = 30
 _say = partial(click.echo, err=True)
@@ -47,7 +49,7 @@ def evaluate(**options: Any) -> None:
     from ..results.report import report_lines
     from .evaluate import evaluate_runs
 
-    request = EvaluateRequest(**options)
+    request = EvaluateRequest(**{**options, "runs": _runs_or_latest(options["runs"])})
     out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(request, _say)
@@ -79,7 +81,7 @@ def evaluate(**options: Any) -> None:
 
 @click.command()
 @result_options
-@click.option("--store", type=STORE, required=True, help="Feature store of the trials to predict.")
+@store_option
 @click.option(
     "--out",
     type=FOLDER,
@@ -108,12 +110,13 @@ def predict(**options: Any) -> None:
     from ..results.submission import check_out, write_submission
     from .evaluate import predict_store
 
-    request = PredictRequest(**options)
-    out = request.out
-    if (request.submission is None) != (request.sample is None):
+    out = options["out"]
+    if (options["submission"] is None) != (options["sample"] is None):
         raise click.UsageError("--submission and --sample go together")
-    if out is None and request.submission is None:
+    if out is None and options["submission"] is None:
         raise click.UsageError("name --out, or --submission and --sample")
+    runs, store = _runs_or_latest(options["runs"]), store_or_default(options["store"])
+    request = PredictRequest(**{**options, "runs": runs, "store": store})
     earlier = earlier_files(out, "predict") if out is not None else []
     if request.submission is not None and request.sample is not None:
         check_out(request.submission, request.sample)
@@ -138,3 +141,14 @@ def predict(**options: Any) -> None:
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:
         click.echo(json.dumps(summary))
+
+
+def _runs_or_latest(runs: tuple[Path, ...]) -> tuple[Path, ...]:
+    """The runs that are given, else the latest one, which a line on stderr names. Raises ValueError without any."""
+    if runs:
+        return runs
+    from ..runs.crossval import latest_run
+
+    latest = latest_run(Path(RUNS))
+    _say(escaped(f"note: --run {shlex.quote(str(latest))}"))
+    return (latest,)

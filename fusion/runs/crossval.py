@@ -35,6 +35,7 @@ from .experiment import Checked
 from .identity import Differences, data_differences, setting_differences
 
 _OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
+_FOLD = re.compile(r"fold\d+")
 _SEED = re.compile(r"seed\d+")
 
 
@@ -147,18 +148,25 @@ def is_short(run: RunSpec) -> bool:
     return read_description(run.folder).config.max_epochs <= epochs < run.config.max_epochs
 
 
-def sum_up(out: Path, runs: Sequence[RunSpec], config: TrainConfig, belongs: Callable[[RunSpec], bool]) -> list[str]:
+def sum_up(
+    out: Path,
+    runs: Sequence[RunSpec],
+    config: TrainConfig,
+    belongs: Callable[[RunSpec], bool],
+    alone: bool = False,
+) -> list[str]:
     """Write the table over these runs and the finished ones of other calls below `out`, if each of those `belongs`.
 
     Only runs with these settings, except for seed and epochs, are asked about. The table is written as text, whose
     lines are returned without its warnings, Markdown, CSV and JSON; nothing if there is no run. Several calls may do
-    so at once: each looks again after it has written, so that the last one to write has seen all runs.
+    so at once: each looks again after it has written, so that the last one to write has seen all runs. The table of
+    a run that is `alone` in `out` is returned only.
     """
     written: dict[str, str] = {}
     about = made()
     while True:
         others = []
-        for folder in sorted(out.glob("fold*/seed*")):
+        for folder in [] if alone else sorted(out.glob("fold*/seed*")):
             if state.is_finished(folder):
                 found = read_description(folder)
                 alike = replace(config, seed=found.config.seed, max_epochs=found.config.max_epochs)
@@ -193,11 +201,32 @@ def sum_up(out: Path, runs: Sequence[RunSpec], config: TrainConfig, belongs: Cal
             "crossval.csv": cross_validation_csv(result),
             "crossval.json": json.dumps({**cross_validation_json(result), "made": details}, indent=1) + "\n",
         }
-        if files == written:
+        if alone or files == written:
             return lines
         for name, content in files.items():
             replace_file(out / name, content.encode())
         written = files
+
+
+def latest_run(below: Path) -> Path:
+    """The folder of the run below that finished last; of a call of several runs the folder of all of them.
+
+    When a run finished is the time of its finished.json, which a second call that finds nothing to do leaves alone:
+    typing an earlier command again does not make its run the latest. Runs that have not finished do not count.
+
+    Raises ValueError, with what to type, where none has finished.
+    """
+    finished: dict[Path, int] = {}
+    for parent, folders, files in os.walk(below):
+        if state.FINISHED in files:
+            finished[Path(parent)] = Path(parent, state.FINISHED).stat().st_mtime_ns
+            folders.clear()  # what a run holds is no run
+    if not finished:
+        raise ValueError(f"no run below {below} has finished; give --run, or run `avfuse train --fold K` first")
+    last = max(sorted(finished), key=lambda folder: finished[folder])
+    if last != below and _SEED.fullmatch(last.name) and _FOLD.fullmatch(last.parent.name) and last.parent != below:
+        return last.parent.parent
+    return last
 
 
 def _found(run: RunSpec) -> Description:

@@ -13,7 +13,9 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
-from ...features_store.labels.annotations import annotation_files, count_rows, folder_levels
+from ...features_store.labels.annotations import count_rows, folder_levels
+from ...features_store.labels.corpus import Corpus, label_name, open_corpus
+from ...features_store.labels.timed import is_timed
 from ...features_store.records.failures import Stage
 from ...features_store.schema import check_trial_name, plain_name
 from ...shell.text import counted, one_line, preview
@@ -42,10 +44,10 @@ _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where trials come from: the videos' folder, annotated trial → label file, folder of aligned crops."""
+    """Where trials come from: the videos' folder, the corpus of labels, folder of aligned crops."""
 
     videos: Path
-    labels: Mapping[str, Path]
+    corpus: Corpus | None
     crops: Path | None
 
 
@@ -54,7 +56,7 @@ def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> 
     for folder in (videos, crops):
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-    return Sources(videos, annotation_files(annotations) if annotations else {}, crops)
+    return Sources(videos, open_corpus(annotations) if annotations is not None else None, crops)
 
 
 def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
@@ -74,7 +76,7 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
         failures.append(Failure(name, name, Stage.PLAN, f"the folder cannot be read: {error.strerror}", folder))
 
     # Video name → names of the trials cut from it, as the annotations and crop folders have them.
-    known = set(sources.labels)
+    known = set(sources.corpus.files) if sources.corpus is not None else set()
     if sources.crops is not None:
         known.update(plain_name(entry.name) for entry in sources.crops.iterdir() if entry.is_dir())
     names: dict[str, list[str]] = {}
@@ -91,11 +93,12 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 
     # What the annotations and the videos do not agree on.
     notes = []
-    uses = Counter(plain_name(Path(job.trial).name) for job in jobs.values())
-    if without := sorted(trial for trial in sources.labels if not uses[Path(trial).name]):
-        notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
-    if shared := sorted(trial for trial in sources.labels if uses[Path(trial).name] > 1):
-        notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
+    if sources.corpus is not None:
+        uses = Counter(label_name(sources.corpus, job.trial) for job in jobs.values())  # as training looks for them
+        if without := [trial for trial in sources.corpus.files if not uses[trial]]:
+            notes.append(f"no video for {counted(len(without), 'annotated trial')}: {preview(without)}")
+        if shared := [trial for trial in sources.corpus.files if uses[trial] > 1]:
+            notes.append(f"videos in more than one folder for {counted(len(shared), 'annotation')}: {preview(shared)}")
     return list(jobs.values()), failures, notes
 
 
@@ -175,11 +178,15 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
     if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
         raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
     check_trial_name(job.trial)
-    labels = sources.labels.get(plain_name(job.trial)) or sources.labels.get(plain_name(Path(job.trial).name))
-    rows = count_rows(labels) if labels else None
-    if rows == 0:
-        raise ValueError(f"{labels} has no label rows")
-    return replace(job, length=rows)
+    label = label_name(sources.corpus, job.trial) if sources.corpus is not None else None
+    if label is None or sources.corpus is None:
+        return job
+    path = sources.corpus.files[label]
+    rows = count_rows(path)
+    if not rows:
+        raise ValueError(f"{path} has no label rows")
+    # Labels with times of their own are laid on the frames that there are, so they say nothing about how many.
+    return job if is_timed(path) else replace(job, length=rows)
 
 
 def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) -> list[str]:
@@ -195,11 +202,11 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
             raise ValueError(f"crops for 0 of {trials}: {_where_crops_are(sources.crops, jobs)}")
         if without:
             notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
-    if jobs and sources.labels:
-        without = [job.trial for job in jobs if job.length is None]
+    if jobs and sources.corpus is not None:
+        without = [job.trial for job in jobs if label_name(sources.corpus, job.trial) is None]
         if len(without) == len(jobs):
             raise ValueError(
-                f"labels for 0 of {trials}: the annotations are of {preview(sources.labels)}, "
+                f"labels for 0 of {trials}: the annotations are of {preview(sources.corpus.files)}, "
                 f"the videos are {preview(without)}: is --annotations of these videos?"
             )
         if without:

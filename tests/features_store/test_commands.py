@@ -106,10 +106,26 @@ def test_could_not_start(tmp_path, command, arguments):
 
 def test_wrong_usage(tmp_path):
     assert run(commands.export, "--store", "x", "--to", "mat", "--out", "y").exit_code == 2
-    assert run(commands.status).exit_code == 2
     assert run(commands.import_h5, "--store", tmp_path / "s").exit_code == 2
     assert run(commands.import_h5, "a", "--from", "b", "--store", tmp_path / "s").exit_code == 2
     assert not (tmp_path / "s").exists()
+
+
+@pytest.mark.parametrize(
+    "words", [("status",), ("verify",), ("export", "--to", "npy", "--out", "npy")], ids=lambda w: w[0]
+)
+def test_the_store_that_is_here(filled, words, monkeypatch, tmp_path):
+    name, *options = words
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    result = run(getattr(commands, name), *options)
+    wanted = "Error: features.zarr is not here; give --store, or run `avfuse extract --videos DIR` first\n"
+    assert (result.exit_code, result.stderr) == (1, wanted)
+    filled.files.root.rename(tmp_path / "here" / "features.zarr")
+    result = run(getattr(commands, name), *options)
+    assert result.exit_code == 0, result.stderr
+    assert result.stderr.splitlines()[0] == "note: --store features.zarr"
+    assert "2 trials" in result.stdout
 
 
 def test_help_loads_nothing_heavy():

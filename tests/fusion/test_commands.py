@@ -91,10 +91,16 @@ class TestSettings:
 class TestStreams:
     def test_words_go_to_stderr(self, start, small):
         result = start()
-        assert result.stdout == ""
         assert "8 trials, 940 rows of face 6, voice 4, on cpu" in result.stderr
         assert "best epoch" in result.stderr
         assert "\r" not in result.stderr
+
+    def test_the_table_goes_to_stdout(self, start, tmp_path):
+        scores = read_metrics(tmp_path / "run") if start().exit_code == 0 else {}
+        header, row = start().stdout.splitlines()[1:]
+        assert header.split() == ["fold", "Valence", "Arousal", "Mean"]
+        assert row.split() == ["0", *(f"{scores[name]:z.3f}" for name in ("ccc_valence", "ccc_arousal", "P"))]
+        assert not list((tmp_path / "run").glob("crossval.*"))
 
     def test_json_goes_to_stdout(self, start, tmp_path):
         (found,) = json.loads(start("--json").stdout)
@@ -117,7 +123,8 @@ class TestAgain:
         before = self.contents(run)
         result = start(*words)
         assert result.exit_code == 0
-        assert result.stderr == "0 runs to do, 1 done before\n"
+        first, *table = result.stderr.splitlines()
+        assert (first, len(table)) == ("0 runs to do, 1 done before", 3 if "--json" in words else 0)
         assert self.contents(run) == before
 
     @pytest.mark.parametrize(

@@ -116,7 +116,6 @@ def test_errors_are_one_line(plain, words, said):
 
 
 def test_wrong_usage(plain, official):
-    assert folds().exit_code == 2
     assert folds("--annotations", plain, "--folds", 1).exit_code == 2
     assert folds("--annotations", official, "--folds", 5).exit_code == 1
     assert folds("--annotations", plain / "absent", "--folds", 5).exit_code == 1

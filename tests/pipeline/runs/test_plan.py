@@ -14,7 +14,14 @@ from avfuse.features_store.records.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.extraction.provenance import UNRECORDED, crops_digest, source_attributes
-from avfuse.pipeline.runs.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
+from avfuse.pipeline.runs.discover import (
+    PLAYLIST_SUFFIXES,
+    VIDEO_SUFFIXES,
+    check_sources,
+    find_jobs,
+    find_sources,
+    walk_videos,
+)
 from avfuse.pipeline.runs.plan import Selection, Standing, make_plan, shard_of, standing
 
 CONFIG = ExtractConfig(features=("fake_face", "fake_sound"))
@@ -125,6 +132,34 @@ def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
     }
     assert not failures
     assert notes == ["no video for 1 annotated trial: absent"]
+
+
+def test_labels_in_folders_are_of_the_videos_in_these_folders(videos, tmp_path):
+    touch(videos, "batch1/a.mp4", "batch2/a.mp4", "batch2/b.mp4", "c.mp4")
+    for name in ("batch1/a.csv", "batch2/a.csv", "b.csv", "batch1/c.csv", "batch2/b_left.txt"):
+        (tmp_path / "labels" / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labels" / name).write_text("valence,arousal\n" + "0,0\n" * len(name))
+    jobs, failures, notes = jobs_of(videos, tmp_path / "labels")
+    found = {job.trial: job.length for job in jobs}
+    assert found == {"batch1/a": 12, "batch2/a": 12, "batch2/b_left": 17, "c": None}
+    assert not failures
+    assert notes == ["no video for 2 annotated trials: b, batch1/c"]
+
+
+def test_labels_with_times_leave_the_length_to_the_video(videos, tmp_path):
+    touch(videos, "a.mp4", "b.mp4", "c.mp4")
+    (tmp_path / "labels").mkdir()
+    for name, text in (("a_left", "0,0,0\n1,0,0\n"), ("a_right", "0.5,,\n"), ("b", "")):
+        (tmp_path / "labels" / f"{name}.csv").write_text(f"time,valence,arousal\n{text}")
+    sources = find_sources(videos, tmp_path / "labels", None)
+    jobs, (failure,), _ = find_jobs(sources, CONFIG)
+    assert {job.trial: (job.face, job.length) for job in jobs} == {
+        "a_left": ("left", None),
+        "a_right": ("right", None),
+        "c": ("largest", None),
+    }
+    assert "no label rows" in failure.reason
+    assert check_sources(sources, jobs, CONFIG) == ["no labels for 1 of 3 trials, which get a row a frame: c"]
 
 
 def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):

@@ -1,0 +1,112 @@
+"""`avfuse extract --videos dir --annotations labels && avfuse train --fold 2` as people type it, on every layout."""
+
+import os
+import shlex
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from avfuse.encoders.weights.resolve import load_network, resolve
+from avfuse.features_store.store import FeatureStore
+
+FRAMES, EXTRA = 12, 2
+CLIPS = ("batch1/a.mp4", "batch1/pair.mp4", "batch2/b.mp4", "batch2/c.mp4")
+TRIALS = ("a", "b", "c", "pair_left", "pair_right")
+LAYOUTS = {  # names of a trial's label file; whether its rows have times
+    "official": ("6th ABAW/VA_Estimation_Challenge/{set}/{trial}.txt", False),
+    "official, timed": ("VA_Estimation_Challenge/{set}/{trial}.csv", True),
+    "the two sets alone": ("{set}/{trial}.txt", False),
+    "a file a trial": ("{trial}.csv", False),
+    "a file a trial, timed": ("{trial}.txt", True),
+    "in folders": ("{batch}/{trial}.TXT", False),
+    "in folders, timed": ("{batch}/{trial}.csv", True),
+}
+
+
+@pytest.fixture(scope="module")
+def clips(make_clip, tmp_path_factory):
+    """Four short clips in two folders, of 10 frames/s and with sound."""
+    folder = tmp_path_factory.mktemp("clips") / "dir"
+    rng = np.random.default_rng(0)
+    for name in CLIPS:
+        frames, samples = np.full((FRAMES, 32, 32, 3), 90, np.uint8), rng.uniform(-0.5, 0.5, 16_000 * FRAMES // 10)
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        make_clip("clip.mp4", frames, rate="10", samples=samples, rate_hz=16_000).rename(folder / name)
+    return folder
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_extract_takes_the_labels_that_train_takes(clips, layout, avfuse, tmp_path, monkeypatch):
+    """Their names, sides and lengths; a file of labels at a rate of its own leaves the length to the video."""
+    monkeypatch.chdir(tmp_path)
+    os.symlink(clips, "dir")
+    name, timed = LAYOUTS[layout]
+    rows = FRAMES + EXTRA
+    for trial in TRIALS:
+        part = "Validation_Set" if trial == "b" else "Train_Set"
+        batch = "batch2" if trial in "bc" else "batch1"
+        path = tmp_path / "labels" / name.format(set=part, batch=batch, trial=trial)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        values = np.sin(np.arange(rows) + ord(trial[0]))
+        lines = [f"{value:.6f},{-value:.6f}" for value in values]
+        lines = [f"{at / 7:.6f},{line}" for at, line in enumerate(lines)] if timed else lines
+        path.write_text("\n".join(["time,valence,arousal" if timed else "valence,arousal", *lines]))
+
+    result = avfuse("extract", "--videos", "dir", "--annotations", "labels", "--features", "mfcc", "--device", "cpu")
+    assert result.exit_code == 0, result.stderr
+    assert "annotat" not in result.stderr
+    store = FeatureStore("features.zarr")
+    assert {trial.rpartition("/")[2] for trial in store} == set(TRIALS)
+    assert {trial.rows for trial in store.values()} == {FRAMES if timed else rows}
+    origin = "video" if timed else "annotations"
+    assert {trial.attributes["trial_length_from"] for trial in store.values()} == {origin}
+
+    words = ["--modalities", "mfcc", "--preset", "concat", "--epochs", 1, "--no-plots", "--no-tensorboard"]
+    words += ["--set", "window_frames=8", "--set", "hop_frames=8", "--device", "cpu"]
+    result = avfuse("train", "--fold", 0, *([] if "{set}" in name else ["--folds", 2]), *words)
+    assert result.exit_code == 0, result.stderr
+    assert "left out, since" not in result.stderr
+    assert f"5 trials, {5 * (FRAMES if timed else rows)} rows of mfcc 39" in result.stderr
+    assert result.stdout.splitlines()[-1].split()[0] == "0"
+
+
+def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
+    """In a folder with the videos of a planted corpus and its labels, and with weights where they are looked for.
+
+    One epoch in place of a hundred; what comes after them has its defaults too.
+    """
+    for network in ("iresnet50", "vggish"):
+        (tmp_path / "weights").mkdir(exist_ok=True)
+        module = load_network(resolve([network], {}, 0)[network]).module
+        torch.save(module.state_dict(), tmp_path / "weights" / f"{network}.pth")
+    assert avfuse("synth", tmp_path / "planted", "--trials", 8, "--seconds", 1).exit_code == 0
+    here = tmp_path / "here"
+    here.mkdir()
+    (tmp_path / "planted/videos").rename(here / "dir")
+    (tmp_path / "planted/annotations").rename(here / "labels")
+
+    typed = "avfuse extract --videos dir --annotations labels && avfuse train --fold 2"
+    shell = f'avfuse() {{ {shlex.quote(sys.executable)} -m avfuse "$@"; }}; {typed} --epochs 1 --no-plots'
+    environment = {**os.environ, "AVFUSE_WEIGHTS": str(tmp_path / "weights")}
+    done = subprocess.run(["sh", "-c", shell], cwd=here, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[1].split() == ["fold", "Valence", "Arousal", "Mean"]
+    assert done.stdout.splitlines()[2].split()[0] == "2"
+    notes = [line for line in done.stderr.splitlines() if line.startswith("note: --")]
+    labels = shlex.quote(str(here / "labels"))
+    assert notes == [
+        "note: --store features.zarr",
+        f"note: --annotations {labels} (remembered by features.zarr)",
+        "note: --out runs/crossattn",
+    ]
+    assert {path.name for path in here.iterdir()} == {"dir", "labels", "features.zarr", "runs"}
+
+    monkeypatch.chdir(here)
+    for words in (["status"], ["verify"], ["folds"], ["evaluate"], ["predict", "--out", "predictions"]):
+        result = avfuse(*words)
+        assert result.exit_code == 0, result.stderr
+        assert "note: --" in result.stderr
+    assert len(list((here / "predictions").rglob("*.txt"))) == 8
