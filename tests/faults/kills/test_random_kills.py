@@ -29,6 +29,7 @@ def pytest_generate_tests(metafunc):
     if "kill_number" in metafunc.fixturenames:
         kills, seed = int(os.environ.get("AVFUSE_KILLS", "21")), int(os.environ.get("AVFUSE_SEED", "0"))
         soak = "AVFUSE_KILLS" in os.environ
+        # The default is one more than 20, since the kill with workers is left to the soak.
         numbers = [number for number in range(seed, seed + kills) if soak or kind_of(number) != "workers"]
         metafunc.parametrize("kill_number", numbers)
 
