@@ -50,6 +50,7 @@ COMMANDS = {
         "import_h5",
         "An exported HDF5 file back into a store, bit for bit.",
     ),
+    "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "synth": (
         "pipeline.synth.commands",

@@ -21,6 +21,7 @@ from measure import machine
 from PIL import Image
 
 from avfuse.encoders.embed import Embedder
+from avfuse.encoders.table import Precision
 from avfuse.encoders.weights.read import untrained_network
 from avfuse.pipeline.faces.crops import follow_faces
 from avfuse.pipeline.faces.mtcnn import FaceDetector
@@ -39,11 +40,11 @@ def save_crops(clip: Path, folder: Path) -> int:
         for (crops,) in follow_faces(reader, search):
             for number, pixels in zip(np.flatnonzero(crops.seen.found), crops.pixels, strict=True):
                 Image.fromarray(pixels).save(folder / f"{frame + number + 1:05d}.jpg", quality=95)
-            frame += len(crops.seen)
+            frame += len(crops.seen.scores)
     return frame
 
 
-def bare(device: str, precision: str, frames: int) -> float:
+def bare(device: str, precision: Precision, frames: int) -> float:
     """Frames/s of the three networks in turn on batches of 32."""
     faces = np.random.default_rng(0).integers(0, 255, (32, 112, 112, 3), dtype=np.uint8)
     patches = np.random.default_rng(1).standard_normal((32, 96, 64)).astype(np.float32)

@@ -16,6 +16,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from measure import avfuse, machine
@@ -34,30 +35,31 @@ def cut(clip: Path, seconds: float, folder: Path) -> Path:
     return target
 
 
-def printed(command: list[str]) -> dict:
+def printed(command: list[str]) -> dict[str, Any]:
     """The JSON that a command prints last."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise SystemExit(done.stderr)
-    return json.loads(done.stdout.strip().splitlines()[-1])
+    found: dict[str, Any] = json.loads(done.stdout.strip().splitlines()[-1])
+    return found
 
 
 def naive(clip: Path, out: Path) -> float:
     """Frames/s of the naive stack."""
     found = printed([sys.executable, str(Path(__file__).parent / "naive_stack.py"), str(clip), str(out)])
-    return found["frames"] / found["seconds"]
+    return float(found["frames"] / found["seconds"])
 
 
 def ours(clip: Path, store: Path, *words: str) -> float:
     """Frames/s of `avfuse extract`, everything new."""
     base = ("extract", "--videos", str(clip.parent), "--store", str(store), "--untrained", "0", "--overwrite", "--json")
     (receipt,) = printed(avfuse(*base, *words))["extracted"]
-    return receipt["frames"] / receipt["seconds"]
+    return float(receipt["frames"] / receipt["seconds"])
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
-    return (one * other).sum(axis=1) / np.maximum(lengths, 1e-12)
+    return np.asarray((one * other).sum(axis=1) / np.maximum(lengths, 1e-12))
 
 
 def agreement(clip: Path, npz: Path, store: Path) -> str:

@@ -33,7 +33,7 @@ def boxes_of(clip: Path, detector: FaceDetector, every: int) -> tuple[np.ndarray
     with FrameReader(info) as reader:
         for batch in reader:
             began_s = time.perf_counter()
-            seen = list(search(batch, find_cuts(batch.pixels)))
+            seen = list(search(batch, [change != 0 for change in find_cuts(batch.pixels)]))
             seconds += time.perf_counter() - began_s
             boxes += [np.full(4, np.nan) if who is None else faces.boxes[who] for faces, (who,) in seen]
     return np.array(boxes, np.float32), seconds

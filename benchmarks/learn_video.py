@@ -28,7 +28,7 @@ SHARED = {
     "warmup_epochs": 2,
     "early_stop": 15,
 }
-RUNS = {
+RUNS: dict[str, dict[str, object]] = {
     "face and voice, S1": {},
     "face and voice, attention_reach=25": {"attention_reach": 25},
     "face alone": {"modalities": "iresnet50"},

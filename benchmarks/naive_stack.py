@@ -15,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import ffmpeg
 import numpy as np
@@ -68,7 +69,7 @@ def align(frame: np.ndarray, landmarks: np.ndarray) -> torch.Tensor:
     return sampled / 127.5 - 1
 
 
-def faces_of(clip: Path, mtcnn: MTCNN, network: torch.nn.Module) -> tuple[list, list]:
+def faces_of(clip: Path, mtcnn: MTCNN, network: torch.nn.Module) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Box and embedding of the largest face of each frame, NaN without one."""
     boxes, rows = [], []
     for frame in frames_of(clip):
@@ -109,6 +110,7 @@ if __name__ == "__main__":
     with torch.inference_mode():
         boxes, iresnet50 = faces_of(clip, detector, face)
         vggish, logmel_vgg = sounds_of(clip, len(boxes), voices)
-    arrays = {"face_box": boxes, "iresnet50": iresnet50, "vggish": vggish, "logmel_vgg": logmel_vgg}
-    np.savez(out, **{name: np.array(rows, np.float32) for name, rows in arrays.items()})
+    found = {"face_box": boxes, "iresnet50": iresnet50, "vggish": vggish, "logmel_vgg": logmel_vgg}
+    arrays: dict[str, Any] = {name: np.array(rows, np.float32) for name, rows in found.items()}
+    np.savez(out, **arrays)
     print(json.dumps({"frames": len(boxes), "seconds": time.monotonic() - began_s}))

@@ -22,9 +22,11 @@ from avfuse.fusion.tasks.ccc import ccc_loss
 from avfuse.fusion.training.learner import Learner
 
 WINDOW, HOP = 300, 200
+# {modality: rows}, labels, trial, frames, how many of them are real
+Item = tuple[dict[str, torch.Tensor], torch.Tensor, str, torch.Tensor, int]
 
 
-class Windows(TorchDataset):
+class Windows(TorchDataset[Item]):
     """Windows of trials whose features lie in folder/<trial>_<modality>.npy."""
 
     def __init__(self, folder: Path, lengths: Mapping[str, int], statistics: Mapping[str, Statistics]) -> None:
@@ -40,7 +42,7 @@ class Windows(TorchDataset):
         """Number of windows."""
         return len(self.items)
 
-    def __getitem__(self, at: int) -> tuple[dict[str, torch.Tensor], torch.Tensor, str, torch.Tensor, int]:
+    def __getitem__(self, at: int) -> Item:
         """Load the trial's files, cut the window out, standardise, pad."""
         trial, start, stop = self.items[at]
         features = {}
@@ -84,7 +86,7 @@ def epoch(learner: Learner, windows: Windows, batch_size: int) -> int:
             prediction = learner.model(rows, [mask] * len(rows), mask)
         loss = ccc_loss(prediction, labels.to(device), mask)
         learner.optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         learner.optimizer.step()
         loss.item()
         stitcher.add(prediction.detach().float().cpu().numpy(), trials, index.numpy(), length.tolist())

@@ -97,7 +97,13 @@ def compare(before: Path, after: Path) -> Iterator[str]:
         yield from (f"{name}: {key} is in one of them only" for key in sorted(members[0].keys() ^ members[1].keys()))
         for key in sorted(members[0].keys() & members[1].keys()):
             first, second = members[0][key], members[1][key]
-            if isinstance(first, zarr.Array) and not _same(first[...], second[...]):
+            if isinstance(first, zarr.Array) != isinstance(second, zarr.Array):
+                yield f"{name}: {key} is an array in one of them only"
+            elif (
+                isinstance(first, zarr.Array)
+                and isinstance(second, zarr.Array)
+                and not _same(np.asarray(first[...]), np.asarray(second[...]))
+            ):
                 yield f"{name}: rows of {key}"
             yield from (f"{name}: attribute {each}" for each in _unlike(dict(first.attrs), dict(second.attrs), key))
         print(f"{name}: {len(members[0])} groups and arrays compared", flush=True)

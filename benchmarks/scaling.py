@@ -42,10 +42,14 @@ def copies(clip: Path, count: int, folder: Path, crops: Path | None) -> list[str
 
 def seconds(words: list[str], prefixes: list[list[str]]) -> float:
     """Wall time of runs at once that do everything anew, as they report it themselves: the longest."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
     with tempfile.TemporaryDirectory() as scratch:
         runs = [
-            subprocess.Popen([*prefix, *avfuse("extract", *words, "--store", f"{scratch}/{number}.zarr")], **pipes)
+            subprocess.Popen(
+                [*prefix, *avfuse("extract", *words, "--store", f"{scratch}/{number}.zarr")],
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
             for number, prefix in enumerate(prefixes)
         ]
         summaries = [run.communicate()[0] for run in runs]
@@ -58,14 +62,14 @@ def cluster() -> Iterator[str]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    address, quiet = f"tcp://127.0.0.1:{port}", {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    address, quiet = f"tcp://127.0.0.1:{port}", subprocess.DEVNULL
     dask = [str(Path(sys.executable).parent / "dask")]
     scheduler = subprocess.Popen(
-        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], **quiet
+        [*dask, "scheduler", "--host", "127.0.0.1", "--port", str(port), "--no-dashboard"], stdout=quiet, stderr=quiet
     )
     time.sleep(3)
     limits = ["--nthreads", "1", "--memory-limit", "0", "--no-dashboard"]
-    worker = subprocess.Popen([*dask, "worker", address, *limits], **quiet)
+    worker = subprocess.Popen([*dask, "worker", address, *limits], stdout=quiet, stderr=quiet)
     try:
         yield address
     finally:
@@ -90,7 +94,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch, cluster() as address:
         sets = [copies(asked.clip, count, Path(scratch), asked.aligned) for count in (asked.few, asked.many)]
         how = ["--precision", asked.precision, "--features", asked.features, "--untrained", "0", "--json"]
-        ways = {
+        ways: dict[str, tuple[list[str], list[list[str]]]] = {
             "one core": (how, [one_core]),
             "a run on each core": (how, [one_core, other_core]),
             "--workers 2": ([*how, "--workers", "2"], [[]]),

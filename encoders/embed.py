@@ -9,8 +9,9 @@ Tested by tests/encoders/test_embed.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import pairwise
+from typing import Any, Literal, cast
 
 import numpy as np
 import torch
@@ -21,19 +22,23 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .networks.ir50 import SUZHANG_PX
 from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, apply_pca
-from .table import CROP_PX, Precision, VggishOutput
+from .table import CROP_PX, TABLE, Precision, VggishOutput
 from .weights.read import Network, Pca
 from .weights.registry import PCA
 from .weights.resolve import WeightSource, load_network, load_pca
 
 _SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of them: docs/sources.md (IR-50)
+_MAP_PX = {CROP_PX: 7, SUZHANG_PX: 5}  # side of the last feature map, by that of the face
+_HALF_MAX = 65504.0  # of float16
+Output = VggishOutput | Literal["map"]
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
-    """One network on one device; `dim` is the width of its rows.
+    """One network on one device; `row_shape` and `dtype` are those of its rows.
 
-    `output` is what becomes of VGGish's embedding: as it is, after a ReLU, or after ReLU and PCA (of `pca`).
+    `output` is what becomes of VGGish's embedding: as it is, after a ReLU, or after ReLU and PCA (of `pca`); or the
+    `map`, the last feature map of a face network in place of its embedding, float16 [512, 7, 7] (5 at 40 px).
     """
 
     def __init__(
@@ -43,14 +48,17 @@ class Embedder:
         precision: Precision = "fp32",
         batch_size: int = 32,
         *,
-        output: VggishOutput = "raw",
+        output: Output = "raw",
         pca: Pca | None = None,
     ) -> None:
         if batch_size < 1:
             raise ValueError(f"the batch size is 1 or more, got {batch_size}")
         if output == "pca" and pca is None:
             raise ValueError("the output `pca` needs the weights vggish-pca")
-        self.dim, self.batch_size = network.dim, batch_size
+        side = _MAP_PX.get(network.input_px or 0, 0)
+        self.row_shape = (network.dim, side, side) if output == "map" else (network.dim,)
+        self.dtype = np.dtype("float16" if output == "map" else "float32")
+        self.batch_size = batch_size
         self._device, self._precision = torch.device(device), precision
         if precision == "fp16" and self._device.type == "cpu":
             raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
@@ -66,10 +74,11 @@ class Embedder:
         channels_last = network.input_px is not None and (self._device.type == "cpu" or precision != "fp32")
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         self._dtype = _DTYPES[precision]
-        self._module = fold(network.module).to(self._device, self._dtype).to(memory_format=self._format)
+        module = Trunk(network.module) if output == "map" else network.module
+        self._module = fold(module).to(self._device, self._dtype).to(memory_format=self._format)
 
-    def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[np.float32]:
-        """Embeddings float32 [N, dim] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].
+    def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[Any]:
+        """Rows [N, *row_shape] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].
 
         Raises ValueError for anything else.
         """
@@ -78,7 +87,7 @@ class Embedder:
         if batch.shape[1:] != shape or batch.dtype != dtype:
             wanted = f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
             raise ValueError(f"this network takes {wanted}, got {batch.dtype.name} {list(batch.shape)}")
-        done = [torch.zeros((0, self.dim), device=self._device)]
+        done = [torch.zeros((0, *self.row_shape), device=self._device)]
         # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
         exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
         with torch.inference_mode(), exact:
@@ -90,36 +99,57 @@ class Embedder:
                 part = part.to(self._device, non_blocking=True)
                 inputs = part[:, None] if self._input_px is None else faces_to_input(part, self._input_px)
                 rows = self._module(inputs.to(self._dtype).contiguous(memory_format=self._format)).float()
-                if self._output != "raw":
+                if self._output == "map":
+                    rows = rows.clamp(-_HALF_MAX, _HALF_MAX)
+                elif self._output != "raw":
                     rows = rows.relu()
                 done.append(rows if self._pca is None else apply_pca(rows, *self._pca))
-            return torch.cat(done).cpu().numpy()
+            return torch.cat(done).cpu().numpy().astype(self.dtype, copy=False)
 
 
 def load_embedders(
-    networks: Sequence[str],
+    features: Sequence[str],
     vggish_output: VggishOutput,
     precision: Precision,
     sources: Mapping[str, WeightSource],
     device: torch.device | str,
     batch_size: int,
 ) -> dict[str, Embedder]:
-    """An embedder for every network feature; features with equal weights share one.
+    """An embedder for every feature that has a network; features with equal weights and output share one.
 
-    `sources` are the weights of `weight_names`. `vggish_output` concerns `vggish` alone: `logmel_vgg`
-    stays raw, and shares `vggish`'s network only where that is raw too. Raises WeightsInvalid, ValueError.
+    `sources` are the weights by network. `vggish_output` concerns `vggish` alone: `logmel_vgg` stays raw, and shares
+    `vggish`'s network only where that is raw too. Raises WeightsInvalid, ValueError.
     """
     pca = load_pca(sources[PCA]) if PCA in sources else None
-    loaded: dict[tuple[object, VggishOutput], Embedder] = {}
+    loaded: dict[tuple[object, Output], Embedder] = {}
     embedders: dict[str, Embedder] = {}
-    for feature in networks:
-        output: VggishOutput = vggish_output if feature == "vggish" else "raw"
-        key = (sources[feature].path or feature, output)
+    for feature in features:
+        network = TABLE[feature].network
+        if network is None:
+            continue
+        output: Output = vggish_output if feature == "vggish" else "raw"
+        if feature == "iresnet50_map":
+            output = "map"
+        key = (sources[network].path or network, output)
         if key not in loaded:
-            network = load_network(sources[feature])
-            loaded[key] = Embedder(network, device, precision, batch_size, output=output, pca=pca)
+            loaded[key] = Embedder(
+                load_network(sources[network]), device, precision, batch_size, output=output, pca=pca
+            )
         embedders[feature] = loaded[key]
     return embedders
+
+
+class Trunk(nn.Module):
+    """A face network up to its last feature map."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, px, px] in [-1, 1] → maps [N, 512, side, side]."""
+        maps: Tensor = cast(Callable[[Tensor], Tensor], self.network.trunk)(faces)
+        return maps
 
 
 def fold(network: nn.Module) -> nn.Module:

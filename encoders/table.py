@@ -1,53 +1,164 @@
-"""The table of features: what each is made from, and what its rows are. Nothing in this file loads torch.
+"""The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
-A feature is an entry of `TABLE`; one with a network has its layouts in `weights/read.py` and its files in
-`weights/registry.py`. Units and long names are the store's own: `features_store/schema.py`.
+    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
+                   └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
+                              └ samples ─ mfcc
+
+An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
+Tested by tests/encoders/test_table.py.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
+
+from ..features_store.entries import AUDIO, CLOCK, FACES, entry_of
+from ..features_store.schema import ArraySpec, JsonValue
 
 Precision = Literal["fp32", "bf16", "fp16"]
 VggishOutput = Literal["raw", "relu", "pca"]
+Stream = Literal["visual", "audio"]
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
+SMALL_CROP_PX = 48
 
 
 @dataclass(frozen=True)
 class Feature:
-    """A kind of row: float32 `row_shape` a frame, from a `view` of the stream.
+    """A kind of row: `row_shape` of `dtype` a frame, from a `view` of the stream.
 
-    `has_network`: whether an encoder makes it; `default`: whether it is extracted unless --features says otherwise;
-    `else_weights_of`: the feature whose weights serve where it has none of its own.
+    `row_shape` None: as the network's output. `network`: whose weights it takes (None: it needs none);
+    `else_network`: whose serve where it has none of its own. `options`: the settings of `extract` that change its
+    rows, beside those of what it is made from. `revision`: raised when the same settings begin to give other rows.
+    `default`: whether it is extracted unless --features says otherwise; `hidden`: not in any list, for tests.
     """
 
     name: str
-    stream: Literal["visual", "audio"]
+    stream: Stream
     view: Literal["crop", "patch", "samples"]
-    row_shape: tuple[int, ...]
-    has_network: bool
-    default: bool
-    else_weights_of: str | None = None
+    row_shape: tuple[int, ...] | None
+    long_name: str
+    options: tuple[str, ...]
+    dtype: str = "float32"
+    axes: tuple[str, ...] | None = None
+    network: str | None = None
+    else_network: str | None = None
+    revision: int = 1
+    default: bool = False
+    hidden: bool = False
+
+    @property
+    def made_from(self) -> str:
+        """What it is made from: the face track, or the sound at the frames' times."""
+        return FACES if self.stream == "visual" else AUDIO
+
+    @property
+    def spec(self) -> ArraySpec:
+        """What the store writes beside its array."""
+        rank = len(self.row_shape) if self.row_shape is not None else 3
+        several = tuple(f"feature_{self.name}_{axis}" for axis in range(2, rank + 1))
+        return ArraySpec(self.dtype, self.axes or (f"feature_{self.name}", *several), "1", self.long_name)
 
 
-TABLE = {
-    feature.name: feature
-    for feature in (
-        Feature("iresnet50", "visual", "crop", (512,), has_network=True, default=True),
-        Feature("vggish", "audio", "patch", (128,), has_network=True, default=True),
-        Feature("logmel_vgg", "audio", "patch", (128,), has_network=True, default=True, else_weights_of="vggish"),
-        Feature("mfcc", "audio", "samples", (39,), has_network=False, default=False),
-        Feature("logmel", "audio", "patch", (96, 64), has_network=False, default=False),
+@dataclass(frozen=True)
+class Source:
+    """What features are made from: the settings that change it, and what it is made from itself."""
+
+    name: str
+    made_from: str | None
+    options: tuple[str, ...]
+    revision: int = 1
+
+
+SOURCES = {
+    source.name: source
+    for source in (
+        Source(CLOCK, None, ("video_stream",)),
+        Source(FACES, CLOCK, ("face", "detect_every", "aligned")),
     )
 }
 
-FEATURES = tuple(TABLE)
-VISUAL_FEATURES = tuple(name for name, feature in TABLE.items() if feature.stream == "visual")
-AUDIO_FEATURES = tuple(name for name, feature in TABLE.items() if feature.stream == "audio")
-NETWORK_FEATURES = tuple(name for name, feature in TABLE.items() if feature.has_network)
-# Those whose network is fed with patches.
-PATCH_FEATURES = tuple(name for name in NETWORK_FEATURES if TABLE[name].view == "patch")
+_OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+_PIXELS = ("crop_row", "crop_column", "rgb")
+TABLE = {
+    feature.name: feature
+    for feature in (
+        Feature(
+            *("iresnet50", "visual", "crop", (512,), "visual embedding of the face", (*_OF_FACE, "precision")),
+            network="iresnet50",
+            default=True,
+        ),
+        Feature(
+            *("vggish", "audio", "patch", (128,), "VGGish embedding of the audio"),
+            (*_OF_SOUND, "precision", "vggish_output"),
+            network="vggish",
+            default=True,
+        ),
+        Feature(
+            *("logmel_vgg", "audio", "patch", (128,), "log-mel VGG embedding of the audio"),
+            (*_OF_SOUND, "precision"),
+            network="logmel_vgg",
+            else_network="vggish",
+            default=True,
+        ),
+        Feature("mfcc", "audio", "samples", (39,), "13 MFCC with first and second differences", _OF_SOUND),
+        Feature(
+            *("logmel", "audio", "patch", (96, 64), "log-mel patch of 0.96 s", _OF_SOUND),
+            axes=("patch_frame", "mel_band"),
+        ),
+        Feature(
+            *("iresnet50_map", "visual", "crop", None, "last feature map of the face network"),
+            (*_OF_FACE, "precision"),
+            dtype="float16",
+            axes=("channel", "map_row", "map_column"),
+            network="iresnet50",
+        ),
+        Feature(
+            *("crop112", "visual", "crop", (CROP_PX, CROP_PX, 3), "aligned face", _OF_FACE),
+            dtype="uint8",
+            axes=_PIXELS,
+        ),
+        Feature(
+            *("crop48", "visual", "crop", (SMALL_CROP_PX, SMALL_CROP_PX, 3), "aligned face, shrunk", _OF_FACE),
+            dtype="uint8",
+            axes=tuple(f"small_{axis}" if axis != "rgb" else axis for axis in _PIXELS),
+        ),
+        # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
+        Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
+        Feature("fake_sound", "audio", "patch", (8,), "means of eight bands of the patch", _OF_SOUND, hidden=True),
+    )
+}
+
+FEATURES = tuple(name for name, feature in TABLE.items() if not feature.hidden)
+NETWORK_FEATURES = tuple(name for name, feature in TABLE.items() if feature.network)
 DEFAULT_FEATURES = tuple(name for name, feature in TABLE.items() if feature.default)
+
+
+def of_stream(features: Collection[str], stream: Stream) -> tuple[str, ...]:
+    """Those of the features that are made from a stream, in their order."""
+    return tuple(name for name in features if TABLE[name].stream == stream)
+
+
+def entries_for(
+    features: Collection[str], settings: Mapping[str, Any], weights: Mapping[str, Mapping[str, JsonValue]]
+) -> dict[str, dict[str, JsonValue]]:
+    """What the store says of these features, and of what they are made from, under settings by name.
+
+    `weights`: of each feature with a network, as the store's `weights` has them. The entries' fingerprints are hashes
+    of the settings that a feature uses, its weights and the fingerprint of what it is made from.
+    """
+    entries: dict[str, dict[str, JsonValue]] = {}
+    for source in SOURCES.values():
+        if source.name == FACES and not of_stream(features, "visual"):
+            continue
+        options = [option for option in source.options if option != "detect_every" or not settings.get("aligned")]
+        used = {option: settings.get(option) for option in options}
+        entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
+    for name in features:
+        feature = TABLE[name]
+        used = {option: settings.get(option) for option in feature.options}
+        entries[name] = entry_of(name, feature.revision, used, weights.get(name), feature.made_from, entries)
+    return entries

@@ -23,7 +23,12 @@ _STORE_HELP = "Folder (or URL) of the feature store."
 
 @click.command()
 @click.option("--store", type=STORE, required=True, help=_STORE_HELP)
-@click.option("--trials", "each", is_flag=True, help="One line per trial: rows, faces, sound, gaps. [default: off]")
+@click.option(
+    "--trials",
+    "each",
+    is_flag=True,
+    help="One line per trial: rows, faces, sound, gaps, and each feature: done, missing … [default: off]",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
 def status(store: str, each: bool, as_json: bool) -> None:
@@ -36,7 +41,7 @@ def status(store: str, each: bool, as_json: bool) -> None:
 
     opened = FeatureStore(store)
     summary = summarise(opened)
-    states = trial_states(opened) if each else []
+    states = trial_states(opened, summary["features"]) if each else []
     if as_json:
         click.echo(json.dumps({**summary, **({"by_trial": [asdict(state) for state in states]} if each else {})}))
     else:
@@ -128,6 +133,27 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
     counts += [f"{len(done.replaced)} of them replaced"] if done.replaced else []
     counts += [f"{len(done.there)} left alone: there already, and the same"] if done.there else []
     click.echo("; ".join(counts))
+
+
+@click.command()
+@click.option("--feature", required=True, metavar="NAME", help="Feature to remove.")
+@click.option("--store", type=STORE, required=True, help=_STORE_HELP)
+@_with_trials
+@click.option("--dry-run", is_flag=True, help="Show how many trials have it, and stop. [default: off]")
+@clean_errors()
+def remove(feature: str, store: str, dry_run: bool, **chosen: Any) -> None:
+    """Take a feature out of a store; everything else stays as it is.
+
+    A run that is extracting the same trials is waited for: it is refused, and names the trial.
+    """
+    from .records.remove import remove_feature
+    from .store import FeatureStore
+
+    opened = FeatureStore(store)  # a store that is not there is not made
+    opened = opened if dry_run else FeatureStore(store, mode="a")
+    done = remove_feature(opened, feature, chosen_trials(chosen["trials"], chosen["trials_from"]), dry_run)
+    word = "would be taken" if dry_run else "taken"
+    click.echo(f"{feature} {word} out of {counted(len(done), 'trial')} of {store}")
 
 
 def _say_untrained(store: FeatureStore) -> None:

@@ -19,14 +19,13 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-FORMAT = 1
+FORMAT = 2
 FORMAT_KEY = "avfuse_format"
 NODE_FILE = "zarr.json"
 FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
 FACE_SCORE = "face_score"
-SOUND_FEATURES = ("vggish", "logmel_vgg", "logmel", "mfcc")
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
@@ -57,19 +56,6 @@ class RowSource(Protocol):
 
 
 @dataclass(frozen=True)
-class FeatureTrack:
-    """One feature of one trial: `rows` float32 [T, ...], `valid` bool [T] (true: made from real media)."""
-
-    name: str
-    rows: RowSource
-    valid: NDArray[np.bool_]
-
-    def __post_init__(self) -> None:
-        if self.rows.shape[0] != len(self.valid):
-            raise ValueError(f"{self.name}: rows {self.rows.shape} but validity flags {self.valid.shape}")
-
-
-@dataclass(frozen=True)
 class ArraySpec:
     """What one array is: `dtype` (None: any), the axes after `frame`, unit and a sentence."""
 
@@ -79,13 +65,49 @@ class ArraySpec:
     long_name: str
 
 
+@dataclass(frozen=True)
+class FeatureTrack:
+    """One feature of one trial: `rows` [T, ...], `valid` bool [T] (true: made from real media), what the rows are."""
+
+    name: str
+    rows: RowSource
+    valid: NDArray[np.bool_]
+    spec: ArraySpec | None = None
+
+    def __post_init__(self) -> None:
+        if self.rows.shape[0] != len(self.valid):
+            raise ValueError(f"{self.name}: rows {self.rows.shape} but validity flags {self.valid.shape}")
+
+    def arrays(self) -> dict[str, RowSource]:
+        """The rows under the feature's name and the flags under `<name>_valid`."""
+        rows = self.rows if self.spec is None else DescribedRows(self.rows, self.spec)
+        return {self.name: rows, f"{self.name}{VALID_SUFFIX}": self.valid}
+
+
+@dataclass(frozen=True)
+class DescribedRows:
+    """Rows that say what they are, where their name alone does not."""
+
+    rows: RowSource
+    spec: ArraySpec
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[T, ...]."""
+        return self.rows.shape
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one value."""
+        return self.rows.dtype
+
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
+        return self.rows[rows]
+
+
+# The arrays that are the store's own; a feature's come with what they are: `encoders/table.py`.
 _KNOWN = {
     TIME: ArraySpec("float64", (), "s", "presentation time of the frame on the container's clock"),
-    "iresnet50": ArraySpec("float32", ("feature_iresnet50",), "1", "visual embedding of the face"),
-    "vggish": ArraySpec("float32", ("feature_vggish",), "1", "VGGish embedding of the audio"),
-    "logmel_vgg": ArraySpec("float32", ("feature_logmel_vgg",), "1", "log-mel VGG embedding of the audio"),
-    "mfcc": ArraySpec("float32", ("feature_mfcc",), "1", "13 MFCC with first and second differences"),
-    "logmel": ArraySpec("float32", ("patch_frame", "mel_band"), "1", "log-mel patch of 0.96 s"),
     "face_box": ArraySpec("float32", ("box",), "px", "x1, y1, x2, y2 of the face in the displayed frame"),
     "face_landmarks": ArraySpec("float32", ("landmark", "xy"), "px", "eyes, nose, corners of the mouth"),
     FACE_SCORE: ArraySpec("float32", (), "1", "probability of the face; 0 without one"),
@@ -101,11 +123,18 @@ class Layout:
     shard: tuple[int, ...]
 
 
-def spec_of(name: str, ndim: int) -> ArraySpec:
-    """What the array `name` of `ndim` axes is; unknown names are features.
+def is_stores_own(name: str) -> bool:
+    """Whether the store itself says what an array of this name is: times, boxes, flags."""
+    return name in _KNOWN or name.endswith(VALID_SUFFIX)
+
+
+def spec_of(name: str, ndim: int, source: RowSource | None = None) -> ArraySpec:
+    """What the array `name` of `ndim` axes is: as its rows say, else by its name; unknown names are features.
 
     The feature axis is named after its array: features differ in width, and xarray gives a name one length.
     """
+    if isinstance(source, DescribedRows):
+        return source.spec
     if name.endswith(VALID_SUFFIX):
         feature = name.removesuffix(VALID_SUFFIX)
         return ArraySpec("bool", (), "1", f"true where {feature} was computed from real media")
@@ -116,13 +145,13 @@ def spec_of(name: str, ndim: int) -> ArraySpec:
     return ArraySpec(None, axes[: ndim - 1], "1", name)
 
 
-def layout(name: str, shape: tuple[int, ...], itemsize: int) -> Layout:
+def layout(name: str, shape: tuple[int, ...], itemsize: int, source: RowSource | None = None) -> Layout:
     """Axes, chunks and shards of an array of `shape` [T, ...] with `itemsize` bytes a value.
 
     Chunks are whole rows of about 1 MB; a shard is the fewest chunks that hold T rows, 64 MB at most.
     Raises ValueError where `shape` is not what `name` has.
     """
-    axes = spec_of(name, len(shape)).axes
+    axes = spec_of(name, len(shape), source).axes
     if len(shape) != 1 + len(axes) or 0 in shape[1:]:
         raise ValueError(f"{name} has the axes {('frame', *axes)}, got an array of shape {shape}")
     row_bytes = itemsize

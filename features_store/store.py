@@ -8,14 +8,17 @@ Tested by tests/features_store/test_store.py, test_faults.py and test_url.py.
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from types import MappingProxyType
 from typing import Literal
 
+from ..shell.text import counted
 from .arrays.zarr_array import common_rows
 from .arrays.zarr_json import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
 from .claims.claims import sweep_claims
@@ -24,7 +27,8 @@ from .disk.backends import Files, LocalFiles, open_files
 from .disk.jsonl import fix_lines
 from .disk.scratch import scratch_directory, sweep_scratch
 from .disk.unwritable import as_store_error
-from .publish import publish_in_store, publish_local, remove_arrays
+from .entries import ENTRIES, FORMER, arrays_of, entries_of
+from .publish import add_in_store, add_local, publish_in_store, publish_local, remove_arrays
 from .schema import (
     FAILURES_FILE,
     FORMAT,
@@ -70,6 +74,7 @@ class FeatureStore(Mapping[str, Trial]):
             raise StoreMismatch(f"{location} is not an avfuse store: {reason}; name the folder that `extract` made")
         if version > FORMAT:
             raise StoreMismatch(f"{location} has format {version}, this avfuse reads {FORMAT}; install a newer avfuse")
+        self.format = version
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.path!r}, mode={self.mode!r})"
@@ -119,11 +124,12 @@ class FeatureStore(Mapping[str, Trial]):
         return attributes if attributes.get("complete") is True else None
 
     def has_all_faces(self, trial: str) -> bool:
-        """Whether every face that a container counts is there and of the same making; true of other trials."""
+        """Whether each face that a container counts is there, with all features that it names; true of other trials."""
         attributes = self.attributes(trial) or {}
         faces = attributes.get("faces")
+        wanted = fingerprints_in(attributes).items()
         made = (self.attributes(f"{trial}/face{face}") for face in range(faces if isinstance(faces, int) else 0))
-        return all(each is not None and each.get("fingerprint") == attributes.get("fingerprint") for each in made)
+        return all(each is not None and wanted <= fingerprints_in(each).items() for each in made)
 
     def write(
         self,
@@ -157,10 +163,89 @@ class FeatureStore(Mapping[str, Trial]):
             return group_json({**stored, "complete": True})
 
         with as_store_error(self.files.location(trial)):
+            self._upgrade()
             if isinstance(self.files, LocalFiles):
                 publish_local(self.files, trial, arrays, describe)
             else:
                 publish_in_store(self.files, trial, arrays, describe)
+
+    def add(
+        self,
+        trial: str,
+        arrays: Mapping[str, RowSource],
+        features: Mapping[str, JsonValue],
+        attributes: Mapping[str, JsonValue] = MappingProxyType({}),
+    ) -> None:
+        """Add arrays [T, ...] to a trial that is there: its other arrays keep their files.
+
+        Arrays that are there under these names are replaced; a kill leaves each feature whole or absent. `features`:
+        the entries of what was added (entries.py), `attributes`: what else there is to say now.
+        Raises ValueError on a name, type or length that does not fit, StoreMismatch where the trial is not there or
+        on a clash of names, StoreUnwritable where the disk is full, missing or locked.
+        """
+        self._check_writable()
+        there = self.attributes(trial)
+        if there is None:
+            raise StoreMismatch(f"{self.path} has no complete trial {trial!r} to add to; extract it first")
+        if arrays and there.get("checksums") and common_rows(arrays) != there.get("rows"):
+            raise ValueError(
+                f"trial {trial!r} has {counted(int(str(there.get('rows'))), 'row')}, got {common_rows(arrays)}"
+            )
+        stored = {**_as_format_2(there), **attributes}
+        before = _entries(stored)
+
+        def listed(checksums: Mapping[str, JsonValue], entries: Mapping[str, JsonValue]) -> bytes:
+            return group_json({**stored, ENTRIES: dict(entries), "checksums": dict(checksums), "complete": True})
+
+        kept = {name: checksum for name, checksum in _checksums(there).items() if name not in arrays}
+        kept_entries = {name: entry for name, entry in before.items() if name not in features}
+        take_off = listed(kept, kept_entries) if len(kept) < len(_checksums(there)) else b""
+        listed({}, features)  # refused before hours of writing, not after
+        with as_store_error(self.files.location(trial)):
+            self._upgrade()
+            if not arrays:  # a group of faces
+                added = {name: value for name, value in stored.items() if name != "complete"}
+                self.files.write(
+                    f"{trial}/{NODE_FILE}",
+                    group_json({**added, ENTRIES: {**before, **features}, "complete": True}),
+                )
+            elif isinstance(self.files, LocalFiles):
+                add_local(
+                    *(self.files, trial, arrays, take_off),
+                    lambda found: listed({**kept, **found}, {**kept_entries, **features}),
+                )
+            else:
+                add_in_store(
+                    *(self.files, trial, arrays, take_off),
+                    lambda found: listed({**kept, **found}, {**kept_entries, **features}),
+                )
+
+    def remove_feature(self, trial: str, feature: str) -> bool:
+        """Take a feature out of a trial, or out of its faces; returns whether it was there. Raises StoreUnwritable."""
+        self._check_writable()
+        attributes = self.attributes(trial)
+        if attributes is None:
+            return False
+        entries = {name: entry for name, entry in _entries(_as_format_2(attributes)).items() if name != feature}
+        checksums = _checksums(attributes)
+        kept = {name: value for name, value in checksums.items() if name not in arrays_of(feature)}
+        was_there = len(kept) < len(checksums) or feature in entries_of(attributes)
+        if was_there:
+            with as_store_error(self.files.location(trial)):
+                self._upgrade()
+                now: dict[str, JsonValue] = {**_as_format_2(attributes), ENTRIES: entries}
+                now |= {"checksums": kept} if checksums else {}
+                self.files.write(f"{trial}/{NODE_FILE}", group_json(now))
+                for name in set(checksums) - set(kept):
+                    self.files.remove(f"{trial}/{name}")
+        return was_there
+
+    def _upgrade(self) -> None:
+        """Make a store of format 1 one of format 2, whose trials say of each feature what it was made with."""
+        if self.format < FORMAT and (node := read_node(self.files, "")) is not None:
+            node["attributes"] = {**node.get("attributes", {}), FORMAT_KEY: FORMAT}
+            self.files.write(NODE_FILE, json.dumps(node, indent=2).encode())
+            self.format = FORMAT
 
     def remove(self, trial: str) -> None:
         """Remove a trial with its faces (`<trial>/face0` …); other trials below its name stay."""
@@ -203,6 +288,26 @@ class FeatureStore(Mapping[str, Trial]):
     def _check_writable(self) -> None:
         if self.mode != "a":
             raise ValueError(f"{self.path} is open for reading; open it with mode='a' to write")
+
+
+def fingerprints_in(attributes: Mapping[str, JsonValue]) -> dict[str, object]:
+    """{feature: fingerprint} of a trial or a group of faces, with those of the clock and the face track."""
+    return {name: entry.get("fingerprint") for name, entry in entries_of(attributes).items()}
+
+
+def _as_format_2(attributes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    """A trial's attributes with an entry for each feature, in place of what format 1 said of all of them."""
+    former = FORMER if isinstance(attributes.get("settings"), dict) else ()
+    return {**{name: value for name, value in attributes.items() if name not in former}, ENTRIES: _entries(attributes)}
+
+
+def _entries(attributes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    return {name: dict(entry) for name, entry in entries_of(attributes).items()}
+
+
+def _checksums(attributes: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
+    checksums = attributes.get("checksums")
+    return dict(checksums) if isinstance(checksums, dict) else {}
 
 
 def _is_container(attributes: Mapping[str, JsonValue]) -> bool:

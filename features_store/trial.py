@@ -17,14 +17,15 @@ from .arrays.shard_reader import read_into, read_rows
 from .arrays.zarr_array import open_array
 from .arrays.zarr_json import read_node
 from .disk.backends import Files
+from .entries import entries_of
 from .schema import NODE_FILE, TIME, VALID_SUFFIX, JsonValue, StoreMismatch, is_array_name
 
 if TYPE_CHECKING:
     import zarr
 
 
-# The attributes in which two makings of a trial differ.
-_MAKING = ("complete", "fingerprint", "rows", "checksums")
+# The attributes in which two makings of a trial differ, beside the checksums of the arrays that were read.
+_MAKING = ("complete", "rows")
 
 
 class Trial(Mapping[str, "zarr.Array[Any]"]):
@@ -75,6 +76,11 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         """Presentation times of the frames, float64 [T], s. Raises KeyError where the trial has none."""
         return self.read(TIME).astype(np.float64, copy=False)
 
+    @property
+    def entries(self) -> dict[str, dict[str, Any]]:
+        """What each feature was made with, and the clock and the face track: fingerprint, settings, weights."""
+        return entries_of(self.attributes)
+
     def valid(self, feature: str) -> NDArray[np.bool_]:
         """True where a feature's row was computed from real media, bool [T]. Raises KeyError without it."""
         return self.read(f"{feature}{VALID_SUFFIX}").astype(np.bool_, copy=False)
@@ -109,8 +115,8 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
     def unchanged(self) -> Iterator[None]:
         """Rows read within are those of the trial as it was opened: never of two makings, however long ago that was.
 
-        Raises StoreMismatch naming trial and file where they are broken or missing, or where the trial was removed
-        or made anew with other settings, weights or video.
+        Features may be added meanwhile. Raises StoreMismatch naming trial and file where rows are broken or missing,
+        or where the trial, or an array that was read, was removed or made anew.
         """
         try:
             yield
@@ -125,7 +131,10 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         if content is not None and content == self._seen:
             return
         now = (read_node(self._files, self.name) or {}).get("attributes", {})
-        if any(now.get(word) != self.attributes.get(word) for word in _MAKING):
+        checksums = now.get("checksums")
+        checksums = checksums if isinstance(checksums, dict) else {}
+        others = [array for array in self._opened if checksums.get(array) != self.checksums[array]]
+        if others or any(now.get(word) != self.attributes.get(word) for word in _MAKING):
             what = "was removed" if content is None else "was made anew, or is being made anew,"
             raise StoreMismatch(
                 f"trial {self.name!r} {what} since it was opened ({self._files.location(key)}); "

@@ -6,6 +6,7 @@ import json
 import shlex
 import sys
 from contextlib import suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -14,6 +15,7 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
+from ..encoders.table import TABLE
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand, chosen_trials
@@ -52,7 +54,6 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
     from ..features_store.disk.backends import open_files
     from ..features_store.schema import NODE_FILE
     from ..features_store.store import FeatureStore
-    from .extraction.provenance import identity
     from .runs.discover import find_sources
     from .runs.plan import Selection, make_plan
 
@@ -66,15 +67,14 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
     weights: dict[str, WeightSource] = {}
     lacking: WeightsMissing | None = None
     try:
-        names = weight_names(config.networks, config.vggish_output)
+        names = weight_names(config.features, config.vggish_output)
         weights = resolve(names, dict(request.weights), request.untrained)
     except WeightsMissing as error:
         lacking = error
-    fingerprint = identity(config, weights) if lacking is None else None
     # A run that is refused makes no store.
     earlier = FeatureStore(location) if open_files(location).is_file(NODE_FILE) else None
-    plan = make_plan(sources, config, earlier, fingerprint, selection, weights)
-    if lacking is not None and not request.dry_run:
+    plan = make_plan(sources, config, earlier, selection, weights if lacking is None else None)
+    if lacking is not None and not request.dry_run and any(TABLE[name].network for name in plan.features):
         raise lacking
     _print_plan(plan, request, location, earlier, weights, lacking)
     if request.dry_run:
@@ -103,7 +103,7 @@ def _print_plan(
 
     Raises click.ClickException if finished trials would be replaced, which nobody has asked for.
     """
-    if lacking is not None:
+    if lacking is not None and any(TABLE[name].network for name in plan.features):
         click.echo(f"note: the run itself needs weights: {lacking}", err=True)
     untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
     if line := untrained_line(untrained):
@@ -127,6 +127,10 @@ def _print_plan(
                 "trials are named after their videos, and have one row per frame",
                 err=True,
             )
+    if plan.losing:
+        from .runs.plan import losing_line
+
+        raise click.ClickException(f"{location}: {losing_line(plan.losing)}")
     if plan.replaced:
         from .runs.plan import replacing_line
 
@@ -166,7 +170,13 @@ def _run(
 
         run = request.run_config()
         task = ExtractTask(
-            store.path, config, run, weights, plan.overwrite, plan.failures_known, replace=request.replace
+            store.path,
+            replace(config, features=plan.features),
+            run,
+            weights,
+            plan.overwrite,
+            plan.failures_known,
+            replace=request.replace,
         )
         reporter = make_reporter(request.verbose, counts="picture" if config.visual else "sound")
         run_plan(plan, task, target, request.retries, stop, reporter, summary)

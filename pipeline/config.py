@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
-from typing import Any, Literal, get_args
+from dataclasses import dataclass
+from typing import Literal, get_args
 
-from ..encoders.table import DEFAULT_FEATURES, FEATURES, NETWORK_FEATURES, VISUAL_FEATURES, Precision, VggishOutput
+from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput, of_stream
 from ..features_store.clock import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
 
 # What to try when memory runs out.
 LESS_MEMORY = "a smaller --batch-size"
-
-# Raised whenever the same settings begin to give other numbers, so that old trials are extracted again.
-ALGORITHM = 3
 
 
 @dataclass(frozen=True)
@@ -40,7 +34,7 @@ class ExtractConfig:
     audio_stream: int | None = None
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.features if name not in FEATURES]
+        unknown = [name for name in self.features if name not in TABLE]
         if unknown or not self.features or len(set(self.features)) != len(self.features):
             raise ValueError(
                 f"features must be different names out of {', '.join(FEATURES)}, got {list(self.features)}"
@@ -63,12 +57,12 @@ class ExtractConfig:
     @property
     def visual(self) -> tuple[str, ...]:
         """Features made from the face."""
-        return tuple(name for name in self.features if name in VISUAL_FEATURES)
+        return of_stream(self.features, "visual")
 
     @property
     def networks(self) -> tuple[str, ...]:
-        """Features that need pretrained weights."""
-        return tuple(name for name in self.features if name in NETWORK_FEATURES)
+        """Features that a network makes."""
+        return tuple(name for name in self.features if TABLE[name].network)
 
 
 @dataclass(frozen=True)
@@ -86,34 +80,3 @@ class RunConfig:
     videos_at_once: int = 0
     timeout_factor: float = 100.0
     timeout_floor_s: float = 120.0
-
-
-def used_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings (`asdict` of an ExtractConfig, or as a store records them) that the features use.
-
-    The order of the features does not count.
-    """
-    features = set(settings["features"])
-    visual = bool(features & set(VISUAL_FEATURES))
-    unused = {
-        "face": not visual,
-        "detect_every": not visual or settings.get("aligned", False),
-        "missing_face": not visual,
-        "aligned": not visual,
-        "audio_align": features <= set(VISUAL_FEATURES),
-        "vggish_output": "vggish" not in features,
-        "precision": not features & set(NETWORK_FEATURES),
-    }
-    used = {name: value for name, value in settings.items() if not unused.get(name, False)}
-    return {**used, "features": sorted(features)}
-
-
-def fingerprint(config: ExtractConfig, weight_ids: Mapping[str, str]) -> str:
-    """Hash of the settings in use and of the weights (`{feature: sha256, or the recipe of untrained ones}`)."""
-    return fingerprint_of(asdict(config), weight_ids)
-
-
-def fingerprint_of(settings: Mapping[str, Any], weight_ids: Mapping[str, str]) -> str:
-    """The same for settings by name, as a store records them."""
-    identity = {"algorithm": ALGORITHM, "settings": used_settings(settings), "weights": dict(weight_ids)}
-    return hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

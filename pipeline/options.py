@@ -10,7 +10,7 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
-from ..encoders.table import DEFAULT_FEATURES, FEATURES, Precision, VggishOutput
+from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput
 from ..features_store.clock import AudioAlign, MissingFace
 from ..shell.options import (
     FOLDER,
@@ -105,7 +105,7 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Split and check the names."""
         names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
-        unknown = [name for name in names if name not in FEATURES]
+        unknown = [name for name in names if name not in TABLE]
         if unknown:
             self.fail(f"{', '.join(unknown)}: no such feature; the features are {', '.join(FEATURES)}", param, ctx)
         return names

@@ -8,6 +8,7 @@ import wave
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 # Before torch is loaded, and for every process that a test starts: threads of as many processes wait for each other.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -80,7 +81,7 @@ def media() -> Path:
 
 
 @pytest.fixture(scope="session")
-def manifest(media) -> list[dict]:
+def manifest(media) -> list[dict[str, Any]]:
     """What is known about each real clip."""
     return json.loads((media / "MANIFEST.json").read_text())
 
@@ -155,7 +156,7 @@ def make_clip(tmp_path_factory, ffmpeg_run, write_wav) -> Callable[..., Path]:
 @pytest.fixture
 def make_disk(tmp_path) -> Iterator[Callable[[str], Path]]:
     """Mount a disk of its own with these options (`size=1m`); a test without the right to mount is skipped."""
-    mounted = []
+    mounted: list[Path] = []
 
     def make(options: str = "size=50%") -> Path:
         disk = tmp_path / f"disk{len(mounted)}"
@@ -180,7 +181,7 @@ class Small:
 
     def rows(self, trial: str) -> dict[str, np.ndarray]:
         """A trial's arrays as they may be written again."""
-        return {name: array[:] for name, array in FeatureStore(self.store)[trial].items()}
+        return {name: np.asarray(array[:]) for name, array in FeatureStore(self.store)[trial].items()}
 
     def rewrite(self, trial: str, fingerprint: str = "planted", **arrays: np.ndarray | None) -> None:
         """Write a trial again with these arrays changed, or left out where they are None."""
@@ -208,7 +209,7 @@ def plant_small(tmp_path_factory) -> Callable[..., Small]:
         shutil.copytree(made[kind], folder, dirs_exist_ok=True)
         return Small(folder / "features.zarr", folder / "annotations")
 
-    def write(folder: Path, trials: int, attributes: dict) -> None:
+    def write(folder: Path, trials: int, attributes: dict[str, Any]) -> None:
         rng = np.random.default_rng(7)
         store = FeatureStore(folder / "features.zarr", mode="a")
         to_face, to_voice = rng.standard_normal((1, 6)), rng.standard_normal((1, 4))
@@ -270,7 +271,7 @@ def avfuse() -> Callable[..., Result]:
 
 
 @pytest.fixture(scope="session")
-def train_words() -> Callable[..., tuple]:
+def train_words() -> Callable[..., tuple[object, ...]]:
     """`train` with a network that learns a Small corpus in a second."""
     settings = {
         "lead_channels": "8,8",
@@ -284,7 +285,7 @@ def train_words() -> Callable[..., tuple]:
         "warmup_epochs": 1,
     }
 
-    def words(corpus: Small, out: Path, *more) -> tuple:
+    def words(corpus: Small, out: Path, *more) -> tuple[object, ...]:
         given = ("train", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out)
         small = ("--modalities", "face,voice", "--fold", 0, "--epochs", 3, "--device", "cpu")
         pairs = [word for key, value in settings.items() for word in ("--set", f"{key}={value}")]

@@ -88,9 +88,14 @@ def test_the_queue(tmp_path):
     (settings,) = snippets("yaml")
     (tmp_path / "videos").mkdir()
     (tmp_path / "c.yaml").write_text(settings.replace("/data", str(tmp_path)))
-    context = click.Context(main.get_command(None, "extract"))
-    load_settings(context, context.command.params[0], tmp_path / "c.yaml")
-    with make_cluster(read_jobqueue(context.default_map["jobqueue"])) as cluster:
+    extract = main.get_command(click.Context(main), "extract")
+    assert extract is not None
+    context = click.Context(extract)
+    load_settings(context, extract.params[0], tmp_path / "c.yaml")
+    assert context.default_map is not None
+    queue = read_jobqueue(context.default_map["jobqueue"])
+    assert queue is not None
+    with make_cluster(queue) as cluster:
         script = cluster.job_script()
     for words in ("-p gpu", "--cpus-per-task=4", "-t 08:00:00", "--gres=gpu:1", "--requeue"):
         assert f"#SBATCH {words}" in script
@@ -124,6 +129,7 @@ def test_preempted_and_requeued(environment, tmp_path, videos, ffmpeg_run):
     with subprocess.Popen(command, env=slow, stderr=subprocess.PIPE, text=True) as process:
         until_s = time.monotonic() + 60
         while not list(Path(environment["STORE"]).glob(".claims/*.json")):
+            assert process.stderr is not None
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < until_s
             time.sleep(0.02)

@@ -5,12 +5,14 @@ import re
 import shlex
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 
 from avfuse.cli import main
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
 ROOT = Path(__file__).parents[1]
@@ -51,7 +53,8 @@ def console_lines():
 @pytest.mark.parametrize("line", list(console_lines()))
 def test_commands_and_options_exist(line):
     words = shlex.split(line, comments=True)[1:]
-    command, context = main, click.Context(main)
+    command: click.Command = main
+    context = click.Context(main)
     while isinstance(command, click.Group):
         found = command.get_command(context, words.pop(0))
         assert found is not None
@@ -64,6 +67,7 @@ def test_inline_options_exist():
     known = {"--help", "--version"}
     for name in main.list_commands(click.Context(main)):
         command = main.get_command(click.Context(main), name)
+        assert command is not None
         subcommands = command.commands.values() if isinstance(command, click.Group) else [command]
         known |= {option for each in subcommands for parameter in each.params for option in parameter.opts}
     for path in GUIDES:
@@ -85,7 +89,7 @@ def a_store(tmp_path, monkeypatch):
     for name, width in (("iresnet50", 512), ("vggish", 128)):
         arrays[name] = rng.standard_normal((rows, width)).astype(np.float32)
         arrays[f"{name}_valid"] = np.ones(rows, bool)
-    attributes = {"fps": "30", "weights": {"iresnet50": {"name": "untrained"}}}
+    attributes: dict[str, JsonValue] = {"fps": "30", "weights": {"iresnet50": {"name": "untrained"}}}
     FeatureStore(tmp_path / "features.zarr", mode="a").write("single_face", arrays, attributes)
     monkeypatch.chdir(tmp_path)
 
@@ -95,7 +99,7 @@ def test_python_snippets_run(path, a_store):
     snippets = blocks(path, "python")
     assert snippets
     for snippet in snippets:
-        names: dict = {}
+        names: dict[str, Any] = {}
         exec(compile(snippet, str(path), "exec"), names)
         if "data" in names:
             names["data"].close()
@@ -168,6 +172,8 @@ def test_sections_of_the_sources_that_are_cited_are_there():
 
 def test_the_page_of_commands_is_that_of_today():
     spec = importlib.util.spec_from_file_location("generate_cli", ROOT / "docs" / "generate_cli.py")
+    assert spec is not None
+    assert spec.loader is not None
     made = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(made)
     assert made.PAGE.read_text(encoding="utf-8") == made.page(), "run: python docs/generate_cli.py"

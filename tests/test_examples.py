@@ -55,6 +55,7 @@ def test_train_preset(start, plant_small, tmp_path):
     printed = start("train_preset", small.store, small.annotations, tmp_path / "run", "--modalities=face,voice")
     assert (tmp_path / "run" / "model.safetensors").is_file()
     score = re.search(r"CCC of valence (-?\d\.\d+)", printed)
+    assert score is not None
     assert float(score[1]) > 0.1
     assert "clip3: 115 frames" in printed
 
@@ -66,7 +67,9 @@ def test_own_network(start, plant_small, tmp_path):
     assert len(losses) == 10
     assert losses[-1] < losses[0]
     # clip3 has ten masked rows of 115, clip7 135.
-    assert float(re.search(r"CCC of valence over 240 held-out frames: (-?\d\.\d+)", printed)[1]) > 0.1
+    score = re.search(r"CCC of valence over 240 held-out frames: (-?\d\.\d+)", printed)
+    assert score is not None
+    assert float(score[1]) > 0.1
 
 
 def test_every_example_is_described_and_tested():

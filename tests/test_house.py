@@ -102,7 +102,9 @@ def test_the_demo_is_set_up_without_what_tests_and_checks_need():
 
 
 def test_what_is_cited_has_the_version_of_today():
-    version = re.search(r'__version__ = "(.+)"', (ROOT / "__init__.py").read_text())[1]
+    found = re.search(r'__version__ = "(.+)"', (ROOT / "__init__.py").read_text())
+    assert found is not None
+    version = found[1]
     assert f"\nversion: {version}\n" in (ROOT / "CITATION.cff").read_text()
     assert f"version = {{{version}}}" in (ROOT / "README.md").read_text()
 

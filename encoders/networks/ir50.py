@@ -63,9 +63,14 @@ class IR50(nn.Module):
                 in_channels = channels
         self.body = nn.Sequential(*units)
 
+    def trunk(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, px, px] in [-1, 1] → maps [N, 512, 7, 7], at 40 px [N, 512, 5, 5]."""
+        maps: Tensor = self.body(self.input_layer(faces))
+        return maps
+
     def forward(self, faces: Tensor) -> Tensor:
         """RGB faces [N, 3, px, px] in [-1, 1] → embeddings [N, 512], not normalised."""
-        embedding: Tensor = self.output_layer(self.body(self.input_layer(faces)))
+        embedding: Tensor = self.output_layer(self.trunk(faces))
         return embedding
 
 
@@ -76,6 +81,10 @@ class SuZhangIR50(nn.Module):
         super().__init__()
         self.backbone = IR50(SUZHANG_PX, first_stride=1)
         self.logits = nn.Linear(512, NUM_EXPRESSIONS)
+
+    def trunk(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, 40, 40] in [-1, 1] → maps [N, 512, 5, 5]."""
+        return self.backbone.trunk(faces)
 
     def forward(self, faces: Tensor) -> Tensor:
         """RGB faces [N, 3, 40, 40] in [-1, 1] → embeddings [N, 512] of row norm 1."""

@@ -61,10 +61,14 @@ class IResNet50(nn.Module):
         self.fc = nn.Linear(in_channels * _FINAL_PX**2, dim)
         self.features = nn.BatchNorm1d(dim)
 
-    def forward(self, faces: Tensor) -> Tensor:
-        """RGB faces [N, 3, 112, 112] in [-1, 1] → embeddings [N, 512]."""
-        x = self.prelu(self.bn1(self.conv1(faces)))
+    def trunk(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, 112, 112] in [-1, 1] → maps [N, 512, 7, 7], what the last stage gives."""
+        x: Tensor = self.prelu(self.bn1(self.conv1(faces)))
         for number in range(1, len(STAGES) + 1):
             x = self.get_submodule(f"layer{number}")(x)
-        embedding: Tensor = self.features(self.fc(self.bn2(x).flatten(1)))
+        return x
+
+    def forward(self, faces: Tensor) -> Tensor:
+        """RGB faces [N, 3, 112, 112] in [-1, 1] → embeddings [N, 512]."""
+        embedding: Tensor = self.features(self.fc(self.bn2(self.trunk(faces)).flatten(1)))
         return embedding

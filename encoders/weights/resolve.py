@@ -17,17 +17,20 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.schema import JsonValue
-from ..table import FEATURES, NETWORK_FEATURES, TABLE, VggishOutput
+from ..table import TABLE, VggishOutput
 from .registry import PCA, REGISTRY, WeightFile
 
 if TYPE_CHECKING:
     from .read import Network, Pca
 
 
-WEIGHT_NAMES = (*NETWORK_FEATURES, PCA)
+_NETWORKS = tuple(dict.fromkeys(feature.network for feature in TABLE.values() if feature.network))
+WEIGHT_NAMES = (*_NETWORKS, PCA)
 SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
 Read = TypeVar("Read")
-_ELSE = {name: feature.else_weights_of for name, feature in TABLE.items() if feature.else_weights_of}
+_ELSE = {
+    feature.network: feature.else_network for feature in TABLE.values() if feature.network and feature.else_network
+}
 
 
 class WeightsMissing(RuntimeError):  # noqa: N818 - named by docs and users' scripts
@@ -61,9 +64,10 @@ class WeightSource:
         return {**kept, "untrained": self.untrained_seed is not None}
 
 
-def weight_names(networks: tuple[str, ...], vggish_output: VggishOutput) -> tuple[str, ...]:
-    """What `resolve` must find for these network features: their own names, VGGish's PCA where it is used."""
-    return (*networks, PCA) if vggish_output == "pca" and "vggish" in networks else networks
+def weight_names(features: Sequence[str], vggish_output: VggishOutput) -> tuple[str, ...]:
+    """What `resolve` must find for these features: the names of their networks, VGGish's PCA where it is used."""
+    networks = tuple(dict.fromkeys(network for name in features if (network := TABLE[name].network)))
+    return (*networks, PCA) if vggish_output == "pca" and "vggish" in features else networks
 
 
 def cache_folder() -> Path:
@@ -113,7 +117,7 @@ def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: 
     """
     for name in (*features, *given):
         # A misspelt --weights must not end in other weights without a word.
-        if name not in WEIGHT_NAMES and (name in given or name not in FEATURES):
+        if name not in WEIGHT_NAMES and (name in given or name not in TABLE):
             raise ValueError(f"no weights are used for {name!r}, only for {', '.join(WEIGHT_NAMES)}")
     hash_of = functools.cache(sha256_of)
     needed = [name for name in dict.fromkeys(features) if name in WEIGHT_NAMES]

@@ -48,10 +48,10 @@ def common_rows(arrays: Mapping[str, RowSource]) -> int:
     for name, source in arrays.items():
         if not is_array_name(name):
             raise ValueError(f"{name!r} cannot name an array")
-        wanted = spec_of(name, len(source.shape)).dtype
+        wanted = spec_of(name, len(source.shape), source).dtype
         if source.dtype.kind not in _KINDS or (wanted and source.dtype != np.dtype(wanted)):
             raise ValueError(f"{name} holds {wanted or 'numbers'}, got {source.dtype}")
-        layout(name, source.shape, source.dtype.itemsize)
+        layout(name, source.shape, source.dtype.itemsize, source)
     return next(iter(rows.values()), 0)
 
 
@@ -61,7 +61,7 @@ def write_array(location: str, name: str, source: RowSource) -> str:
     Memory holds one shard at a time, whatever T is; every chunk is stored, so that a missing one shows.
     Raises ValueError where the source gives other rows than it announced.
     """
-    array = create_array(location, name, source.shape, source.dtype)
+    array = create_array(location, name, source)
     digest = hashlib.sha256()
     shard_rows = (array.shards or array.chunks)[0]
     for rows in row_slices(source.shape[0], shard_rows):
@@ -77,13 +77,14 @@ def write_array(location: str, name: str, source: RowSource) -> str:
     return digest.hexdigest()
 
 
-def create_array(location: str, name: str, shape: tuple[int, ...], dtype: np.dtype[Any]) -> zarr.Array[Any]:
-    """An empty array with the layout, names and units of the schema."""
-    spec, plan = spec_of(name, len(shape)), layout(name, shape, dtype.itemsize)
+def create_array(location: str, name: str, source: RowSource) -> zarr.Array[Any]:
+    """An empty array for these rows, with the layout, names and units of the schema."""
+    spec = spec_of(name, len(source.shape), source)
+    plan = layout(name, source.shape, source.dtype.itemsize, source)
     return zarr.create_array(
         store=location,
-        shape=shape,
-        dtype=dtype.newbyteorder("<"),
+        shape=source.shape,
+        dtype=source.dtype.newbyteorder("<"),
         chunks=plan.chunk,
         shards=plan.shard,
         # The checksum is taken of the plain bytes, so that it also covers what zstd gives back. Blosc would be smaller

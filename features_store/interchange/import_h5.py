@@ -12,7 +12,16 @@ from pathlib import Path
 from typing import Any
 
 from ...shell.text import counted, preview
-from ..schema import FORMAT, FORMAT_KEY, JsonValue, StoreMismatch
+from ..schema import (
+    FORMAT,
+    FORMAT_KEY,
+    ArraySpec,
+    DescribedRows,
+    JsonValue,
+    RowSource,
+    StoreMismatch,
+    is_stores_own,
+)
 from ..store import FeatureStore
 
 
@@ -48,7 +57,7 @@ def import_h5(path: Path, store: FeatureStore, replace: bool = False) -> Importe
             )
         trials = []
         for name, (group, attributes) in groups.items():
-            arrays: dict[str, Any] = {key: each for key, each in group.items() if isinstance(each, h5py.Dataset)}
+            arrays = {key: _described(path, each) for key, each in group.items() if isinstance(each, h5py.Dataset)}
             if name in written:
                 checksums = attributes.get("checksums")
                 store.write(name, arrays, attributes, checksums=checksums if isinstance(checksums, dict) else None)
@@ -86,6 +95,16 @@ def _groups(group: Any) -> Iterator[tuple[str, Any]]:
             yield from _groups(child)
             if "complete" in child.attrs:
                 yield child.name.lstrip("/"), child
+
+
+def _described(path: Path, data: Any) -> RowSource:
+    """A dataset with the words that its array had."""
+    words = _attributes(path, data)
+    dims, units, long_name = (words.get(name) for name in ("dimension_names", "units", "long_name"))
+    if is_stores_own(data.name.rpartition("/")[2]) or not isinstance(dims, list):
+        rows: RowSource = data
+        return rows
+    return DescribedRows(data, ArraySpec(None, tuple(map(str, dims[1:])), str(units), str(long_name)))
 
 
 def _attributes(path: Path, node: Any) -> Mapping[str, JsonValue]:

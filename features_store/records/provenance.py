@@ -2,7 +2,7 @@
 
     root group    videos, annotations, aligned    absolute paths of the folders
                   weight_files                    {feature: {"path": …, "sha256": …}}; null: found without --weights
-    a trial       settings, weights, algorithm    what its rows depend on
+    a trial       features                          what the rows of each depend on: ../entries.py
 
 Those of the root are of the last run that gave them, each for itself: a run without annotations does not make the
 store forget them. They are not part of any fingerprint.
@@ -21,6 +21,7 @@ from typing import Any
 from ...shell.text import preview
 from ..arrays.zarr_json import read_node
 from ..disk.backends import Files
+from ..entries import source_of, weights_identity
 from ..schema import NODE_FILE
 
 _FOLDERS = ("videos", "annotations", "aligned")
@@ -76,20 +77,42 @@ def record_inputs(files: Files, given: Inputs) -> None:
     files.write(NODE_FILE, json.dumps(node, indent=2).encode())
 
 
-def differing_settings(trials: Iterable[Mapping[str, Any]]) -> list[str]:
-    """Settings and weights that differ between trials, by their attributes: `audio_align: start (20) / center (3)`.
+def making(entries: Mapping[str, Mapping[str, Any]], feature: str) -> dict[str, str]:
+    """What a feature was made with, in words by name: settings, its own and those of what it is made from, weights.
 
-    Nothing where none differs, or where the trials do not say (those of an older version of avfuse).
+    `entries` are those of its trial. Nothing where they do not say.
+    """
+    words: dict[str, str] = {}
+    name: str | None = feature
+    while name is not None and name in entries:
+        entry = entries[name]
+        settings = entry.get("settings")
+        for key, value in settings.items() if isinstance(settings, dict) else ():
+            listed = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+            words[key] = "default" if value is None else listed
+        if "revision" in entry and entry["revision"] != 1:
+            words[f"revision of {name}"] = str(entry["revision"])
+        if identity := weights_identity(entry.get("weights")):
+            words["weights"] = identity[:_HASH_SHOWN]
+        above = entry.get("made_from")
+        name = source_of(above) if isinstance(above, str) else None
+    return words
+
+
+def differing_settings(makings: Iterable[Mapping[str, str]]) -> list[str]:
+    """What differs between trials, by how a feature was made in each: `audio_align: start (20) / center (3)`.
+
+    Nothing where none differs, or where the trials do not say.
     """
     lines = []
-    for name, values in _differing(trials).items():
+    for name, values in _differing(makings).items():
         most_first = sorted(values.items(), key=lambda item: -len(item[1]))
         lines.append(f"{name}: {' / '.join(f'{value} ({len(those)})' for value, those in most_first)}")
     return lines
 
 
-def unlike(one: Mapping[str, Any], other: Mapping[str, Any], of_one: str, of_other: str) -> str:
-    """What differs between two trials' attributes, as `setting: value <of_one>, value <of_other>`, the first few."""
+def unlike(one: Mapping[str, str], other: Mapping[str, str], of_one: str, of_other: str) -> str:
+    """What differs between two makings, as `setting: value <of_one>, value <of_other>`, the first few."""
     which = (of_one, of_other)
     differences = (
         f"{name}: {', '.join(f'{value} {which[those[0]]}' for value, those in values.items())}"
@@ -98,25 +121,9 @@ def unlike(one: Mapping[str, Any], other: Mapping[str, Any], of_one: str, of_oth
     return preview(differences, _MOST_SHOWN)
 
 
-def _differing(trials: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, list[int]]]:
-    """{setting: {value in words: numbers of the trials that have it}} of those that are not the same in all.
-
-    A setting is one of `settings`, `weights of FEATURE` or `algorithm`, as far as a trial says.
-    """
-    made: list[dict[str, str]] = []
-    for attributes in trials:
-        settings, weights = attributes.get("settings"), attributes.get("weights")
-        values = dict(settings) if isinstance(settings, dict) else {}
-        if "algorithm" in attributes:
-            values["algorithm"] = attributes["algorithm"]
-        for feature, source in weights.items() if isinstance(weights, dict) else ():
-            if isinstance(source, dict):
-                identity = source.get("sha256") or f"untrained {source.get('untrained_seed')}"
-                values[f"weights of {feature}"] = str(identity)[:_HASH_SHOWN]
-        made.append({})
-        for name, value in values.items():
-            words = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
-            made[-1][name] = "default" if value is None else words
+def _differing(makings: Iterable[Mapping[str, str]]) -> dict[str, dict[str, list[int]]]:
+    """{setting: {value in words: numbers of the makings that have it}} of those that are not the same in all."""
+    made = list(makings)
     numbers: dict[str, dict[str, list[int]]] = {name: {} for each in made for name in each}
     for name, having in numbers.items():
         for number, each in enumerate(made):

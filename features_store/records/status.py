@@ -16,13 +16,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shell.text import counted, flat, one_line, text_table, untrained_line
+from ...shell.text import counted, flat, one_line, preview, text_table, untrained_line
 from ..disk.backends import LocalFiles
 from ..disk.jsonl import locked
-from ..schema import FACE_SCORE, SOUND_FEATURES, TIME, VALID_SUFFIX, JsonValue, StoreMismatch
+from ..entries import AUDIO, CLOCK, FACES, entries_of
+from ..schema import FACE_SCORE, TIME, JsonValue, StoreMismatch
 from ..store import FeatureStore
 from .failures import outstanding
-from .provenance import differing_settings, read_inputs
+from .provenance import differing_settings, making, read_inputs
 
 PLANNED_FILE = ".planned.json"
 _WARNINGS_SHOWN = 20
@@ -75,9 +76,31 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
         "failed": [asdict(record) for record in failures],
         "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
         "warnings": {name: warnings for name, warnings in warned.items() if warnings},
-        "differences": differing_settings(trials.values()),
-        "fingerprints": dict(Counter(str(each.get("fingerprint")) for each in trials.values()).most_common()),
+        "features": features_of({name: entries_of(attributes) for name, attributes in trials.items()}),
     }
+
+
+def features_of(entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+    """Of each feature the trials by fingerprint (`made`: the most frequent first), those without it, what differs.
+
+    `entries`: of every trial, those of its features.
+    """
+    names = sorted({name for of_trial in entries.values() for name in of_trial} - {CLOCK, FACES})
+    found: dict[str, dict[str, Any]] = {}
+    for name in names:
+        having = {trial: of_trial for trial, of_trial in entries.items() if name in of_trial}
+        by_fingerprint: dict[str, list[str]] = {}
+        for trial, of_trial in sorted(having.items()):
+            by_fingerprint.setdefault(str(of_trial[name].get("fingerprint")), []).append(trial)
+        made = dict(sorted(by_fingerprint.items(), key=lambda item: -len(item[1])))
+        several = len(made) > 1
+        found[name] = {
+            "trials": len(having),
+            "made": made,
+            "missing": sorted(set(entries) - set(having)),
+            "differences": differing_settings(making(each, name) for each in having.values()) if several else [],
+        }
+    return found
 
 
 def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list[str]:
@@ -87,11 +110,16 @@ def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list
     folders = ((word, summary["inputs"][word]) for word in ("videos", "annotations", "aligned"))
     if known := [f"--{word} {path}" for word, path in folders if path]:
         lines.append(flat(f"extracted with {' '.join(known)}"))
-    lines += [f"fingerprint {name}: {counted(count, 'trial')}" for name, count in summary["fingerprints"].items()]
-    if len(summary["fingerprints"]) > 1:
-        differences = "; ".join(summary["differences"]) or "which ones differ is not recorded"
-        lines.append(f"these trials were made with different settings or weights: {differences}")
-        lines.append("`avfuse extract --replace` with one of them makes the others anew")
+    for name, feature in summary["features"].items():
+        parts = [f"{feature['trials']} of {counted(summary['trials'], 'trial')}"]
+        if len(feature["made"]) > 1:
+            differences = "; ".join(feature["differences"]) or "which ones differ is not recorded"
+            parts.append(f"made with different settings or weights: {differences}")
+        if feature["missing"]:
+            parts.append(f"missing in {preview(feature['missing'])}")
+        lines.append(flat(f"{name}: {'; '.join(parts)}"))
+    if any(len(feature["made"]) > 1 for feature in summary["features"].values()):
+        lines.append("`avfuse extract --features NAME --replace` with one of the settings makes the others anew")
     untrained = [f"{feature} of {counted(count, 'trial')}" for feature, count in summary["untrained"].items()]
     lines += [line] if (line := untrained_line(untrained)) else []
     warned = [(name, warning) for name, warnings in summary["warnings"].items() for warning in warnings]
@@ -120,10 +148,15 @@ class TrialState:
     sound: float | None
     sound_gap_s: float | None
     warnings: tuple[str, ...]
+    features: Mapping[str, str]
 
 
-def trial_states(store: FeatureStore) -> list[TrialState]:
-    """Every complete trial, by name; reads the times and flags of each."""
+def trial_states(store: FeatureStore, features: Mapping[str, Mapping[str, Any]]) -> list[TrialState]:
+    """Every complete trial, by name; reads the times and flags of each.
+
+    `features`: as `summarise` gives them. Each is `done` in a trial, made with `other settings` than in most trials,
+    or `missing`.
+    """
     states = []
     for trial in store.values():
         warnings = warnings_of(trial.attributes)
@@ -135,13 +168,19 @@ def trial_states(store: FeatureStore) -> list[TrialState]:
             length_s = float(ends_s[-1] - time_s[0]) if len(time_s) else None
             if FACE_SCORE in trial:
                 faces, face_gap_s = _share_and_gap(trial.read(FACE_SCORE) > 0, time_s, ends_s)
-            of_sound = next((name for name in SOUND_FEATURES if f"{name}{VALID_SUFFIX}" in trial), None)
+            sounds = (name for name, entry in trial.entries.items() if entry.get("made_from") == AUDIO)
+            of_sound = max(sounds, default=None)  # any: vggish, where there is one
             if of_sound is not None:
                 sound, sound_gap_s = _share_and_gap(trial.valid(of_sound), time_s, ends_s)
         except (OSError, StoreMismatch) as error:
             warnings = [*warnings, f"cannot be read ({one_line(error)}): `avfuse verify` says how to fix it"]
         shares = (length_s, faces, face_gap_s, sound, sound_gap_s)
-        states.append(TrialState(trial.name, trial.rows, *shares, tuple(warnings)))
+        words = {}
+        for name, feature in features.items():
+            usual = next(iter(feature["made"]))
+            made = str(trial.entries[name].get("fingerprint")) if name in trial.entries else None
+            words[name] = "missing" if made is None else "done" if made == usual else "other settings"
+        states.append(TrialState(trial.name, trial.rows, *shares, tuple(warnings), words))
     return states
 
 
@@ -161,13 +200,15 @@ def trial_table(states: Sequence[TrialState]) -> list[str]:
     if not states:
         return []
     cells: list[tuple[str, ...]] = [
-        ("trial", "rows", "length", "faces", "longest gap", "sound", "longest gap", "warnings")
+        ("trial", "rows", "length", "faces", "longest gap", "sound", "longest gap", "warnings", *states[0].features)
     ]
     for state in states:
         values = (state.length_s, state.faces, state.face_gap_s, state.sound, state.sound_gap_s)
         forms = ("{:.1f} s", "{:.1%}", "{:.1f} s", "{:.1%}", "{:.1f} s")
         shown = ("-" if value is None else form.format(value) for value, form in zip(values, forms, strict=True))
-        cells.append((flat(state.trial), str(state.rows), *shown, str(len(state.warnings) or "")))
+        cells.append(
+            (flat(state.trial), str(state.rows), *shown, str(len(state.warnings) or ""), *state.features.values())
+        )
     return text_table(cells)
 
 
@@ -186,8 +227,8 @@ def _untrained(trials: Iterable[Mapping[str, JsonValue]]) -> list[str]:
     """The feature, once for each trial that has it from an untrained network."""
     features = []
     for attributes in trials:
-        weights = attributes.get("weights")
-        for feature, source in weights.items() if isinstance(weights, dict) else ():
+        for feature, entry in entries_of(attributes).items():
+            source = entry.get("weights")
             untrained = source.get("untrained") if isinstance(source, dict) else None
             if untrained is not None and untrained is not False:  # true, or the seed, which may be 0
                 features.append(feature)

@@ -18,7 +18,8 @@ from ...shell.text import counted, flat
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import CHUNK_ERRORS, dims_of, open_array, row_slices
 from ..arrays.zarr_json import array_folders, is_left, node_type, walk_groups
-from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, spec_of
+from ..entries import CLOCK, FACES, entries_of, source_of
+from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, is_stores_own, spec_of
 from ..store import FeatureStore
 from ..trial import Trial
 from .provenance import Inputs, read_inputs
@@ -91,14 +92,19 @@ def _verify_array(store: FeatureStore, trial: Trial, array: str, checksum: objec
         yield Problem(trial.name, array, None, metadata, f"broken metadata: {_short(error)}")
         return
     spec = spec_of(array, values.ndim)
-    axes = ("frame", *spec.axes)
+    axes, found = ("frame", *spec.axes), dims_of(values)
     words = {name: values.attrs.get(name) for name in ("units", "long_name")}
+    wanted = {"units": spec.units, "long_name": spec.long_name}
+    if not is_stores_own(array):  # a feature has words of its own, and more than one axis may have any names
+        wanted = {name: word for name, word in words.items() if isinstance(word, str) and word}
+        if values.ndim > 2 and len(set(found)) == values.ndim and found[0] == "frame" and all(found):
+            axes = found
     if values.shape[:1] != (trial.rows,):
         fault = f"shape {values.shape}, but the trial has {counted(trial.rows, 'row')}"
         yield Problem(trial.name, array, None, metadata, fault)
-    elif dims_of(values) != axes:
-        yield Problem(trial.name, array, None, metadata, f"axes {dims_of(values)} instead of {axes}")
-    elif words != {"units": spec.units, "long_name": spec.long_name}:
+    elif found != axes:
+        yield Problem(trial.name, array, None, metadata, f"axes {found} instead of {axes}")
+    elif words != wanted:
         yield Problem(trial.name, array, None, metadata, f"attributes {words}")
     else:
         yield from _verify_values(store, trial, array, values, checksum)
@@ -171,7 +177,8 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
         trials.add(_FACE.sub("", trial))
     alike: dict[str, list[str]] = {}
     for trial in sorted(trials):
-        alike.setdefault(options.get(trial, usual), []).append(trial)
+        for words in options.get(trial, usual):
+            alike.setdefault(words, []).append(trial)
     commands = []
     for words, names in alike.items():
         command = f"avfuse extract{words} --store {shlex.quote(store.path)} --overwrite"
@@ -182,31 +189,57 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
     return commands
 
 
-def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> str:
-    """Where a trial came from and what it was made with, as options of `extract`; what it does not say is left out."""
-    settings, weights, source = (attributes.get(word) for word in ("settings", "weights", "source"))
+def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> tuple[str, ...]:
+    """Where a trial came from and what its features were made with, as options of `extract`.
+
+    One text for all features that one command can make, as for most trials; what a trial does not say is left out.
+    """
+    source, entries = attributes.get("source"), entries_of(attributes)
     file = source.get("name") if isinstance(source, dict) else None
-    words = [_folder("videos", inputs.videos, f"{name.rpartition('/')[0]}/{file}".lstrip("/") if file else "")]
+    folders = [_folder("videos", inputs.videos, f"{name.rpartition('/')[0]}/{file}".lstrip("/") if file else "")]
     if attributes.get("trial_length_from") == "annotations":
-        words.append(_folder("annotations", inputs.annotations))
-    for key, value in settings.items() if isinstance(settings, dict) else ():
-        if key == "aligned":
-            words += [_folder(key, inputs.aligned)] if value else []
-        elif value is not None:
-            text = ",".join(map(str, value)) if isinstance(value, list) else str(value)
-            words.append(f"--{key.replace('_', '-')} {shlex.quote(text)}")
-    for feature, made in weights.items() if isinstance(weights, dict) else ():
-        if not isinstance(made, dict):
+        folders.append(_folder("annotations", inputs.annotations))
+    # Features whose settings and seeds do not contradict each other.
+    together: list[tuple[list[str], dict[str, Any], list[str]]] = []
+    for feature, entry in entries.items():
+        if "settings" not in entry or feature in (CLOCK, FACES):
             continue
-        network = str(made.get("same_as") or feature)
-        given = inputs.weight_files.get(network, {})
-        if made.get("untrained_seed") is not None:
-            words.append(f"--untrained {made['untrained_seed']}")
-        elif given and given.get("sha256") == made.get("sha256") and Path(given.get("path", "")).is_file():
-            words.append(f"--weights {shlex.quote(network + '=' + given['path'])}")
-        elif given is not None:
-            words.append(f"--weights {network}=…/{shlex.quote(str(made.get('name')))}")
-    return "".join(f" {word}" for word in dict.fromkeys(words))
+        settings: dict[str, Any] = dict(entry["settings"])
+        above = entry.get("made_from")
+        while isinstance(above, str) and source_of(above) in entries:
+            settings |= entries[source_of(above)].get("settings", {})
+            above = entries[source_of(above)].get("made_from")
+        made = entry.get("weights") or {}
+        if "untrained_seed" in made:
+            settings["untrained"] = made["untrained_seed"]
+        for features, known, _ in together:
+            if all(known.get(key, value) == value for key, value in settings.items()):
+                features.append(feature)
+                known.update(settings)
+                break
+        else:
+            together.append(([feature], settings, []))
+        for features, _, weights in together:
+            if feature in features and made.get("untrained_seed") is None and made:
+                weights.append(_weights(feature, made, inputs))
+    found = []
+    for features, settings, weights in together or [([], {}, [])]:
+        words = [*folders, f"--features {shlex.quote(','.join(features))}"] if features else folders.copy()
+        for key, value in settings.items():
+            if key == "aligned":
+                words += [_folder(key, inputs.aligned)] if value else []
+            elif value is not None:
+                words.append(f"--{key.replace('_', '-')} {shlex.quote(str(value))}")
+        found.append("".join(f" {word}" for word in dict.fromkeys([*words, *weights]) if word))
+    return tuple(found)
+
+
+def _weights(feature: str, made: Mapping[str, Any], inputs: Inputs) -> str:
+    network = str(made.get("same_as") or feature)
+    given = inputs.weight_files.get(network, {})
+    if given and given.get("sha256") == made.get("sha256") and Path(given.get("path", "")).is_file():
+        return f"--weights {shlex.quote(network + '=' + given['path'])}"
+    return "" if given is None else f"--weights {network}=…/{shlex.quote(str(made.get('name')))}"
 
 
 def _folder(option: str, folder: str | None, file: str = "") -> str:

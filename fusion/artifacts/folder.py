@@ -11,6 +11,7 @@ import json
 import os
 import platform
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
@@ -24,6 +25,8 @@ import torch
 from ...features_store.claims.claim_file import look
 from ...features_store.claims.claims import CLAIMS, TTL_S, claim
 from ...features_store.disk.atomic import remove_file, write_json
+from ...features_store.entries import arrays_of, entries_of
+from ...features_store.records.provenance import making
 from ...features_store.schema import JsonValue
 from ..config import RunConfig, TrainConfig
 from ..data.dataset import Dataset
@@ -41,17 +44,18 @@ _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Features:
-    """Which features a run has seen: the store, {fingerprint: trials}, untrained ones, widths by modality.
+    """Which features a run has seen: the store, {modality: {fingerprint: trials}}, untrained ones, widths by modality.
 
-    `trials`: of each its `fingerprint` and the `sha256` of its rows; `made`: {fingerprint: settings and weights}.
+    `trials`: of each its `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and
+    weights in words}.
     """
 
     store: str
-    fingerprints: Mapping[str, int]
+    fingerprints: Mapping[str, Mapping[str, int]]
     untrained: tuple[str, ...]
     widths: Mapping[str, int]
-    trials: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    made: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,6 +72,30 @@ class Description:
     annotations: str
     labels_sha256: str
     labels: Mapping[str, str] = field(default_factory=dict)
+
+
+def _features(found: Mapping[str, Any]) -> Features:
+    """What features.json says. Runs of format 1 of the store had one fingerprint for all modalities of a trial."""
+    former = {name: count for name, count in found["fingerprints"].items() if isinstance(count, int)}
+    if not former:
+        return Features(**{**found, "untrained": tuple(found["untrained"])})
+    modalities = list(found["widths"])
+    made: dict[str, Mapping[str, str]] = {}
+    now: dict[str, dict[str, str]] = {}  # by former fingerprint and modality
+    for name in former:
+        arrays = dict.fromkeys(array for modality in modalities for array in arrays_of(modality))
+        entries = entries_of({**found.get("made", {}).get(name, {}), "fingerprint": name, "checksums": arrays})
+        now[name] = {modality: str(entries[modality]["fingerprint"]) for modality in modalities}
+        made |= {now[name][modality]: making(entries, modality) for modality in modalities}
+    counts: dict[str, Counter[str]] = {modality: Counter() for modality in modalities}
+    for name, count in former.items():
+        for modality in modalities:
+            counts[modality][now[name][modality]] += count
+    trials = {
+        trial: {"fingerprints": now.get(seen["fingerprint"], {}), "sha256": seen["sha256"]}
+        for trial, seen in found.get("trials", {}).items()
+    }
+    return Features(found["store"], counts, tuple(found["untrained"]), found["widths"], trials, made)
 
 
 def is_empty(folder: Path) -> bool:
@@ -103,7 +131,7 @@ def read_description(folder: Path) -> Description:
             config=from_json(config),
             fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
             statistics=statistics_from_json(read_json(folder, "statistics.json")),
-            features=Features(**{**features, "untrained": tuple(features["untrained"])}),
+            features=_features(features),
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
             labels=fold.get("labels", {}),

@@ -6,7 +6,7 @@ Tested by tests/fusion/inference/test_ensemble.py.
 from __future__ import annotations
 
 import os
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,7 +28,7 @@ from ..data.dataset import load
 from ..data.matching import TrialSource
 from ..data.runtime import Room
 from ..models.table import build
-from ..runs.experiment import features_of
+from ..runs.experiment import features_of, fingerprints_of
 from ..training.stitch import by_trial, predict, valid_by_trial
 
 Rows = NDArray[np.float32]
@@ -91,16 +91,19 @@ def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) 
     """Raise ValueError if the store's features have other settings or weights than those the run has learned from."""
     learned = run.described.features
     seen, made = features_of(store, trials, run.described.config.modalities)
-    other = Counter(each["fingerprint"] for each in seen.values() if each["fingerprint"] not in learned.fingerprints)
-    if other:
-        first, (now, _) = next(iter(learned.fingerprints)), *other.most_common(1)
-        differences = unlike(learned.made.get(first, {}), made[now], "in the run", "in the store")
-        names = ", ".join(sorted(name[:12] for name in learned.fingerprints))
-        count = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.most_common())
-        raise ValueError(
-            f"{run.folder} has learned from features {names}, but {store.path} holds {count}, of other settings or "
-            f"weights{f' ({differences})' if differences else ''}; extract with the same, or say --allow-other-features"
-        )
+    for modality, counts in fingerprints_of(seen).items():
+        known = learned.fingerprints.get(modality, {})
+        other = {name: count for name, count in counts.items() if name not in known}
+        if other:
+            first, now = next(iter(known), ""), next(iter(other))
+            differences = unlike(learned.made.get(first, {}), made[now], "in the run", "in the store")
+            names = ", ".join(sorted(name[:12] for name in known))
+            count = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in other.items())
+            raise ValueError(
+                f"{run.folder} has learned from {modality} {names}, but {store.path} holds {count}, of other settings "
+                f"or weights{f' ({differences})' if differences else ''}; extract {modality} with the same, or say "
+                "--allow-other-features"
+            )
 
 
 def predict_with(

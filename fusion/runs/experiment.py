@@ -13,10 +13,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
+from ...features_store.entries import arrays_of, entries_of
 from ...features_store.labels.corpus import Corpus
-from ...features_store.records.provenance import unlike
+from ...features_store.records.provenance import making, unlike
 from ...features_store.records.status import untrained_features
-from ...features_store.schema import VALID_SUFFIX
 from ...features_store.store import FeatureStore
 from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
@@ -110,15 +110,16 @@ def check_experiment(
     trials = named_by_store(matched.trials)
     seen, made = features_of(store, trials, config.modalities)
     fingerprints = fingerprints_of(seen)
-    if len(fingerprints) > 1 and not allow_other_features:
-        mixture = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in fingerprints.items())
-        (one, first), (other, second), *_ = fingerprints.items()
-        if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
-            mixture = f"{named}: {mixture}"
-        raise ValueError(
-            f"{store.path} holds features of different settings or weights: {mixture}; extract them again with one, "
-            "or say --allow-other-features"
-        )
+    for modality, counts in fingerprints.items():
+        if len(counts) > 1 and not allow_other_features:
+            mixture = ", ".join(f"{name[:12]} ({counted(count, 'trial')})" for name, count in counts.items())
+            (one, first), (other, second), *_ = counts.items()
+            if named := unlike(made[one], made[other], f"in {counted(first, 'trial')}", f"in {second}"):
+                mixture = f"{named}: {mixture}"
+            raise ValueError(
+                f"{store.path} holds {modality} of different settings or weights: {mixture}; extract it again with one "
+                f"(--features {modality} --replace), or say --allow-other-features"
+            )
     notes = list(matched.notes)
     if matched.without_features:
         lacking = preview(sorted(matched.without_features))
@@ -159,29 +160,33 @@ def labels_digest(sources: Iterable[TrialSource]) -> str:
 
 def features_of(
     store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
-) -> tuple[dict[str, dict[str, str]], dict[str, dict[str, Any]]]:
-    """Of each trial the fingerprint and the sha256 of the rows of these modalities; of each fingerprint its origin.
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
+    """Of each trial the fingerprint of each modality and the sha256 of their rows; of each fingerprint its making.
 
     The rows' sha256 is that of the store's own checksums: no row is read.
     """
-    seen: dict[str, dict[str, str]] = {}
-    made: dict[str, dict[str, Any]] = {}
+    seen: dict[str, dict[str, Any]] = {}
+    made: dict[str, dict[str, str]] = {}
     for name in trials:
         attributes: dict[str, Any] = store.attributes(name) or {}
-        sums = attributes.get("checksums", {})
-        arrays = [array for modality in modalities for array in (modality, f"{modality}{VALID_SUFFIX}")]
+        sums, entries = attributes.get("checksums", {}), entries_of(attributes)
+        arrays = [array for modality in modalities for array in arrays_of(modality)]
         digest = hashlib.sha256("".join(f"{array} {sums.get(array)}\n" for array in arrays).encode()).hexdigest()
-        fingerprint = str(attributes.get("fingerprint"))
-        seen[name] = {"fingerprint": fingerprint, "sha256": digest}
-        made.setdefault(
-            fingerprint, {key: attributes[key] for key in ("settings", "weights", "algorithm") if key in attributes}
-        )
+        fingerprints = {modality: str(entries.get(modality, {}).get("fingerprint")) for modality in modalities}
+        seen[name] = {"fingerprints": fingerprints, "sha256": digest}
+        for modality, fingerprint in fingerprints.items():
+            if fingerprint not in made:
+                made[fingerprint] = making(entries, modality)
     return seen, made
 
 
-def fingerprints_of(seen: Mapping[str, Mapping[str, str]]) -> dict[str, int]:
-    """{fingerprint: number of trials}, the most frequent first, of what `features_of` found."""
-    return dict(Counter(each["fingerprint"] for each in seen.values()).most_common())
+def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
+    """{modality: {fingerprint: number of trials}}, the most frequent first, of what `features_of` found."""
+    counts: dict[str, Counter[str]] = {}
+    for each in seen.values():
+        for modality, fingerprint in each["fingerprints"].items():
+            counts.setdefault(modality, Counter())[fingerprint] += 1
+    return {modality: dict(count.most_common()) for modality, count in counts.items()}
 
 
 def location_of(store: FeatureStore) -> str:

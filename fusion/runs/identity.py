@@ -3,7 +3,7 @@
     settings    lr: 0.001 in the run, 0.01 now
     trials      validation trials: 2 in the run, 3 now (only now: clip5)
     labels      labels of clip3: sha256 1f0c2ab4 in the run, 77e05c1d now
-    features    features of clip3: precision: fp32 in the run, bf16 now
+    features    vggish of clip3: precision: fp32 in the run, bf16 now
 
 Tested by tests/fusion/runs/test_identity.py.
 """
@@ -87,22 +87,30 @@ def data_differences(found: Description, now: Description) -> Differences:
 
 
 def _feature_differences(before: Features, after: Features) -> Iterator[str]:
-    if not before.trials and set(before.fingerprints) != set(after.fingerprints):
-        names = (", ".join(name[:_SHOWN] for name in each.fingerprints) for each in (before, after))
-        yield _both("settings or weights", *names)
-    remade: dict[tuple[str, str], list[str]] = defaultdict(list)
+    if not before.trials:
+        for modality, counts in before.fingerprints.items():
+            now = after.fingerprints.get(modality, counts)
+            if set(counts) != set(now):
+                names = (", ".join(name[:_SHOWN] for name in each) for each in (counts, now))
+                yield _both(f"settings or weights of {modality}", *names)
+    remade: dict[tuple[str, str, str], list[str]] = defaultdict(list)
     changed = []
     for name, seen in before.trials.items():
         current = after.trials.get(name, seen)
-        if current["fingerprint"] != seen["fingerprint"]:
-            remade[seen["fingerprint"], current["fingerprint"]].append(name)
-        elif current["sha256"] != seen["sha256"]:
+        others = {
+            modality: (fingerprint, current["fingerprints"].get(modality, fingerprint))
+            for modality, fingerprint in seen["fingerprints"].items()
+            if current["fingerprints"].get(modality, fingerprint) != fingerprint
+        }
+        for modality, (one, other) in others.items():
+            remade[modality, one, other].append(name)
+        if not others and current["sha256"] != seen["sha256"]:
             changed.append(name)
-    for (one, other), names_of in remade.items():
+    for (modality, one, other), names_of in remade.items():
         # Settings and weights of both extractions or, if they are not recorded, the fingerprints.
         what = unlike(before.made.get(one, {}), after.made.get(other, {}), "in the run", "now")
         what = what or _both("settings or weights", one[:_SHOWN], other[:_SHOWN])
-        yield f"features of {preview(sorted(names_of))}: {what}"
+        yield f"{modality} of {preview(sorted(names_of))}: {what}"
     if changed:
         one, other = (each.trials[changed[0]]["sha256"][:_SHOWN] for each in (before, after))
         yield _both(f"features of {preview(sorted(changed))}, extracted again since", f"sha256 {one}", other)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import DEFAULT_FEATURES, PATCH_FEATURES
+from ...encoders.table import DEFAULT_FEATURES, of_stream
 from ...features_store.store import FeatureStore
 from ..audio.logmel import patches
 from ..extraction.jobs import Job
@@ -111,7 +111,7 @@ def measure(video: Path, session: Session, store: FeatureStore) -> Speeds:
 
     # A frame's face goes through one network, its patch through the others.
     face_s = _embedding_s(session, "iresnet50", crops) / searched
-    voices = [name for name in DEFAULT_FEATURES if name in PATCH_FEATURES]
+    voices = of_stream(DEFAULT_FEATURES, "audio")
     voice_s = sum(_embedding_s(session, name, blocks) for name in voices) / frames
     stages.append(StageSpeed("embed", 1 / (face_s + voice_s)))
 

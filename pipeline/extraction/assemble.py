@@ -11,6 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...encoders.table import TABLE
 from ...features_store.clock import MissingFace, fill_missing, fit_rows
 from ...features_store.schema import FeatureTrack, RowSource
 from ..faces.crops import SeenFaces
@@ -37,17 +38,20 @@ def person_arrays(person: PersonRows, frames: int, length: int, missing: Missing
     """Visual features, boxes, landmarks and scores of `length` rows; nothing where no visual feature is wanted.
 
     In the features, frames without a face are filled and the end is trimmed or repeated; rows past the video have no
-    box.
+    box. Faces past the last row do not count: whoever adds a feature later has not seen them.
     """
     if not person.buffers:
         return {}
     seen = person.seen()
-    frame_of_row, real = fit_rows(frames, length)
-    source = fill_missing(seen.found, missing)[frame_of_row]
-    valid = seen.found[frame_of_row] & real
-    arrays = track_arrays(
-        FeatureTrack(name, GatheredRows(buffer, source), valid) for name, buffer in person.buffers.items()
+    found = seen.found[: min(frames, length)]
+    frame_of_row, real = fit_rows(len(found), length)
+    source = fill_missing(found, missing)[frame_of_row]
+    valid = found[frame_of_row] & real
+    tracks = (
+        FeatureTrack(name, GatheredRows(buffer, source), valid, TABLE[name].spec)
+        for name, buffer in person.buffers.items()
     )
+    arrays = track_arrays(tracks)
     for name, values, nothing in (
         ("face_box", seen.boxes, np.nan),
         ("face_landmarks", seen.landmarks, np.nan),
@@ -73,14 +77,10 @@ def sound_arrays(
         valid = valid_rows.get(name, np.zeros(0, bool))
         flags = np.zeros(length, bool)
         flags[: len(valid)] = valid[:length]
-        tracks.append(FeatureTrack(name, GatheredRows(buffer, source), flags & real))
+        tracks.append(FeatureTrack(name, GatheredRows(buffer, source), flags & real, TABLE[name].spec))
     return track_arrays(tracks)
 
 
 def track_arrays(tracks: Iterable[FeatureTrack]) -> dict[str, RowSource]:
     """Each track's rows under its name and its flags under `<name>_valid`."""
-    arrays: dict[str, RowSource] = {}
-    for track in tracks:
-        arrays[track.name] = track.rows
-        arrays[f"{track.name}_valid"] = track.valid
-    return arrays
+    return {name: source for track in tracks for name, source in track.arrays().items()}

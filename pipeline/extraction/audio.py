@@ -9,14 +9,15 @@ Tested by tests/pipeline/extraction/test_audio.py and test_extract.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import AUDIO_FEATURES, PATCH_FEATURES, TABLE
+from ...encoders.table import TABLE
+from ...encoders.views import VIEWS
 from ..audio.logmel import patch_valid, patches
 from ..audio.mfcc import mfcc_valid, mfccs
 from ..media.placement import BLOCK_SAMPLES
@@ -40,16 +41,19 @@ class Sound:
 
 
 def read_sound(
-    info: VideoInfo, time_s: NDArray[np.float64], session: Session, scratch: Path, progress: Progress
+    info: VideoInfo,
+    time_s: NDArray[np.float64],
+    features: Sequence[str],
+    session: Session,
+    scratch: Path,
+    progress: Progress,
 ) -> Sound:
-    """Audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio.
+    """These audio features of the frames at `time_s` [N]; a stream that does not decode counts as no audio.
 
     Raises MediaError where another try may succeed: a disk that gave nothing for too long.
     """
     buffers = {
-        name: RowBuffer(scratch / f"{name}.f32", TABLE[name].row_shape)
-        for name in session.config.features
-        if name in AUDIO_FEATURES
+        name: RowBuffer(scratch / f"{name}.rows", TABLE[name].row_shape or (), TABLE[name].dtype) for name in features
     }
     if info.audio_stream is None or not buffers:
         return Sound(info.audio_stream is not None, buffers)
@@ -58,7 +62,10 @@ def read_sound(
     except MediaError as error:
         if error.is_transient:
             raise
-        empty = {name: RowBuffer(scratch / f"{name}-none.f32", buffer.row_shape) for name, buffer in buffers.items()}
+        empty = {
+            name: RowBuffer(scratch / f"{name}-none.rows", buffer.row_shape, buffer.dtype)
+            for name, buffer in buffers.items()
+        }
         return Sound(False, empty, {}, (f"the audio could not be decoded: {error}",))
     silent = not any(rows.any() for rows in valid.values())
     nothing = ("no row has sound that is real throughout: is it damaged, or shorter than a second?",) if silent else ()
@@ -75,12 +82,12 @@ def _decode(
 ) -> tuple[dict[str, NDArray[np.bool_]], Ending]:
     """Fill the buffers from one pass over the sound; the flags of each feature's rows, and how decoding ended."""
     align = session.config.audio_align
-    of_patches = {name: buffer for name, buffer in buffers.items() if name != "mfcc"}
-    as_they_are = [buffer for name, buffer in of_patches.items() if name not in PATCH_FEATURES]
+    of_patches = {name: buffer for name, buffer in buffers.items() if TABLE[name].view == "patch"}
+    plain = {name: buffer for name, buffer in of_patches.items() if name in VIEWS}
     # Embedder → its name and the rows on their way: two features with the same weights share them.
     embedded: dict[int, tuple[str, list[PendingRows]]] = {}
     for name, buffer in of_patches.items():
-        if name in PATCH_FEATURES:
+        if name not in plain:
             _, pending = embedded.setdefault(id(session.networks.embedders[name]), (name, []))
             pending.append(PendingRows(buffer))
 
@@ -91,12 +98,12 @@ def _decode(
     with AudioReader(info, stall_timeout_s=session.stall_timeout_s) as audio:
         blocks: Iterable[NDArray[np.float32]] = audio
         if of_patches:
-            samples = RowBuffer(scratch / "samples.f32", ())
+            samples = RowBuffer(scratch / "samples.rows", ())
             passing = _kept(audio, samples) if "mfcc" in buffers else audio
             with settled([each for _, pending in embedded.values() for each in pending]):
                 for batch in patches(passing, time_s, align, _ROWS_AT_ONCE):
-                    for buffer in as_they_are:
-                        buffer.append(batch.logmel)
+                    for name, buffer in plain.items():
+                        buffer.append(VIEWS[name](batch.logmel))
                     for name, pending in embedded.values():
                         futures = session.networks.engine.submit(name, batch.logmel)
                         for each in pending:

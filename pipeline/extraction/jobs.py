@@ -12,7 +12,7 @@ from ...features_store.schema import JsonValue
 from ..config import FacePolicy
 
 Stream = Literal["picture", "sound"]
-# Called with each batch: the stream, its rows so far, the time they have come to and the whole length, in s.
+# Called with each batch: what is read, its rows so far, the time they have come to and the whole length, in s.
 Progress = Callable[[Stream, int, float, float | None], None]
 
 
@@ -21,7 +21,9 @@ class Job:
     """One trial to extract from one video.
 
     `name`: the video's path below the videos' folder; `length`: label rows of the trial, or None for as many as
-    frames decode; `crops`: folder of the organiser's aligned crops, or None to detect faces.
+    frames decode; `crops`: folder of the organiser's aligned crops, or None to detect faces; `features`: those to
+    make, none: all of the run; `adds`: to a trial that is there, else it is made whole; `keeps_track`: with the boxes
+    and landmarks that the store has.
     """
 
     video: Path
@@ -31,6 +33,9 @@ class Job:
     size_bytes: int
     length: int | None = None
     crops: Path | None = None
+    features: tuple[str, ...] = ()
+    adds: bool = False
+    keeps_track: bool = False
 
 
 @dataclass(frozen=True)
@@ -47,11 +52,13 @@ class Receipt:
     audio: bool
     truncated: bool
     seconds: float
+    features: tuple[str, ...] = ()
+    added: bool = False
     warnings: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JsonValue]:
         """The receipt for `--json`."""
-        return {**vars(self), "warnings": list(self.warnings)}
+        return {**vars(self), "features": list(self.features), "warnings": list(self.warnings)}
 
 
 @dataclass(frozen=True)

@@ -12,18 +12,23 @@ from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.weights.resolve import WeightSource, weight_names
+from ...encoders.table import TABLE, entries_for
+from ...encoders.weights.registry import PCA
+from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
+from ...features_store.entries import source_of, weights_identity
 from ...features_store.schema import JsonValue
-from ..config import ALGORITHM, ExtractConfig, fingerprint, fingerprint_of, used_settings
+from ..config import ExtractConfig
 from ..media.process import ffmpeg_version
 from ..media.types import VideoInfo
 
 _PACKAGES = ("avfuse", "torch", "zarr", "numpy", "facenet-pytorch", "torchvggish")
+UNRECORDED = "made by an older version of avfuse: which setting differs is not recorded"
 _STEP_TOLERANCE_S = 0.002  # containers that count in ms make the steps of a constant rate differ by 1 ms
 
 
@@ -82,89 +87,64 @@ def has_crops(folder: Path | None) -> bool:
         return False
 
 
-def identity(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> str:
-    """The fingerprint of these settings and weights."""
-    return fingerprint(config, {name: source.identity for name, source in weights.items()})
+def weights_attributes(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, dict[str, JsonValue]]:
+    """What the store says of the weights of each feature; a PCA stands beside those of the network before it."""
+    made: dict[str, dict[str, JsonValue]] = {}
+    for feature in config.networks:
+        if (source := weights.get(TABLE[feature].network or "")) is not None:
+            made[feature] = source.as_attributes()
+            if feature == "vggish" and config.vggish_output == "pca" and PCA in weights:
+                made[feature]["pca"] = weights[PCA].as_attributes()
+    return made
 
 
-def run_attributes(
-    config: ExtractConfig, fingerprint: str, weights: Mapping[str, WeightSource]
-) -> dict[str, JsonValue]:
-    """Settings, weights and versions: what every trial of a run shares."""
-    settings: dict[str, JsonValue] = {
-        name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()
-    }
+def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, JsonValue]:
+    """What a trial says of each of the features, and of what they are made from: with versions, and fingerprints."""
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
-    return {
-        "fingerprint": fingerprint,
-        "algorithm": ALGORITHM,
-        "settings": settings,
-        "weights": {feature: source.as_attributes() for feature, source in weights.items()},
-        "versions": {**versions, "ffmpeg": ffmpeg_version()},
-    }
+    versions["ffmpeg"] = ffmpeg_version()
+    entries = entries_for(config.features, asdict(config), weights_attributes(config, weights))
+    return {name: {**entry, "versions": versions} for name, entry in entries.items()}
 
 
-def stored_features(attributes: Mapping[str, JsonValue]) -> list[str] | None:
-    """The features that a trial was made with and still has; None where it does not say (of before, or imported)."""
-    settings, arrays = attributes.get("settings"), attributes.get("checksums")
-    features = settings.get("features") if isinstance(settings, dict) else None
-    if not isinstance(features, list):
-        return None
-    return [str(name) for name in features if not isinstance(arrays, dict) or name in arrays]
-
-
-_UNRECORDED = "made by an older version of avfuse: which setting differs is not recorded"
+def wanted_entries(
+    config: ExtractConfig, weights: Mapping[str, WeightSource] | None, stored: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, Any]]:
+    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial."""
+    made: Mapping[str, Mapping[str, Any]]
+    if weights is None:
+        made = {name: stored[name].get("weights") or {} for name in config.features if name in stored}
+    else:
+        made = weights_attributes(config, weights)
+    return entries_for(config.features, asdict(config), made)
 
 
 def made_differently(
-    attributes: Mapping[str, JsonValue],
-    config: ExtractConfig,
-    fingerprint: str | None,
-    weights: Mapping[str, WeightSource],
+    feature: str, stored: Mapping[str, Mapping[str, Any]], wanted: Mapping[str, Mapping[str, Any]]
 ) -> list[str]:
-    """What a trial was made with otherwise than these settings and weights would, by name with both values.
+    """What a trial's feature, or its clock or face track, was made with otherwise, by name with both values.
 
-    Empty where its numbers are the same, and all there. `fingerprint` None: the weights are not known, and taken for
-    those of the trial.
+    Empty where its numbers are the same. `stored`, `wanted`: entries by name.
     """
-    stored, features = attributes.get("settings"), stored_features(attributes)
-    weights_then = attributes.get("weights")
-    ids = {
-        name: str(source.get("sha256") or f"untrained:{source.get('untrained_seed')}")
-        for name, source in (weights_then.items() if isinstance(weights_then, dict) else ())
-        if isinstance(source, dict)
-    }
-    if fingerprint is None:
-        known = {name: ids[name] for name in weight_names(config.networks, config.vggish_output) if name in ids}
-        fingerprint = fingerprint_of(asdict(config), known)
-    whole = features is None or set(config.features) <= set(features)
-    if attributes.get("fingerprint") == fingerprint and whole:
+    if stored[feature].get("fingerprint") == wanted[feature]["fingerprint"]:
         return []
-    if not isinstance(stored, dict) or features is None:
-        return [_UNRECORDED]
-
     differences = []
-    if set(features) != set(config.features):
-        differences.append(f"features: {', '.join(features) or 'none'} in the store, {', '.join(config.features)} now")
-    # Settings that came with a later version had their default before.
-    before = used_settings({**asdict(ExtractConfig()), **stored, "features": features})
-    now = used_settings(asdict(config))
-    for name in now:
-        if name != "features" and name in before and before[name] != now[name]:
-            old, new = ("default" if value is None else value for value in (before[name], now[name]))
-            differences.append(f"{name}: {old} in the store, {new} now")
-    for name, source in weights.items():
-        if name in ids and ids[name] != source.identity:
-            differences.append(f"weights of {name}: {ids[name][:16]} in the store, {source.identity[:16]} now")
-
-    algorithm = attributes.get("algorithm")
-    if algorithm is None:  # trials of before do not say, but the fingerprint has it
-        versions = attributes.get("versions")
-        version_then = versions.get("avfuse", "of before") if isinstance(versions, dict) else "of before"
-        made_now = fingerprint_of(stored, ids) == attributes.get("fingerprint")
-        algorithm = ALGORITHM if made_now else f"that of avfuse {version_then}"
-    if algorithm != ALGORITHM:
-        differences.append(
-            f"algorithm: {algorithm} in the store, {ALGORITHM} now (other numbers from the same settings)"
-        )
-    return differences or [_UNRECORDED]
+    name: str | None = feature
+    while name is not None:
+        before, now = stored.get(name, {}), wanted[name]
+        settings = before.get("settings")
+        if not isinstance(settings, dict):
+            return [UNRECORDED]
+        for key, value in now["settings"].items():
+            if key in settings and settings[key] != value:
+                old, new = ("default" if each is None else each for each in (settings[key], value))
+                differences.append(f"{key}: {old} in the store, {new} now")
+        then, today = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
+        if then != today:
+            differences.append(f"weights of {name}: {str(then)[:16]} in the store, {str(today)[:16]} now")
+        if before.get("revision") != now["revision"]:
+            differences.append(
+                f"how {name} is computed: revision {before.get('revision')} in the store, {now['revision']} now (other "
+                "numbers from the same settings)"
+            )
+        name = source_of(now["made_from"]) if "made_from" in now else None
+    return differences or [UNRECORDED]

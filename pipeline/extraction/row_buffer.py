@@ -20,32 +20,34 @@ from ...features_store.clock import NO_ROW
 
 
 class RowBuffer:
-    """Float32 rows appended to one file and read back in slices."""
+    """Rows of one type appended to one file and read back in slices."""
 
-    def __init__(self, path: Path, row_shape: tuple[int, ...]) -> None:
+    def __init__(self, path: Path, row_shape: tuple[int, ...], dtype: str | np.dtype[Any] = "float32") -> None:
         self.path = path
         self.row_shape = row_shape
-        self._row_bytes = 4 * int(np.prod(row_shape))
+        self.dtype = np.dtype(dtype)
+        self._row_bytes = self.dtype.itemsize * int(np.prod(row_shape))
         self._rows = 0
         path.touch()
 
     def __len__(self) -> int:
         return self._rows
 
-    def append(self, rows: NDArray[np.float32]) -> None:
-        """Add `rows` float32 [N, *row_shape]."""
-        if rows.shape[1:] != self.row_shape or rows.dtype != np.float32:
-            raise ValueError(f"{self.path.name} takes float32 rows of {self.row_shape}, got {rows.dtype} {rows.shape}")
+    def append(self, rows: NDArray[Any]) -> None:
+        """Add `rows` [N, *row_shape]. Raises ValueError where they have another shape or type."""
+        if rows.shape[1:] != self.row_shape or rows.dtype != self.dtype:
+            wanted = f"{self.dtype} rows of {self.row_shape}"
+            raise ValueError(f"{self.path.name} takes {wanted}, got {rows.dtype} {rows.shape}")
         with self.path.open("ab") as file:
             file.write(rows.tobytes())
         self._rows += len(rows)
 
-    def read(self, start: int, stop: int) -> NDArray[np.float32]:
+    def read(self, start: int, stop: int) -> NDArray[Any]:
         """Rows [start, stop)."""
         with self.path.open("rb") as file:
             file.seek(start * self._row_bytes)
             data = file.read((stop - start) * self._row_bytes)
-        return np.frombuffer(data, np.float32).reshape(-1, *self.row_shape)
+        return np.frombuffer(data, self.dtype).reshape(-1, *self.row_shape)
 
 
 @dataclass
@@ -59,9 +61,9 @@ class PendingRows:
     at_most: int = 16
     asked: int = 0
     arrived: int = 0
-    waiting: deque[Future[NDArray[np.float32]]] = field(default_factory=deque)
+    waiting: deque[Future[NDArray[Any]]] = field(default_factory=deque)
 
-    def expect(self, futures: Iterable[Future[NDArray[np.float32]]]) -> None:
+    def expect(self, futures: Iterable[Future[NDArray[Any]]]) -> None:
         """Take more; waits while more than `at_most` are on their way. Raises what has gone wrong with them."""
         before = len(self.waiting)
         self.waiting.extend(futures)
@@ -97,18 +99,22 @@ class GatheredRows:
 
     buffer: RowBuffer
     source: NDArray[np.int64]
-    dtype: np.dtype[Any] = field(default=np.dtype(np.float32), init=False)
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Type of one value."""
+        return self.buffer.dtype
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[T, *row_shape]."""
         return (len(self.source), *self.buffer.row_shape)
 
-    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
         """Rows [start, stop) as an array."""
         source = self.source[rows]
         present = source != NO_ROW
-        out = np.zeros((len(source), *self.buffer.row_shape), np.float32)
+        out = np.zeros((len(source), *self.buffer.row_shape), self.dtype)
         if present.any():
             wanted = source[present]
             first = int(wanted[0])

@@ -1,4 +1,7 @@
-"""The networks of a run, loaded once in a process for all its videos, and the threads that run them."""
+"""The networks of a run, loaded once in a process for all its videos, and the threads that run them.
+
+Tested by tests/encoders/test_engine.py and tests/pipeline/extraction/test_extract.py.
+"""
 
 from __future__ import annotations
 
@@ -9,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from ...batch.resources import cores, keep_freed_memory
 from ...encoders.weights.resolve import WeightSource
+from ...features_store.schema import JsonValue
 from ..config import ExtractConfig, RunConfig
 from ..media.process import ffmpeg_version
-from .provenance import identity
+from .provenance import recorded
 
 if TYPE_CHECKING:
     from ...encoders.embed import Embedder
@@ -31,10 +35,10 @@ class Networks:
 
 @dataclass(frozen=True)
 class Session:
-    """The settings, the weights and their identity, and the networks (None: the features need none)."""
+    """The settings, what the store says of each feature made with them, and the networks (None: none are needed)."""
 
     config: ExtractConfig
-    fingerprint: str
+    entries: Mapping[str, JsonValue]
     weights: Mapping[str, WeightSource]
     stall_timeout_s: float
     loaded: Networks | None
@@ -55,9 +59,9 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     there are as many callers as cores. The process keeps the memory that it frees, for good.
     """
     ffmpeg_version()
-    fingerprint = identity(config, weights)
-    if not config.networks:
-        yield Session(config, fingerprint, weights, run.stall_timeout_s, None)
+    entries = recorded(config, weights)
+    if not config.networks and (config.aligned or not config.visual):
+        yield Session(config, entries, weights, run.stall_timeout_s, None)
         return
     import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
@@ -74,7 +78,7 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     engine = make_engine(embedders, device, run.threads or cores())
     networks = Networks(embedders, engine, detector, device.type != "cpu")
     try:
-        yield Session(config, fingerprint, weights, run.stall_timeout_s, networks)
+        yield Session(config, entries, weights, run.stall_timeout_s, networks)
     finally:
         engine.close()
         torch.set_num_threads(before)

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import closing
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, closing
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import CROP_PX
+from ...encoders.table import CROP_PX, TABLE
+from ...encoders.views import VIEWS
 from ...shell.text import counted
 from ..config import FacePolicy
-from ..faces.crops import FaceCrops, aligned_crops, follow_faces, unseen
+from ..faces.crops import FaceCrops, aligned_crops, follow_faces, known_faces, unseen
 from ..faces.tracking import Followers
 from ..media.readers import FrameReader, prefetch
 from ..media.types import Ending, FrameBatch, VideoInfo
@@ -22,15 +23,21 @@ from .assemble import PersonRows
 from .jobs import Job, Progress
 from .row_buffer import PendingRows, RowBuffer, settled
 from .session import Session
+from .stored import StoredTrial, checked_times
 
 _PROBLEMS_NAMED = 5
+_FRAMES_AT_ONCE = 32
 
 
 @dataclass(frozen=True)
 class Picture:
-    """What the frames gave: their times, the people in them, and how decoding ended."""
+    """What the frames gave: their times, how many there are, the people in them, and how decoding ended.
+
+    `time_s` [frames]; of a trial that features are added to, those that have rows.
+    """
 
     time_s: NDArray[np.float64]
+    frames: int
     people: list[PersonRows]
     ending: Ending
 
@@ -41,17 +48,35 @@ class Picture:
         return float(np.stack([person.seen().found for person in self.people]).any(axis=0).mean())
 
 
-def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, progress: Progress) -> Picture:
-    """Frame times, and the followed face of each person in each frame. Raises MediaError where nothing decodes."""
+def read_picture(
+    info: VideoInfo,
+    job: Job,
+    features: Sequence[str],
+    session: Session,
+    scratch: Path,
+    progress: Progress,
+    stored: StoredTrial | None = None,
+) -> Picture:
+    """Frame times, and these features of each person's face in each frame.
+
+    Of a `stored` trial the times are known, and the faces where the job keeps its track: frames are decoded where
+    faces are to be cut out of them, and must lie where they lay. Raises MediaError where nothing decodes, or where
+    they do not.
+    """
     times: list[NDArray[np.float64]] = []
     problems: list[str] = []
-    people = _People(session, scratch)
-    detecting = bool(session.config.visual) and job.crops is None
-    with (
-        FrameReader(info, pixels=detecting, stall_timeout_s=session.stall_timeout_s) as reader,
-        settled(people.pending),
-        closing(prefetch(reader, reader.kill)) as batches,
-    ):
+    people = _People(features, session, scratch)
+    with_pixels = bool(features) and job.crops is None
+    with ExitStack() as stack:
+        stack.enter_context(settled(people.pending))
+        reader = None
+        batches: Iterable[FrameBatch]
+        if stored is not None and not with_pixels:
+            batches = _without_pixels(stored.time_s)
+        else:
+            reader = stack.enter_context(FrameReader(info, pixels=with_pixels, stall_timeout_s=session.stall_timeout_s))
+            batches = stack.enter_context(closing(prefetch(reader, reader.kill)))
+            batches = batches if stored is None else checked_times(batches, stored, info, job)
 
         def noted() -> Iterator[FrameBatch]:
             decoded = 0
@@ -63,22 +88,30 @@ def read_picture(info: VideoInfo, job: Job, session: Session, scratch: Path, pro
                 progress("picture", embedded, float(batch.time_s[-1]) * embedded / decoded, info.duration_s)
                 yield batch
 
-        for group in (
-            detected_faces(noted(), info, job.face, session) if detecting else _given_faces(noted(), job, problems)
-        ):
+        if not with_pixels:
+            groups = _given_faces(noted(), job if features else replace(job, crops=None), problems)
+        elif stored is not None and job.keeps_track:
+            groups = known_faces(noted(), stored.tracks)
+        else:
+            groups = detected_faces(noted(), info, job.face, session)
+        for group in groups:
             people.take(group)
     time_s = np.concatenate(times)
     progress("picture", len(time_s), float(time_s[-1]), info.duration_s)
-    ending = reader.ending
+    ending = Ending(truncated=False, warnings=()) if reader is None else reader.ending
     more = len(problems) - _PROBLEMS_NAMED
     named = [*problems[:_PROBLEMS_NAMED], *([f"and {counted(more, 'more crop')}"] if more > 0 else [])]
-    return Picture(time_s, people.rows, Ending(ending.truncated, (*ending.warnings, *named)))
+    ending = Ending(ending.truncated, (*ending.warnings, *named))
+    if stored is not None:
+        return Picture(stored.time_s, stored.frames, people.rows, ending)
+    return Picture(time_s, len(time_s), people.rows, ending)
 
 
 class _People:
     """The people of a video: where they were seen, and their embeddings on the way to the buffers."""
 
-    def __init__(self, session: Session, scratch: Path) -> None:
+    def __init__(self, features: Sequence[str], session: Session, scratch: Path) -> None:
+        self._features = features
         self.rows: list[PersonRows] = []
         self.pending: list[PendingRows] = []  # of all features of everybody
         self._session, self._scratch = session, scratch
@@ -90,14 +123,20 @@ class _People:
     def take(self, group: list[FaceCrops]) -> None:
         """The next frames of everybody there is so far."""
         while len(self.rows) < len(group):
-            number, visual = len(self.rows), self._session.config.visual
-            dims = {name: self._session.networks.embedders[name].dim for name in visual}
-            buffers = {name: RowBuffer(self._scratch / f"{name}-{number}.f32", (dim,)) for name, dim in dims.items()}
+            buffers = {}
+            for name in self._features:
+                made = TABLE[name] if name in VIEWS else self._session.networks.embedders[name]
+                path = self._scratch / f"{name}-{len(self.rows)}.rows"
+                buffers[name] = RowBuffer(path, made.row_shape or (), made.dtype)
             self.rows.append(PersonRows(buffers, [unseen(self._frames)]))
-            self._pending_of.append({name: PendingRows(buffer) for name, buffer in buffers.items()})
+            networks = {name: PendingRows(buffer) for name, buffer in buffers.items() if name not in VIEWS}
+            self._pending_of.append(networks)
             self.pending.extend(self._pending_of[-1].values())
         for person, pending, crops in zip(self.rows, self._pending_of, group, strict=True):
             person.parts.append(crops.seen)
+            for name, buffer in person.buffers.items():
+                if name in VIEWS:
+                    buffer.append(VIEWS[name](crops.pixels))
             for name, each in pending.items():
                 each.expect(self._session.networks.engine.submit(name, crops.pixels))
         self._frames += len(group[0].seen.scores)
@@ -116,10 +155,17 @@ def detected_faces(
     """Crops of each followed person, batch by batch. Raises ValueError where no detector was wanted."""
     from ..faces.search import FaceSearch  # noqa: PLC0415 - torch only where it is used
 
-    if session.networks.detector is None:
+    if session.loaded is None or session.networks.detector is None:
         raise ValueError("visual features without aligned crops need a face detector")
     followers = Followers(face, (info.width_px, info.height_px))
     return follow_faces(batches, FaceSearch(session.networks.detector, followers, session.config.detect_every))
+
+
+def _without_pixels(time_s: NDArray[np.float64]) -> Iterator[FrameBatch]:
+    """Frames whose times are known, and whose pictures nobody needs."""
+    for first in range(0, len(time_s), _FRAMES_AT_ONCE):
+        part = time_s[first : first + _FRAMES_AT_ONCE]
+        yield FrameBatch(np.zeros((len(part), 0, 0, 3), np.uint8), part)
 
 
 def _given_faces(batches: Iterable[FrameBatch], job: Job, problems: list[str]) -> Iterator[list[FaceCrops]]:

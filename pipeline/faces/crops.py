@@ -5,7 +5,7 @@ Tested by tests/pipeline/faces/test_crops.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -79,6 +79,24 @@ def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[
                     seen.scores[row] = faces.scores[face]
             people.append(FaceCrops(np.array(pixels, np.uint8).reshape(-1, CROP_PX, CROP_PX, 3), seen))
         yield people
+
+
+def known_faces(batches: Iterable[FrameBatch], tracks: Sequence[SeenFaces]) -> Iterator[list[FaceCrops]]:
+    """Crops of people whose faces are known, batch by batch; in frames past the end of a track nobody is seen."""
+    first = 0
+    for batch in batches:
+        frames = len(batch.time_s)
+        people = []
+        for track in tracks:
+            seen = unseen(frames)
+            for values, known in zip(vars(seen).values(), vars(track).values(), strict=True):
+                part = known[first : first + frames]
+                values[: len(part)] = part
+            crops = [align(batch.pixels[row], seen.landmarks[row]) for row in np.flatnonzero(seen.found)]
+            pixels = np.array([crop for crop in crops if crop is not None], np.uint8)
+            people.append(FaceCrops(pixels.reshape(-1, CROP_PX, CROP_PX, 3), seen))
+        yield people
+        first += frames
 
 
 def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[FaceCrops, list[str]]:

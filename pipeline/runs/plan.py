@@ -8,35 +8,51 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from types import MappingProxyType
 
 from ...batch.sharding import balanced
+from ...encoders.table import of_stream
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
+from ...features_store.entries import CLOCK, FACES, entries_of
 from ...features_store.records.failures import FailureRecord, outstanding, read_failures
 from ...features_store.schema import JsonValue
 from ...features_store.store import FeatureStore
 from ...shell.text import check_known, counted, preview
 from ..config import ExtractConfig
 from ..extraction.jobs import Failure, Job
-from ..extraction.provenance import crops_digest, has_crops, made_differently, stored_features
+from ..extraction.provenance import UNRECORDED, crops_digest, has_crops, made_differently, wanted_entries
 from ..media.probe import probe
 from ..media.types import MediaError
 from .discover import Sources, check_sources, file_identity, find_jobs
 
 _PROBES_AT_ONCE = 8
-_NO_WEIGHTS: Mapping[str, WeightSource] = MappingProxyType({})
+
+
+@dataclass(frozen=True)
+class Standing:
+    """What a run has to make of a trial, by what the store holds of it.
+
+    `features`: those to make (none: it is done); `adds`: to a trial that is there, else it is made whole;
+    `keeps_track`: with its boxes and landmarks; `differences`: what those that are there were made with otherwise, by
+    name with both values; `lost`: features that nobody asks for, but that hang on what would be made anew.
+    """
+
+    features: tuple[str, ...] = ()
+    adds: bool = False
+    keeps_track: bool = False
+    differences: tuple[str, ...] = ()
+    lost: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class Replaced:
-    """A done trial that this run would make anew from the same video: what differs, and the features it would lose."""
+    """A done trial of which this run would make something anew: what, and what differs."""
 
     trial: str
+    features: tuple[str, ...]
     differences: tuple[str, ...]
-    lost: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -44,7 +60,8 @@ class Plan:
     """Jobs to do, trials already done, failures known before decoding, former failures left alone, and notes.
 
     `trials`: all that the videos make, whoever does them; `overwrite`: do the jobs even where the store has them;
-    `replaced`: those of the jobs that the store holds, made otherwise;
+    `replaced`: those of the jobs that the store holds, made otherwise; `losing`: {trial: features} of those that hang
+    on what would be made anew, and are not asked for;
     `failures_known`: how many lines `failures.jsonl` had, so that newer ones can be recognised.
     """
 
@@ -57,6 +74,12 @@ class Plan:
     overwrite: bool
     failures_known: int
     replaced: tuple[Replaced, ...] = ()
+    losing: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Those that any job makes, in the order in which they were asked for."""
+        return tuple(dict.fromkeys(name for job in self.jobs for name in job.features))
 
 
 @dataclass(frozen=True)
@@ -74,14 +97,13 @@ def make_plan(
     sources: Sources,
     config: ExtractConfig,
     store: FeatureStore | None,
-    fingerprint: str | None,
     selection: Selection,
-    weights: Mapping[str, WeightSource] = _NO_WEIGHTS,
+    weights: Mapping[str, WeightSource] | None = None,
 ) -> Plan:
-    """Leave out what the store (None: a new one) has done with this fingerprint, and what failed before.
+    """Leave out what the store (None: a new one) has done with these settings and weights, and what failed before.
 
-    `fingerprint` None: that of these settings with whatever weights the store has. Raises ValueError
-    where no trial has the labels or crops that were named, or where a chosen trial is not there.
+    `weights` None: whatever the store has. Raises ValueError where no trial has the labels or crops that were named,
+    or where a chosen trial is not there.
     """
     jobs, failures, notes = find_jobs(sources, config)
     notes += check_sources(sources, jobs, config)
@@ -95,21 +117,21 @@ def make_plan(
     if store is not None and not selection.retry_failed and not selection.overwrite:
         former = {record.trial: record for record in outstanding(store)}
     todo: list[Job] = []
-    done, left, replaced = [], [], {}
+    done, left, replaced, losing = [], [], {}, {}
     for job in shard_of(jobs, *selection.shard):
-        differences = None
-        if store is not None and not selection.overwrite:
-            differences = standing(store, job, config, fingerprint, weights)
-        if differences == []:
+        stands = Standing(config.features)
+        if store is not None:
+            stands = standing(store, job, config, weights, selection.overwrite)
+        if not stands.features:
             done.append(job.trial)
         elif job.trial in former and same_file(job.video, former[job.trial]):
             left.append(former[job.trial])
         else:
-            todo.append(job)
-            if differences and store is not None:
-                stored = stored_features(store.attributes(job.trial) or {}) or []
-                lost = tuple(name for name in stored if name not in config.features)
-                replaced[job.trial] = Replaced(job.trial, tuple(differences), lost)
+            todo.append(job_for(job, stands))
+            if stands.differences:
+                replaced[job.trial] = Replaced(job.trial, stands.features, stands.differences)
+            if stands.lost:
+                losing[job.trial] = stands.lost
     todo = todo[: selection.limit]
     # What planning itself finds is the same for every shard: the first one reports it, and only once.
     found = failures if selection.shard[0] == 0 else []
@@ -125,6 +147,7 @@ def make_plan(
         overwrite=selection.overwrite,
         failures_known=known,
         replaced=tuple(replaced[job.trial] for job in todo if job.trial in replaced),
+        losing={job.trial: losing[job.trial] for job in todo if job.trial in losing},
     )
 
 
@@ -172,56 +195,106 @@ def _duration_ms(path: Path) -> int | None:
 
 
 def replacing_line(replaced: Sequence[Replaced]) -> str:
-    """How many done trials would be made anew, why, and what they would lose."""
+    """How many done trials would have features made anew, which, and why."""
     names = preview([each.trial for each in replaced])
-    lost = Counter(name for each in replaced for name in each.lost)
     differences = Counter(line for each in replaced for line in each.differences)
     reasons = [_of_them(line, count, len(replaced)) for line, count in differences.most_common(6)]
     if len(differences) > len(reasons):
         reasons.append("and others")
-    if lost:
-        reasons.append(f"they would lose {', '.join(_of_them(*each, len(replaced)) for each in lost.items())}")
-    return f"{counted(len(replaced), 'done trial')} would be replaced ({names}): {'; '.join(reasons)}"
+    features = preview(dict.fromkeys(name for each in replaced for name in each.features))
+    return f"{features} of {counted(len(replaced), 'done trial')} would be replaced ({names}): {'; '.join(reasons)}"
+
+
+def losing_line(losing: Mapping[str, Sequence[str]]) -> str:
+    """Which features would be left of a video, a length or a face track that is no longer the trial's; what to do."""
+    lost = list(dict.fromkeys(name for names in losing.values() for name in names))
+    them = "it" if len(lost) == 1 else "them"
+    return (
+        f"{counted(len(losing), 'trial')} ({preview(losing)}) would be made anew, from other frames or another face "
+        f"track than {preview(lost)}, which would be left behind: name {them} in --features too, or take {them} out by "
+        f"`avfuse remove --feature {lost[0]}`"
+    )
 
 
 def _of_them(what: str, count: int, total: int) -> str:
     return what if count == total else f"{what} ({count} of them)"
 
 
+def job_for(job: Job, stands: Standing) -> Job:
+    """The job of what is left to make."""
+    return replace(job, features=stands.features, adds=stands.adds, keeps_track=stands.keeps_track)
+
+
 def standing(
     store: FeatureStore,
     job: Job,
     config: ExtractConfig,
-    fingerprint: str | None,
-    weights: Mapping[str, WeightSource] = _NO_WEIGHTS,
-) -> list[str] | None:
-    """What the trial that the store holds of this video was made with otherwise, by name with both values.
+    weights: Mapping[str, WeightSource] | None,
+    overwrite: bool = False,
+) -> Standing:
+    """What is to be made of the trial that a job names; `overwrite`: all features of the run, also what is done.
 
-    Empty: it is done. None: there is none, or one that is not whole, or one of another content: it is made without
-    asking.
+    A trial that is not there or not whole, and one of another content of the video, is made without asking.
     """
     attributes = store.attributes(job.trial)
-    source = (attributes or {}).get("source")
-    if attributes is not None and not isinstance(source, dict):
-        return ["made elsewhere: the video it comes from is not recorded"]
-    if attributes is None or not isinstance(source, dict) or not _same_content(job.video, source):
-        return None
-    differences = made_differently(attributes, config, fingerprint, weights)
-    face = attributes.get("face")
-    if face != job.face and not any(line.startswith("face:") for line in differences):
-        differences.append(f"face: {face} in the store, {job.face} now")
-    rows = attributes.get("rows")
-    if rows != (attributes.get("frames_decoded") if job.length is None else job.length):
+    if attributes is None:
+        return Standing(config.features)
+    stored = entries_of(attributes)
+    others = tuple(name for name in stored if name not in (CLOCK, FACES, *config.features))
+    source, rows = attributes.get("source"), attributes.get("rows")
+    whole = Standing(config.features, lost=others)
+    if isinstance(source, dict) and not _same_content(job.video, source):
+        return whole
+    if not store.has_all_faces(job.trial):
+        return whole
+    wanted = wanted_entries(config, weights, stored)
+    differences: list[str] = []
+    if not isinstance(source, dict):
+        differences = ["made elsewhere: the video it comes from is not recorded"]
+    elif CLOCK not in stored:
+        differences = [UNRECORDED]
+    elif rows != (attributes.get("frames_decoded") if job.length is None else job.length):
         differences.append(
             "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
             if job.length is None
             else f"rows: {rows} in the store, {counted(job.length, 'label row')} now"
         )
-    if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not differences:
-        if has_crops(job.crops):
-            return None  # the organiser's next batch
-        differences.append("crops: some in the store, none now (is --aligned right?)")
-    return differences if differences or store.has_all_faces(job.trial) else None
+    elif config.visual and (job.face == "all") != ("faces" in attributes):
+        differences.append(f"face: {attributes.get('face')} in the store, {job.face} now")
+    else:
+        differences = made_differently(CLOCK, stored, wanted)
+    if differences:
+        return replace(whole, differences=() if overwrite else tuple(differences))
+
+    # The face track, if there is one: on it hang all visual features.
+    of_track, unasked = [], False
+    if config.visual and FACES in stored:
+        of_track = made_differently(FACES, stored, wanted)
+        face = attributes.get("face")
+        if face != job.face and not of_track:
+            of_track.append(f"face: {face} in the store, {job.face} now")
+        if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not of_track:
+            unasked = has_crops(job.crops)  # the organiser's next batch
+            of_track += [] if unasked else ["crops: some in the store, none now (is --aligned right?)"]
+    hanging = tuple(name for name in others if stored[name].get("made_from") == FACES)
+    track_anew = bool(of_track) or unasked or (overwrite and not hanging)
+    features, differs = [], dict.fromkeys(of_track)
+    for name in config.features:
+        if overwrite or name not in stored or (name in config.visual and (of_track or unasked)):
+            features.append(name)
+        elif of_name := made_differently(name, stored, wanted):
+            features.append(name)
+            differs |= dict.fromkeys(of_name)
+    visual = of_stream(features, "visual")
+    if overwrite and not others:
+        return Standing(config.features)
+    return Standing(
+        tuple(features),
+        adds=True,
+        keeps_track=bool(visual) and FACES in stored and not track_anew,
+        differences=() if overwrite else tuple(differs),
+        lost=hanging if visual and (of_track or unasked) else (),
+    )
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

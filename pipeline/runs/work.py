@@ -27,7 +27,7 @@ from ..config import ExtractConfig, RunConfig
 from ..extraction.jobs import Failure, Job, Receipt
 from ..extraction.session import Session, open_session
 from .attempt import attempt
-from .plan import Plan, same_file, standing
+from .plan import Plan, job_for, losing_line, same_file, standing
 from .summary import Summary, stop_on_store_error
 
 if TYPE_CHECKING:
@@ -80,14 +80,19 @@ class ExtractTask:
                 newer = read_failures(store)[self.failures_known :]
                 if any(record.trial == job.trial and same_file(job.video, record) for record in newer):
                     return None  # another run has found it bad since the plan was made
-                differences = standing(store, job, self.config, session.fingerprint, self.weights)
-                if differences == []:
-                    return None
-                if differences and not self.replace:  # nobody asked for that: the plan was made before it was there
-                    reason = f"another run has made it meanwhile ({'; '.join(differences)}); --replace makes it anew"
-                    return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
+            stands = standing(store, job, self.config, self.weights, self.overwrite)
+            if not stands.features:
+                return None
+            reason = ""  # nobody asked for that: the plan was made before it was there
+            if stands.lost:
+                reason = losing_line({job.trial: stands.lost})
+            elif stands.differences and not self.replace:
+                named = "; ".join(stands.differences)
+                reason = f"another run has made it meanwhile ({named}); --replace makes it anew"
+            if reason:
+                return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
             try:
-                return attempt(job, store, session, self.run, context)
+                return attempt(job_for(job, stands), store, session, self.run, context)
             except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
                 reason = f"{error}; nothing was written"
                 return Failure(job.name, job.trial, Stage.CLAIM, reason, job.video, is_transient=True)

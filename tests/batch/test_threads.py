@@ -5,6 +5,7 @@ import signal
 import threading
 
 import pytest
+from batch_toys import Toys
 
 from avfuse.batch.loop import run_jobs
 from avfuse.batch.signals import StopRequest
@@ -57,7 +58,12 @@ def test_an_error_ends_the_run_and_stops_the_others(toys, recorder, slots):
 
 def test_jobs_that_wait_are_stopped_and_named(toys, recorder):
     stop = StopRequest("toys")
-    recorder.on_progress = lambda: stop.is_set() or stop.receive(signal.SIGTERM)
+
+    def stop_once():
+        if not stop.is_set():
+            stop.receive(signal.SIGTERM)
+
+    recorder.on_progress = stop_once
     try:
         run(toys, recorder, ["a", "wait 1", "wait 2", "b"], slots=2, stop=stop)
     finally:
@@ -70,7 +76,7 @@ def test_jobs_that_wait_are_stopped_and_named(toys, recorder):
 
 
 def test_jobs_do_not_run_in_the_thread_that_takes_signals(toys, recorder):
-    class WhoDoesIt(type(toys)):
+    class WhoDoesIt(Toys):
         def do(self, job, context):
             return threading.current_thread() is threading.main_thread(), context.host, os.getpid()
 

@@ -83,7 +83,7 @@ def test_sub_batches(patches):
     assert [tuple(seen.shape) for seen in network.module.inputs] == [(2, 1, 96, 64)] * 2 + [(1, 1, 96, 64)]
     np.testing.assert_allclose(rows[:, 0], patches.mean((1, 2)) - 0.5, atol=1e-5)
     assert rows[:, 1].tolist() == [2, 2, 2, 2, 1]
-    assert (rows.dtype, rows.shape) == (np.float32, (5, 2))
+    assert (rows.dtype, rows.shape) == (np.dtype(np.float32), (5, 2))
 
 
 def test_no_rows_at_all(patches):

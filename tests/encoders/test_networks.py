@@ -136,6 +136,7 @@ def lively(module, seed=0):
     for layer in module.modules():
         if isinstance(layer, (nn.BatchNorm1d, nn.BatchNorm2d)):
             for tensor in (layer.weight, layer.bias, layer.running_mean, layer.running_var):
+                assert tensor is not None
                 tensor.data = torch.rand(tensor.shape, generator=generator) * 0.5 + 0.5
     return module.eval().requires_grad_(requires_grad=False)
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
@@ -25,7 +26,7 @@ class Cli:
 
     environment: dict[str, str]
 
-    def start(self, *words, prefix=(), path: Path | None = None, **options) -> subprocess.Popen:
+    def start(self, *words, prefix=(), path: Path | None = None, **options) -> subprocess.Popen[bytes]:
         """Begin a run; `path` is looked through for programs first."""
         search = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
         command = [*prefix, sys.executable, "-m", "avfuse", *map(os.fspath, words)]
@@ -111,7 +112,7 @@ class Shim:
     folder: Path
     log: Path
 
-    def wait_for_call(self, process: subprocess.Popen, name: str) -> None:
+    def wait_for_call(self, process: subprocess.Popen[bytes], name: str) -> None:
         """Wait until the run decodes the file `name`."""
         until_s = time.monotonic() + PATIENCE_S
         while not (self.log.is_file() and name in self.log.read_text()):
@@ -143,10 +144,10 @@ def stuck(shim) -> Shim:
 
 
 @pytest.fixture(scope="session")
-def failures() -> Callable[[Path], list[dict]]:
+def failures() -> Callable[[Path], list[dict[str, Any]]]:
     """The lines of a store's failures.jsonl, each of which must be whole."""
 
-    def read(store: Path) -> list[dict]:
+    def read(store: Path) -> list[dict[str, Any]]:
         path = store / "failures.jsonl"
         return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
 

@@ -63,29 +63,31 @@ PARTLY = "partly"
 class Corpus:
     videos: Path
     store: Path
-    visitors: list
+    visitors: list[object]
     secret: str
 
 
 @dataclass(frozen=True)
 class Ran:
-    done: subprocess.CompletedProcess
+    done: subprocess.CompletedProcess[str]
     store: Path
-    files: dict
+    files: dict[str, tuple[int, bytes]]
 
 
 @pytest.fixture(scope="module")
 def visitors():
     """The address of a local server, and who has called there."""
-    came = []
+    came: list[object] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def listen():
             while True:
                 try:
-                    came.append(server.accept()[0].close())
+                    connection, address = server.accept()
                 except OSError:
                     return
+                came.append(address)
+                connection.close()
 
         thread = threading.Thread(target=listen)
         thread.start()
@@ -229,8 +231,8 @@ def test_failures_are_named_at_the_end(request, run):
 
 def test_nothing_is_fetched_or_leaked(first, second, corpus):
     assert corpus.visitors == []
-    said = [first.done.stderr, second.done.stderr, *(content for _, content in second.files.values())]
-    said = b"\n".join(each.encode("utf-8", "surrogateescape") if isinstance(each, str) else each for each in said)
+    errors = (ran.done.stderr.encode("utf-8", "surrogateescape") for ran in (first, second))
+    said = b"\n".join([*errors, *(content for _, content in second.files.values())])
     assert b"hidden-b2e5c1" not in said
     assert b"127.0.0.1" not in said
     hostname = Path("/etc/hostname").read_bytes().strip() if Path("/etc/hostname").exists() else b""
@@ -261,7 +263,7 @@ def test_a_file_that_decodes_in_part_keeps_its_rows(first):
 def test_without_audio_there_are_rows(first):
     trial = FeatureStore(first.store)["silent"]
     assert trial.attributes["audio"] == "absent"
-    assert not trial["mfcc"][:].any()
+    assert not np.asarray(trial["mfcc"][:]).any()
     assert not trial.valid("mfcc").any()
     assert "warning: silent: no audio" in first.done.stderr
 
@@ -269,10 +271,10 @@ def test_without_audio_there_are_rows(first):
 @pytest.mark.parametrize("name", ["one_px", "eight_px", "a first", "silent"])
 def test_without_a_face_there_are_rows(first, name):
     trial = FeatureStore(first.store)[name]
-    assert not trial["iresnet50"][:].any()
+    assert not np.asarray(trial["iresnet50"][:]).any()
     assert not trial.valid("iresnet50").any()
     assert np.isnan(trial["face_box"][:]).all()
-    assert not trial["face_score"][:].any()
+    assert not np.asarray(trial["face_score"][:]).any()
     assert f"warning: {name}: no face in any frame" in first.done.stderr
 
 

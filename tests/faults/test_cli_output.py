@@ -2,6 +2,7 @@
 
 import json
 import os
+from typing import Any
 
 import pytest
 
@@ -88,14 +89,14 @@ def test_flags_win_over_the_configuration(invoke, videos, tmp_path):
     )
     assert invoke("extract", "--config", settings).exit_code == 0
     (trial,) = FeatureStore(tmp_path / "one.zarr").values()
-    assert trial.attributes["settings"]["features"] == ["mfcc", "logmel"]
-    assert trial.attributes["settings"]["audio_align"] == "end"
+    assert trial.features == ["logmel", "mfcc"]
+    assert {trial.entries[name]["settings"]["audio_align"] for name in trial.features} == {"end"}
     flags = ("--store", tmp_path / "two.zarr", "--features", "mfcc", "--limit", "2")
     assert invoke("extract", *flags, "--config", settings).exit_code == 0
     two = FeatureStore(tmp_path / "two.zarr")
     assert two.trials() == ["a", "b"]
-    assert two["a"].attributes["settings"]["features"] == ["mfcc"]
-    assert two["a"].attributes["settings"]["audio_align"] == "end"
+    assert two["a"].features == ["mfcc"]
+    assert two["a"].entries["mfcc"]["settings"]["audio_align"] == "end"
 
 
 @pytest.mark.parametrize("text", ["- a list\n", "features: [\n", "\x00"], ids=["list", "broken", "binary"])

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import termios
 from dataclasses import replace
+from typing import Any
 
 import matplotlib as mpl
 import numpy as np
@@ -19,6 +20,7 @@ from avfuse.fusion.data.runtime import find_compile_cache
 from avfuse.fusion.results.plots import learning_curves, overview, prediction_plot
 from avfuse.fusion.runs.loggers import make_watchers, usable
 from avfuse.fusion.training import train as training
+from avfuse.fusion.training.learner import train_epoch
 from avfuse.pipeline.runs.progress import BarReporter, Reporter, make_reporter
 from avfuse.shell.progress import shown
 
@@ -80,7 +82,12 @@ class TestPictures:
 
     def test_a_users_settings_change_nothing(self, drawn):
         plain = drawn("plain")
-        theirs = {"text.usetex": True, "font.family": "NoSuchFont", "savefig.bbox": "tight", "axes.facecolor": "red"}
+        theirs: dict[Any, Any] = {
+            "text.usetex": True,
+            "font.family": "NoSuchFont",
+            "savefig.bbox": "tight",
+            "axes.facecolor": "red",
+        }
         with mpl.rc_context(theirs):
             assert drawn("theirs") == plain
             assert mpl.rcParams["font.family"] == ["NoSuchFont"]
@@ -91,7 +98,7 @@ class TestExtras:
     def test_one_that_is_broken(self, tmp_path, monkeypatch):
         (tmp_path / "broken_extra.py").write_text("raise TypeError('Descriptors cannot be\\ncreated directly.')")
         monkeypatch.syspath_prepend(tmp_path)
-        said = []
+        said: list[str] = []
         assert not usable("broken_extra", "events", None, said.append)
         why = "(TypeError: Descriptors cannot be created directly.)"
         assert said == [f"note: the run is without events, which cannot be written here {why}"]
@@ -178,8 +185,6 @@ class TestTorch:
     def test_one_run_that_torch_fails_leaves_the_others_alone(
         self, corpus, avfuse, train_words, reason, monkeypatch, tmp_path
     ):
-        train_epoch = training.train_epoch
-
         def failing(learner, *words):
             if learner.config.seed == 1:
                 raise RuntimeError("CUDA error: an illegal memory access was encountered\nand 20 lines more")

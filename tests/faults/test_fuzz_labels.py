@@ -5,6 +5,7 @@ import resource
 import shutil
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -29,7 +30,7 @@ HEADERS = st.sampled_from(["valence,arousal", "time,valence,arousal", "\ufeffval
 ENDS = st.sampled_from(["\n", "\r\n", "\r", "\n\n", "\0", "\u2028"])
 
 
-def outcome(path: Path, read) -> object:
+def outcome(path: Path, read) -> Any:
     """What reading gave; None for a named error."""
     try:
         return read(path)

@@ -43,7 +43,7 @@ def planted(tmp_path_factory) -> Path:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("avfuse.features_store.schema.CHUNK_BYTES", CHUNK_BYTES)
         patch.setattr("avfuse.features_store.schema.SHARD_BYTES", SHARD_BYTES)
-        arrays = {"time": np.arange(ROWS) / 25, "x": values, "x_valid": np.ones(ROWS, bool)}
+        arrays: dict[str, np.ndarray] = {"time": np.arange(ROWS) / 25, "x": values, "x_valid": np.ones(ROWS, bool)}
         FeatureStore(root, mode="a").write("b/a", arrays, {"fingerprint": "f"})
     return root
 
@@ -101,7 +101,7 @@ JSON = st.recursive(
 NODES = ["zarr.json", "b/zarr.json", "b/a/zarr.json", "b/a/x/zarr.json", "b/a/time/zarr.json"]
 
 
-def places(node: object, path: tuple = ()) -> list[tuple]:
+def places(node: object, path: tuple[object, ...] = ()) -> list[tuple[object, ...]]:
     """Every place in a JSON tree."""
     items = node.items() if isinstance(node, dict) else enumerate(node) if isinstance(node, list) else ()
     return [path, *(place for key, value in items for place in places(value, (*path, key)))]

@@ -15,6 +15,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -65,7 +66,7 @@ class Trap:
     videos: Path
     watch: Watch
     beside: Watch
-    calls: list
+    calls: list[str]
 
     def put(self, name: str, content: bytes) -> Path:
         path = self.videos / name
@@ -282,7 +283,7 @@ def test_ffmpeg_itself_refuses_what_ffprobe_did_not_see(trap, tiny):
     assert trap.reached() == []
 
 
-def decoded(reader: Callable, info) -> int:
+def decoded(reader: Callable[..., Any], info) -> int:
     try:
         with reader(info, stall_timeout_s=20) as opened:
             return sum(1 for _ in opened)

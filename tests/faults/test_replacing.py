@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -56,7 +57,7 @@ def test_other_settings_are_named_and_asked_for(extract, videos, snapshot, tmp_p
     for dry in ((), ("--dry-run",)):
         refused(
             extract("--audio-align", "center", *dry),
-            "2 done trials would be replaced (a, b/c): audio_align: start in the store, center now.",
+            "mfcc of 2 done trials would be replaced (a, b/c): audio_align: start in the store, center now.",
             "--replace",
         )
     assert snapshot(tmp_path / "s.zarr") == before
@@ -69,19 +70,39 @@ def test_other_settings_are_named_and_asked_for(extract, videos, snapshot, tmp_p
     again = extract("--audio-align", "center", "--replace", "--json")
     assert json.loads(again.stdout)["done_before"] == 3
     assert json.loads(again.stdout)["extracted"] == []
-    assert FeatureStore(tmp_path / "s.zarr")["a"].attributes["settings"]["audio_align"] == "center"
+    assert FeatureStore(tmp_path / "s.zarr")["a"].entries["mfcc"]["settings"]["audio_align"] == "center"
 
 
-def test_what_would_be_lost_is_said(extract, videos, tmp_path):
+def test_what_would_be_left_behind_is_refused(extract, videos, labelled, snapshot, tmp_path):
+    """Another length, or another face track, makes all that hangs on it anew, or nothing."""
     videos("a.mp4")
     assert extract("--features", "mfcc,logmel").exit_code == 0
-    refused(
-        extract("--features", "mfcc"),
-        "1 done trial would be replaced (a): features: mfcc, logmel in the store, mfcc now; they would lose logmel",
-    )
-    assert extract("--features", "logmel,mfcc").exit_code == 0  # their order is no difference
-    assert extract("--features", "mfcc", "--overwrite").exit_code == 0  # all again asks for itself
-    assert FeatureStore(tmp_path / "s.zarr")["a"].features == ["mfcc"]
+    before = snapshot(tmp_path / "s.zarr")
+    assert json.loads(extract("--json").stdout)["done_before"] == 1  # fewer features are no difference
+    labels = labelled("labels", a=7)
+    for words in ((), ("--replace",), ("--overwrite",)):
+        refused(
+            extract("--annotations", labels, *words),
+            "1 trial (a) would be made anew, from other frames or another face track than logmel, which would be left "
+            "behind: name it in --features too, or take it out by `avfuse remove --feature logmel`",
+        )
+    assert snapshot(tmp_path / "s.zarr") == before
+    assert extract("--features", "logmel,mfcc", "--annotations", labels, "--replace").exit_code == 0
+    assert FeatureStore(tmp_path / "s.zarr")["a"].rows == 7
+
+
+def test_only_what_is_named_is_made_again(extract, videos, tmp_path):
+    videos("a.mp4")
+    assert extract("--features", "mfcc,logmel").exit_code == 0
+    before = FeatureStore(tmp_path / "s.zarr")["a"]
+    inode = (tmp_path / "s.zarr" / "a" / "logmel" / "zarr.json").stat().st_ino
+    assert extract("--overwrite").exit_code == 0
+    assert extract("--audio-align", "end", "--replace").exit_code == 0
+    after = FeatureStore(tmp_path / "s.zarr")["a"]
+    assert after.features == ["logmel", "mfcc"]
+    assert after.checksums["mfcc"] != before.checksums["mfcc"]
+    assert after.entries["logmel"] == before.entries["logmel"]
+    assert (tmp_path / "s.zarr" / "a" / "logmel" / "zarr.json").stat().st_ino == inode
 
 
 def test_other_weights_are_named_and_a_dry_run_needs_none(extract, videos):
@@ -152,12 +173,13 @@ def test_stores_of_before_get_a_true_line(extract, videos, tmp_path):
     videos("a.mp4")
     assert extract().exit_code == 0
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    rewrite(store, "a", drop=["algorithm"])
-    assert extract().exit_code == 0  # the hash is the same: nothing differs
-    rewrite(store, "a", drop=["algorithm"], fingerprint="of before")
+    former = {"settings": {"features": ["mfcc"], "audio_align": "start"}, "fingerprint": "f"}
+    rewrite(store, "a", drop=["features"], **former, algorithm=3)
+    assert json.loads(extract("--json").stdout)["done_before"] == 1
+    rewrite(store, "a", drop=["features"], **former, algorithm=2)
     line = refused(extract("--audio-align", "end"), "audio_align: start in the store, end now")
-    assert f"algorithm: that of avfuse {store['a'].attributes['versions']['avfuse']} in the store" in line
-    rewrite(store, "a", drop=["algorithm", "settings"], fingerprint="of before")
+    assert "how mfcc is computed: revision algorithm 2 in the store, 1 now" in line
+    rewrite(store, "a", drop=["features", "settings"])
     line = refused(extract(), "made by an older version of avfuse: which setting differs is not recorded")
     assert "audio_align" not in line
     rewrite(store, "a", drop=["source"])
@@ -171,8 +193,9 @@ def test_a_trial_that_has_a_part_of_its_features_is_not_done(extract, invoke, vi
     assert invoke(*export).exit_code == 0
     shutil.rmtree(tmp_path / "s.zarr")
     assert invoke("import-h5", tmp_path / "f.h5", "--store", tmp_path / "s.zarr").exit_code == 0
-    assert extract("--features", "mfcc").exit_code == 1
-    refused(extract("--features", "mfcc,logmel"), "features: mfcc in the store, mfcc, logmel now")
+    assert json.loads(extract("--features", "mfcc", "--json").stdout)["done_before"] == 1
+    (receipt,) = json.loads(extract("--features", "mfcc,logmel", "--json").stdout)["extracted"]
+    assert (receipt["features"], receipt["added"]) == (["logmel"], True)
 
 
 def test_chosen_trials(extract, videos, tmp_path):
@@ -185,7 +208,7 @@ def test_chosen_trials(extract, videos, tmp_path):
     (tmp_path / "names.txt").write_text("\n")
     refused(extract("--trials-from", tmp_path / "names.txt"), "names.txt names no trial")
     # Other settings of the chosen ones alone are asked about; the others stay as they are.
-    refused(extract("--audio-align", "end", "--trials", "a"), "1 done trial would be replaced (a)")
+    refused(extract("--audio-align", "end", "--trials", "a"), "mfcc of 1 done trial would be replaced (a)")
     assert extract("--audio-align", "end", "--trials", "d").exit_code == 0
 
 
@@ -279,9 +302,9 @@ def test_status_tells_each_trial_and_what_was_warned_of(extract, invoke, videos,
         "longest",
         "gap",
         "sound",
-        *["longest", "gap", "warnings"],
+        *["longest", "gap", "warnings", "mfcc"],
     ]
-    assert table[2].split() == ["silent", "10", "1.0", "s", "-", "-", "0.0%", "1.0", "s", "1"]
+    assert table[2].split() == ["silent", "10", "1.0", "s", "-", "-", "0.0%", "1.0", "s", "1", "done"]
     found = json.loads(invoke("status", "--store", tmp_path / "s.zarr", "--trials", "--json").stdout)
     assert found["warnings"]["silent"] == ["no audio: its features are zero rows, all invalid"]
     a, silent = found["by_trial"]

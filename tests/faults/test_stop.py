@@ -20,7 +20,6 @@ from avfuse.batch.signals import StopRequest
 from avfuse.batch.target import ExecutionTarget
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig, RunConfig
-from avfuse.pipeline.extraction.provenance import identity
 from avfuse.pipeline.media.process import ffmpeg_version
 from avfuse.pipeline.runs.discover import find_sources
 from avfuse.pipeline.runs.plan import Selection, make_plan
@@ -379,8 +378,8 @@ def test_what_the_other_run_found_bad_is_not_tried_again(videos, tmp_path, failu
     folder, store = videos("a.mp4"), FeatureStore(tmp_path / "s.zarr", mode="a")
     (folder / "bad.mp4").write_text("no film")
     config = ExtractConfig(features=("mfcc",))
-    sources, fingerprint = find_sources(folder, None, None), identity(config, {})
-    plans = [make_plan(sources, config, store, fingerprint, Selection()) for _ in range(2)]
+    sources = find_sources(folder, None, None)
+    plans = [make_plan(sources, config, store, Selection(), {}) for _ in range(2)]
     for plan in plans:
         work = ExtractTask(store.path, config, RunConfig(device="cpu"), {}, False, plan.failures_known)
         reporter = Reporter(io.StringIO(), verbose=False)

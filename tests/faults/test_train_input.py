@@ -271,12 +271,14 @@ class TestBrokenRun:
 
     def test_training_pt_of_another_network(self, run, resume):
         state = load_state(run)
+        assert state is not None
         state.model = state.best = {"linear.weight": torch.zeros(2, 10)}
         save_state(run, state)
         assert "training.pt is not of this network" in resume()
 
     def test_training_pt_of_another_optimiser(self, run, resume):
         state = load_state(run)
+        assert state is not None
         state.optimizer = {"state": {}}
         save_state(run, state)
         assert "training.pt is not of this network" in resume()

@@ -115,17 +115,20 @@ def killed(corpus, train_words, tmp_path_factory):
     with subprocess.Popen(
         [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
     ) as process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
 
         def run(last):
             words = [*map(str, train_words(corpus, folder / str(last), "--epochs", 2))]
-            print(json.dumps([last, words]), file=process.stdin, flush=True)
-            return process.stdout.readline().strip()
+            print(json.dumps([last, words]), file=stdin, flush=True)
+            return stdout.readline().strip()
 
         flushes = int(run(0))
         # A file is flushed, then its folder: 1 to 10 describe the run, 11 to 18 are the first epoch's.
         flushes_of_files = [1, 9, 11, *range(19, flushes, 2)]
         assert {run(last) for last in flushes_of_files} == {"killed"}
-        process.stdin.close()
+        stdin.close()
     assert process.returncode == 0
     return [folder / str(last) for last in flushes_of_files]
 
@@ -157,7 +160,9 @@ def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tm
     assert b"1 run to do" in said
     assert b"\r" not in said
     before = (tmp_path / "run" / "training.pt").read_bytes()
-    assert 3 <= len(load_state(tmp_path / "run").history) < EPOCHS
+    saved = load_state(tmp_path / "run")
+    assert saved is not None
+    assert 3 <= len(saved.history) < EPOCHS
     result = avfuse(*words)
     assert result.exit_code == 1
     message = f"Error: {tmp_path / 'run'} holds a run that has not ended: --resume goes on, or name another --out"
@@ -205,5 +210,7 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
     assert last == f"Error: stopped by SIGINT with {message}; what is done is safe, run again to go on"
     assert f"fold 0 seed 0 epoch 2/{EPOCHS}:" in said
     assert said.replace("\r\n", "\n").count("\r") > 2
-    assert 2 <= len(load_state(tmp_path / "run").history) < EPOCHS
+    saved = load_state(tmp_path / "run")
+    assert saved is not None
+    assert 2 <= len(saved.history) < EPOCHS
     whole_again(tmp_path / "run", EPOCHS)

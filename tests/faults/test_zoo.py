@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -61,7 +62,7 @@ def soak(*words) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def verdict(media, tmp_path_factory) -> dict:
+def verdict(media, tmp_path_factory) -> dict[str, Any]:
     """What came of all files."""
     kept = tmp_path_factory.mktemp("zoo")
     done = soak("--files", FILES, "--seed", SEED, "--media", media, "--keep", kept)

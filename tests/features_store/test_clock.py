@@ -37,9 +37,9 @@ def test_half_goes_to_even():
 
 def test_unknown_words_are_refused():
     with pytest.raises(ValueError, match="middle"):
-        patch_start_frames(np.zeros(1), "middle")
+        patch_start_frames(np.zeros(1), "middle")  # type: ignore[arg-type]  # is refused
     with pytest.raises(ValueError, match="guess"):
-        fill_missing(np.zeros(1, np.bool_), "guess")
+        fill_missing(np.zeros(1, np.bool_), "guess")  # type: ignore[arg-type]  # is refused
 
 
 @given(st.integers(0, 60), st.integers(0, 60))

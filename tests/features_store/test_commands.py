@@ -34,7 +34,9 @@ def test_status(filled):
     result = run(commands.status, "--store", filled.path)
     assert result.exit_code == 0
     assert "2 trials, 80 rows" in result.output
-    assert "fingerprint f1: 1 trial\n" in result.output
+    assert "vggish: 2 of 2 trials; made with different settings or weights: which ones differ is not recorded" in (
+        result.output
+    )
     assert "UNTRAINED WEIGHTS: vggish of 2 trials" in result.output
     assert "iresnet50" not in result.output
     assert "failed: d.mp4 (decode): moov atom not found" in result.output

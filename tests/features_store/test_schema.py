@@ -38,7 +38,7 @@ def test_names_no_disk_or_store_takes(name):
 
 
 def test_usual_trial_is_one_shard_of_megabytes():
-    plan = layout("iresnet50", (9000, 512), 4)
+    plan = layout("iresnet50", (9000, 512), 4)  # a plain feature, named after its array
     assert (plan.dims, plan.chunk) == (("frame", "feature_iresnet50"), (512, 512))
     assert plan.shard == (18 * 512, 512)
 
@@ -52,7 +52,7 @@ def test_specs():
     assert np.dtype(spec_of("time", 1).dtype) == np.float64
 
 
-@pytest.mark.parametrize(("name", "shape"), [("time", (3, 1)), ("iresnet50", (3,)), ("clip", (3, 0))])
+@pytest.mark.parametrize(("name", "shape"), [("time", (3, 1)), ("face_box", (3,)), ("clip", (3, 0))])
 def test_wrong_shapes(name, shape):
     with pytest.raises(ValueError, match=name):
         layout(name, shape, 4)

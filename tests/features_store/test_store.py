@@ -1,12 +1,13 @@
 import json
 import os
 import pickle
+from typing import Any
 
 import numpy as np
 import pytest
 import zarr
 
-from avfuse.features_store.schema import StoreMismatch
+from avfuse.features_store.schema import ArraySpec, DescribedRows, StoreMismatch
 from avfuse.features_store.store import FeatureStore
 
 
@@ -112,10 +113,12 @@ def test_slices_read_only_what_they_need(store, monkeypatch):
 def test_plain_zarr_opens_it(store, arrays):
     store.write("a", arrays, {})
     group = zarr.open_group(store.path, mode="r")
-    assert group.attrs["avfuse_format"] == 1
-    assert (group["a/iresnet50"][:] == arrays["iresnet50"]).all()
+    assert group.attrs["avfuse_format"] == 2
     found = group["a/iresnet50"]
-    assert found.metadata.dimension_names[0] == "frame"
+    assert isinstance(found, zarr.Array)
+    assert np.array_equal(np.asarray(found[:]), arrays["iresnet50"])
+    metadata: Any = found.metadata
+    assert metadata.dimension_names[0] == "frame"
     assert found.attrs["units"] == "1"
     assert group["a/time"].attrs.asdict()["units"] == "s"
     codecs = json.dumps(found.metadata.to_dict(), default=str)
@@ -200,10 +203,13 @@ def test_clashing_names(store, arrays):
     assert store.trials() == ["a/time", "b"]
 
 
+WORDS = ArraySpec("float32", ("feature_vggish",), "1", "VGGish embedding of the audio")
+
+
 def test_wrong_arrays(store, arrays):
     for name, values, message in (
         ("vggish", arrays["vggish"][:-1], "time 40.*vggish 39"),
-        ("vggish", arrays["vggish"].astype(np.float64), "vggish holds float32"),
+        ("vggish", DescribedRows(arrays["vggish"].astype(np.float64), WORDS), "vggish holds float32"),
         ("vggish_valid", np.ones(40, np.uint8), "holds bool"),
         ("time", arrays["time"][:, None], "time has the axes"),
         ("words", np.array(["a"] * 40), "holds numbers"),
@@ -239,7 +245,7 @@ def test_what_is_no_store(tmp_path):
     with pytest.raises(StoreMismatch, match=r"is not an avfuse store: there is no zarr\.json"):
         FeatureStore(tmp_path / "absent")
     with pytest.raises(ValueError, match="mode"):
-        FeatureStore(tmp_path, mode="w")
+        FeatureStore(tmp_path, mode="w")  # type: ignore[arg-type]  # is refused
     (tmp_path / "photo.jpg").touch()
     with pytest.raises(StoreMismatch, match="other files"):
         FeatureStore(tmp_path, mode="a")
@@ -250,8 +256,8 @@ def test_what_is_no_store(tmp_path):
 
 
 def test_newer_format(tmp_path):
-    zarr.create_group(tmp_path / "s", attributes={"avfuse_format": 2})
-    with pytest.raises(StoreMismatch, match=r"format 2.*newer avfuse"):
+    zarr.create_group(tmp_path / "s", attributes={"avfuse_format": 3})
+    with pytest.raises(StoreMismatch, match=r"format 3.*newer avfuse"):
         FeatureStore(tmp_path / "s")
 
 

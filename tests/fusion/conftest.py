@@ -71,7 +71,8 @@ def plant(
     """
     rng = np.random.default_rng(seed)
     store = FeatureStore(folder / "features.zarr", mode="a")
-    labels, joint, mixing = {}, {}, {}
+    labels, joint = {}, {}
+    mixing: dict[str, np.ndarray] = {}
     for number in range(trials):
         name = f"trial{number:03d}"
         time_s = np.arange(int(rng.integers(*rows))) / RATE_HZ

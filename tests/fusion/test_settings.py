@@ -1,6 +1,6 @@
 import json
 from dataclasses import asdict, fields, replace
-from typing import Literal, get_args, get_origin, get_type_hints
+from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
@@ -13,7 +13,7 @@ LEGAL = {"hop_frames": ("100", 100), "modalities": ("face, voice ,x", ("face", "
 
 def settings_of(config: TrainConfig) -> dict[str, tuple[object, object]]:
     """{setting: (its type, its value)}, of the run and of its network."""
-    found = {}
+    found: dict[str, tuple[object, object]] = {}
     for part in (config, config.model):
         hints = get_type_hints(type(part))
         found |= {f.name: (hints[f.name], getattr(part, f.name)) for f in fields(part)}
@@ -84,11 +84,14 @@ def test_words_for_true_and_false(text, value):
 
 @pytest.mark.parametrize("text", ["3,5", " 3 , 5 ", "[3, 5]", "(3,5)", "3,5,"])
 def test_ways_to_write_a_list(text):
-    assert with_settings(S1, {"kernels": text}).model.kernels == (3, 5)
+    model = with_settings(S1, {"kernels": text}).model
+    assert isinstance(model, CrossAttentionSettings)
+    assert model.kernels == (3, 5)
 
 
 def test_several_settings_are_changed_at_once():
     changed = with_settings(S1, {"attention_width": "30", "heads": "3", "window_frames": "50", "hop_frames": "50"})
+    assert isinstance(changed.model, CrossAttentionSettings)
     assert (changed.model.attention_width, changed.model.heads) == (30, 3)
     assert (changed.window_frames, changed.hop_frames) == (50, 50)
 
@@ -172,8 +175,9 @@ def test_a_value_out_of_bounds(name, text, message):
 
 @pytest.mark.parametrize("field", ["task", "statistics", "rows_in_loss", "optimizer"])
 def test_settings_are_checked_wherever_they_come_from(field):
+    changes: dict[str, Any] = {field: "other"}
     with pytest.raises(ValueError, match="'other' is not one of "):
-        replace(S1, **{field: "other"})
+        replace(S1, **changes)
 
 
 def test_an_unknown_preset_names_the_nearest():
@@ -214,6 +218,7 @@ def test_json_without_a_known_preset_is_refused(content):
 
 
 def test_differences_name_settings_of_run_and_network():
+    assert isinstance(S1.model, CrossAttentionSettings)
     other = replace(S1, lr=1e-5, model=replace(S1.model, kernels=(3,)))
     assert differences(S1, other) == ["lr: 0.0001 in the run, 1e-05 now", "kernels: 3,5,7 in the run, 3 now"]
     assert "preset: crossattn in the run, concat now" in differences(S1, PRESETS["concat"])

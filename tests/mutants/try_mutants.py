@@ -49,7 +49,7 @@ def copied(folder: Path) -> Path:
     return folder / "avfuse"
 
 
-def tried(copy: Path, mutant: dict) -> str:
+def tried(copy: Path, mutant: dict[str, str]) -> str:
     """What becomes of one entry; the copy is as before then."""
     path = copy / mutant["file"]
     text = path.read_text()

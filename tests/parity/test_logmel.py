@@ -23,7 +23,7 @@ def reference_log_mel(samples: np.ndarray) -> np.ndarray:
 def speech(seconds: float) -> np.ndarray:
     """Something with harmonics, pauses and a noise floor."""
     at_s = np.arange(int(seconds * 16_000)) / 16_000
-    voice = sum(np.sin(2 * np.pi * 120 * k * at_s + k) / k for k in range(1, 30))
+    voice = np.sum([np.sin(2 * np.pi * 120 * k * at_s + k) / k for k in range(1, 30)], axis=0)
     voice = voice * (np.sin(2 * np.pi * 1.7 * at_s) > 0) * 0.2
     return (voice + np.random.default_rng(1).standard_normal(len(at_s)) * 1e-3).astype(np.float32)
 

@@ -24,7 +24,7 @@ class Decoded:
     pixels: np.ndarray
     time_s: np.ndarray
     samples: np.ndarray
-    spans: list
+    spans: list[tuple[float, float]]
 
     @property
     def flash_rows(self) -> np.ndarray:
@@ -38,10 +38,11 @@ def decode() -> Callable[[Path], Decoded]:
         info = probe(path)
         with FrameReader(info) as frames:
             batches = list(frames)
-        samples, spans = np.zeros(0, np.float32), []
+        samples = np.zeros(0, np.float32)
+        spans: list[tuple[float, float]] = []
         if info.audio_stream is not None:
             with AudioReader(info) as audio:
-                samples, spans = np.concatenate(list(audio)), None
+                samples = np.concatenate(list(audio))
                 spans = audio.real_spans()
         pixels = np.concatenate([batch.pixels for batch in batches])
         return Decoded(pixels, np.concatenate([batch.time_s for batch in batches]), samples, spans)

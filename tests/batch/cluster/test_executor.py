@@ -14,6 +14,7 @@ import pytest
 from avfuse.batch.cluster import executor as executor_module
 from avfuse.batch.cluster.connect import local_client, remote_client
 from avfuse.batch.cluster.executor import DaskExecutor
+from avfuse.batch.cluster.worker import versions
 from avfuse.batch.loop import run_jobs
 from avfuse.batch.protocols import WorkerLost, WorkerUnfit
 from avfuse.batch.signals import StopRequest
@@ -105,7 +106,7 @@ def test_a_worker_that_cannot_prepare_is_named(run, toys, recorder):
 
 
 def test_a_worker_with_other_versions_is_refused(run, monkeypatch):
-    mine = {**executor_module.versions(), "torch": "0.1"}
+    mine = {**versions(), "torch": "0.1"}
     monkeypatch.setattr(executor_module, "versions", lambda: mine)
     with pytest.raises(WorkerUnfit, match=r"the worker at tcp://.* has other versions: torch 0\.1 here, .* there"):
         run("a")
@@ -113,7 +114,12 @@ def test_a_worker_with_other_versions_is_refused(run, monkeypatch):
 
 def test_jobs_that_wait_are_stopped_and_named(run, toys, recorder):
     stop = StopRequest("toys")
-    recorder.started = lambda job: job == "wait 2" and stop.receive(signal.SIGTERM)
+
+    def started(job):
+        if job == "wait 2":
+            stop.receive(signal.SIGTERM)
+
+    recorder.started = started
     since_s = time.monotonic()
     try:
         run("wait 1", "wait 2", "b", stop=stop)
@@ -126,7 +132,12 @@ def test_jobs_that_wait_are_stopped_and_named(run, toys, recorder):
 
 def test_reports_are_sent_every_few_seconds(run, toys, recorder):
     stop = StopRequest("toys")
-    recorder.on_progress = lambda: stop.is_set() or stop.receive(signal.SIGTERM)
+
+    def stop_once():
+        if not stop.is_set():
+            stop.receive(signal.SIGTERM)
+
+    recorder.on_progress = stop_once
     try:
         run("wait", stop=stop)
     finally:
@@ -180,7 +191,8 @@ class TestScheduler:
     @pytest.fixture
     def start(self, tmp_path):
         """Begin a dask program with the words of its command; all are ended after the test."""
-        begun = []
+        begun: list[subprocess.Popen[bytes]] = []
+        of: dict[str, subprocess.Popen[bytes]] = {}
 
         def begin(what, *words, path=str(Path(__file__).parents[1])):
             command = [sys.executable, "-m", f"distributed.cli.dask_{what}", *map(str, words)]
@@ -188,10 +200,10 @@ class TestScheduler:
             environment = {**os.environ, "PYTHONPATH": searched}
             with (tmp_path / f"{what}{len(begun)}.log").open("wb") as log:
                 begun.append(subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=tmp_path))
-            begin.of[what] = begun[-1]
+            of[what] = begun[-1]
             return begun[-1]
 
-        begin.of = {}
+        begin.of = of  # type: ignore[attr-defined]  # the last of each program
         yield begin
         for process in reversed(begun):
             process.terminate()

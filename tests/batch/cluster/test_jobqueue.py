@@ -29,6 +29,7 @@ PAIRS = ("cores=4", "memory=16GB", "walltime=12:00:00", "queue=gpu", "jobs=8")
 )
 def test_the_job_script(kind, lines):
     queue = read_jobqueue((f"kind={kind}", *PAIRS, "job_extra_directives=['--gres=gpu:1']"))
+    assert queue is not None
     assert (queue.jobs, queue.threads) == (8, 4)
     with make_cluster(queue) as cluster:
         script = cluster.job_script()
@@ -59,19 +60,24 @@ def test_settings_that_will_not_do(pairs, reason):
 
 
 def test_a_setting_that_dask_jobqueue_does_not_know():
+    queue = read_jobqueue(("kind=slurm", *PAIRS, "colour=red"))
+    assert queue is not None
     with pytest.raises(ValueError, match="colour"):
-        make_cluster(read_jobqueue(("kind=slurm", *PAIRS, "colour=red")))
+        make_cluster(queue)
 
 
 def test_without_the_extra(monkeypatch):
     monkeypatch.setattr("avfuse.batch.cluster.jobqueue.importlib.util.find_spec", lambda name: None)
+    queue = read_jobqueue(("kind=slurm", *PAIRS))
+    assert queue is not None
     with pytest.raises(WorkerUnfit, match=r"pip install 'avfuse\[jobqueue\]'"):
-        make_cluster(read_jobqueue(("kind=slurm", *PAIRS)))
+        make_cluster(queue)
 
 
 def test_a_machine_without_the_queue(monkeypatch, tmp_path):
     monkeypatch.setenv("PATH", str(tmp_path))
     queue = read_jobqueue(("kind=slurm", *PAIRS))
+    assert queue is not None
     with pytest.raises(WorkerUnfit, match=r"cannot be put into the slurm queue: .*sbatch"), queue_client(queue, print):
         pass
 
@@ -81,6 +87,7 @@ def test_a_queue_that_refuses(monkeypatch, tmp_path):
     (tmp_path / "sbatch").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     queue = read_jobqueue(("kind=slurm", *PAIRS))
+    assert queue is not None
     with pytest.raises(WorkerUnfit, match="invalid partition"), queue_client(queue, print):
         pass
 

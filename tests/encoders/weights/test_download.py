@@ -33,6 +33,8 @@ class Behaviour:
 
 
 class Handler(http.server.BaseHTTPRequestHandler):
+    server: "Server"
+
     def do_GET(self):
         does = self.server.behaviour
         does.asked.append(self.headers["Range"])
@@ -68,6 +70,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
 class Server(http.server.ThreadingHTTPServer):
     daemon_threads = True
+    behaviour: Behaviour
 
     def handle_error(self, request, client_address):
         """A client that hangs up is part of these tests."""

@@ -144,7 +144,7 @@ def test_a_packed_archive_is_refused(tmp_path):
 
 @pytest.mark.timeout(60)
 def test_a_dictionary_that_holds_itself(tmp_path):
-    held: dict = {}
+    held: dict[str, object] = {}
     held["state_dict"] = held
     torch.save(held, tmp_path / "self.pth")
     with pytest.raises(WeightsInvalid, match=r"self\.pth: no state dict in it"):

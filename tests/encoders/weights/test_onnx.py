@@ -6,6 +6,7 @@ is needed.
 
 import sys
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import pytest
@@ -40,8 +41,8 @@ class Exporter:
     state: dict[str, np.ndarray]
     folded: bool
     epsilon: float = EPS
-    nodes: list = field(default_factory=list)
-    initializers: list = field(default_factory=list)
+    nodes: list[Any] = field(default_factory=list)
+    initializers: list[Any] = field(default_factory=list)
 
     def graph(self, num_blocks=None):
         x = self.conv_norm("image", "conv1", "bn1")

@@ -197,7 +197,7 @@ def test_untrained_networks_are_the_seeds():
 
 def test_a_weight_file_cannot_be_changed():
     with pytest.raises(AttributeError):
-        entry("vggish").licence = "mine"
+        entry("vggish").licence = "mine"  # type: ignore[misc]  # is refused
     assert isinstance(entry("vggish"), WeightFile)
 
 

@@ -7,7 +7,7 @@ import fsspec
 from fsspec.implementations.local import LocalFileSystem, make_path_posix
 
 
-class Bucket(LocalFileSystem):
+class Bucket(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
     """What is put appears at once, as an object does; parts of it wait in `<store>.parts`."""
 
     protocol = "bucket"

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,11 +44,12 @@ class Run:
 class Server:
     """Starts runs as forks of a process that has loaded everything."""
 
-    def __init__(self, process: subprocess.Popen, folder: Path) -> None:
+    def __init__(self, process: subprocess.Popen[str], folder: Path) -> None:
         self.process, self.folder, self.started = process, folder, 0
 
-    def ask(self, question: dict) -> dict:
+    def ask(self, question: dict[str, Any]) -> dict[str, Any]:
         print(json.dumps(question), file=self.process.stdin, flush=True)
+        assert self.process.stdout is not None
         return json.loads(self.process.stdout.readline())
 
     def start(self, **request) -> Run:
@@ -70,9 +72,12 @@ def serving(what: str, tmp_path_factory) -> Iterator[Server]:
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("AVFUSE_", "SLURM_"))}
     # On one thread: two wait for each other on a busy machine.
     kept |= {"XDG_CACHE_HOME": str(tmp_path_factory.mktemp("cache")), "OMP_NUM_THREADS": "1"}
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen([sys.executable, SERVER, what], env=kept, start_new_session=True, **pipes) as process:
+    command = [sys.executable, str(SERVER), what]
+    with subprocess.Popen(
+        command, env=kept, start_new_session=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
         yield Server(process, tmp_path_factory.mktemp("said"))
+        assert process.stdin is not None
         process.stdin.close()
 
 

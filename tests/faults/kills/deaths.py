@@ -8,6 +8,7 @@ import signal
 import sys
 import threading
 from dataclasses import dataclass, field
+from typing import Any
 
 TO_WRITE = os.O_WRONLY | os.O_RDWR
 MAKING = {"open", "os.mkdir", "os.link", "os.truncate"}
@@ -37,7 +38,7 @@ class Steps:
         handle = os.open(self.note or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
         sys.addaudithook(lambda event, arguments: self.step(event, arguments, handle))
 
-    def step(self, event: str, arguments: tuple, handle: int) -> None:
+    def step(self, event: str, arguments: tuple[Any, ...], handle: int) -> None:
         if event not in CHANGING or (event == "open" and not self.opens_to_write(*arguments)):
             return
         with self.lock:

@@ -17,6 +17,7 @@ import os
 import pkgutil
 import sys
 import traceback
+from typing import Any
 
 from deaths import arm  # beside this script
 from scenarios import SCENARIOS
@@ -32,14 +33,14 @@ def load() -> None:
             importlib.import_module(f"{room.__name__}.{module.name}")
 
 
-def start(request: dict) -> int:
+def start(request: dict[str, Any]) -> int:
     pid = os.fork()
     if not pid:
         os._exit(run(request))
     return pid
 
 
-def run(request: dict) -> int:
+def run(request: dict[str, Any]) -> int:
     os.setsid()
     for handle, kind in ((1, "out"), (2, "err")):
         os.dup2(os.open(f"{request['log']}.{kind}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), handle)
@@ -56,7 +57,7 @@ def run(request: dict) -> int:
     return code
 
 
-def work(request: dict) -> int:
+def work(request: dict[str, Any]) -> int:
     if "scenario" in request:
         SCENARIOS[request["scenario"]](request["root"])
         return 0
@@ -67,7 +68,7 @@ def work(request: dict) -> int:
     return 0
 
 
-def answer(asked: dict) -> dict:
+def answer(asked: dict[str, Any]) -> dict[str, Any]:
     if "start" in asked:
         return {"pid": start(asked["start"])}
     return {"code": os.waitstatus_to_exitcode(os.waitpid(asked["wait"], 0)[1])}

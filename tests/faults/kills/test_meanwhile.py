@@ -3,7 +3,9 @@
 import shutil
 import subprocess
 import time
+from collections.abc import Callable
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -26,7 +28,7 @@ def to_file(root):
 
 
 # What happens to the store, and what its owner does before the next run.
-TROUBLES = {
+TROUBLES: dict[str, tuple[Callable[[Path], object], Callable[[Path], object]]] = {
     "removed": (shutil.rmtree, lambda root: None),
     "emptied": (empty, lambda root: None),
     "a file": (to_file, lambda root: root.unlink()),

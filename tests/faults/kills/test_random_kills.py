@@ -12,6 +12,7 @@ import signal
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -64,7 +65,7 @@ class Draw:
         self.alone, self.aimed = self.rng.random() < 0.5, self.rng.random() < 0.6
         self.times = self.rng.choice([1, 1, 1, 2])
 
-    def death(self, root: Path, steps: int) -> dict:
+    def death(self, root: Path, steps: int) -> dict[str, object]:
         """A step on the disk at which the run ends itself; for the others a moment is drawn."""
         how = "alone" if self.alone else "session"
         return {"root": str(root), "at": self.rng.randint(1, steps), "how": how} if self.aimed else {}
@@ -123,11 +124,13 @@ class Processes:
         with log.open("wb") as file:
             words_of = {"stdout": file, "stderr": file, "start_new_session": True}
             self.process = cli.start("extract", *words, "--workers", "2", **words_of)
-        self.pid, self.code = self.process.pid, None
+        self.pid: int = self.process.pid
+        self.code: int | None = None
 
     def wait(self) -> int:
-        self.code = self.process.wait()
-        return self.code
+        code: int = self.process.wait()
+        self.code = code
+        return code
 
     def wait_for_work(self, root: Path) -> bool:
         """Until the first trial is begun: loading torch in three processes is long, and leaves nothing to kill.
@@ -147,7 +150,7 @@ class Processes:
 @pytest.fixture
 def begun():
     """Runs that are under way; none of them outlives its test."""
-    runs = []
+    runs: list[Any] = []  # of the server, or `Processes`
     yield runs
     for run in runs:
         if run.code is None:  # not waited for, so that its number is still its own

@@ -2,9 +2,10 @@
 
 import struct
 from collections.abc import Callable, Iterator
+from typing import Any
 
 _HOLDS = {b"moov", b"trak", b"mdia", b"minf", b"stbl", b"edts", b"dinf"}
-Box = list  # [type, bytes or boxes]
+Box = list[Any]  # [type, bytes or boxes]
 
 
 def parse(data: bytes) -> list[Box]:

@@ -149,7 +149,7 @@ def run(given: argparse.Namespace, folder: Path) -> int:
         hand_made["bomb_streams_4k.mp4"] = many_large_streams(folder / "bombs")
     if given.media:
         clips |= real(given.media, folder / "real", most=8)
-    makers: list[Maker] = [partial(tuple, item) for item in hand_made.items()]
+    makers: list[Maker] = [partial(lambda made: made, item) for item in hand_made.items()]
     makers += [partial(mutant, clips, given.seed, number) for number in range(max(0, given.files - len(hand_made)))]
     if given.write:
         given.write.mkdir(parents=True, exist_ok=True)
@@ -160,9 +160,10 @@ def run(given: argparse.Namespace, folder: Path) -> int:
     verdicts, crashes = try_all(makers, folder, given.keep)
     while given.minutes and time.monotonic() - began_s < given.minutes * 60:
         given.seed += 1
-        more = [partial(mutant, clips, given.seed, number) for number in range(given.files)]
-        for old, new in zip((verdicts, crashes), try_all(more, folder, given.keep), strict=True):
-            old.extend(new)
+        more: list[Maker] = [partial(mutant, clips, given.seed, number) for number in range(given.files)]
+        more_verdicts, more_crashes = try_all(more, folder, given.keep)
+        verdicts += more_verdicts
+        crashes += more_crashes
         print(f"seed {given.seed}: {len(verdicts)} files, {len(crashes)} crashes", file=sys.stderr, flush=True)
     print(json.dumps(summary(verdicts, crashes, time.monotonic() - began_s), indent=1))
     return 1 if crashes else 0

@@ -4,6 +4,7 @@ import errno
 import os
 import shutil
 import uuid
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ def to_file(root):
     root.write_text("a file")
 
 
-REMOVALS = {
+REMOVALS: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
     "emptied": empty,
     "a file": to_file,

@@ -21,7 +21,7 @@ def test_round_trip(remote, arrays, attributes):
     assert again.trials() == ["b/a"]
     assert (again.attributes("b/a") or {}).get("fingerprint") == "f1"
     for name, values in arrays.items():
-        assert again["b/a"][name][:].tobytes() == values.tobytes()
+        assert np.asarray(again["b/a"][name][:]).tobytes() == values.tobytes()
     assert list(verify(again)) == []
 
 

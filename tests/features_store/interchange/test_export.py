@@ -7,6 +7,7 @@ import h5py
 import numpy as np
 import pytest
 
+from avfuse.features_store.disk.backends import LocalFiles
 from avfuse.features_store.interchange.export import Choice, estimated_bytes, export_store
 from avfuse.features_store.interchange.import_h5 import import_h5
 from avfuse.features_store.schema import StoreMismatch
@@ -37,6 +38,7 @@ def contents(store):
 def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
     assert export_store(filled, "h5", tmp_path / "out" / "f.h5") == 4
     back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    assert isinstance(back.files, LocalFiles)
     assert len(import_h5(tmp_path / "out" / "f.h5", back).written) == 4
     assert contents(back) == contents(filled)
     files = sorted(p.relative_to(filled.path) for p in filled.files.root.rglob("*") if p.is_file())
@@ -53,6 +55,7 @@ def test_hdf5_out_and_back_bit_for_bit(filled, tmp_path):
 def test_what_is_there_is_replaced_only_when_asked(filled, tmp_path, make_arrays):
     export_store(filled, "h5", tmp_path / "f.h5")
     back = FeatureStore(tmp_path / "back.zarr", mode="a")
+    assert isinstance(back.files, LocalFiles)
     import_h5(tmp_path / "f.h5", back)
     times = {path: path.stat().st_mtime_ns for path in back.files.root.rglob("*")}
     again = import_h5(tmp_path / "f.h5", back)
@@ -99,7 +102,7 @@ def test_what_is_no_export(store, tmp_path):
         file["x"] = 1
     with pytest.raises(StoreMismatch, match="avfuse_format"):
         import_h5(tmp_path / "other.h5", store)
-    for value, message in ((2, "not JSON"), ("2", "newer avfuse")):
+    for value, message in ((3, "not JSON"), ("3", "newer avfuse")):
         with h5py.File(tmp_path / "other.h5", "w") as file:
             file.attrs["avfuse_format"] = value
         with pytest.raises(StoreMismatch, match=message):

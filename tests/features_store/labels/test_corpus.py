@@ -39,7 +39,7 @@ def test_a_file_a_trial_in_any_folders(tmp_path):
     track = labels_of(corpus, "batch1/b.1", np.array([0.0, 0.05, 0.2]))
     assert track.trial == "batch1/b.1"
     assert track.valid.tolist() == [True, True, False]
-    np.testing.assert_allclose(track.values[:2], [[0, 0], [0.05, -0.05]], atol=1e-7)
+    np.testing.assert_allclose(track.values[:2], [[0.0, 0.0], [0.05, -0.05]], atol=1e-7)
 
 
 def test_links_in_a_circle(tmp_path):

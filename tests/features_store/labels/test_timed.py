@@ -130,7 +130,7 @@ def test_values_lie_between_valid_neighbours(samples, frames):
         elif valid:
             before = [sample for sample in known if sample < frame + 1e-6][-1:]
             after = [sample for sample in known if sample > frame - 1e-6][:1]
-            near = np.float32([known[sample][0] for sample in (*before, *after) if not known[sample][1]])
+            near = np.array([known[sample][0] for sample in (*before, *after) if not known[sample][1]], np.float32)
             assert near.min() <= value <= near.max()
 
 
@@ -142,7 +142,7 @@ def test_samples_give_themselves(samples):
     time_s, values, masked = zip(*sorted(samples), strict=True)
     track = at_frames(timed(time_s, values, masked=np.flatnonzero(masked)), np.array(time_s))
     assert track.valid.tolist() == [not each for each in masked]
-    assert (track.values[track.valid, 0] == np.float32(values)[track.valid]).all()
+    assert (track.values[track.valid, 0] == np.array(values, np.float32)[track.valid]).all()
 
 
 def test_outside_of_the_samples_is_masked():

@@ -9,6 +9,7 @@ from avfuse.features_store.records.provenance import (
     Inputs,
     differing_settings,
     inputs_of,
+    making,
     read_inputs,
     record_inputs,
     unlike,
@@ -16,8 +17,18 @@ from avfuse.features_store.records.provenance import (
 from avfuse.features_store.store import FeatureStore
 
 FILE = {"path": "/w/v.pth", "sha256": "ab"}
-ONE = {"settings": {"face": "left", "features": ["a", "b"], "stream": None}, "weights": {"v": {"untrained_seed": 0}}}
-OTHER = {"settings": {"face": "left", "features": ["a"], "stream": 1}, "weights": {"v": {"sha256": "ab" * 32}}}
+TRACK = {"settings": {"face": "left", "stream": None}, "revision": 1}
+ONE = making(
+    {"faces": TRACK, "v": {"settings": {"list": ["a", "b"]}, "made_from": "faces", "weights": {"untrained_seed": 0}}},
+    "v",
+)
+OTHER = making(
+    {
+        "faces": {**TRACK, "settings": {"face": "left", "stream": 1}},
+        "v": {"settings": {"list": ["a"]}, "made_from": "faces", "weights": {"sha256": "ab" * 32}},
+    },
+    "v",
+)
 
 
 @pytest.mark.parametrize("place", ["folder", "url"])
@@ -58,19 +69,21 @@ def test_words_of_another_kind_are_not_believed(store):
 def test_of_many_the_values_are_counted():
     assert differing_settings([ONE, ONE]) == []
     assert differing_settings([OTHER, ONE, ONE, {}]) == [
+        "list: a, b (2) / a (1) / not recorded (1)",
+        "weights: untrained:0 (2) / abababababababab (1) / not recorded (1)",
         "face: left (3) / not recorded (1)",
-        "features: a, b (2) / a (1) / not recorded (1)",
         "stream: default (2) / 1 (1) / not recorded (1)",
-        "weights of v: untrained 0 (2) / abababababababab (1) / not recorded (1)",
     ]
-    assert differing_settings([{**ONE, "algorithm": 1}, {**ONE, "algorithm": 2}]) == ["algorithm: 1 (1) / 2 (1)"]
+    newer = making({"v": {"revision": 2}}, "v")
+    assert differing_settings([making({"v": {"revision": 1}}, "v"), newer]) == [
+        "revision of v: not recorded (1) / 2 (1)"
+    ]
 
 
 def test_of_two_both_values_are_named():
     assert unlike(ONE, ONE, "now", "there") == ""
     assert unlike(ONE, OTHER, "now", "there") == (
-        "features: a, b now, a there, stream: default now, 1 there, "
-        "weights of v: untrained 0 now, abababababababab there"
+        "list: a, b now, a there, weights: untrained:0 now, abababababababab there, stream: default now, 1 there"
     )
-    many = {"settings": {str(number): number for number in range(9)}}
+    many = {str(number): str(number) for number in range(9)}
     assert unlike(many, {}, "now", "there").endswith(", 5: 5 now, not recorded there and 3 more")

@@ -152,12 +152,14 @@ def test_a_broken_folder_is_made_anew_with_a_trial_in_it(chunked, arrays):
 def test_commands_of_what_the_store_does_not_remember(chunked, arrays):
     """Folders that are unknown, or not on this machine, are left open; names that commas part go by a file."""
     chunked.write(
-        "x,y", arrays, {"settings": {"features": ["mfcc"], "aligned": True}, "trial_length_from": "annotations"}
+        "x,y",
+        arrays,
+        {"features": {"iresnet50": {"settings": {"aligned": True}}}, "trial_length_from": "annotations"},
     )
-    chunked.write("z", arrays, {"settings": {"features": ["vggish"]}, "weights": {"vggish": {"name": "v 1.pth"}}})
+    chunked.write("z", arrays, {"features": {"vggish": {"settings": {}, "weights": {"name": "v 1.pth"}}}})
     record_inputs(chunked.files, Inputs(videos="/nowhere"))
     with_comma, plain = sorted(fix_commands(chunked, ["x,y", "z"]), reverse=True)
-    options = "--videos … --annotations … --features mfcc --aligned …"
+    options = "--videos … --annotations … --features iresnet50 --aligned …"
     assert with_comma == (
         f"printf '%s\\n' x,y | avfuse extract {options} --store {chunked.path} --overwrite --trials-from /dev/stdin"
     )
@@ -171,11 +173,13 @@ def test_weights_that_are_still_the_same_are_named(chunked, arrays, tmp_path):
     file = tmp_path / "my own.pth"
     file.touch()
     source = {"name": "my own.pth", "sha256": "ab", "untrained_seed": None}
-    weights = {"vggish": source, "logmel_vgg": {**source, "same_as": "vggish"}, "iresnet50": {"sha256": "cd"}}
-    chunked.write("z", arrays, {"weights": weights})
+    weights = {"vggish": source, "iresnet50": {"sha256": "cd"}}
+    chunked.write(
+        "z", arrays, {"features": {name: {"settings": {}, "weights": each} for name, each in weights.items()}}
+    )
     given = {"vggish": {"path": str(file), "sha256": "ab"}, "iresnet50": None}  # the one was found without --weights
     record_inputs(chunked.files, Inputs(weight_files=given))
-    start = "avfuse extract --videos … --weights "
+    start = "avfuse extract --videos … --features vggish,iresnet50 --weights "
     assert fix_commands(chunked, ["z"])[0].startswith(f"{start}'vggish={file}' --store ")
     record_inputs(chunked.files, Inputs(weight_files={"vggish": {"path": str(file), "sha256": "of another run"}}))
     assert fix_commands(chunked, ["z"])[0].startswith(f"{start}vggish=…/'my own.pth' --store ")

@@ -77,7 +77,7 @@ def test_settings_fold_and_features(trained, small):
     assert found.fold.number == 0
     assert set(found.fold.train) == {"clip0", "clip1", "clip2", "clip4", "clip5", "clip6"}
     assert set(found.fold.validation) == {"clip3", "clip7"}
-    assert found.features.fingerprints == {"planted": 8}
+    assert found.features.fingerprints == {"face": {"planted": 8}, "voice": {"planted": 8}}
     assert list(found.features.widths.items()) == [("face", 6), ("voice", 4)]
     assert found.features.store == str(small.store)
     assert found.annotations == str(small.annotations)
@@ -144,6 +144,7 @@ class TestState:
         save_state(tmp_path, make_state(0.1))
         save_state(tmp_path, make_state(0.5))
         found = load_state(tmp_path)
+        assert found is not None
         assert found.history == [{"epoch": 1, "P": 0.5}]
         assert torch.equal(found.best["layer.weight"], torch.full((2, 3), 0.5))
         assert os.listdir(tmp_path) == ["training.pt"]
@@ -177,6 +178,7 @@ class TestState:
             except ValueError:
                 refused += 1
             else:
+                assert found is not None
                 assert found.history == make_state(0.25).history
                 assert torch.equal(found.best["layer.weight"], make_state(0.25).best["layer.weight"])
         assert refused > 10

@@ -252,7 +252,7 @@ def test_what_is_no_feature_is_refused(make_data, make_store, rows):
 
 def test_an_array_that_does_not_say_which_rows_are_real(tmp_path):
     store = FeatureStore(tmp_path / "boxes.zarr", mode="a")
-    arrays = {"time": np.arange(9) / 25, "face_box": np.zeros((9, 4), np.float32)}
+    arrays: dict[str, np.ndarray] = {"time": np.arange(9) / 25, "face_box": np.zeros((9, 4), np.float32)}
     store.write("a", arrays, {"fingerprint": "small"})
     with pytest.raises(ValueError, match="face_box is not a feature: trial 'a' does not say which rows are real"):
         load(store, source("a", 9), ["face_box"], ROOM)
@@ -391,7 +391,9 @@ class TestStreamedUnderWay:
             rf"Error: {run}: trial 'clip5': rows \d+–\d+ of file://{file.parents[2]} are broken \({file}: No such file"
         )
         assert re.match(message, result.stderr.splitlines()[-1])
-        assert len(state.load_state(run).history) == 1
+        found = state.load_state(run)
+        assert found is not None
+        assert len(found.history) == 1
 
 
 @pytest.mark.parametrize("streamed", [False, True])

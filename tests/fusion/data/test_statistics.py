@@ -7,6 +7,7 @@ import zarr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
+from numpy.typing import ArrayLike
 
 from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.features_store.store import FeatureStore
@@ -26,7 +27,7 @@ PARTS = st.integers(1, 4).flatmap(
 )
 
 
-def of(rows: np.ndarray, kind="feature") -> Statistics:
+def of(rows: ArrayLike, kind="feature") -> Statistics:
     return statistics_of(moments_of(np.asarray(rows, np.float32)), kind)
 
 

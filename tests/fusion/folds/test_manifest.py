@@ -138,6 +138,6 @@ def test_folds_and_moves_are_checked_at_birth():
     with pytest.raises(ValueError, match="number is 0 or more, got -1"):
         Fold(-1, ("a",), ("b",))
     with pytest.raises(ValueError, match="to is one of train, validation, got 'test'"):
-        Move(0, "a", "test")
+        Move(0, "a", "test")  # type: ignore[arg-type]  # is refused
     with pytest.raises(ValueError, match="grouping is one of subject, none, file, got 'other'"):
-        Manifest((Fold(0, ("a",), ("b",)),), "other")
+        Manifest((Fold(0, ("a",), ("b",)),), "other")  # type: ignore[arg-type]  # is refused

@@ -55,7 +55,7 @@ def test_seeds_are_averaged(grid, evaluate):
 
 def test_a_trial_is_predicted_by_the_runs_that_hold_it_out(grid, small, evaluate):
     report, found = evaluate(grid)
-    held_out = {name: [] for name in found}
+    held_out: dict[str, list[np.ndarray]] = {name: [] for name in found}
     for run in sorted(grid.glob("fold*/seed*")):
         fold = json.loads((run / "fold.json").read_text())
         for name, rows in rows_of(run).items():

@@ -310,7 +310,7 @@ class TestPredict:
         made = content["made"]
         assert (made["runs"], made["store"], made["smoothing"]) == ([str(trained)], str(small.store), "ma:5")
         assert made["command"] == f"avfuse predict --run {trained} --store {small.store} --out {out} --smooth ma:5"
-        assert made["fingerprints"] == {"planted": 8}
+        assert made["fingerprints"] == {"face": {"planted": 8}, "voice": {"planted": 8}}
 
     def test_out_of_an_earlier_prediction_is_replaced_whole(self, trained, corpus, avfuse, tmp_path):
         words = ("--run", trained, "--store", corpus.store, "--out", tmp_path / "out")

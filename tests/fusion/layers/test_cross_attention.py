@@ -66,6 +66,7 @@ def test_frames_that_are_not_valid_are_never_attended_to(attention, garbage):
     found = attention(asking, spoiled, valid)
     assert torch.equal(found, attention(asking, answering, valid))
     found.square().sum().backward()
+    assert spoiled.grad is not None
     assert not spoiled.grad[~valid].any()
     assert spoiled.grad[valid].abs().sum(-1).min() > 0
 

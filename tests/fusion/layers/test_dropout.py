@@ -27,6 +27,7 @@ def test_gradients_pass_where_numbers_do():
     torch.manual_seed(1)
     y = Dropout(0.4)(x)
     y.sum().backward()
+    assert x.grad is not None
     assert torch.equal(x.grad == 0, y == 0)
     torch.testing.assert_close(x.grad[y != 0], torch.full_like(x.grad[y != 0], 1 / 0.6), rtol=1e-4, atol=0)
 

@@ -28,7 +28,7 @@ def inputs(widths, windows=2, count=30, seed=0):
 
 def shapes_within(model, *batch):
     """{module: shape of its output} of one pass."""
-    shapes = {}
+    shapes: dict[str, tuple[int, ...]] = {}
     for name, module in model.named_modules():
         module.register_forward_hook(lambda _, __, out, name=name: shapes.__setitem__(name, tuple(out.shape)))
     with torch.inference_mode():

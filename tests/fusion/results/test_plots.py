@@ -1,6 +1,7 @@
 import json
 import sys
 import time
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -30,7 +31,12 @@ def drawn(monkeypatch):
 
     figures = []
     save = plots._save
-    monkeypatch.setattr(plots, "_save", lambda figure, *more: [figures.append(figure), save(figure, *more)])
+
+    def save_and_keep(figure, *more):
+        figures.append(figure)
+        save(figure, *more)
+
+    monkeypatch.setattr(plots, "_save", save_and_keep)
     return figures
 
 
@@ -61,7 +67,11 @@ def test_learning_curves(tmp_path, history, drawn):
 
 @pytest.mark.parametrize("epochs", [1, 2, 3])
 def test_few_epochs_and_missing_values(tmp_path, epochs, drawn):
-    history = {"loss": [1.5, None, 1.0][:epochs], "P": [None, 0.2, 0.1][:epochs], "ccc_arousal": [None] * epochs}
+    history: dict[str, Sequence[float | None]] = {
+        "loss": [1.5, None, 1.0][:epochs],
+        "P": [None, 0.2, 0.1][:epochs],
+        "ccc_arousal": [None] * epochs,
+    }
     learning_curves({**history, "lr": [0.0, 0.0, 0.0][:epochs], "seconds": [3.0] * epochs}, tmp_path / "a.png")
     assert [axes.get_ylabel() for axes in drawn[0].axes] == ["loss", *["CCC"] * (epochs > 1), "learning rate"]
     assert drawn[0].axes[0].get_title() == ("best epoch 2, P 0.200" if epochs > 1 else "")

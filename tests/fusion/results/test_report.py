@@ -12,7 +12,7 @@ COUNTS = {"a": 60, "b": 40, "c": 25}
 def sources():
     """Three trials; some rows of `b` have no label."""
     rng = np.random.default_rng(0)
-    made = []
+    made: list[TrialSource] = []
     for name, count in COUNTS.items():
         labelled = rng.random(count) < 0.8 if name == "b" else np.ones(count, bool)
         values = rng.uniform(-1, 1, (count, 2)) + 0.3 * len(made)
@@ -34,6 +34,8 @@ def test_the_score_is_over_all_valid_frames_together(sources, predictions):
     rows = np.concatenate([predictions[s.name] for s in sources])[valid]
     assert found.valence == pytest.approx(ccc(rows[:, 0], truth[:, 0]), abs=1e-12)
     assert found.arousal == pytest.approx(ccc(rows[:, 1], truth[:, 1]), abs=1e-12)
+    assert found.valence is not None
+    assert found.arousal is not None
     assert found.p == (found.valence + found.arousal) / 2
     assert found.rows == valid.sum() < sum(COUNTS.values())
 
@@ -126,6 +128,8 @@ def test_lines(sources, predictions):
     lines = report_lines(found, 10)
     assert lines[0].split() == ["valence", "arousal", "P"]
     assert lines[1].split()[-3:] == [f"{v:.3f}" for v in (found.valence, found.arousal, found.p)]
+    assert found.mean_trial_valence is not None
+    assert found.mean_trial_arousal is not None
     mean = (found.mean_trial_valence + found.mean_trial_arousal) / 2
     assert lines[2].split()[-3:] == [f"{v:.3f}" for v in (found.mean_trial_valence, found.mean_trial_arousal, mean)]
     assert lines[3] == f"{found.rows} labelled frames of 3 trials"

@@ -219,7 +219,7 @@ def test_the_sample_is_not_overwritten(tmp_path, sample):
         write_submission(tmp_path / "out", tmp_path / "none.txt", {"a": ramp(1)})
 
 
-class Lazy(Mapping):
+class Lazy(Mapping[str, np.ndarray]):
     """Predictions that are read when they are asked for."""
 
     def __init__(self, rows):

@@ -6,6 +6,7 @@ import shutil
 import numpy as np
 import pytest
 
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.state import read_metrics
 
@@ -47,7 +48,7 @@ def film_again(corpus, trial):
 def extract_otherwise(corpus, trial):
     store = FeatureStore(corpus.store, mode="a")
     for name in store.trials():
-        made = {"settings": {"face": "left"}, "weights": {"voice": {"sha256": "ab12"}}}
+        made: dict[str, JsonValue] = {"settings": {"face": "left"}, "weights": {"voice": {"sha256": "ab12"}}}
         store.write(name, corpus.rows(name), {"fingerprint": "another", **made})
 
 
@@ -67,7 +68,7 @@ CHANGES = [
         extract_otherwise,
         "clip2",
         "other features",
-        "face: not recorded in the run, left now, weights of voice: not recorded in the run, ab12 now",
+        "face: not recorded in the run, left now, weights: not recorded in the run, ab12 now",
         id="making",
     ),
 ]

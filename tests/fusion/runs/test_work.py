@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from avfuse.batch.cluster import connect
-from avfuse.batch.protocols import Cancelled, WorkerLost
+from avfuse.batch.protocols import Cancelled, JobContext, WorkerLost
 from avfuse.features_store.disk.owner import Owner
 from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.fusion.artifacts.folder import is_locked, run_lock
@@ -52,6 +52,7 @@ def scheduler():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(connect, "cores", lambda: 2)
         with connect.local_client(2, at_once=1, on_gpus=False) as client:
+            assert client.scheduler is not None
             yield client.scheduler.address
 
 
@@ -103,7 +104,8 @@ class TestOnWorkers:
     def test_a_lost_workers_run_goes_on_elsewhere(self, small, on_cluster, fit, same_run, tmp_path):
         words = ("--fold", 1, "--epochs", 30)
         fit(small, tmp_path / "whole", *words)
-        run, killed = tmp_path / "run", []
+        run = tmp_path / "run"
+        killed: list[int] = []
         killer = threading.Thread(target=kill_who_trains, args=(run, killed))
         killer.start()
         result = on_cluster(run, *words)
@@ -133,6 +135,7 @@ def test_sigterm_on_workers(small, train_words, fit, tmp_path):
         try:
             until_s = time.monotonic() + PATIENCE_S
             while not all((folder / name / "metrics.json").exists() for name in NAMES[:2]):
+                assert process.stderr is not None
                 assert process.poll() is None, process.stderr.read().decode()
                 assert time.monotonic() < until_s
                 time.sleep(0.01)
@@ -146,7 +149,9 @@ def test_sigterm_on_workers(small, train_words, fit, tmp_path):
     assert last.startswith("Error: stopped by SIGTERM with 2 runs to do: fold 1 seed 0, fold 1 seed 1; ")
     assert "Traceback" not in said.decode()
     for name in NAMES[:2]:
-        assert load_state(folder / name).history
+        saved = load_state(folder / name)
+        assert saved is not None
+        assert saved.history
         assert not (folder / name / "finished.json").exists()
         assert not is_locked(folder / name)
     fit(small, folder, "--fold", 1, "--seeds", 2, "--epochs", 1, "--set", "early_stop=2000")
@@ -221,17 +226,11 @@ def finished_by_another(done, content, folder):
     return run_lock(folder)
 
 
-class Halted:
-    host = "there"
-
-    def __init__(self):
-        self.words = []
-
-    def check(self):
-        raise Cancelled
-
-    def tell(self, *words):
-        self.words.append(words)
+def halted() -> JobContext:
+    """What a job on another machine is given when it is to stop."""
+    event = threading.Event()
+    event.set()
+    return JobContext("there", event, send=lambda words: None)
 
 
 class TestParts:
@@ -257,18 +256,18 @@ class TestParts:
         assert torch.get_num_threads() == before
 
     def test_who_waits_for_its_turn_can_be_stopped(self):
-        with pytest.raises(Cancelled), alone_in_process(Halted()):
+        with pytest.raises(Cancelled), alone_in_process(halted()):
             raise AssertionError
 
     def test_a_run_elsewhere_stops_at_a_batch_and_has_no_screen(self, tmp_path):
         stream = io.StringIO()
-        (watcher,) = make_watchers("fold 1", 9, tmp_path, False, stream, Halted())
+        (watcher,) = make_watchers("fold 1", 9, tmp_path, False, stream, halted())
         with pytest.raises(Cancelled):
             watcher.step(1, 0, 3, lambda: 0.0)
         assert stream.getvalue() == ""
 
     def test_what_is_said(self, monkeypatch):
-        said = []
+        said: list[str] = []
         monitor = RunMonitor(3, said.append, ["note: known"])
         monitor.progressed(JOB, (3, 9, 0.5, 2))
         monitor.tick()

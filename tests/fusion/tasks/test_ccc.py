@@ -153,14 +153,16 @@ def test_other_shapes_are_refused(x, y, valid):
 def test_the_loss_is_one_minus_the_metric(pair, data):
     valid = data.draw(arrays(np.bool_, pair.shape[1]))
     assume(valid.sum() >= 2)
-    loss = ccc_loss(*as_batch(*pair, valid))
-    assert float(loss.detach()) == pytest.approx(1 - ccc(*pair, valid), abs=1e-6)
+    x, y = pair
+    loss = ccc_loss(*as_batch(x, y, valid))
+    assert float(loss.detach()) == pytest.approx(1 - ccc(x, y, valid), abs=1e-6)
 
 
 @settings(deadline=None)
 @given(LENGTHS.flatmap(lambda s: arrays(np.float32, (2, *s), elements=st.floats(-1, 1, width=32))))
 def test_the_loss_of_float32_is_one_minus_the_metric(pair):
-    loss = ccc_loss(*as_batch(*pair, dtype=torch.float32))
+    x, y = pair
+    loss = ccc_loss(*as_batch(x, y, dtype=torch.float32))
     assert float(loss.detach()) == pytest.approx(1 - ccc(*pair), abs=1e-6)
 
 
@@ -193,6 +195,7 @@ def test_masked_frames_change_neither_loss_nor_gradient(where, spoiled):
         p.requires_grad_()
         loss = ccc_loss(p, t, torch.tensor(valid))
         loss.backward()
+        assert p.grad is not None
         results.append((loss.detach(), p.grad))
     (clean, clean_grad), (loss, grad) = results
     assert torch.isfinite(loss)
@@ -225,6 +228,7 @@ def test_windows_with_fewer_than_two_valid_frames_are_left_out(rows):
     loss.backward()
     alone = ccc_loss(*(torch.tensor(each[[0, 2]]) for each in (predicted, truth, valid)))
     assert torch.equal(loss.detach(), alone)
+    assert prediction.grad is not None
     assert not prediction.grad[1].any()
     assert prediction.grad[[0, 2]].abs().min() > 0
 
@@ -235,6 +239,7 @@ def test_a_batch_without_a_window_that_counts_is_zero(rows):
     loss = ccc_loss(prediction, torch.rand(2, 20, 2), (torch.arange(20) < rows).expand(2, 20))
     loss.backward()
     assert float(loss.detach()) == 0
+    assert prediction.grad is not None
     assert not prediction.grad.any()
 
 

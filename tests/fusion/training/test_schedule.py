@@ -30,7 +30,7 @@ def rates(config: TrainConfig, scores: list[float], steps: int = 4) -> list[floa
     return found
 
 
-def history_of(scores: list[float]) -> list[dict]:
+def history_of(scores: list[float]) -> list[dict[str, float]]:
     return [{"epoch": epoch, "P": p} for epoch, p in enumerate(scores, 1)]
 
 

@@ -70,7 +70,8 @@ def config_of(window, hop, batch_size=12) -> TrainConfig:
 @settings(deadline=None)
 @given(st.lists(st.integers(0, 90), min_size=1, max_size=4), SIZES, st.integers(1, 7))
 def test_stitching_gives_each_row_its_own_prediction(counts, sizes, batch_size):
-    data, config = table_of(counts), config_of(*sizes, batch_size)
+    window, hop = sizes
+    data, config = table_of(counts), config_of(window, hop, batch_size)
     batches = Batches(data, AS_IT_IS, config)
     rows = predict(GivesItsRow(), data, batches, data.windows(data.spans, config), 2, "fp32")
     assert np.array_equal(rows, numbers(sum(counts)))
@@ -121,6 +122,7 @@ def test_predictions_are_clipped():
 def test_predictions_are_clipped_at_both_ends():
     rows = np.array([[-3, 1.5], [-1, 1], [0.5, -0.5]], np.float32)
     data, config = table_of([3]), config_of(3, 2)
+    assert isinstance(data.rows, ResidentRows)
     data.rows.tables[0][:3] = torch.from_numpy(rows)
     predicted = predict(
         GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32"
@@ -132,6 +134,7 @@ def test_predictions_are_clipped_at_both_ends():
 @pytest.mark.parametrize("at", [(0, 0), (4, 1)])
 def test_a_prediction_that_is_no_number_is_an_error(bad, at):
     data, config = table_of([5]), config_of(5, 5)
+    assert isinstance(data.rows, ResidentRows)
     data.rows.tables[0][at] = bad
     batches, windows = Batches(data, AS_IT_IS, config), data.windows(data.spans, config)
     with pytest.raises(ValueError, match="the network predicts values that are not numbers: try a smaller lr"):

@@ -49,16 +49,16 @@ def test_other_number_formats(small, trained, fit, tmp_path, precision):
 
 def test_metrics_are_those_of_the_prediction_files(small, trained, plain_ccc):
     """Scored by hand: files against files, all valid frames of all trials as one sequence."""
-    truth, predictions = [], []
+    truths, outputs = [], []
     for name in ("clip3", "clip7"):
         labels = read_labels(small.labels(name))
         predicted = np.loadtxt(trained / "predictions" / f"{name}.txt", delimiter=",", skiprows=1)
         assert len(labels.valid) == len(predicted)
         assert predicted[:, 0] == pytest.approx(np.arange(len(predicted)) / 25)
         assert predicted[:, 3].all()
-        truth.append(labels.values[labels.valid].astype(float))
-        predictions.append(predicted[labels.valid, 1:3])
-    truth, predictions = np.concatenate(truth), np.concatenate(predictions)
+        truths.append(labels.values[labels.valid].astype(float))
+        outputs.append(predicted[labels.valid, 1:3])
+    truth, predictions = np.concatenate(truths), np.concatenate(outputs)
     assert len(truth) == 115 - 10 + 135
     metrics = read_metrics(trained)
     scores = [plain_ccc(predictions[:, column], truth[:, column]) for column in (0, 1)]

@@ -7,6 +7,7 @@ from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.extraction import audio
 from avfuse.pipeline.extraction.session import Session
 from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import AudioReader
 
 
 @pytest.fixture
@@ -23,7 +24,7 @@ def read(recording, tmp_path, monkeypatch):
     def do(*features):
         opened, reports = [], []
 
-        class Counted(audio.AudioReader):
+        class Counted(AudioReader):
             def __enter__(self):
                 opened.append(self)
                 return super().__enter__()

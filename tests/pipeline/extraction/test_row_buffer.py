@@ -61,44 +61,45 @@ def person(tmp_path, scores):
 def test_a_missing_face_repeats_the_last_row_and_the_next_at_the_head(tmp_path):
     arrays = person_arrays(person(tmp_path, [0, 0.9, 0, 0.8]), 4, 6, "repeat")
     assert arrays["iresnet50"][0:6][:, 0].tolist() == [1, 1, 1, 3, 3, 3]
-    assert arrays["iresnet50_valid"].tolist() == [False, True, False, True, False, False]
+    assert arrays["iresnet50_valid"][:].tolist() == [False, True, False, True, False, False]
 
 
 def test_a_missing_face_is_a_zero_row_on_request(tmp_path):
     arrays = person_arrays(person(tmp_path, [0, 0.9, 0, 0.8]), 4, 3, "zero")
     assert arrays["iresnet50"][0:3][:, 0].tolist() == [0, 1, 0]
-    assert arrays["iresnet50_valid"].tolist() == [False, True, False]
+    assert arrays["iresnet50_valid"][:].tolist() == [False, True, False]
 
 
 def test_nobody_at_all_is_zero_rows(tmp_path):
     arrays = person_arrays(person(tmp_path, [0, 0]), 2, 3, "repeat")
     assert not arrays["iresnet50"][0:3].any()
-    assert not arrays["iresnet50_valid"].any()
+    assert not arrays["iresnet50_valid"][:].any()
 
 
 def test_rows_past_the_video_have_no_face(tmp_path):
     arrays = person_arrays(person(tmp_path, [0.9, 0.8]), 2, 3, "repeat")
-    assert arrays["face_score"].tolist() == pytest.approx([0.9, 0.8, 0])
-    assert np.isnan(arrays["face_box"][2]).all()
+    assert arrays["face_score"][:].tolist() == pytest.approx([0.9, 0.8, 0])
+    assert np.isnan(arrays["face_box"][:][2]).all()
 
 
 def test_audio_rows_without_a_full_patch_repeat_the_last(tmp_path):
     valid = np.array([True, True, False, False])
     arrays = sound_arrays({"vggish": buffered(tmp_path, numbers(3))}, {"vggish": valid}, 5)
     assert arrays["vggish"][0:5][:, 0].tolist() == [1, 3, 5, 5, 5]
-    assert arrays["vggish_valid"].tolist() == [True, True, False, False, False]
+    assert arrays["vggish_valid"][:].tolist() == [True, True, False, False, False]
 
 
 def test_no_audio_is_zero_rows_all_invalid(tmp_path):
     arrays = sound_arrays({"vggish": RowBuffer(tmp_path / "none.f32", (128,))}, {}, 3)
     assert arrays["vggish"][0:3].shape == (3, 128)
     assert not arrays["vggish"][0:3].any()
-    assert arrays["vggish_valid"].tolist() == [False] * 3
+    assert arrays["vggish_valid"][:].tolist() == [False] * 3
 
 
 def test_rows_are_appended_in_the_order_in_which_they_were_asked_for(tmp_path):
     buffer = RowBuffer(tmp_path / "rows.f32", (2,))
-    pending, futures = PendingRows(buffer, at_most=3), [Future() for _ in range(3)]
+    pending = PendingRows(buffer, at_most=3)
+    futures: list[Future[np.ndarray]] = [Future() for _ in range(3)]
     with settled([pending]):
         pending.expect(futures)
         futures[2].set_result(numbers(1) + 200)
@@ -110,7 +111,8 @@ def test_rows_are_appended_in_the_order_in_which_they_were_asked_for(tmp_path):
 
 
 def test_after_an_error_rows_on_their_way_are_cancelled(tmp_path):
-    pending, future = PendingRows(RowBuffer(tmp_path / "rows.f32", (2,))), Future()
+    pending = PendingRows(RowBuffer(tmp_path / "rows.f32", (2,)))
+    future: Future[np.ndarray] = Future()
     pending.expect([future])
     with pytest.raises(ValueError, match="odd"), settled([pending]):
         raise ValueError("odd")
@@ -119,11 +121,11 @@ def test_after_an_error_rows_on_their_way_are_cancelled(tmp_path):
 
 def test_boxes_of_the_first_frames_where_labels_are_fewer(tmp_path):
     arrays = person_arrays(person(tmp_path, [0.9, 0.8, 0.7]), 3, 2, "repeat")
-    assert arrays["face_score"].tolist() == pytest.approx([0.9, 0.8])
+    assert arrays["face_score"][:].tolist() == pytest.approx([0.9, 0.8])
 
 
 def test_sound_of_the_first_frames_where_labels_are_fewer(tmp_path):
     arrays = sound_arrays(
         {"vggish": buffered(tmp_path, numbers(4))}, {"vggish": np.array([True, True, False, False])}, 2
     )
-    assert arrays["vggish_valid"].tolist() == [True, True]
+    assert arrays["vggish_valid"][:].tolist() == [True, True]

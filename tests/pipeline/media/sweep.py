@@ -145,7 +145,7 @@ def make(recipe: Recipe, folder: Path) -> tuple[Path, float]:
         ahead = "+".join(f"eq(N,{row})" for row in recipe.outliers)
         words += ["-bsf:v", f"setts=pts='PTS+({ahead})*{recipe.ahead_s}/{tick}':dts=DTS"]
     if recipe.container == "ts":
-        words += ["-pes_payload_size", 0]
+        words += ["-pes_payload_size", "0"]
     run("-i", plain, "-map", 0, "-c", "copy", *words, "-max_interleave_delta", 0, out)
     if recipe.joined:
         out.write_bytes(out.read_bytes() * 2)

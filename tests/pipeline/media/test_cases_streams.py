@@ -76,14 +76,14 @@ def boxes():
     def find(name):
         info = probe(CASES / name)
         search = FaceSearch(detector, Followers("largest", (info.width_px, info.height_px)), 30)
-        found = []
+        rows = []
         with FrameReader(info) as reader:
             for batch, cuts in with_cuts(reader):
                 for faces, (chosen,) in search(batch, cuts):
                     nothing = np.full(14, np.nan)
                     seen = chosen is not None
-                    found.append(np.r_[faces.boxes[chosen], faces.landmarks[chosen].ravel()] if seen else nothing)
-        found = np.array(found)
+                    rows.append(np.r_[faces.boxes[chosen], faces.landmarks[chosen].ravel()] if seen else nothing)
+        found = np.array(rows)
         return found[:, :4], found[:, 4:].reshape(-1, 5, 2), reader.ending.warnings
 
     return find

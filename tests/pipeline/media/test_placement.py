@@ -15,7 +15,10 @@ def run(frames, origin_s=0.0, block=1000, rate_hz=16_000):
         placement.add(time_s, count / rate_hz)
     total = round(sum(count for _, count in frames) * 16_000 / rate_hz)
     joined = np.arange(1, total + 1, dtype=np.float32)
-    out = [np.zeros(0), *(part for at in range(0, total, block) for part in placement.place(joined[at : at + block]))]
+    out: list[np.ndarray] = [
+        np.zeros(0),
+        *(part for at in range(0, total, block) for part in placement.place(joined[at : at + block])),
+    ]
     return np.concatenate(out), placement
 
 
@@ -259,7 +262,8 @@ def busy_for(away_s):
 @pytest.mark.parametrize("away_s", [3.0, 5.0])
 def test_whoever_knows_eight_seconds_more_decides_as_one_who_knows_all(away_s):
     """A sample's place depends on the windows of what lies within its own: 4 s, and 4 s after them."""
-    placement, out = Placement(0.0, 0.0), []
+    placement = Placement(0.0, 0.0)
+    out: list[np.ndarray] = []
     joined = np.arange(1, 400_001, dtype=np.float32)
     known = 0
     for time_s, count in busy_for(away_s):

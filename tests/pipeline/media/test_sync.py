@@ -2,17 +2,19 @@
 
 import subprocess
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
 
+from avfuse.features_store.clock import AudioAlign
 from avfuse.pipeline.audio.logmel import patches
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader, FrameReader
 
 H264_AAC = "-c:v libx264 -preset ultrafast -c:a aac"
 B_FRAMES = "-c:v libx264 -preset veryfast -bf 3 -c:a aac"
-SHIFT_S = {"start": 0.0, "center": -0.48, "end": -0.96}
+SHIFT_S: dict[AudioAlign, float] = {"start": 0.0, "center": -0.48, "end": -0.96}
 GRID_S = 0.005
 LOCATING_S = 0.0015
 
@@ -28,11 +30,11 @@ def click_places(logmel: np.ndarray, threshold: float = 5.0) -> np.ndarray:
     return places
 
 
-def all_patches(samples: np.ndarray, time_s: np.ndarray, align: str) -> np.ndarray:
+def all_patches(samples: np.ndarray, time_s: np.ndarray, align: AudioAlign) -> np.ndarray:
     return np.concatenate([batch.logmel for batch in patches([samples], time_s, align, 64)])
 
 
-def sync_errors(clip, align: str) -> np.ndarray:
+def sync_errors(clip, align: AudioAlign) -> np.ndarray:
     """For every row that contains one click: where the click is, less where the flash of that click is, s."""
     logmel = all_patches(clip.samples, clip.time_s, align)
     clicks_s = clip.time_s[: len(logmel)] + SHIFT_S[align] + click_places(logmel)
@@ -59,7 +61,7 @@ def check(clip, num_flashes: int, muxer_s: float) -> None:
 
 
 # (name, encoders, settings of the clip, what the file itself is off: rounding to ms, an encoder delay)
-CLIPS = {
+CLIPS: dict[str, tuple[str, str, dict[str, Any], float]] = {
     "25": ("a.mp4", H264_AAC, {}, 0),
     "29.97": ("a.mp4", H264_AAC, {"rate": "30000/1001", "rows": (37, 90, 135), "rate_hz": 48_000}, 0),
     "b-frames, stereo": ("a.mp4", B_FRAMES, {"channels": 2}, 0),

@@ -2,19 +2,22 @@
 
 import json
 import re
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from avfuse.encoders.table import entries_for
 from avfuse.features_store.records.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
-from avfuse.pipeline.extraction.provenance import crops_digest, source_attributes
+from avfuse.pipeline.extraction.provenance import UNRECORDED, crops_digest, source_attributes
 from avfuse.pipeline.runs.discover import PLAYLIST_SUFFIXES, VIDEO_SUFFIXES, find_jobs, find_sources, walk_videos
-from avfuse.pipeline.runs.plan import Selection, make_plan, shard_of, standing
+from avfuse.pipeline.runs.plan import Selection, Standing, make_plan, shard_of, standing
 
-CONFIG = ExtractConfig()
+CONFIG = ExtractConfig(features=("fake_face", "fake_sound"))
+DONE = Standing(adds=True)
 
 
 @pytest.fixture
@@ -175,14 +178,23 @@ def test_shards_are_disjoint_complete_and_balanced(videos, count):
     assert max(loads) - min(loads) <= 2000
 
 
-def planned(videos, store, fingerprint="f", **selection):
-    return make_plan(find_sources(videos, None, None), CONFIG, store, fingerprint, Selection(**selection))
+def planned(videos, store, config=CONFIG, **selection):
+    return make_plan(find_sources(videos, None, None), config, store, Selection(**selection), {})
 
 
-def finish(store, path, fingerprint="f", **changes):
-    attributes = {"fingerprint": fingerprint, "face": "largest", "frames_decoded": 3}
-    source = source_attributes(path)
-    store.write(path.stem, {"time": np.arange(3.0)}, {**attributes, "source": source, **changes})
+ARRAYS = {
+    "time": np.arange(3.0),
+    "fake_face": np.ones((3, 12), np.float32),
+    "fake_face_valid": np.ones(3, bool),
+    "fake_sound": np.ones((3, 8), np.float32),
+    "fake_sound_valid": np.ones(3, bool),
+}
+
+
+def finish(store, path, config=CONFIG, trial=None, **changes):
+    entries = entries_for(config.features, asdict(config), {})
+    attributes = {"features": entries, "face": "largest", "frames_decoded": 3, "source": source_attributes(path)}
+    store.write(trial or path.stem, ARRAYS, {**attributes, **changes})
 
 
 def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_path):
@@ -191,24 +203,83 @@ def test_done_is_left_alone_until_settings_content_or_length_change(videos, tmp_
     assert [job.trial for job in planned(videos, store).jobs] == ["a"]
     finish(store, videos / "a.mp4")
     assert planned(videos, store).done == ("a",)
-    assert len(planned(videos, store, "g").jobs) == 1
+    assert len(planned(videos, store, replace(CONFIG, audio_align="end")).jobs) == 1
     assert len(planned(videos, store, overwrite=True).jobs) == 1
     labels = annotate(tmp_path / "labels", a=5)
-    longer = make_plan(find_sources(videos, labels, None), CONFIG, store, "f", Selection())
+    longer = make_plan(find_sources(videos, labels, None), CONFIG, store, Selection(), {})
     assert [job.length for job in longer.jobs] == [5]
     (videos / "a.mp4").write_bytes(b"A.mp4")  # same size, other content
     assert len(planned(videos, store).jobs) == 1
 
 
-@pytest.mark.parametrize("changes", [{"face": "left"}, {"frames_decoded": 4}, {"fingerprint": "g"}, {"source": None}])
-def test_a_trial_made_in_another_way_is_not_done(videos, tmp_path, changes):
+BOTH = ("fake_face", "fake_sound")
+FACE_ANEW = Standing(("fake_face",), adds=True, differences=("face: left in the store, largest now",))
+
+
+@pytest.mark.parametrize(
+    ("changes", "stands"),
+    [
+        ({"face": "left"}, FACE_ANEW),
+        (
+            {"frames_decoded": 4},
+            Standing(
+                BOTH,
+                differences=("rows: as many as labels in the store, as frames now (was --annotations forgotten?)",),
+            ),
+        ),
+        ({"source": None}, Standing(BOTH, differences=("made elsewhere: the video it comes from is not recorded",))),
+        ({"features": {}}, Standing(BOTH, differences=(UNRECORDED,))),
+    ],
+)
+def test_a_trial_made_in_another_way_is_not_done(videos, tmp_path, changes, stands):
     touch(videos, "a.mp4")
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
     finish(store, videos / "a.mp4")
     (job,), _, _ = jobs_of(videos)
-    assert standing(store, job, CONFIG, "f") == []
+    assert standing(store, job, CONFIG, {}) == DONE
     finish(store, videos / "a.mp4", **changes)
-    assert standing(store, job, CONFIG, "f") != []
+    assert standing(store, job, CONFIG, {}) == stands
+    assert standing(store, job, CONFIG, {}, overwrite=True) == Standing(BOTH)
+
+
+@pytest.mark.parametrize(
+    ("config", "features", "differences"),
+    [
+        ({"audio_align": "end"}, ("fake_sound",), ("audio_align: start in the store, end now",)),
+        ({"audio_stream": 1}, ("fake_sound",), ("audio_stream: default in the store, 1 now",)),
+        ({"missing_face": "zero"}, ("fake_face",), ("missing_face: repeat in the store, zero now",)),
+        ({"detect_every": 1}, ("fake_face",), ("detect_every: 30 in the store, 1 now",)),
+        ({"precision": "bf16"}, (), ()),
+        ({"vggish_output": "relu"}, (), ()),
+    ],
+)
+def test_what_a_feature_does_not_use_never_makes_it_old(videos, tmp_path, config, features, differences):
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    stands = standing(store, job, replace(CONFIG, **config), {})
+    assert (stands.features, stands.differences, stands.lost, stands.adds) == (features, differences, (), True)
+    assert stands.keeps_track == (features == ("fake_face",) and "missing_face" in config)
+
+
+def test_features_that_hang_on_what_would_be_made_anew_are_named(videos, tmp_path):
+    """Nothing is left behind of another face track, other frames or another video, whatever is asked for."""
+    touch(videos, "a.mp4")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    finish(store, videos / "a.mp4")
+    (job,), _, _ = jobs_of(videos)
+    crops = replace(CONFIG, features=("crop48",))
+    assert standing(store, job, crops, {}) == Standing(("crop48",), adds=True, keeps_track=True)
+    assert standing(store, job, crops, {}, overwrite=True) == Standing(("crop48",), adds=True, keeps_track=True)
+    assert standing(store, job, replace(crops, detect_every=1), {}).lost == ("fake_face",)
+    assert standing(store, job, replace(crops, video_stream=0), {}).lost == BOTH
+    assert standing(store, replace(job, length=5), crops, {}).lost == BOTH
+    sound = replace(CONFIG, features=("mfcc",), detect_every=1)
+    assert standing(store, job, sound, {}) == Standing(("mfcc",), adds=True)
+    (videos / "a.mp4").write_bytes(b"A.mp4")  # same size, other content
+    assert standing(store, job, sound, {}) == Standing(("mfcc",), lost=BOTH)
+    assert standing(store, job, CONFIG, {}) == Standing(BOTH)
 
 
 def test_done_with_the_same_crops_alone(videos, tmp_path):
@@ -216,22 +287,29 @@ def test_done_with_the_same_crops_alone(videos, tmp_path):
     touch(tmp_path / "crops" / "a", "00001.jpg")
     (job,), _, _ = jobs_of(videos, crops=tmp_path / "crops", config=ExtractConfig(aligned=True))
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    finish(store, videos / "a.mp4", crops=crops_digest(job.crops))
-    assert standing(store, job, CONFIG, "f") == []
+    aligned = replace(CONFIG, aligned=True)
+    finish(store, videos / "a.mp4", aligned, crops=crops_digest(job.crops))
+    assert standing(store, job, aligned, {}) == DONE
     touch(tmp_path / "crops" / "a", "00002.jpg")
-    assert standing(store, job, CONFIG, "f") != []
+    assert standing(store, job, aligned, {}) == Standing(("fake_face",), adds=True)
 
 
 def test_done_with_every_face_alone(videos, tmp_path):
     touch(videos, "a.mp4")
     (job,), _, _ = jobs_of(videos)
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    finish(store, videos / "a.mp4", faces=1)
-    assert standing(store, job, CONFIG, "f") != []
-    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "g"})
-    assert standing(store, job, CONFIG, "f") != []
-    store.write("a/face0", {"time": np.arange(3.0)}, {"fingerprint": "f"})
-    assert standing(store, job, CONFIG, "f") == []
+    everybody = replace(CONFIG, face="all")
+    job = replace(job, face="all")
+    attributes = {"features": entries_for(CONFIG.features, asdict(everybody), {}), "frames_decoded": 3, "rows": 3}
+    store.write("a", {}, {**attributes, "face": "all", "source": source_attributes(videos / "a.mp4"), "faces": 1})
+    assert standing(store, job, everybody, {}) == Standing(BOTH)
+    finish(store, videos / "a.mp4", CONFIG, "a/face0")
+    assert standing(store, job, everybody, {}) == Standing(BOTH)
+    finish(store, videos / "a.mp4", everybody, "a/face0", face="all")
+    assert standing(store, job, everybody, {}) == DONE
+    assert standing(store, replace(job, face="largest"), CONFIG, {}).differences == (
+        "face: all in the store, largest now",
+    )
 
 
 def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """A run here and on workers: the same store, failures that may pass, limits of time, stopping, a full store."""
 
+import io
 import json
 import os
 import subprocess
@@ -20,6 +21,7 @@ from avfuse.pipeline.config import ExtractConfig, RunConfig
 from avfuse.pipeline.extraction.jobs import Job
 from avfuse.pipeline.media.types import MediaError
 from avfuse.pipeline.runs import attempt as attempt_module
+from avfuse.pipeline.runs.progress import Reporter
 from avfuse.pipeline.runs.summary import Summary
 from avfuse.pipeline.runs.work import ExtractTask, _RunMonitor
 
@@ -154,19 +156,15 @@ def test_weights_that_differ_on_the_workers_machine(tmp_path, store):
         work.prepare().__enter__()
 
 
-class Silent:
+class Silent(Reporter):
     """A reporter of nothing but what is tried again."""
 
     def __init__(self):
-        self.reasons = []
+        super().__init__(io.StringIO(), verbose=False)
+        self.reasons: list[tuple[str, str]] = []
 
     def retried(self, job, reason):
         self.reasons.append((job.trial, reason))
-
-    def nothing(self, *_):
-        pass
-
-    begin = start = progress = finish = drop = tick = end = nothing
 
 
 def test_a_dead_workers_claims_and_scratch_are_removed_at_once(clips, store):

@@ -4,6 +4,7 @@ import json
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -35,12 +36,12 @@ def corpus(tmp_path_factory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def planted(corpus) -> dict:
+def planted(corpus) -> dict[str, Any]:
     return json.loads((corpus / "planted.json").read_text())["planted"]
 
 
 @pytest.fixture(scope="module")
-def decoded(corpus, planted, decode) -> dict:
+def decoded(corpus, planted, decode) -> dict[str, Any]:
     return {name: decode(corpus / "videos" / trial["video"]) for name, trial in planted.items()}
 
 
