@@ -5,7 +5,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-from typing import Any
 
 import numpy as np
 import pytest
