@@ -10,6 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+# Before torch is loaded, and for every process that a test starts: threads of as many processes wait for each other.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import numpy as np
 import pytest
 from click.testing import CliRunner, Result
@@ -22,6 +25,39 @@ settings.register_profile("avfuse", deadline=None)  # how fast a machine is deci
 settings.load_profile("avfuse")
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
+
+# The slowest files begin first, so that processes which share out the files end together.
+SLOWEST = (
+    "pipeline/extraction/test_extract.py",
+    "fusion/training/test_planted.py",
+    "faults/test_nothing_gets_out.py",
+    "faults/kills/test_random_kills.py",
+    "pipeline/media/test_readers.py",
+    "pipeline/media/test_sync.py",
+    "faults/test_environment.py",
+    "faults/test_train_kill.py",
+    "fusion/runs/test_work.py",
+    "faults/test_zoo.py",
+    "faults/test_stop.py",
+    "parity/test_mtcnn.py",
+    "test_cluster_guide.py",
+    "pipeline/media/test_streams.py",
+    "pipeline/runs/test_work.py",
+    "fusion/inference/test_evaluate.py",
+    "pipeline/media/test_sweep.py",
+    "faults/test_replacing.py",
+    "faults/kills/test_every_step.py",
+    "faults/test_train_disk.py",
+    "pipeline/faces/test_search.py",
+    "faults/kills/test_meanwhile.py",
+    "batch/cluster/test_executor.py",
+    "faults/test_bad_input.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOWEST)}
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 def pytest_generate_tests(metafunc):
@@ -193,6 +229,26 @@ def plant_small(tmp_path_factory) -> Callable[..., Small]:
             path.write_text("valence,arousal\n" + "".join(f"{v:.6f},{a:.6f}\n" for v, a in labels))
 
     return plant
+
+
+@pytest.fixture(scope="session")
+def face_weights(tmp_path_factory) -> Callable[..., Path]:
+    """A file of random weights for the IResNet-50 that sees faces of 40 px: an eighth of the work of 112 px."""
+    folder = tmp_path_factory.mktemp("weights")
+
+    def make(seed: int = 0) -> Path:
+        import torch
+
+        from avfuse.encoders.networks.layouts import SUZHANG, empty, fill_untrained
+
+        path = folder / f"{seed}.pth"
+        if not path.exists():
+            module = empty(SUZHANG)
+            fill_untrained(module, seed, "iresnet50")
+            torch.save({"state_dict": module.state_dict()}, path)
+        return path
+
+    return make
 
 
 @pytest.fixture(scope="session")
