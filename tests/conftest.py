@@ -28,35 +28,37 @@ MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
 
 # The slowest files begin first, so that processes which share out the files end together.
 SLOWEST = (
-    "pipeline/extraction/test_extract.py",
-    "fusion/training/test_planted.py",
-    "faults/test_nothing_gets_out.py",
-    "faults/kills/test_random_kills.py",
-    "pipeline/media/test_readers.py",
-    "pipeline/media/test_sync.py",
-    "faults/test_environment.py",
-    "faults/test_train_kill.py",
-    "fusion/runs/test_work.py",
-    "faults/test_zoo.py",
-    "faults/test_stop.py",
-    "parity/test_mtcnn.py",
-    "test_cluster_guide.py",
-    "pipeline/media/test_streams.py",
-    "pipeline/runs/test_work.py",
-    "fusion/inference/test_evaluate.py",
-    "pipeline/media/test_sweep.py",
-    "faults/test_replacing.py",
-    "faults/kills/test_every_step.py",
-    "faults/test_train_disk.py",
-    "pipeline/faces/test_search.py",
-    "faults/kills/test_meanwhile.py",
-    "batch/cluster/test_executor.py",
-    "faults/test_bad_input.py",
+    "tests/pipeline/extraction/test_extract.py",
+    "tests/fusion/training/test_planted.py",
+    "tests/pipeline/extraction/test_adding.py",
+    "tests/test_literal.py",
+    "tests/faults/test_nothing_gets_out.py",
+    "tests/faults/kills/test_random_kills.py",
+    "tests/pipeline/media/test_readers.py",
+    "tests/pipeline/media/test_sync.py",
+    "tests/faults/test_environment.py",
+    "tests/faults/test_train_kill.py",
+    "tests/fusion/runs/test_work.py",
+    "tests/faults/test_zoo.py",
+    "tests/faults/test_stop.py",
+    "tests/parity/test_mtcnn.py",
+    "tests/test_cluster_guide.py",
+    "tests/pipeline/media/test_streams.py",
+    "tests/pipeline/runs/test_work.py",
+    "tests/fusion/inference/test_evaluate.py",
+    "tests/pipeline/media/test_sweep.py",
+    "tests/faults/test_replacing.py",
+    "tests/faults/kills/test_every_step.py",
+    "tests/faults/test_train_disk.py",
+    "tests/pipeline/faces/test_search.py",
+    "tests/faults/kills/test_meanwhile.py",
+    "tests/batch/cluster/test_executor.py",
+    "tests/faults/test_bad_input.py",
 )
 
 
 def pytest_collection_modifyitems(items):
-    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(SLOWEST)}
+    ranks = {Path(__file__).parents[1] / name: rank for rank, name in enumerate(SLOWEST)}
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
