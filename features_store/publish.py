@@ -43,15 +43,21 @@ def publish_local(files: LocalFiles, trial: str, arrays: Mapping[str, RowSource]
         checksums = _build(built, arrays)
         (built / NODE_FILE).write_bytes(describe(checksums))
         _check_built(files, built, arrays)
-        ensure_groups(files, trial)
         place = files.root / trial
-        check_fence()
-        try:
-            built.rename(place)
-        except OSError as error:
-            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV):
-                raise
-            _exchange_arrays(files, built, trial, arrays)
+        while True:
+            ensure_groups(files, trial)
+            check_fence()
+            try:
+                built.rename(place)
+                break
+            except FileNotFoundError:
+                if not built.exists():
+                    raise  # else the group above it went meanwhile: another run has removed the trial of that name
+            except OSError as error:
+                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.EXDEV):
+                    raise
+                _exchange_arrays(files, built, trial, arrays)
+                break
         fsync_path(place.parent)
 
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Literal
 
 from ..shell.text import counted
 from .arrays.zarr_array import common_rows
-from .arrays.zarr_json import ensure_groups, group_json, is_left, node_type, read_node, walk_groups
+from .arrays.zarr_json import array_folders, ensure_groups, group_json, is_left, node_type, read_node, walk_groups
 from .claims.claims import sweep_claims
 from .disk.atomic import check_link
 from .disk.backends import Files, LocalFiles, open_files
@@ -226,24 +226,30 @@ class FeatureStore(Mapping[str, Trial]):
                 )
 
     def remove_feature(self, trial: str, feature: str) -> bool:
-        """Take a feature out of a trial, or out of its faces; returns whether it was there. Raises StoreUnwritable."""
+        """Take a feature out of a trial, or out of a group of faces; returns whether anything of it was there.
+
+        It goes from the trial's list first, then its files; what a kill has left of them goes too. Raises
+        StoreUnwritable.
+        """
         self._check_writable()
         attributes = self.attributes(trial)
         if attributes is None:
             return False
         entries = {name: entry for name, entry in _entries(_as_format_2(attributes)).items() if name != feature}
         checksums = _checksums(attributes)
-        kept = {name: value for name, value in checksums.items() if name not in arrays_of(feature)}
-        was_there = len(kept) < len(checksums) or feature in entries_of(attributes)
-        if was_there:
-            with as_store_error(self.files.location(trial)):
+        own = arrays_of(feature)
+        kept = {name: value for name, value in checksums.items() if name not in own}
+        is_listed = len(kept) < len(checksums) or feature in entries_of(attributes)
+        left = [name for name in array_folders(self.files, trial, own) if name in own]
+        with as_store_error(self.files.location(trial)):
+            if is_listed:
                 self._upgrade()
                 now: dict[str, JsonValue] = {**_as_format_2(attributes), ENTRIES: entries}
                 now |= {"checksums": kept} if checksums else {}
                 self.files.write(f"{trial}/{NODE_FILE}", group_json(now))
-                for name in set(checksums) - set(kept):
-                    self.files.remove(f"{trial}/{name}")
-        return was_there
+            for name in left:
+                self.files.remove(f"{trial}/{name}")
+        return is_listed or bool(left)
 
     def _upgrade(self) -> None:
         """Make a store of format 1 one of format 2, whose trials say of each feature what it was made with."""
@@ -256,16 +262,21 @@ class FeatureStore(Mapping[str, Trial]):
         """Remove a trial with its faces (`<trial>/face0` …); other trials below its name stay."""
         self._check_writable()
         check_trial_name(trial)
-        if node_type(self.files, trial) in (None, "array"):
-            return
+        kind = node_type(self.files, trial)
         with as_store_error(self.files.location(trial)):
+            if kind is None:
+                self.files.remove_folder(trial)  # empty, as a kill between the last two steps leaves it
+            if kind in (None, "array"):
+                return
             remove_arrays(self.files, trial, (), {})
             for name in filter(_FACE.fullmatch, self.files.folders(trial)):
                 self.remove(f"{trial}/{name}")
             if self.files.folders(trial):
                 self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
-            else:
-                self.files.remove(trial)
+                return
+            self.files.remove(f"{trial}/{NODE_FILE}")
+            if not self.files.remove_folder(trial):  # another run has just put a trial below it
+                self.files.create(f"{trial}/{NODE_FILE}", group_json({}))
 
     def to_xarray(self, trial: str, features: Sequence[str] | None = None) -> xarray.Dataset:
         """A trial as an xarray.Dataset in memory; see `frames.to_xarray`. Raises KeyError without the trial."""

@@ -17,7 +17,7 @@ import os
 import threading
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
 from pathlib import Path
@@ -84,7 +84,9 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
 def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:
     """Remove what dead runs have left: claims of trials that nobody will ask for, rights to claims that have ended."""
     folder = root / CLAIMS
-    names = sorted(os.listdir(folder)) if folder.is_dir() else []
+    names = []
+    with suppress(FileNotFoundError, NotADirectoryError):  # whoever has emptied it removes it
+        names = sorted(os.listdir(folder))
     for path in (folder / name for name in names if name.endswith(".json")):
         seen = look(path)
         if seen is not None and seen.is_stale(ttl_s):

@@ -57,14 +57,18 @@ class LocalFiles:
             if "/" not in key:  # the root's own; below it a store that was removed does not come back
                 self.root.mkdir(parents=True, exist_ok=True)
             with scratch_file(self.root, content) as temporary:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                try:
-                    link_file(temporary, path)
-                except OSError as error:
-                    if error.errno != errno.EXDEV:
-                        raise
-                    replace_file(path, content, replace=False)
-                fsync_path(path.parent)
+                while not path.exists():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    try:
+                        link_file(temporary, path)
+                        fsync_path(path.parent)
+                    except FileNotFoundError:
+                        if not temporary.exists():
+                            raise  # else another process has found the folder empty, and removed it
+                    except OSError as error:
+                        if error.errno != errno.EXDEV:
+                            raise
+                        replace_file(path, content, replace=False)
 
     def folders(self, key: str) -> list[str]:
         """Names of the visible folders directly below a key, sorted."""
@@ -92,6 +96,19 @@ class LocalFiles:
                 if error.errno != errno.EXDEV:
                     raise
                 shutil.rmtree(path)
+
+    def remove_folder(self, key: str) -> bool:
+        """Remove a folder unless something is in it; returns whether it is gone."""
+        check_fence()
+        try:
+            (self.root / key).rmdir()
+        except FileNotFoundError:
+            return True
+        except OSError as error:
+            if error.errno not in (errno.ENOTEMPTY, errno.EEXIST, errno.ENOTDIR):
+                raise
+            return False
+        return True
 
 
 @dataclass(frozen=True)
@@ -153,6 +170,10 @@ class UrlFiles:
         fs, path = self._fs(key)
         if fs.exists(path):
             fs.rm(path, recursive=True)
+
+    def remove_folder(self, key: str) -> bool:
+        """Whether no other folder is in it: an empty one is not there."""
+        return not self.folders(key)
 
 
 # Bytes by key (`batch1/trial/zarr.json`) and the folders below a key.

@@ -59,8 +59,10 @@ def sweep_scratch(root: Path, ended: Owner | None = None) -> list[str]:
     With `ended`, a process that is known to have ended or is about to: remove its scratch alone.
     """
     folder = root / SCRATCH
-    removed = []
-    for name in sorted(os.listdir(folder)) if folder.is_dir() else []:
+    names, removed = [], []
+    with suppress(FileNotFoundError, NotADirectoryError):  # whoever has emptied it removes it
+        names = sorted(os.listdir(folder))
+    for name in names:
         match = _NAME.fullmatch(name)
         owner = Owner(match["host"], int(match["pid"]), int(match["started"])) if match else None
         if ended:

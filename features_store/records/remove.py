@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 from ...shell.text import check_known, preview
+from ..arrays.zarr_json import node_type
 from ..claims.claims import claim
 from ..entries import CLOCK, FACES, entries_of
 from ..schema import StoreMismatch
@@ -26,6 +27,10 @@ def remove_feature(
     if trials is not None:
         check_known("trial", list(trials), list(groups))
     features = {name: set(entries_of(attributes)) - {CLOCK, FACES} for name, attributes in groups.items()}
+    for name in groups:  # its files may be there without it: another removal was killed
+        listed = groups[name].get("checksums") or ()
+        if feature not in listed and node_type(store.files, f"{name}/{feature}") == "array":
+            features[name].add(feature)
     having = [name for name in groups if feature in features[name]]
     if not having:
         known = sorted({each for of_trial in features.values() for each in of_trial})

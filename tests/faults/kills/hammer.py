@@ -1,4 +1,4 @@
-"""One of many processes that take, write, replace and remove the same few trials for some seconds, and die at it.
+"""One of many processes that take, write, grow and remove the same few trials for some seconds, and die at it.
 
 Who has a trial makes a file in `<root>.inside` that nobody else may have meanwhile.
 """
@@ -36,7 +36,16 @@ def hammer(root: str) -> None:
 
 def work(store: FeatureStore, trial: str, guard: Path, rng: random.Random) -> None:
     guard.touch(exist_ok=False)
-    if rng.random() < 0.7:
+    if trial in store and rng.random() < 0.5:
+        before, value = store[trial], float(rng.randrange(100))
+        if rng.random() < 0.7:
+            voice = {"voice": np.full((before.rows, 2), value), "voice_valid": np.ones(before.rows, np.bool_)}
+            store.add(trial, voice, {"voice": {"fingerprint": str(value)}})
+            assert set(store[trial].read("voice").ravel().tolist()) == {value}
+        else:
+            assert store.remove_feature(trial, "voice") == ("voice" in before)
+        assert store[trial].checksums["time"] == before.checksums["time"]
+    elif rng.random() < 0.7:
         rows = rng.randrange(1, 9)
         store.write(trial, {"time": np.arange(rows) / 25}, {"fingerprint": "new"})
         assert store[trial].rows == rows

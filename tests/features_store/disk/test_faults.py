@@ -8,7 +8,9 @@ import uuid
 import pytest
 
 from avfuse.features_store import publish
+from avfuse.features_store.disk import backends
 from avfuse.features_store.disk.owner import Owner
+from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
 
 
@@ -157,6 +159,52 @@ def test_no_hard_links(store, arrays, monkeypatch):
     monkeypatch.setattr(os, "link", refuse)
     store.write("b/c/a", arrays, {})
     assert store.trials() == ["b/c/a"]
+
+
+def test_a_trial_below_one_that_is_being_removed_stays(store, arrays, monkeypatch):
+    """Written after its remover has looked whether anything is below."""
+    store.write("a", arrays, {})
+    remove, other = type(store.files).remove, FeatureStore(store.path, mode="a")
+
+    def looked(files, key):
+        if key in ("a", "a/zarr.json"):
+            monkeypatch.undo()
+            other.write("a/below", arrays, {})
+        remove(files, key)
+
+    monkeypatch.setattr(type(store.files), "remove", looked)
+    store.remove("a")
+    assert store.trials() == ["a/below"]
+    assert list(verify(store)) == []
+    store.remove("a/below")
+    store.remove("a")
+    assert os.listdir(store.path) == ["zarr.json"]
+
+
+@pytest.mark.parametrize("step", ["link_file", "ensure_groups"])
+def test_the_folder_for_a_trial_vanishes_meanwhile(store, arrays, monkeypatch, step):
+    """Another run has removed the trial above it, and its folder with it: that is made anew."""
+    module = {"link_file": backends, "ensure_groups": publish}[step]
+    real = getattr(module, step)
+
+    def before_and_after(*words):
+        monkeypatch.undo()
+        if step == "link_file":
+            words[1].parent.rmdir()
+        real(*words)
+        FeatureStore(store.path, mode="a").remove("a")
+
+    monkeypatch.setattr(module, step, before_and_after)
+    store.write("a/below", arrays, {})
+    assert store.trials() == ["a/below"]
+
+
+def test_scratch_and_claims_go_before_they_are_looked_through(store, monkeypatch):
+    """Another process sweeps, or has ended its own."""
+    for folder in (".tmp", ".claims"):
+        (store.files.root / folder).mkdir()
+    monkeypatch.setattr(os, "listdir", lambda _: (_ for _ in ()).throw(FileNotFoundError()))
+    assert store.sweep() == []
 
 
 def test_two_processes_make_one_store(tmp_path):
