@@ -92,7 +92,7 @@ def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
 
 
 def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A trial's entries by name, whatever format it was written in; only of features whose arrays there are.
+    """A trial's entries by name, whatever format it was written in; only of what there are arrays of.
 
     A feature that does not say what it was made with has the trial's own fingerprint, settings and weights, if any.
     """
@@ -106,7 +106,7 @@ def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name in there - set(entries):
         entries[name] = _own(attributes, name)
     is_container = "faces" in attributes and not arrays
-    kept = there | set(_FORMER_SOURCES)
+    kept = there | {name for name, parts in ((CLOCK, {TIME}), (FACES, {*FACE_ARRAYS})) if parts <= set(arrays)}
     return {name: entry for name, entry in entries.items() if is_container or name in kept}
 
 
