@@ -109,7 +109,7 @@ def compare(before: Path, after: Path) -> Iterator[str]:
         print(f"{name}: {len(members[0])} groups and arrays compared", flush=True)
     files = [
         *RUN_FILES,
-        *sorted(str(path.relative_to(before / "run")) for path in before.glob("run/predictions/**/*.csv")),
+        *sorted(str(path.relative_to(before / "run")) for path in before.glob("run/predictions/**/*.txt")),
     ]
     for name in files:
         if (before / "run" / name).read_bytes() != (after / "run" / name).read_bytes():
