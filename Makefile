@@ -14,11 +14,12 @@ demo: ffmpeg $(VENV)/.ready-demo
 # Files are shared out to as many processes as JOBS says.
 JOBS ?= 2
 test: setup
-	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --durations 25
+	$(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
 
-# Hours: 300 kills, thousands of damaged files, and 200 clips whose clocks are at fault.
+# Hours: 300 kills, thousands of damaged files, every trick under every suffix, and 200 clips whose clocks are at fault.
 soak: setup
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
+	AVFUSE_TRICKS=all $(BIN)/python -m pytest tests/faults/test_nothing_gets_out.py
 	$(BIN)/python tests/faults/zoo/soak.py --files 3000 --seed 1
 	$(BIN)/python tests/pipeline/media/sweep.py --clips 200 --seed 1
 

@@ -158,7 +158,9 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
         "Which trials": ("trials", "trials-from", "allow-missing", "ignore-unknown", "replace"),
     },
 )
-@click.option("--name", required=True, help="Name of the feature in the store, as --modalities will have it.")
+@click.option(
+    "--name", required=True, metavar="NAME", help="Name of the feature in the store, as --modalities will have it."
+)
 @click.option("--from", "folder", required=True, type=FOLDER, help="Folder of files, one a trial: TRIAL.npy …")
 @store_option
 @click.option(
@@ -172,12 +174,19 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 @click.option(
     "--tolerance",
     type=click.IntRange(min=0),
+    metavar="N",
     default=5,
     show_default=True,
     help="Rows by which a file without times may miss the trial's length: cut, or the last one repeated.",
 )
-@click.option("--rate", "rate_hz", type=Number(min=0, min_open=True), help="Rows a second of files without times, Hz.")
-@click.option("--start-s", type=float, help="With --rate: time of the first row, s. [default: 0]")
+@click.option(
+    "--rate",
+    "rate_hz",
+    type=Number(min=0, min_open=True),
+    metavar="X",
+    help="Rows a second of files without times, Hz. [default: a row a frame]",
+)
+@click.option("--start-s", type=float, metavar="S", help="With --rate: time of the first row, s. [default: 0]")
 @click.option(
     "--nan",
     type=click.Choice(["refuse", "invalid"]),
@@ -189,7 +198,9 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 @click.option("--allow-missing", is_flag=True, help="Leave trials without a file as they are. [default: an error]")
 @click.option("--ignore-unknown", is_flag=True, help="Leave out files of no trial. [default: an error]")
 @click.option("--replace", is_flag=True, help="Replace other rows of that name. [default: off]")
-@click.option("--dry-run", is_flag=True, help="Examine every file, say what would be done, write nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Examine every file, say what would be done, write nothing. [default: off]"
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @config_option
 @clean_errors()

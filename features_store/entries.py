@@ -37,6 +37,8 @@ _FORMER_FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "mfcc": (AUDIO, ("audio_align", "audio_stream")),
     "logmel": (AUDIO, ("audio_align", "audio_stream")),
 }
+# What avfuse's own table of features has beside them, which nobody else may call theirs.
+_LATER_FEATURES = ("iresnet50_map", "crop112", "crop48", "fake_face", "fake_sound")
 # Settings that came with a later version had these values before.
 _FORMER_DEFAULTS = {
     "face": "largest",
@@ -90,7 +92,7 @@ def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
 
 
 def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """A trial's entries by name, whatever format it was written in; only of features whose arrays there are.
+    """A trial's entries by name, whatever format it was written in; only of what there are arrays of.
 
     A feature that does not say what it was made with has the trial's own fingerprint, settings and weights, if any.
     """
@@ -104,7 +106,7 @@ def entries_of(attributes: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
     for name in there - set(entries):
         entries[name] = _own(attributes, name)
     is_container = "faces" in attributes and not arrays
-    kept = there | set(_FORMER_SOURCES)
+    kept = there | {name for name, parts in ((CLOCK, {TIME}), (FACES, {*FACE_ARRAYS})) if parts <= set(arrays)}
     return {name: entry for name, entry in entries.items() if is_container or name in kept}
 
 
@@ -149,7 +151,7 @@ def arrays_of(feature: str) -> tuple[str, ...]:
 
 def reserved_name(name: str) -> str | None:
     """Why what was made elsewhere cannot have this name; None where it can."""
-    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES):
+    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES, *_LATER_FEATURES):
         return "that is one of avfuse's own"
     if name.endswith(VALID_SUFFIX):
         return f"names that end with {VALID_SUFFIX!r} are those of masks"

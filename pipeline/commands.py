@@ -20,7 +20,7 @@ from ..encoders.table import TABLE
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
 from ..shell.errors import clean_errors
 from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
-from ..shell.text import counted, escaped, flat, untrained_line
+from ..shell.text import counted, escaped, flat, preview, untrained_line
 from .config import LESS_MEMORY, ExtractConfig
 from .media.types import MediaError
 from .options import GROUPS, ExtractRequest, extract_options
@@ -120,6 +120,9 @@ def _print_plan(
         f"{len(plan.failures) + len(plan.failed_before)} failed",
         err=True,
     )
+    if added := [job for job in plan.jobs if job.adds]:
+        names = preview(dict.fromkeys(name for job in added for name in job.features))
+        click.echo(f"note: {names} for {counted(len(added), 'done trial')}; all else that they hold stays", err=True)
     if store is not None and request.annotations is None and plan.jobs:
         from ..features_store.records.provenance import read_inputs
 

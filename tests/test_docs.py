@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from avfuse.cli import main
+from avfuse.encoders.table import FEATURES, TABLE
 from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
@@ -197,6 +198,19 @@ def test_the_architecture_names_what_is_there_and_fits_two_screens():
         line = named[folder.relative_to(ROOT).as_posix()]
         missing = {path.stem for path in folder.glob("*.py")} - {"__init__"} - set(re.findall(r"\w+", line))
         assert not missing, folder
+
+
+def test_the_readme_has_every_feature_of_the_table():
+    table = (ROOT / "README.md").read_text().partition("## What comes out")[2].partition("\n## ")[0]
+    rows: dict[str, str] = {}
+    for line in table.splitlines():
+        if line.startswith("| `"):
+            names, kind, _ = (cell.strip() for cell in line.strip("|").split("|", 2))
+            rows |= dict.fromkeys(re.findall(r"`([^`]+)`", names), kind)
+    for name in FEATURES:
+        shape = TABLE[name].row_shape or (512, 7, 7)
+        assert f"{TABLE[name].dtype} [T, " in rows[name]
+        assert ", ".join(map(str, shape)) in rows[name]
 
 
 def test_no_placeholder_is_left():

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.encoders.weights.resolve import load_network, resolve
+from avfuse.encoders.networks import layouts
 from avfuse.features_store.store import FeatureStore
 
 FRAMES, EXTRA = 12, 2
@@ -78,10 +78,11 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
 
     One epoch in place of a hundred; what comes after them has its defaults too.
     """
-    for network in ("iresnet50", "vggish"):
-        (tmp_path / "weights").mkdir(exist_ok=True)
-        module = load_network(resolve([network], {}, 0)[network]).module
-        torch.save(module.state_dict(), tmp_path / "weights" / f"{network}.pth")
+    (tmp_path / "weights").mkdir()
+    for name, layout in (("iresnet50", layouts.SUZHANG), ("vggish", layouts.VGGISH)):  # the quick network of faces
+        module = layouts.empty(layout)
+        layouts.fill_untrained(module, 0, name)
+        torch.save(module.state_dict(), tmp_path / "weights" / f"{name}.pth")
     assert avfuse("synth", tmp_path / "planted", "--trials", 8, "--seconds", 1).exit_code == 0
     here = tmp_path / "here"
     here.mkdir()

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..disk.backends import LocalFiles
 from ..disk.jsonl import append_line
+from ..entries import entries_of
 from ..schema import FAILURES_FILE
 
 if TYPE_CHECKING:
@@ -40,7 +41,8 @@ class Stage(StrEnum):
 class FailureRecord:
     """Why one video gave nothing. `time`: ISO 8601; `size` (bytes) and `mtime_ns` of the file that failed.
 
-    `stage` is a `Stage`; records of older versions may hold another word.
+    `stage` is a `Stage`; records of older versions may hold another word. `features`: those that were to be added to a
+    trial that is there, else none.
     """
 
     video: str
@@ -50,6 +52,7 @@ class FailureRecord:
     trial: str
     size: int | None = None
     mtime_ns: int | None = None
+    features: list[str] | None = None
 
 
 def append_failure(store: FeatureStore, record: FailureRecord) -> None:
@@ -78,6 +81,8 @@ def read_failures(store: FeatureStore) -> list[FailureRecord]:
         if not isinstance(content, dict):
             continue
         values: dict[str, Any] = {field.name: content.get(field.name) for field in fields(FailureRecord)}
+        if not isinstance(values["features"], list):
+            values["features"] = None
         if all(isinstance(values[name], str) for name in ("video", "stage", "reason", "time", "trial")):
             records.append(FailureRecord(**values))
     return records
@@ -88,7 +93,8 @@ def outstanding(store: FeatureStore) -> list[FailureRecord]:
     last = {(record.video, record.trial): record for record in read_failures(store)}
     still = []
     for _, record in sorted(last.items()):
-        if store.attributes(record.trial) is not None:
+        attributes = store.attributes(record.trial)
+        if attributes is not None and set(record.features or ()) <= set(entries_of(attributes)):
             continue
         if record.trial == record.video:  # the failure of a name is settled by a trial of that very file
             file = PurePosixPath(record.video)

@@ -74,7 +74,7 @@ class Description:
     labels: Mapping[str, str] = field(default_factory=dict)
 
 
-def _features(found: Mapping[str, Any]) -> Features:
+def features_from(found: Mapping[str, Any]) -> Features:
     """What features.json says. Runs of format 1 of the store had one fingerprint for all modalities of a trial."""
     former = {name: count for name, count in found["fingerprints"].items() if isinstance(count, int)}
     if not former:
@@ -131,7 +131,7 @@ def read_description(folder: Path) -> Description:
             config=from_json(config),
             fold=Fold(fold["number"], tuple(fold["train"]), tuple(fold["validation"])),
             statistics=statistics_from_json(read_json(folder, "statistics.json")),
-            features=_features(features),
+            features=features_from(features),
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
             labels=fold.get("labels", {}),

@@ -23,6 +23,8 @@ from ...encoders.weights.resolve import (
     weight_folders,
     weight_names,
 )
+from ...features_store.schema import FORMAT, NODE_FILE, StoreMismatch
+from ...features_store.store import FeatureStore
 from ...shell.text import counted, one_line
 from ..config import LESS_MEMORY
 from ..media.process import decoders, ffmpeg_version
@@ -69,6 +71,8 @@ def examine(folder: Path) -> Iterator[Finding]:
         installed = find_spec(module) is not None
         found = use if installed else f"not installed; {use}"
         yield Finding(f"extra {extra}", installed, found, f"pip install 'avfuse[{extra}]'")
+    if (folder / NODE_FILE).exists():
+        yield _store(folder)
     existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
     found = f"{free_bytes / 2**30:.1f} GiB free at {existing}"
@@ -76,6 +80,18 @@ def examine(folder: Path) -> Iterator[Finding]:
     yield Finding("disk", free_bytes >= _LOW_DISK_BYTES, found, fix)
     writable = os.access(existing, os.W_OK)
     yield Finding("writable", writable, str(existing), "choose another --store", needed=True)
+
+
+def _store(folder: Path) -> Finding:
+    """The format of the store that is there, and what becomes of an older one."""
+    try:
+        store = FeatureStore(folder)
+    except StoreMismatch as error:
+        return Finding("store", False, one_line(error), "name another --store", needed=True)
+    found = f"{folder}: format {store.format}, {counted(len(store), 'trial')}"
+    if store.format < FORMAT:
+        found += f"; read as it is, and made format {FORMAT} by the first run that adds to it, without extracting again"
+    return Finding("store", True, found)
 
 
 def _ffmpeg() -> Iterator[Finding]:

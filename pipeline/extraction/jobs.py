@@ -63,7 +63,7 @@ class Receipt:
 
 @dataclass(frozen=True)
 class Failure:
-    """Why one video gave nothing. `is_transient`: whether trying again may help."""
+    """Why one video gave nothing. `is_transient`: whether trying again may help; `features`: those it was to add."""
 
     video: str
     trial: str
@@ -71,6 +71,7 @@ class Failure:
     reason: str
     path: Path | None = None
     is_transient: bool = False
+    features: tuple[str, ...] = ()
 
     def as_json(self) -> dict[str, JsonValue]:
         """The failure for `--json`."""

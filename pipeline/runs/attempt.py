@@ -72,4 +72,5 @@ def attempt(job: Job, store: FeatureStore, session: Session, run: RunConfig, con
         if is_stores_fault(error, store.files.root if isinstance(store.files, LocalFiles) else None):
             raise
         stage, reason = Stage.READ, one_line(error)
-    return Failure(job.name, job.trial, stage, flat(reason), job.video, is_transient)
+    added = job.features if job.adds else ()
+    return Failure(job.name, job.trial, stage, flat(reason), job.video, is_transient, added)

@@ -91,4 +91,5 @@ def record_of(failure: Failure) -> FailureRecord:
         trial=failure.trial,
         size=size,
         mtime_ns=mtime_ns,
+        features=list(failure.features) or None,
     )

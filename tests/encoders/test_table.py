@@ -7,6 +7,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, of_stream
+from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
 CONFIG = ExtractConfig(features=tuple(TABLE))
@@ -72,3 +73,8 @@ def test_it_loads_no_torch():
     code = "import sys, avfuse.encoders.views; print({'torch', 'zarr'} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
+
+
+def test_nobody_else_may_bring_a_feature_of_these_names():
+    assert all(reserved_name(name) for name in TABLE)
+    assert reserved_name("openface") is None

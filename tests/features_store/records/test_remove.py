@@ -1,5 +1,7 @@
 """Taking a feature out of a store: it goes, whole, and nothing else does."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,7 @@ from avfuse.features_store.records.verify import verify
 from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
 
-ENTRIES = {name: {"fingerprint": "f"} for name in ("clock", "faces", "iresnet50", "vggish")}
+ENTRIES: Any = {name: {"fingerprint": "f"} for name in ("clock", "faces", "iresnet50", "vggish")}
 
 
 @pytest.fixture(params=["folder", "url"])

@@ -3,7 +3,9 @@
 import json
 import os
 import shutil
+from dataclasses import asdict
 from importlib.metadata import version
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,7 +13,8 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from avfuse.fusion.artifacts.folder import is_empty, read_description
+from avfuse.encoders.table import entries_for
+from avfuse.fusion.artifacts.folder import features_from, is_empty, read_description
 from avfuse.fusion.artifacts.state import (
     State,
     is_finished,
@@ -24,6 +27,7 @@ from avfuse.fusion.artifacts.state import (
 from avfuse.fusion.config import PRESETS
 from avfuse.fusion.models.table import build
 from avfuse.fusion.settings import with_settings
+from avfuse.pipeline.config import ExtractConfig
 
 EPOCHS = 3
 
@@ -84,6 +88,29 @@ def test_settings_fold_and_features(trained, small):
     environment = json.loads((trained / "environment.json").read_text())
     assert environment["versions"]["torch"] == version("torch")
     assert environment["device"] == "cpu"
+
+
+def test_a_run_of_before_knows_its_features_one_by_one():
+    """Runs over stores of format 1 had one fingerprint for all modalities of a trial, and what it was the hash of."""
+    settings = {"features": ["iresnet50", "vggish"], "audio_align": "end", "precision": "bf16"}
+    weights: Any = {name: {"sha256": "ab"} for name in ("iresnet50", "vggish")}
+    found = features_from(
+        {
+            "store": "s.zarr",
+            "fingerprints": {"f": 8},
+            "untrained": [],
+            "widths": {"iresnet50": 512, "vggish": 128},
+            "trials": {"clip0": {"fingerprint": "f", "sha256": "cd"}},
+            "made": {"f": {"settings": settings, "weights": weights, "algorithm": 3}},
+        }
+    )
+    config = ExtractConfig(features=("iresnet50", "vggish"), audio_align="end", precision="bf16")
+    wanted = entries_for(config.features, asdict(config), weights)
+    both = {name: str(wanted[name]["fingerprint"]) for name in ("iresnet50", "vggish")}
+    assert found.fingerprints == {name: {fingerprint: 8} for name, fingerprint in both.items()}
+    assert found.trials == {"clip0": {"fingerprints": both, "sha256": "cd"}}
+    assert found.made[both["vggish"]]["audio_align"] == "end"
+    assert "audio_align" not in found.made[both["iresnet50"]]
 
 
 def test_statistics_are_those_of_the_training_trials(trained, small):

@@ -224,6 +224,25 @@ class TestEvaluate:
         message = refused(avfuse("evaluate", "--run", tmp_path / "run"))
         assert "(precision: fp32 in the run, fp16 in the store)" in message
 
+    def test_the_feature_that_differs_is_named_and_others_do_not_matter(self, corpus, fit, avfuse, tmp_path):
+        store = FeatureStore(corpus.store, mode="a")
+
+        def made(**fingerprints):
+            return {"features": {name: {"fingerprint": value} for name, value in fingerprints.items()}}
+
+        for number in range(8):
+            store.write(f"clip{number}", corpus.rows(f"clip{number}"), made(face="f", voice="v"))
+        fit(corpus, tmp_path / "run", "--epochs", 1)
+        third = {"third": np.ones((120, 3), np.float32), "third_valid": np.ones(120, bool)}
+        rows = store["clip7"].rows
+        store.add("clip7", {name: np.resize(values, (rows, *values.shape[1:])) for name, values in third.items()}, {})
+        assert avfuse("evaluate", "--run", tmp_path / "run").exit_code == 0
+        store.write("clip7", corpus.rows("clip7"), made(face="f", voice="another"))
+        message = refused(avfuse("evaluate", "--run", tmp_path / "run"))
+        assert "has learned from voice v, but" in message
+        assert "holds another (1 trial)" in message
+        assert "face" not in message
+
     def test_features_of_other_weights_that_the_run_does_not_hold_out(self, trained, corpus, evaluate):
         corpus.rewrite("clip0", fingerprint="0123456789abcdef")
         assert evaluate(trained, "--store", corpus.store)["trials"] == 2

@@ -14,10 +14,11 @@ from avfuse.fusion.runs.experiment import open_experiment
 from avfuse.fusion.tasks.ccc import ccc
 from avfuse.fusion.training.train import train
 
-# S1 a quarter as wide, so that four runs take a minute; benchmarks/planted.py has it in full.
+# S1 a quarter as wide and half as deep, so that five runs take a minute; benchmarks/planted.py has it in full.
 SMALL = CrossAttentionSettings(
-    lead_channels=(32, 32, 32, 32), other_channels=(16, 16, 16, 16), attention_width=64, hidden=64
+    lead_channels=(32, 32), other_channels=(16, 16), kernels=(3,), attention_width=64, hidden=64
 )
+WIDTHS = (64, 32, 32)
 CONFIG = replace(PRESETS["crossattn"], lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
 
 
@@ -40,7 +41,7 @@ def scores(planted, folder, config=CONFIG):
 
 @pytest.fixture(scope="module")
 def planted(make_planted):
-    return make_planted()
+    return make_planted(widths=WIDTHS)
 
 
 @pytest.fixture(scope="module")
@@ -60,12 +61,12 @@ def test_one_modality_does_not_tell_what_needs_both(planted, learned, modalities
 
 
 def test_labels_of_other_trials_teach_nothing(make_planted, tmp_path):
-    shuffled = make_planted(shuffled=True)
+    shuffled = make_planted(widths=WIDTHS, shuffled=True)
     assert abs(scores(shuffled, tmp_path, CONFIG)[0]) < 0.1
 
 
 def test_a_voice_that_leads_the_face_is_found_within_reach(make_planted, tmp_path):
     """Attention over the whole window cannot tell when; over half a second to either side it can."""
-    planted = make_planted(law="lag")
+    planted = make_planted(widths=WIDTHS, law="lag")
     within_reach = replace(CONFIG, max_epochs=8, model=replace(SMALL, attention_reach=12))
     assert scores(planted, tmp_path, within_reach)[0] >= 0.90

@@ -8,30 +8,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avfuse.features_store.records.failures import outstanding
 from avfuse.features_store.records.verify import verify
 from avfuse.features_store.schema import FORMAT_KEY
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.extraction import visual
+from avfuse.pipeline.media.readers import FrameReader
 
 CLIPS = ("real/pyfeat_single_face.mp4", "real/grid_bbaf2n.mpg")
 FEATURES = ("fake_face", "crop48", "fake_sound", "mfcc", "logmel", "crop112")
 
 
 @pytest.fixture(scope="module")
-def extract(avfuse, tmp_path_factory, media):
-    """`extract` of a few seconds of real clips into a store."""
-    folder = tmp_path_factory.mktemp("adding")
+def videos(tmp_path_factory, media):
+    folder: Path = tmp_path_factory.mktemp("adding") / "videos"
+    folder.mkdir()
     for clip in CLIPS:
-        (folder / "videos").mkdir(exist_ok=True)
-        shutil.copy(media / clip, folder / "videos")
+        shutil.copy(media / clip, folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def extract(avfuse, videos):
+    """`extract` of a few seconds of real clips into a store."""
 
     def run(store: Path, *words):
-        folders = ("--videos", folder / "videos", "--store", store)
+        folders = ("--videos", videos, "--store", store)
         result = avfuse("extract", *folders, "--device", "cpu", "--untrained", "0", "--json", *words)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 
-    run.folder = folder
     return run
 
 
@@ -74,9 +80,15 @@ def same(one: FeatureStore, other: FeatureStore):
     ids=["faces first", "sound first", "together"],
 )
 def test_one_after_the_other_comes_to_the_same_as_all_at_once(extract, at_once, tmp_path, monkeypatch, order):
-    store, searches = tmp_path / "s.zarr", []
+    store = tmp_path / "s.zarr"
+    searches: list[object] = []
     detected = visual.detected_faces
-    monkeypatch.setattr(visual, "detected_faces", lambda *words: searches.append(1) or detected(*words))
+
+    def counted(*words):
+        searches.append(words)
+        return detected(*words)
+
+    monkeypatch.setattr(visual, "detected_faces", counted)
     for names in order:
         before = files_of(store, *FEATURES, *(f"{name}_valid" for name in FEATURES), "time") if store.exists() else {}
         track = files_of(store, "face_box", "face_landmarks", "face_score") if store.exists() else {}
@@ -104,8 +116,12 @@ def test_frames_are_decoded_only_where_faces_are_cut_out(extract, at_once, tmp_p
         for trial in FeatureStore(store):
             FeatureStore(store, mode="a").remove_feature(trial, feature)
     opened = []
-    reader = visual.FrameReader
-    monkeypatch.setattr(visual, "FrameReader", lambda *words, **more: opened.append(more) or reader(*words, **more))
+
+    def counted(*words, **more):
+        opened.append(more)
+        return FrameReader(*words, **more)
+
+    monkeypatch.setattr(visual, "FrameReader", counted)
     extract(store, "--features", "mfcc")
     assert opened == []
     extract(store, "--features", "crop48")
@@ -175,7 +191,7 @@ def rewrite_time(store, trial, change):
     found.write(trial, arrays, before.attributes)
 
 
-def test_frames_that_no_longer_have_the_stored_times(extract, avfuse, at_once, tmp_path):
+def test_frames_that_no_longer_have_the_stored_times(avfuse, videos, at_once, tmp_path):
     """A named failure that says what to do; the trial stays as it was."""
     store = shutil.copytree(at_once.path, tmp_path / "s.zarr")
     for trial in FeatureStore(store):
@@ -186,7 +202,7 @@ def test_frames_that_no_longer_have_the_stored_times(extract, avfuse, at_once, t
         return time_s
 
     rewrite_time(store, "grid_bbaf2n", later)
-    words = ("--videos", extract.folder / "videos", "--store", store, "--features", "crop48", "--device", "cpu")
+    words = ("--videos", videos, "--store", store, "--features", "crop48", "--device", "cpu")
     result = avfuse("extract", *words, "--json")
     assert result.exit_code == 3
     (failure,) = json.loads(result.stdout)["failed"]
@@ -194,6 +210,11 @@ def test_frames_that_no_longer_have_the_stored_times(extract, avfuse, at_once, t
     assert failure["reason"].startswith("frame 7 lies at 0.28")
     assert "in the store; was it extracted with another ffmpeg?" in failure["reason"]
     assert FeatureStore(store)["grid_bbaf2n"].features == ["crop112", "fake_face", "fake_sound", "logmel", "mfcc"]
+    assert [each.features for each in outstanding(FeatureStore(store))] == [["crop48"]]
+    again = json.loads(
+        avfuse("extract", *words, "--json").stdout
+    )  # left alone until the file changes, or it is asked for
+    assert (again["extracted"], [each["trial"] for each in again["failed"]]) == ([], ["grid_bbaf2n"])
     assert "crop48" in FeatureStore(store)["pyfeat_single_face"]
     everything = ("--overwrite", "--trials", "grid_bbaf2n", "--features", ",".join(FEATURES))
     assert avfuse("extract", *words, *everything, "--retry-failed").exit_code == 0
@@ -210,6 +231,10 @@ def test_a_store_of_format_1_reads_verifies_and_grows(format_1, avfuse):
     store, words = format_1 / "features.zarr", ("--videos", format_1 / "videos", "--device", "cpu", "--untrained", "0")
     found = FeatureStore(store)
     assert found.format == 1
+    doctor = avfuse("doctor", "--store", store).stdout
+    assert "format 1, 2 trials; read as it is, and made format 2 by the first run that adds to it" in " ".join(
+        doctor.split()
+    )
     assert found.trials() == ["b/clip", "clip"]
     assert found["clip"].features == ["iresnet50", "mfcc", "vggish"]
     assert found["clip"].read("iresnet50").shape == (10, 512)
