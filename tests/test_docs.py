@@ -202,7 +202,7 @@ def test_the_architecture_names_what_is_there_and_fits_two_screens():
 
 def test_the_readme_has_every_feature_of_the_table():
     table = (ROOT / "README.md").read_text().partition("## What comes out")[2].partition("\n## ")[0]
-    rows = {}
+    rows: dict[str, str] = {}
     for line in table.splitlines():
         if line.startswith("| `"):
             names, kind, _ = (cell.strip() for cell in line.strip("|").split("|", 2))

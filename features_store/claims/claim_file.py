@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -23,12 +24,13 @@ _FUTURE_S = 2.0
 
 @dataclass(frozen=True)
 class Seen:
-    """A file as found: who, which one, when touched last. `owner` None: half written, or unreadable."""
+    """A file as found: whose, which, last touched when, for what. `owner` None: half written, or unreadable."""
 
     path: Path
     owner: Owner | None
     token: str
     touched_s: float
+    features: tuple[str, ...] = ()
 
     def is_stale(self, ttl_s: float) -> bool:
         """Whether its owner died, or has not touched it for so long."""
@@ -48,9 +50,9 @@ class Seen:
             return probe.stat().st_mtime - self.touched_s
 
 
-def create(path: Path, token: str) -> bool:
+def create(path: Path, token: str, features: Collection[str] = ()) -> bool:
     """Make a file that says who made it; False where there is one. It appears whole, where links can be made."""
-    content = json.dumps({**asdict(Owner.current()), "token": token}).encode()
+    content = json.dumps({**asdict(Owner.current()), "token": token, "features": list(features)}).encode()
     with naming(path), scratch_file(path.parents[1], content, flush=False) as temporary:
         for _ in range(_TRIES):
             make_folder(path.parent)
@@ -80,7 +82,7 @@ def look(path: Path) -> Seen | None:
     try:
         claim = json.loads(content)
         owner = Owner(str(claim["host"]), int(claim["pid"]), int(claim["started"]))
-        return Seen(path, owner, str(claim["token"]), touched_s)
+        return Seen(path, owner, str(claim["token"]), touched_s, tuple(map(str, claim.get("features", ()))))
     except (ValueError, KeyError, TypeError):
         return Seen(path, None, "unreadable", touched_s)  # just being written, or cut off by a full disk
 

@@ -16,7 +16,7 @@ import hashlib
 import os
 import threading
 import uuid
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
 from itertools import count
@@ -43,8 +43,12 @@ class ClaimLost(Exception):  # noqa: N818 - it says what has become of the claim
 
 
 @contextmanager
-def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) -> Iterator[bool]:
+def claim(
+    store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S, features: Collection[str] = ()
+) -> Iterator[bool]:
     """True for the one process that may extract `trial` now; for the others it is False at once.
+
+    `features`: what it is claimed for, which `claimed_features` tells the others.
 
     A claim whose owner died, or has not touched it for `ttl_s`, is taken over; what that owner would still write
     raises ClaimLost in it. A store behind a URL has no claims: there it is True for everybody, and runs share the work
@@ -54,9 +58,9 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
     if not isinstance(files, LocalFiles):
         yield True
         return
-    path = files.root / CLAIMS / f"{hashlib.sha1(os.fsencode(trial), usedforsecurity=False).hexdigest()}.json"
+    path = _path(files, trial)
     token = uuid.uuid4().hex
-    mine = create(path, token)
+    mine = create(path, token, features)
     if not mine:
         seen = look(path)
         if seen is not None and not seen.is_stale(ttl_s):
@@ -64,7 +68,7 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
         else:
             if seen is not None:
                 _remove(path, seen.token, ttl_s, only_stale=True)
-            mine = create(path, token)
+            mine = create(path, token, features)
     if not mine:
         yield False
         return
@@ -79,6 +83,17 @@ def claim(store_path: str | os.PathLike[str], trial: str, ttl_s: float = TTL_S) 
         heartbeat.join()
         _remove(path, token, ttl_s, only_stale=False)
         remove_if_empty(path.parent)
+
+
+def claimed_features(store_path: str | os.PathLike[str], trial: str) -> tuple[str, ...] | None:
+    """What a trial is claimed for, empty where the claim does not say; None where nobody has claimed it."""
+    files = open_files(store_path)
+    seen = look(_path(files, trial)) if isinstance(files, LocalFiles) else None
+    return seen.features if seen else None
+
+
+def _path(files: LocalFiles, trial: str) -> Path:
+    return files.root / CLAIMS / f"{hashlib.sha1(os.fsencode(trial), usedforsecurity=False).hexdigest()}.json"
 
 
 def sweep_claims(root: Path, ttl_s: float = TTL_S) -> None:

@@ -28,8 +28,9 @@ def remove_feature(
         check_known("trial", list(trials), list(groups))
     features = {name: set(entries_of(attributes)) - {CLOCK, FACES} for name, attributes in groups.items()}
     for name in groups:  # its files may be there without it: another removal was killed
-        listed = groups[name].get("checksums") or ()
-        if feature not in listed and node_type(store.files, f"{name}/{feature}") == "array":
+        listed = groups[name].get("checksums")
+        is_listed = isinstance(listed, dict) and feature in listed
+        if not is_listed and node_type(store.files, f"{name}/{feature}") == "array":
             features[name].add(feature)
     having = [name for name in groups if feature in features[name]]
     if not having:

@@ -17,7 +17,7 @@ from ...batch.resources import jobs_at_once
 from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, open_executor
 from ...encoders.weights.resolve import WeightsInvalid, WeightSource
-from ...features_store.claims.claims import ClaimLost, claim, release_all
+from ...features_store.claims.claims import ClaimLost, claim, claimed_features, release_all
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.disk.owner import Owner
 from ...features_store.records.failures import Stage, read_failures
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from .progress import Reporter
 
 Result = Receipt | Failure | None
+_ASK_AGAIN_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -72,30 +73,43 @@ class ExtractTask:
             yield partial(self._do, FeatureStore(self.store, mode="a"), session)
 
     def _do(self, store: FeatureStore, session: Session, job: Job, context: JobContext) -> Result:
-        """One video, unless another run is processing it or has dealt with it. Raises StoreFailed."""
-        with stop_on_store_error(store), claim(store.path, job.trial) as mine:
-            if not mine:
+        """One video, unless another run is making these features of it, or has dealt with it. Raises StoreFailed.
+
+        Waits where another run is making other features of it.
+        """
+        features = job.features or self.config.features
+        while True:
+            with stop_on_store_error(store), claim(store.path, job.trial, features=features) as mine:
+                if mine:
+                    return self._do_claimed(store, session, job, context)
+                others = claimed_features(store.path, job.trial)
+            if others is not None and (not others or set(features) <= set(others)):
                 return None
-            if not self.overwrite:
-                newer = read_failures(store)[self.failures_known :]
-                if any(record.trial == job.trial and same_file(job.video, record) for record in newer):
-                    return None  # another run has found it bad since the plan was made
-            stands = standing(store, job, self.config, self.weights, self.overwrite)
-            if not stands.features:
-                return None
-            reason = ""  # nobody asked for that: the plan was made before it was there
-            if stands.lost:
-                reason = losing_line({job.trial: stands.lost})
-            elif stands.differences and not self.replace:
-                named = "; ".join(stands.differences)
-                reason = f"another run has made it meanwhile ({named}); --replace makes it anew"
-            if reason:
-                return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
-            try:
-                return attempt(job_for(job, stands), store, session, self.run, context)
-            except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
-                reason = f"{error}; nothing was written"
-                return Failure(job.name, job.trial, Stage.CLAIM, reason, job.video, is_transient=True)
+            context.check()
+            time.sleep(_ASK_AGAIN_S)
+
+    def _do_claimed(self, store: FeatureStore, session: Session, job: Job, context: JobContext) -> Result:
+        """What the store still lacks of a video, now that nobody else is at it."""
+        if not self.overwrite:
+            newer = read_failures(store)[self.failures_known :]
+            if any(record.trial == job.trial and same_file(job.video, record) for record in newer):
+                return None  # another run has found it bad since the plan was made
+        stands = standing(store, job, self.config, self.weights, self.overwrite)
+        if not stands.features:
+            return None
+        reason = ""  # nobody asked for that: the plan was made before it was there
+        if stands.lost:
+            reason = losing_line({job.trial: stands.lost})
+        elif stands.differences and not self.replace:
+            named = "; ".join(stands.differences)
+            reason = f"another run has made it meanwhile ({named}); --replace makes it anew"
+        if reason:
+            return Failure(job.name, job.trial, Stage.PLAN, flat(reason), job.video)
+        try:
+            return attempt(job_for(job, stands), store, session, self.run, context)
+        except ClaimLost as error:  # tried again it is left to whoever has it, or has done it
+            reason = f"{error}; nothing was written"
+            return Failure(job.name, job.trial, Stage.CLAIM, reason, job.video, is_transient=True)
 
 
 def run_plan(

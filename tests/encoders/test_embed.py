@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from avfuse.encoders.embed import Embedder, faces_to_input, load_embedders
-from avfuse.encoders.networks.layouts import SUZHANG, empty, fill_untrained
+from avfuse.encoders.networks.layouts import EVOLVE, INSIGHTFACE, SUZHANG, empty, fill_untrained
 from avfuse.encoders.networks.vgg import apply_pca
 from avfuse.encoders.weights.read import Network, Pca, untrained_network
 from avfuse.encoders.weights.registry import PCA
@@ -49,6 +49,37 @@ def iresnet():
     module = empty(SUZHANG)
     fill_untrained(module, 0, "iresnet50")
     return Network(module.eval(), 40, 512)
+
+
+@pytest.mark.parametrize("layout", [SUZHANG, EVOLVE, INSIGHTFACE], ids=lambda layout: layout.name)
+def test_the_last_map_is_what_the_embedding_is_made_of(faces, layout):
+    """float16 of the map before the head, for every network of faces; the head makes the embedding of it."""
+    count = 2 if layout is SUZHANG else 1
+
+    def module():
+        built = empty(layout)
+        fill_untrained(built, 0, "iresnet50")
+        for name, parameter in built.named_parameters():
+            if name.endswith("res_layer.4.weight"):  # else 24 residual sums grow beyond float16
+                parameter.data *= 0.35
+        return built.eval()
+
+    rows = Embedder(Network(module(), layout.input_px, 512), "cpu").rows(faces[:count])
+    embedder = Embedder(Network(module(), layout.input_px, 512), "cpu", output="map")
+    maps = embedder.rows(faces[:count])
+    side = 5 if layout is SUZHANG else 7
+    assert (
+        (maps.shape, maps.dtype) == ((count, *embedder.row_shape), np.float16) == ((count, 512, side, side), np.float16)
+    )
+    assert embedder.rows(faces[:0]).shape == (0, 512, side, side)
+    x, network = torch.from_numpy(maps).float(), module()
+    with torch.inference_mode():
+        if layout is INSIGHTFACE:
+            again = network.features(network.fc(network.bn2(x).flatten(1)))
+        else:
+            again = (network.backbone if layout is SUZHANG else network).output_layer(x)
+        again = nn.functional.normalize(again) if layout is SUZHANG else again
+    assert np.corrcoef(again.numpy().ravel(), rows.ravel())[0, 1] > 0.9999
 
 
 def test_faces_are_scaled_rgb_first(faces):

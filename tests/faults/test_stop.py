@@ -243,6 +243,29 @@ class TestFullDisk:
         finished(store, ["a", "b", "c"])
         assert str(store) in reason(result.stderr)
 
+    def test_no_space_left_for_what_is_added(self, invoke, mixed, make_disk, reason, failures):
+        """Each trial has the feature or not, and what it had before; the next run with room adds the rest."""
+        disk = make_disk("size=2m")
+        store = disk / "s.zarr"
+        words = ("extract", "--videos", mixed, "--store", store, "--device", "cpu", "--features")
+        assert invoke(*words, "mfcc").exit_code == 0
+        before = {path: (path.stat().st_ino, path.read_bytes()) for path in store.rglob("mfcc*/**/*") if path.is_file()}
+        (disk / "filler").write_bytes(bytes(MB))
+        result = invoke(*words, "logmel")
+        assert result.exit_code == 1, result.stderr
+        assert "No space left" in reason(result.stderr)
+        assert str(store) in reason(result.stderr)
+        assert sound(invoke, store) == ["a", "b", "c"]
+        assert [name for name, trial in FeatureStore(store).items() if "logmel" in trial] == ["a"]
+        assert failures(store) == []
+        subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+        assert invoke(*words, "logmel").exit_code == 0
+        finished(store, ["a", "b", "c"])
+        assert [trial.features for trial in FeatureStore(store).values()] == [["logmel", "mfcc"]] * 3
+        after = {path: (path.stat().st_ino, path.read_bytes()) for path in before}
+        assert after == before
+        assert sound(invoke, store) == ["a", "b", "c"]
+
 
 def limit_files(num_bytes):
     """No file of this process may grow beyond this; Python turns the signal into an error."""

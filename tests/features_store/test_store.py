@@ -269,3 +269,37 @@ def test_store_travels_to_workers(store, arrays):
 def test_empty_store_is_true(store):
     assert store
     assert len(store) == 0
+
+
+MORE = {"mfcc": np.ones((40, 39), np.float32), "mfcc_valid": np.ones(40, np.bool_)}
+
+
+def test_a_reader_is_not_disturbed_by_what_it_does_not_read(store, arrays):
+    """Features are added, made anew and removed beside the array that is read."""
+    store.write("a", arrays, {})
+    trial = FeatureStore(store.path)["a"]
+    with trial.unchanged():
+        trial.window("iresnet50", 0, 20)
+        store.add("a", MORE, {"mfcc": {"fingerprint": "1"}})
+        store.add("a", {"vggish": arrays["vggish"] + 1, "vggish_valid": arrays["vggish_valid"]}, {"vggish": {}})
+        store.remove_feature("a", "mfcc")
+        assert (trial.window("iresnet50", 20, 40) == arrays["iresnet50"][20:]).all()
+    assert (store["a"].read("vggish") == arrays["vggish"] + 1).all()
+
+
+@pytest.mark.parametrize("happens", ["replaced", "removed"])
+def test_a_reader_of_an_array_that_goes_is_refused(store, arrays, happens):
+    store.write("a", {**arrays, **MORE}, {})
+    trial = FeatureStore(store.path)["a"]
+
+    def read():
+        with trial.unchanged():
+            trial.window("mfcc", 0, 20)
+            if happens == "replaced":
+                store.add("a", {**MORE, "mfcc": MORE["mfcc"] * 2}, {"mfcc": {"fingerprint": "2"}})
+            else:
+                store.remove_feature("a", "mfcc")
+            trial.window("iresnet50", 0, 20)
+
+    with pytest.raises(StoreMismatch, match=r"'a' was made anew.*rows of two makings are never mixed"):
+        read()

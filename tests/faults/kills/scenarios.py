@@ -1,5 +1,7 @@
 """What a run does to a store as plain functions; called again, each finishes what a kill has left."""
 
+from typing import Any
+
 import numpy as np
 from bucket import in_bucket  # beside this script
 from hammer import RECORD, hammer
@@ -61,7 +63,11 @@ def remove(root: str) -> None:
 def grown(root: str) -> None:
     """A trial of two features, another trial below its name, and a group of two faces with the same features."""
     store = FeatureStore(root, mode="a")
-    entries = {"clock": {"fingerprint": "c"}, "face": {"fingerprint": "old"}, "voice": {"fingerprint": "old"}}
+    entries: dict[str, Any] = {
+        "clock": {"fingerprint": "c"},
+        "face": {"fingerprint": "old"},
+        "voice": {"fingerprint": "old"},
+    }
     rows = {**arrays(6), **feature("face", 1), **feature("voice", 2)}
     for trial in ("a", "many/face0", "many/face1"):
         store.write(trial, rows, {"features": entries})
@@ -77,7 +83,7 @@ def grow(root: str, name: str) -> None:
     """A feature is added, or made anew, as a run does it: where it is not there with these settings."""
     store = FeatureStore(root, mode="a")
     store.sweep()
-    entry = {name: {"fingerprint": "new"}}
+    entry: dict[str, Any] = {name: {"fingerprint": "new"}}
     for trial, parts in (("a", ["a"]), ("many", ["many/face0", "many/face1"])):
         with claim(store.path, trial) as mine:
             if not mine:

@@ -16,12 +16,26 @@ from typing import Any
 
 import pytest
 
-# Of 20 kills so many of each kind.
-KINDS = ["serial", "shards", "workers", "serial", "networks", "shards", *["serial", "shards", "serial"] * 4]
-KINDS += ["networks", "serial"]
+# Of 20 kills so many of each kind; with workers three processes load torch, which takes longest.
+KINDS = ["serial", "adding", "workers", "replacing", "visual", "shards", "adding", "replacing", "serial", "faces"]
+KINDS += ["adding", "serial", "replacing", "shards", "track", "adding", "adding", "replacing", "shards", "serial"]
 PATIENCE_S = 900  # on a busy machine three processes take minutes to load torch
 SOUND = ("--features", "mfcc,logmel", "--device", "cpu")
-NETWORKS = ("--features", "iresnet50,mfcc", "--device", "cpu", "--weights")
+VISUAL = ("--features", "fake_face,mfcc", "--device", "cpu")
+# What a store has before a run that adds to it, or makes something of it anew; what that run is asked for.
+BEFORE = {"adding": "mfcc", "replacing": "mfcc,logmel,fake_sound", "faces": "crop48,mfcc", "track": "mfcc"}
+GROWING = {
+    "adding": ("--features", "logmel,fake_sound,mfcc"),
+    "replacing": ("--features", "mfcc,fake_sound", "--audio-align", "end", "--replace"),
+    "faces": ("--features", "fake_face,fake_sound"),
+    "track": ("--features", "fake_face,crop48"),
+}
+STAYS = {
+    "adding": ("time", "mfcc"),
+    "replacing": ("time", "logmel"),
+    "faces": ("crop48", "face_box"),
+    "track": ("mfcc",),
+}
 SHARDS = (("--shard", "0/2"), ("--shard", "1/2"))
 
 
@@ -41,8 +55,9 @@ def kind_of(number):
 
 @dataclass
 class Whole:
-    """An uninterrupted run: what it leaves, how long it takes, how many steps it makes on the disk."""
+    """An uninterrupted run: where it begins, what it leaves, how long it takes, how many steps it makes on the disk."""
 
+    before: Path | None
     contents: dict[str, bytes]
     seconds: float
     steps: int
@@ -87,30 +102,35 @@ def clips(tmp_path_factory, tiny) -> Path:
 
 
 @pytest.fixture(scope="module")
-def words(clips, face_weights):
-    networks = (*NETWORKS, f"iresnet50={face_weights()}")
-
+def words(clips):
     def make(root, kind):
-        return ("--videos", clips, "--store", root, *(networks if kind == "networks" else SOUND), "--json")
+        asked = (*GROWING[kind], "--device", "cpu") if kind in GROWING else VISUAL if kind == "visual" else SOUND
+        return ("--videos", clips, "--store", root, *asked, "--json")
 
     return make
 
 
 @pytest.fixture(scope="module")
-def whole(runs, words, contents, tmp_path_factory):
+def whole(runs, clips, words, contents, tmp_path_factory):
     """The uninterrupted run of the same settings, in one process."""
     made = {}
 
     def run(kind):
-        key = kind == "networks"
+        key = kind if kind in ("visual", *GROWING) else "sound"
         if key not in made:
             folder = tmp_path_factory.mktemp("whole")
-            root, note = folder / "s.zarr", folder / "note"
+            root, note, before = folder / "s.zarr", folder / "note", folder / "before.zarr"
+            if kind in GROWING:
+                features = ("--features", BEFORE[kind], "--device", "cpu")
+                grown = runs.extract("--videos", clips, "--store", before, *features)
+                assert grown.wait() == 0, grown.said("err")
+                shutil.copytree(before, root)
             begun_s = time.monotonic()
             done = runs.extract(*words(root, kind), death={"root": str(root), "note": str(note)})
             assert done.wait() == 0, done.said("err")
             seconds = time.monotonic() - begun_s
-            made[key] = Whole(contents(root), seconds, len(note.read_text().splitlines()))
+            begins = before if kind in GROWING else None
+            made[key] = Whole(begins, contents(root), seconds, len(note.read_text().splitlines()))
         return made[key]
 
     return run
@@ -181,6 +201,10 @@ def kill(draw, started, seconds, root):
 def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, nobody_left, begun, tmp_path):
     draw, root = Draw(kill_number), tmp_path / "s.zarr"
     wanted, words_of = whole(draw.kind), words(root, draw.kind)
+    if wanted.before:
+        shutil.copytree(wanted.before, root)
+    kept = (path for array in STAYS.get(draw.kind, ()) for path in root.rglob(f"{array}/**/*") if path.is_file())
+    stays = {path: path.stat().st_ino for path in kept}
     for _ in range(draw.times):
         started = begin(draw, wanted, root, words_of, runs, cli)
         begun += started
@@ -188,6 +212,7 @@ def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, no
         codes = [run.wait() for run in started]
         assert set(codes) <= {0, -signal.SIGKILL}, draw
         nothing_half(root)
+        assert {path: path.stat().st_ino for path in stays} == stays, draw
         for run in started:
             nobody_left(run.pid)
     again = [runs.extract(*words_of, *shard) for shard in (SHARDS if draw.kind == "shards" else ((),))]
@@ -196,3 +221,4 @@ def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, no
     found = contents(root)
     assert sorted(found) == sorted(wanted.contents), draw
     assert [name for name in found if found[name] != wanted.contents[name]] == [], draw
+    assert {path: path.stat().st_ino for path in stays} == stays, draw

@@ -1,9 +1,14 @@
-"""Four runs over one store at once: every trial is made exactly once, and as one run makes it."""
+"""Runs over one store at once: every feature of a trial is made exactly once, and as one run makes it."""
 
 import json
 import random
 import shutil
 import time
+
+import pytest
+
+from avfuse.features_store.records.verify import verify
+from avfuse.features_store.store import FeatureStore, fingerprints_in
 
 NAMES = [f"clip{number}" for number in range(6)]
 
@@ -25,3 +30,28 @@ def test_four_runs_share_the_work(runs, tiny, contents, tmp_path):
     alone = runs.extract(*words, "--store", tmp_path / "alone.zarr")
     assert alone.wait() == 0
     assert contents(tmp_path / "s.zarr") == contents(tmp_path / "alone.zarr")
+
+
+@pytest.mark.parametrize("before", ["", "mfcc"], ids=["new", "growing"])
+def test_two_runs_add_different_features(runs, tiny, tmp_path, before):
+    """Neither leaves a trial to the other one, whoever is faster."""
+    videos, root = tmp_path / "videos", tmp_path / "s.zarr"
+    videos.mkdir()
+    for name in NAMES:
+        shutil.copy(tiny(), videos / f"{name}.mp4")
+    words = ("--videos", videos, "--device", "cpu", "--json")
+    if before:
+        assert runs.extract(*words, "--features", before, "--store", root).wait() == 0
+    two = [runs.extract(*words, "--features", names, "--store", root) for names in ("logmel,mfcc", "fake_sound,mfcc")]
+    assert [run.wait() for run in two] == [0, 0], [run.said("err") for run in two]
+    for run in two:
+        summary = json.loads(run.said("out"))
+        assert [each["trial"] for each in summary["extracted"]] == NAMES
+        assert summary["elsewhere"] == summary["failed"] == []
+    assert runs.extract(*words, "--features", "mfcc,logmel,fake_sound", "--store", tmp_path / "alone.zarr").wait() == 0
+    store, alone = FeatureStore(root), FeatureStore(tmp_path / "alone.zarr")
+    assert list(verify(store)) == []
+    for name in NAMES:
+        assert store[name].checksums == alone[name].checksums
+        assert fingerprints_in(store[name].attributes) == fingerprints_in(alone[name].attributes)
+    assert {path.name for path in root.iterdir() if path.name.startswith(".")} == {".planned.json"}

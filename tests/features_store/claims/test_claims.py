@@ -7,7 +7,7 @@ import time
 import pytest
 
 from avfuse.features_store.claims import claims
-from avfuse.features_store.claims.claims import claim
+from avfuse.features_store.claims.claims import claim, claimed_features
 from avfuse.features_store.disk.owner import Owner
 
 # Every process goes through all trials in the same order and writes down those it may do.
@@ -174,3 +174,13 @@ def test_killed_process_is_followed(tmp_path):
     assert (tmp_path / ".claims").exists()
     with claim(tmp_path, "a") as mine:
         assert mine
+
+
+def test_others_see_for_which_features(store):
+    assert claimed_features(store.path, "a") is None
+    with claim(store.path, "a", features=("mfcc", "logmel")):
+        assert claimed_features(store.path, "a") == ("mfcc", "logmel")
+        assert claimed_features(store.path, "b") is None
+    with claim(store.path, "a"):
+        assert claimed_features(store.path, "a") == ()
+    assert claimed_features("memory://claims.zarr", "a") is None

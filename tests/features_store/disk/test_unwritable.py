@@ -15,6 +15,7 @@ from avfuse.features_store.disk.unwritable import StoreUnwritable, is_stores_fau
 from avfuse.features_store.records.failures import FailureRecord, append_failure
 from avfuse.features_store.records.status import note_planned
 from avfuse.features_store.records.verify import verify
+from avfuse.features_store.store import FeatureStore
 
 ROWS = np.zeros((9, 2), np.float32)
 
@@ -121,6 +122,27 @@ def test_a_name_that_is_taken_is_left_to_its_owner(store, monkeypatch):
             assert first != second
         assert (first / "mine").exists()
     assert drawn == []
+
+
+@pytest.mark.parametrize("feature", ["mfcc", "vggish"], ids=["added", "replaced"])
+def test_a_disk_that_is_full_keeps_what_a_trial_had(arrays, make_disk, feature):
+    """Also the former rows of a feature that is made anew: they go when the new ones are all there."""
+    disk = make_disk("size=2m")
+    store = FeatureStore(disk / "s.zarr", mode="a")
+    store.write("a", arrays, {"features": {"vggish": {"fingerprint": "old"}}})
+    before = {path: path.read_bytes() for path in (disk / "s.zarr").rglob("*") if path.is_file()}
+    (disk / "filler").write_bytes(bytes(1_500_000))
+    rows = np.random.default_rng(0).standard_normal((40, 5000)).astype(np.float32)  # 0.8 MB that do not compress
+    added = {feature: rows, f"{feature}_valid": np.ones(40, np.bool_)}
+    with pytest.raises(StoreUnwritable, match="No space left on device") as caught:
+        store.add("a", added, {feature: {"fingerprint": "new"}})
+    assert str(caught.value.filename).startswith(store.path)
+    assert {path: path.read_bytes() for path in (disk / "s.zarr").rglob("*") if path.is_file()} == before
+    (disk / "filler").unlink()
+    store.add("a", added, {feature: {"fingerprint": "new"}})
+    assert list(verify(store)) == []
+    assert (store["a"].read(feature) == rows).all()
+    assert sorted(os.listdir(store.path)) == ["a", "zarr.json"]
 
 
 def test_a_folder_of_the_store_on_another_disk(store, make_arrays, make_disk):

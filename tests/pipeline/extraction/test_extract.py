@@ -194,7 +194,7 @@ def test_the_store_opens_with_plain_zarr_and_with_xarray(whole):
     _, path = whole
     trial = "real/pyfeat_single_face"
     group = zarr.open_group(path, mode="r")
-    assert group.attrs["avfuse_format"] == 1
+    assert group.attrs["avfuse_format"] == 2
     array = group[f"{trial}/iresnet50"]
     assert isinstance(array, zarr.Array)
     assert array.shape == (72, 512)
