@@ -171,7 +171,8 @@ def _predict(
     labels = {}
     if corpus is not None:
         labels = {"annotations": os.path.abspath(corpus.root), "labels_sha256": labels_digest(sources.values())}
-    seen, _ = features_of(store, [source.stored for source in sources.values()], ())
+    modalities = list(dict.fromkeys(name for run in runs for name in run.described.config.modalities))
+    seen, _ = features_of(store, [source.stored for source in sources.values()], modalities)
     record = made(
         runs=[os.path.abspath(run.folder) for run in runs],
         store=location_of(store),

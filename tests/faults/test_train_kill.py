@@ -46,10 +46,11 @@ for line in sys.stdin:
                 os.kill(os.getpid(), signal.SIGKILL)
             flush(handle)
         os.fsync = fsync
+        answers, sys.stdout = sys.stdout, sys.stderr  # where the run prints its table
         try:
             main(words, standalone_mode=False)
         finally:
-            print(done, flush=True)
+            print(done, file=answers, flush=True)
             os._exit(0)
     if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
         print("killed", flush=True)

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from avfuse.encoders.table import of_stream
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.extraction import audio
 from avfuse.pipeline.extraction.session import Session
@@ -35,7 +36,12 @@ def read(recording, tmp_path, monkeypatch):
         session = Session(ExtractConfig(features=features), {}, {}, 60.0, None)
         time_s = np.arange(400) / 2
         sound = audio.read_sound(
-            probe(recording), time_s, features, session, scratch, lambda *words: reports.append(words)
+            probe(recording),
+            time_s,
+            of_stream(features, "audio"),
+            session,
+            scratch,
+            lambda *words: reports.append(words),
         )
         return sound, reports, len(opened)
 
@@ -60,7 +66,7 @@ def test_samples_are_kept_only_where_they_are_read_again(read):
     for features in (("logmel",), ("mfcc",)):
         sound, _, decodes = read(*features)
         assert decodes == 1
-        samples = sound.buffers[features[0]].path.with_name("samples.f32")
+        samples = sound.buffers[features[0]].path.with_name("samples.rows")
         assert not samples.exists() or samples.stat().st_size == 0
 
 

@@ -346,8 +346,10 @@ def test_face_all_makes_a_trial_of_each_person(media, faces, tmp_path):
     assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
     shutil.rmtree(tmp_path / "s.zarr/two/face1")
     assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
-    extract(videos, tmp_path / "s.zarr", "--features", "mfcc", "--replace")
-    assert store.trials() == ["two"]
+    (added,) = extract(videos, tmp_path / "s.zarr", "--features", "mfcc")["extracted"]
+    assert (added["trial"], added["features"], added["added"]) == ("two", ["mfcc"], True)
+    assert store.trials() == ["two/face0", "two/face1"]
+    assert all({"iresnet50", "mfcc"} <= set(trial) for trial in store.values())
 
 
 def test_aligned_crops_replace_detection(media, everything, faces, tmp_path):

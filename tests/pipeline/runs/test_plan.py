@@ -220,6 +220,9 @@ def planned(videos, store, config=CONFIG, **selection):
 
 ARRAYS = {
     "time": np.arange(3.0),
+    "face_box": np.ones((3, 4), np.float32),
+    "face_landmarks": np.ones((3, 5, 2), np.float32),
+    "face_score": np.ones(3, np.float32),
     "fake_face": np.ones((3, 12), np.float32),
     "fake_face_valid": np.ones(3, bool),
     "fake_sound": np.ones((3, 8), np.float32),
