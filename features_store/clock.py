@@ -10,13 +10,12 @@ Tested by tests/features_store/test_clock.py.
 
 from __future__ import annotations
 
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
-AudioAlign = Literal["start", "center", "end"]
-MissingFace = Literal["repeat", "zero"]
+from .schema import AudioAlign, MissingFace
 
 LOGMEL_RATE_HZ = 100
 PATCH_FRAMES = 96

@@ -14,10 +14,11 @@ from __future__ import annotations
 import os
 import unicodedata
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
-import numpy as np
-from numpy.typing import NDArray
+if TYPE_CHECKING:  # every command loads this file to answer --help
+    import numpy as np
+    from numpy.typing import NDArray
 
 FORMAT = 2
 FORMAT_KEY = "avfuse_format"
@@ -33,6 +34,8 @@ ZSTD_LEVEL = -1  # float32 features are noise: level 3 saves 8 % of them, and de
 _MAX_SEGMENT_BYTES = 255
 
 
+AudioAlign = Literal["start", "center", "end"]
+MissingFace = Literal["repeat", "zero"]
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 

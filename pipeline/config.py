@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput, of_stream
-from ..features_store.clock import AudioAlign, MissingFace
+from ..features_store.schema import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
 

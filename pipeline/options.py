@@ -11,7 +11,7 @@ import click
 
 from ..batch.options import batch_options
 from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput
-from ..features_store.clock import AudioAlign, MissingFace
+from ..features_store.schema import AudioAlign, MissingFace
 from ..shell.options import (
     FOLDER,
     STORE,

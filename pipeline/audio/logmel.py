@@ -16,7 +16,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...features_store.clock import PATCH_FRAMES, AudioAlign, patch_start_frames
+from ...features_store.clock import PATCH_FRAMES, patch_start_frames
+from ...features_store.schema import AudioAlign
 from .framing import (
     FFT_SAMPLES,
     GRID_SAMPLES,

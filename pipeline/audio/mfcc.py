@@ -13,7 +13,8 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from ...features_store.clock import LOGMEL_RATE_HZ, AudioAlign
+from ...features_store.clock import LOGMEL_RATE_HZ
+from ...features_store.schema import AudioAlign
 from ..media.types import SAMPLE_RATE_HZ
 from .framing import (
     FFT_SAMPLES,

@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.table import TABLE
-from ...features_store.clock import MissingFace, fill_missing, fit_rows
-from ...features_store.schema import FeatureTrack, RowSource
+from ...features_store.clock import fill_missing, fit_rows
+from ...features_store.schema import FeatureTrack, MissingFace, RowSource
 from ..faces.crops import SeenFaces
 from .row_buffer import GatheredRows, RowBuffer
 

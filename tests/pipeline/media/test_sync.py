@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from avfuse.features_store.clock import AudioAlign
+from avfuse.features_store.schema import AudioAlign
 from avfuse.pipeline.audio.logmel import patches
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader, FrameReader
