@@ -127,7 +127,9 @@ def test_help_loads_nothing_heavy(words):
 
 @pytest.mark.parametrize("words", [["--help"], ["extract", "--help"], ["status", "--help"]], ids=" ".join)
 def test_help_loads_nothing_that_takes_long(words):
-    code = f"import sys; from click.testing import CliRunner; from avfuse.cli import main; CliRunner().invoke(main, {words})"
-    code += "; print({'numpy', 'torch', 'zarr', 'dask', 'PIL'} & set(sys.modules))"
+    code = "import sys; from click.testing import CliRunner; from avfuse.cli import main"
+    code += (
+        f"; CliRunner().invoke(main, {words}); print({{'numpy', 'torch', 'zarr', 'dask', 'PIL'}} & set(sys.modules))"
+    )
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
