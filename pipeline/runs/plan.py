@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 from ...batch.sharding import balanced
 from ...encoders.table import of_stream
@@ -241,30 +242,13 @@ def standing(
         return Standing(config.features)
     stored = entries_of(attributes)
     others = tuple(name for name in stored if name not in (CLOCK, FACES, *config.features))
-    source, rows = attributes.get("source"), attributes.get("rows")
+    source = attributes.get("source")
     whole = Standing(config.features, lost=others)
-    if isinstance(source, dict) and not _same_content(job.video, source):
-        return whole
-    if not store.has_all_faces(job.trial):
+    is_other_video = isinstance(source, dict) and not _same_content(job.video, source)
+    if is_other_video or not store.has_all_faces(job.trial):
         return whole
     wanted = wanted_entries(config, weights, stored)
-    differences: list[str] = []
-    if not isinstance(source, dict) or CLOCK not in stored:
-        elsewhere = "made elsewhere: the video it comes from is not recorded"
-        differences = [UNRECORDED if isinstance(source, dict) else elsewhere]
-    elif rows != (attributes.get("frames_decoded") if job.length is None else job.length):
-        differences.append(
-            "rows: as many as labels in the store, as frames now (was --annotations forgotten?)"
-            if job.length is None
-            else f"rows: {rows} in the store, {counted(job.length, 'label row')} now"
-        )
-    elif config.visual and (job.face == "all") != ("faces" in attributes):
-        differences.append(f"face: {attributes.get('face')} in the store, {job.face} now")
-    else:
-        differences = made_differently(CLOCK, stored, wanted)
-        for name in config.features if differences else ():
-            differences += made_differently(name, stored, wanted) if name in stored else []
-    if differences:
+    if differences := _frames_differ(attributes, job, config, stored, wanted):
         return replace(whole, differences=() if overwrite else tuple(dict.fromkeys(differences)))
 
     # The face track, if there is one: on it hang all visual features.
@@ -277,8 +261,11 @@ def standing(
         if job.crops is not None and attributes.get("crops") != crops_digest(job.crops) and not of_track:
             unasked = has_crops(job.crops)  # the organiser's next batch
             of_track += [] if unasked else ["crops: some in the store, none now (is --aligned right?)"]
+    is_group = "faces" in attributes
+    if is_group and (of_track or unasked):  # who its trials are hangs on it too
+        return replace(whole, differences=() if overwrite else tuple(of_track))
     hanging = tuple(name for name in others if stored[name].get("made_from") == FACES)
-    track_anew = bool(of_track) or unasked or (overwrite and not hanging)
+    track_anew = bool(of_track) or unasked or (overwrite and not hanging and not is_group)
     features, differs = [], dict.fromkeys(of_track)
     for name in config.features:
         if overwrite or name not in stored or (name in config.visual and (of_track or unasked)):
@@ -296,6 +283,31 @@ def standing(
         differences=() if overwrite else tuple(differs),
         lost=hanging if visual and (of_track or unasked) else (),
     )
+
+
+def _frames_differ(
+    attributes: Mapping[str, JsonValue],
+    job: Job,
+    config: ExtractConfig,
+    stored: Mapping[str, Mapping[str, Any]],
+    wanted: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """In what the frames that a trial is made of are others than a job's, so that nothing of it can stay."""
+    rows = attributes.get("rows")
+    if not isinstance(attributes.get("source"), dict):
+        return ["made elsewhere: the video it comes from is not recorded"]
+    if CLOCK not in stored:
+        return [UNRECORDED]
+    if rows != (attributes.get("frames_decoded") if job.length is None else job.length):
+        if job.length is None:
+            return ["rows: as many as labels in the store, as frames now (was --annotations forgotten?)"]
+        return [f"rows: {rows} in the store, {counted(job.length, 'label row')} now"]
+    if config.visual and (job.face == "all") != ("faces" in attributes):
+        return [f"face: {attributes.get('face')} in the store, {job.face} now"]
+    differences = made_differently(CLOCK, stored, wanted)
+    for name in config.features if differences else ():
+        differences += made_differently(name, stored, wanted) if name in stored else []
+    return differences
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

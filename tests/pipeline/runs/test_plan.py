@@ -350,6 +350,13 @@ def test_done_with_every_face_alone(videos, tmp_path):
     assert standing(store, replace(job, face="largest"), CONFIG, {}).differences == (
         "face: all in the store, largest now",
     )
+    # Who its trials are hangs on the track too: there may be more or fewer people on another one.
+    others = replace(everybody, detect_every=1)
+    assert standing(store, job, others, {}) == Standing(BOTH, differences=("detect_every: 30 in the store, 1 now",))
+    faces = replace(others, features=("fake_face",))
+    assert standing(store, job, faces, {}).lost == ("fake_sound",)
+    again = replace(everybody, features=("fake_face",))
+    assert standing(store, job, again, {}, overwrite=True) == Standing(("fake_face",), adds=True, keeps_track=True)
 
 
 def test_a_video_that_cannot_be_read_any_more_does_not_end_the_planning(videos, tmp_path, monkeypatch):
