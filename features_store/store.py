@@ -199,31 +199,25 @@ class FeatureStore(Mapping[str, Trial]):
         stored = {**_as_format_2(there), **attributes}
         before = _entries(stored)
 
-        def listed(checksums: Mapping[str, JsonValue], entries: Mapping[str, JsonValue]) -> bytes:
-            return group_json({**stored, ENTRIES: dict(entries), "checksums": dict(checksums), "complete": True})
+        def listed(checksums: dict[str, JsonValue], entries: dict[str, JsonValue]) -> bytes:
+            arrays_there: dict[str, JsonValue] = {"checksums": checksums} if checksums else {}  # none: a group of faces
+            return group_json({**stored, **arrays_there, ENTRIES: entries, "complete": True})
+
+        def with_added(found: dict[str, JsonValue]) -> bytes:
+            return listed({**kept, **found}, {**before, **features})
 
         kept = {name: checksum for name, checksum in _checksums(there).items() if name not in arrays}
         kept_entries = {name: entry for name, entry in before.items() if name not in features}
         take_off = listed(kept, kept_entries) if len(kept) < len(_checksums(there)) else b""
-        listed({}, features)  # refused before hours of writing, not after
+        with_added({})  # refused before hours of writing, not after
         with as_store_error(self.files.location(trial)):
             self._upgrade()
-            if not arrays:  # a group of faces
-                added = {name: value for name, value in stored.items() if name != "complete"}
-                self.files.write(
-                    f"{trial}/{NODE_FILE}",
-                    group_json({**added, ENTRIES: {**before, **features}, "complete": True}),
-                )
+            if not arrays:
+                self.files.write(f"{trial}/{NODE_FILE}", with_added({}))
             elif isinstance(self.files, LocalFiles):
-                add_local(
-                    *(self.files, trial, arrays, take_off),
-                    lambda found: listed({**kept, **found}, {**kept_entries, **features}),
-                )
+                add_local(self.files, trial, arrays, take_off, with_added)
             else:
-                add_in_store(
-                    *(self.files, trial, arrays, take_off),
-                    lambda found: listed({**kept, **found}, {**kept_entries, **features}),
-                )
+                add_in_store(self.files, trial, arrays, take_off, with_added)
 
     def remove_feature(self, trial: str, feature: str) -> bool:
         """Take a feature out of a trial, or out of a group of faces; returns whether anything of it was there.

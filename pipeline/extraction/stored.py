@@ -5,13 +5,14 @@ Tested by tests/pipeline/extraction/test_adding.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...features_store.schema import StoreMismatch
+from ...features_store.entries import FACE_ARRAYS
+from ...features_store.schema import JsonValue, StoreMismatch
 from ...features_store.store import FeatureStore
 from ...shell.text import counted
 from ..faces.crops import SeenFaces
@@ -27,10 +28,11 @@ class StoredTrial:
     """A trial, or the trials of a video's faces: `time_s` [min(frames, rows)] of the frames that have rows.
 
     `frames`: decoded when it was made; `rows`: T; `tracks`: the face of each person in the frames of `time_s`, where
-    they were asked for.
+    they were asked for; `attributes`: of the trial, or of the group of faces.
     """
 
     names: tuple[str, ...]
+    attributes: Mapping[str, JsonValue]
     time_s: NDArray[np.float64]
     frames: int
     rows: int
@@ -49,20 +51,19 @@ def read_stored(store: FeatureStore, job: Job) -> StoredTrial:
         time_s = trials[0].time_s[:count]
         tracks = []
         for trial in trials if job.keeps_track else ():
-            arrays = (trial.read(name)[:count] for name in ("face_box", "face_landmarks", "face_score"))
+            arrays = (trial.read(name)[:count] for name in FACE_ARRAYS)
             tracks.append(SeenFaces(*arrays))
     except (KeyError, ValueError) as error:
         raise StoreMismatch(
             f"nothing can be added to trial {job.trial!r} ({error}): make it anew by --overwrite"
         ) from error
-    return StoredTrial(names, time_s, frames, trials[0].rows, tuple(tracks))
+    return StoredTrial(names, attributes, time_s, frames, trials[0].rows, tuple(tracks))
 
 
-def check_start(info: VideoInfo, store: FeatureStore, job: Job) -> None:
+def check_start(info: VideoInfo, stored: StoredTrial, job: Job) -> None:
     """Raise MediaError where the streams do not begin when they did: rows would be of other moments."""
-    attributes = store.attributes(job.trial) or {}
     for name, now in (("video_start_s", info.video_start_s), ("audio_start_s", info.audio_start_s)):
-        before = attributes.get(name, now)
+        before = stored.attributes.get(name, now)
         if before != now and not (
             isinstance(before, float | int) and now is not None and abs(before - now) <= _SAME_TIME_S
         ):

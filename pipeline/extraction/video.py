@@ -39,7 +39,7 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
     stored = None
     if job.adds:
         stored = read_stored(store, job)
-        check_start(info, store, job)
+        check_start(info, stored, job)
     with store.temporary_directory() as scratch:
         picture = read_picture(info, job, visual, session, scratch, progress, stored)
         length = stored.rows if stored else len(picture.time_s) if job.length is None else job.length
