@@ -133,7 +133,6 @@ TABLE = {
 }
 
 FEATURES = tuple(name for name, feature in TABLE.items() if not feature.hidden)
-NETWORK_FEATURES = tuple(name for name, feature in TABLE.items() if feature.network)
 DEFAULT_FEATURES = tuple(name for name, feature in TABLE.items() if feature.default)
 
 

@@ -53,11 +53,6 @@ class WeightSource:
     untrained_seed: int | None = None
     same_as: str | None = None
 
-    @property
-    def identity(self) -> str:
-        """What the fingerprint of a trial holds: the file's sha256, or `untrained:SEED`."""
-        return self.sha256 or f"untrained:{self.untrained_seed}"
-
     def as_attributes(self) -> dict[str, JsonValue]:
         """What the store's `weights` attribute holds for this feature: all but the path on this machine."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("feature", "path")}

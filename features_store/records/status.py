@@ -76,11 +76,11 @@ def summarise(store: FeatureStore) -> dict[str, Any]:
         "failed": [asdict(record) for record in failures],
         "untrained": dict(sorted(Counter(_untrained(trials.values())).items())),
         "warnings": {name: warnings for name, warnings in warned.items() if warnings},
-        "features": features_of({name: entries_of(attributes) for name, attributes in trials.items()}),
+        "features": by_feature({name: entries_of(attributes) for name, attributes in trials.items()}),
     }
 
 
-def features_of(entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
+def by_feature(entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[str, dict[str, Any]]:
     """Of each feature the trials by fingerprint (`made`: the most frequent first), those without it, what differs.
 
     `entries`: of every trial, those of its features.
@@ -159,7 +159,7 @@ def trial_states(store: FeatureStore, features: Mapping[str, Mapping[str, Any]])
     """
     states = []
     for trial in store.values():
-        warnings = warnings_of(trial.attributes)
+        warnings, entries = warnings_of(trial.attributes), trial.entries
         length_s = faces = face_gap_s = sound = sound_gap_s = None
         try:
             time_s = trial.time_s if TIME in trial else np.zeros(0)
@@ -168,7 +168,7 @@ def trial_states(store: FeatureStore, features: Mapping[str, Mapping[str, Any]])
             length_s = float(ends_s[-1] - time_s[0]) if len(time_s) else None
             if FACE_SCORE in trial:
                 faces, face_gap_s = _share_and_gap(trial.read(FACE_SCORE) > 0, time_s, ends_s)
-            sounds = (name for name, entry in trial.entries.items() if entry.get("made_from") == AUDIO)
+            sounds = (name for name, entry in entries.items() if entry.get("made_from") == AUDIO)
             of_sound = max(sounds, default=None)  # any: vggish, where there is one
             if of_sound is not None:
                 sound, sound_gap_s = _share_and_gap(trial.valid(of_sound), time_s, ends_s)
@@ -178,7 +178,7 @@ def trial_states(store: FeatureStore, features: Mapping[str, Mapping[str, Any]])
         words = {}
         for name, feature in features.items():
             usual = next(iter(feature["made"]))
-            made = str(trial.entries[name].get("fingerprint")) if name in trial.entries else None
+            made = str(entries[name].get("fingerprint")) if name in entries else None
             words[name] = "missing" if made is None else "done" if made == usual else "other settings"
         states.append(TrialState(trial.name, trial.rows, *shares, tuple(warnings), words))
     return states

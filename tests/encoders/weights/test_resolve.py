@@ -22,6 +22,7 @@ from avfuse.encoders.weights.resolve import (
     resolve,
     weight_names,
 )
+from avfuse.features_store.entries import weights_identity
 
 FEATURES = ("iresnet50", "vggish", "logmel_vgg")
 
@@ -79,7 +80,7 @@ def test_order_given_folder_cache(tmp_path, monkeypatch):
     assert source == WeightSource(
         "iresnet50", "given.pth", given, sha256(b"given"), "not known to avfuse (your own file)"
     )
-    assert source.identity == sha256(b"given")
+    assert weights_identity(source.as_attributes()) == sha256(b"given")
 
 
 def test_published_file_name_in_a_folder(tmp_path, monkeypatch):
@@ -141,8 +142,10 @@ def test_logmel_vgg_falls_back_to_vggish(tmp_path):
 
 def test_untrained_fills_what_is_not_given(tmp_path):
     sources = resolve(FEATURES, {"vggish": put(tmp_path / "v.pth")}, 7)
-    assert [sources[name].identity for name in ("iresnet50", "logmel_vgg")] == ["untrained:7"] * 2
-    assert sources["vggish"].identity == sha256(b"weights")
+    assert [weights_identity(sources[name].as_attributes()) for name in ("iresnet50", "logmel_vgg")] == [
+        "untrained:7"
+    ] * 2
+    assert weights_identity(sources["vggish"].as_attributes()) == sha256(b"weights")
     assert sources["logmel_vgg"].same_as is None
     assert sources["logmel_vgg"].as_attributes() == {
         "name": "untrained",
