@@ -197,17 +197,17 @@ class FeatureStore(Mapping[str, Trial]):
                 f"trial {trial!r} has {counted(int(str(there.get('rows'))), 'row')}, got {common_rows(arrays)}"
             )
         stored = {**_as_format_2(there), **attributes}
-        before = _entries(stored)
 
         def listed(checksums: dict[str, JsonValue], entries: dict[str, JsonValue]) -> bytes:
             arrays_there: dict[str, JsonValue] = {"checksums": checksums} if checksums else {}  # none: a group of faces
             return group_json({**stored, **arrays_there, ENTRIES: entries, "complete": True})
 
+        # What is added stands last, as where it was taken off before a run was killed: the same bytes either way.
         def with_added(found: dict[str, JsonValue]) -> bytes:
-            return listed({**kept, **found}, {**before, **features})
+            return listed({**kept, **found}, {**kept_entries, **features})
 
         kept = {name: checksum for name, checksum in _checksums(there).items() if name not in arrays}
-        kept_entries = {name: entry for name, entry in before.items() if name not in features}
+        kept_entries = {name: entry for name, entry in _entries(stored).items() if name not in features}
         take_off = listed(kept, kept_entries) if len(kept) < len(_checksums(there)) else b""
         with_added({})  # refused before hours of writing, not after
         with as_store_error(self.files.location(trial)):

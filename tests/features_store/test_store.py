@@ -303,3 +303,17 @@ def test_a_reader_of_an_array_that_goes_is_refused(store, arrays, happens):
 
     with pytest.raises(StoreMismatch, match=r"'a' was made anew.*rows of two makings are never mixed"):
         read()
+
+
+def test_what_is_made_anew_is_written_as_what_is_added(store, make_arrays):
+    """To the byte, so that a store whose run was killed between the two is the same as any other."""
+    entries: Any = {name: {"fingerprint": "old"} for name in ("clock", "iresnet50", "vggish")}
+    new: Any = {"iresnet50": {"fingerprint": "new"}}
+    arrays = make_arrays(9)
+    rows = {name: arrays[name] for name in ("iresnet50", "iresnet50_valid")}
+    for trial in ("a", "b"):
+        store.write(trial, arrays, {"features": entries})
+    store.remove_feature("b", "iresnet50")
+    for trial in ("a", "b"):
+        store.add(trial, rows, new)
+    assert store.files.read("a/zarr.json") == store.files.read("b/zarr.json")
