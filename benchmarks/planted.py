@@ -21,10 +21,11 @@ from types import ModuleType
 
 from measure import machine
 
-from avfuse.fusion.config import PRESETS, CrossAttentionSettings
+from avfuse.fusion.models.crossattn import CrossAttentionSettings
+from avfuse.fusion.settings import preset
 
 TESTS = Path(__file__).parents[1] / "tests" / "fusion"
-CONFIG = replace(PRESETS["crossattn"], lr=1e-3, warmup_epochs=1)
+CONFIG = replace(preset("crossattn"), lr=1e-3, warmup_epochs=1)
 assert isinstance(CONFIG.model, CrossAttentionSettings)
 NEAR = replace(CONFIG, model=replace(CONFIG.model, attention_reach=12))
 RUNS = (

@@ -24,11 +24,12 @@ from naive_train import Windows as NaiveWindows
 from naive_train import epoch as naive_epoch
 
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.config import PRESETS, RunConfig
+from avfuse.fusion.config import RunConfig
 from avfuse.fusion.data.batches import Batches
 from avfuse.fusion.data.dataset import Dataset, load
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.runtime import room_of
+from avfuse.fusion.settings import preset
 from avfuse.fusion.training.learner import Learner, init_learner, train_epoch
 
 WIDTHS = {"iresnet50": 512, "vggish": 128, "logmel_vgg": 128}
@@ -129,12 +130,12 @@ def main() -> None:
     parser.add_argument("--compile", action="store_true")
     words = parser.parse_args()
     run = RunConfig(words.device, words.precision, words.compile)
-    config = replace(PRESETS["crossattn"], warmup_epochs=0)
+    config = replace(preset("crossattn"), warmup_epochs=0)
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         sources = make(folder, words.trials, words.rows)
         data = load(FeatureStore(folder / "features.zarr"), sources, list(WIDTHS), room_of(run))
-        learner = init_learner(config, run, data.widths, data.labels.device)
+        learner = init_learner(config, run, [(width,) for width in data.widths], data.labels.device)
         print(machine())
         compare(learner, data, folder, words.repeat)
         profile(learner, data)

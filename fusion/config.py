@@ -1,12 +1,13 @@
 """Settings of a training run: what changes the numbers (`TrainConfig`) apart from how to run (`RunConfig`).
 
 Every field of `TrainConfig` and of its `model` is a setting for `--set KEY=VALUE`. docs/training.md explains each.
+Presets are entries of models/table.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal, get_args
 
 from ..encoders.table import Precision
@@ -28,7 +29,7 @@ TASKS: dict[TaskName, tuple[str, ...]] = {
 }
 
 
-def _check(
+def check_settings(
     settings: object, positive: Iterable[str] = (), not_negative: Iterable[str] = (), below_one: Iterable[str] = ()
 ) -> None:
     """Raise ValueError unless these settings, or all the numbers in them, are > 0, >= 0 or in [0, 1)."""
@@ -46,45 +47,15 @@ def _check(
 
 
 @dataclass(frozen=True)
-class CrossAttentionSettings:
-    """S1. Source: docs/sources.md (TCN, Cross-attention)."""
-
-    lead_channels: tuple[int, ...] = (128, 128, 128, 128)
-    other_channels: tuple[int, ...] = (64, 64, 64, 64)
-    kernels: tuple[int, ...] = (3, 5, 7)
-    causal: bool = True
-    attention_width: int = 256
-    heads: int = 4
-    attention_reach: int = 0
-    hidden: int = 128
-    dropout: float = 0.1
-    tanh: bool = False
-
-    def __post_init__(self) -> None:
-        widths = ("lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
-        _check(self, positive=widths, not_negative=["attention_reach"], below_one=["dropout"])
-        if self.attention_width % self.heads:
-            raise ValueError(f"attention_width {self.attention_width} is not a multiple of heads {self.heads}")
+class HeadSettings:
+    """Settings of a head: each head's own, frozen and checked at birth, lie beside its network in models/."""
 
 
-@dataclass(frozen=True)
-class ConcatSettings:
-    """The baseline: features → Linear."""
-
-    dropout: float = 0.0
-
-    def __post_init__(self) -> None:
-        _check(self, below_one=["dropout"])
-
-
-ModelSettings = CrossAttentionSettings | ConcatSettings
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule)."""
 
-    preset: str = "crossattn"
+    preset: str
     task: TaskName = "va"
     modalities: tuple[str, ...] = ("iresnet50", "vggish", "logmel_vgg")
     seed: int = 0
@@ -105,10 +76,10 @@ class TrainConfig:
     max_epochs: int = 100
     early_stop: int = 20
     restore_best: bool = True
-    model: ModelSettings = field(default_factory=CrossAttentionSettings)
+    model: HeadSettings
 
     def __post_init__(self) -> None:
-        _check(
+        check_settings(
             self,
             ("window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor"),
             ("seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr"),
@@ -150,10 +121,3 @@ class RunConfig:
     memory_gb: float | None = None
     threads: int = 0
     processes: int = 1
-
-
-PRESETS: dict[str, TrainConfig] = {
-    "crossattn": TrainConfig(),
-    "su-zhang": TrainConfig(preset="su-zhang", lr=1e-5),
-    "concat": TrainConfig(preset="concat", model=ConcatSettings()),
-}

@@ -27,9 +27,10 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import PRESETS, RunConfig, TaskName, TrainConfig
+from .config import RunConfig, TaskName, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
+from .models.table import HEADS
 from .settings import preset, with_settings
 
 
@@ -210,7 +211,7 @@ _TRAIN_OPTIONS = (
     manifest_option,
     click.option(
         "--preset",
-        type=click.Choice(list(PRESETS)),
+        type=click.Choice(list(HEADS)),
         default="crossattn",
         show_default=True,
         help="System to train: see docs/training.md.",

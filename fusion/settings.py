@@ -13,16 +13,17 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
-from .config import PRESETS, ModelSettings, TrainConfig
+from .config import HeadSettings, TrainConfig
+from .models.table import HEADS, head_settings
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
 def preset(name: str) -> TrainConfig:
     """Settings of a preset. Raises ValueError on an unknown name."""
-    if name not in PRESETS:
-        raise ValueError(f"preset {name!r} is not one of {', '.join(PRESETS)}{did_you_mean(name, PRESETS)}")
-    return PRESETS[name]
+    if name not in HEADS:
+        raise ValueError(f"preset {name!r} is not one of {', '.join(HEADS)}{did_you_mean(name, HEADS)}")
+    return TrainConfig(preset=name, model=head_settings(name), **HEADS[name].training)
 
 
 def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:
@@ -72,7 +73,7 @@ def spelled(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _settings_of(settings: TrainConfig | ModelSettings) -> dict[str, Any]:
+def _settings_of(settings: TrainConfig | HeadSettings) -> dict[str, Any]:
     """{name: type} of the fields that `--set` may change."""
     hints = get_type_hints(type(settings))
     return {each.name: hints[each.name] for each in fields(settings) if each.name not in ("preset", "model")}

@@ -78,8 +78,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
     """A run with its network. Raises ValueError if its files are missing, broken or do not fit each other."""
     described = read_description(folder)
-    config = described.config
-    model = build(config.model, list(described.features.widths.values()), len(config.outputs))
+    model = build(described.config, [(width,) for width in described.features.widths.values()])
     try:
         model.load_state_dict(read_weights(folder))
     except RuntimeError as error:

@@ -3,21 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..config import ConcatSettings
+from ..config import HeadSettings, check_settings
 from ..layers.dropout import Dropout
+from .table import widths_of
+
+
+@dataclass(frozen=True)
+class ConcatSettings(HeadSettings):
+    """The baseline: features → Linear."""
+
+    dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        check_settings(self, below_one=["dropout"])
 
 
 class Concat(nn.Module):
     """features → Linear → outputs, frame by frame."""
 
-    def __init__(self, settings: ConcatSettings, widths: Sequence[int], outputs: int) -> None:
+    def __init__(self, settings: ConcatSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()
         self.dropout = Dropout(settings.dropout)
-        self.linear = nn.Linear(sum(widths), outputs)
+        self.linear = nn.Linear(sum(widths_of(shapes)), outputs)
 
     def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
         """`features` [B, T, D_m] → [B, T, outputs]."""

@@ -11,21 +11,46 @@ Source: S1 (arXiv 2503.10523), docs/sources.md (TCN, Cross-attention). Tested by
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
-from ..config import CrossAttentionSettings
+from ..config import HeadSettings, check_settings
 from ..layers.cross_attention import CrossAttention
 from ..layers.dropout import Dropout
 from ..layers.tcn import MultiScaleTCN
+from .table import widths_of
+
+
+@dataclass(frozen=True)
+class CrossAttentionSettings(HeadSettings):
+    """S1. Source: docs/sources.md (TCN, Cross-attention)."""
+
+    lead_channels: tuple[int, ...] = (128, 128, 128, 128)
+    other_channels: tuple[int, ...] = (64, 64, 64, 64)
+    kernels: tuple[int, ...] = (3, 5, 7)
+    causal: bool = True
+    attention_width: int = 256
+    heads: int = 4
+    attention_reach: int = 0
+    hidden: int = 128
+    dropout: float = 0.1
+    tanh: bool = False
+
+    def __post_init__(self) -> None:
+        widths = ("lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")
+        check_settings(self, positive=widths, not_negative=["attention_reach"], below_one=["dropout"])
+        if self.attention_width % self.heads:
+            raise ValueError(f"attention_width {self.attention_width} is not a multiple of heads {self.heads}")
 
 
 class CrossAttentionFusion(nn.Module):
     """Rows of every modality, the leading one first, to `outputs` numbers a frame."""
 
-    def __init__(self, settings: CrossAttentionSettings, widths: Sequence[int], outputs: int) -> None:
+    def __init__(self, settings: CrossAttentionSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()
+        widths = widths_of(shapes)
         channels = [settings.lead_channels, *[settings.other_channels] * (len(widths) - 1)]
         self.temporal = nn.ModuleList(
             MultiScaleTCN(width, levels, settings.kernels, settings.dropout, settings.causal)

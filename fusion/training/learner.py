@@ -27,7 +27,7 @@ from ..config import RunConfig, TrainConfig
 from ..data.batches import Batch, Batches, drop_modalities
 from ..data.runtime import autocast, find_compile_cache
 from ..data.windows import Windows
-from ..models.table import build
+from ..models.table import Output, build
 from ..tasks.ccc import ccc_loss
 
 
@@ -52,7 +52,7 @@ class Learner:
     run: RunConfig
     device: torch.device
     model: nn.Module
-    network: Callable[..., Tensor]
+    network: Callable[..., Tensor | Output]
     optimizer: Optimizer
     plateau: ReduceLROnPlateau
     scaler: GradScaler
@@ -65,8 +65,9 @@ class Learner:
     def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; returns the loss, still on the device."""
         with autocast(self.device, self.run.precision):
-            prediction = self.network(batch.features, batch.valid, batch.mask)
-        loss = ccc_loss(prediction, batch.labels, batch.loss_mask)
+            found = self.network(batch.features, batch.valid, batch.mask)
+        prediction, extra_loss = found if isinstance(found, Output) else (found, 0.0)
+        loss = ccc_loss(prediction, batch.labels, batch.loss_mask) + extra_loss
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.grad_clip:
@@ -88,13 +89,15 @@ class Learner:
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
 
-def init_learner(config: TrainConfig, run: RunConfig, widths: Sequence[int], device: torch.device) -> Learner:
+def init_learner(
+    config: TrainConfig, run: RunConfig, shapes: Sequence[tuple[int, ...]], device: torch.device
+) -> Learner:
     """A new network, drawn from the run's seed, and its optimiser."""
     seed_epoch(config.seed, 0)
     if run.compile:
         find_compile_cache()
         torch.compiler.reset()  # after eight networks it would compile no more
-    model = build(config.model, widths, len(config.outputs)).to(device)
+    model = build(config, shapes).to(device)
     kind = AdamW if config.optimizer == "adamw" else Adam
     optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
     plateau = ReduceLROnPlateau(

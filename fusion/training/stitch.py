@@ -17,6 +17,7 @@ from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast
 from ..data.windows import Windows
+from ..models.table import Output
 
 
 def predict(
@@ -33,7 +34,8 @@ def predict(
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches.all(windows):
-            prediction = model(batch.features, batch.valid, batch.mask)
+            found = model(batch.features, batch.valid, batch.mask)
+            prediction = found.prediction if isinstance(found, Output) else found
             index = batch.index.flatten()
             total.index_add_(0, index, prediction.float().flatten(0, 1))
             count.index_add_(0, index, torch.ones(len(index), 1, device=device))

@@ -1,6 +1,7 @@
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,10 +12,10 @@ from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.torch_dataset import WindowDataset
-from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data.dataset import load
 from avfuse.fusion.data.matching import match_trials
 from avfuse.fusion.data.runtime import Room
+from avfuse.fusion.settings import preset
 
 NAMES = ["face", "voice"]
 
@@ -40,7 +41,7 @@ def test_windows_are_those_of_the_trainer(small, windows):
     store, corpus = FeatureStore(small.store), open_corpus(small.annotations)
     match = match_trials(store, corpus, corpus.files, NAMES)
     table = load(store, match.trials, NAMES, Room(torch.device("cpu"), 0, 0))
-    config = TrainConfig(modalities=tuple(NAMES), window_frames=60, hop_frames=40)
+    config = replace(preset("concat"), modalities=tuple(NAMES), window_frames=60, hop_frames=40)
     planned = table.windows(windows.trials, config)
     assert len(windows) == len(planned)
     rows = table.rows.gather(planned, 60)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from dataclasses import fields
+from dataclasses import fields, replace
 
 import numpy as np
 import pytest
@@ -11,6 +11,7 @@ from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.folder import read_description
 from avfuse.fusion.artifacts.state import read_metrics
 from avfuse.fusion.config import TrainConfig
+from avfuse.fusion.settings import preset
 
 
 @pytest.fixture
@@ -58,7 +59,8 @@ class TestSettings:
         result = start("--task", "valence", "--seed", 4, "--set", "dropout=0.3", "--set", "grad-clip=1", "--epochs", 1)
         assert result.exit_code == 0
         config = read_description(tmp_path / "run").config
-        assert (config.task, config.seed, config.model.dropout, config.grad_clip) == ("valence", 4, 0.3, 1.0)
+        assert (config.task, config.seed, config.grad_clip) == ("valence", 4, 1.0)
+        assert config.model == replace(preset("concat").model, dropout=0.3)
         assert set(json.loads((tmp_path / "run" / "config.json").read_text())) == {
             "avfuse_run",
             *(each.name for each in fields(TrainConfig)),

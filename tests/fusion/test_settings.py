@@ -4,10 +4,13 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 import pytest
 
-from avfuse.fusion.config import PRESETS, ConcatSettings, CrossAttentionSettings, TrainConfig
+from avfuse.fusion.config import TrainConfig
+from avfuse.fusion.models.concat import ConcatSettings
+from avfuse.fusion.models.crossattn import CrossAttentionSettings
+from avfuse.fusion.models.table import HEADS
 from avfuse.fusion.settings import as_json, differences, from_json, preset, with_settings
 
-S1 = PRESETS["crossattn"]
+S1 = preset("crossattn")
 LEGAL = {"hop_frames": ("100", 100), "modalities": ("face, voice ,x", ("face", "voice", "x"))}  # not twice what it was
 
 
@@ -37,7 +40,7 @@ def another(name, kind, value):
 
 EVERY = [
     pytest.param(config, name, kind, value, id=f"{config.preset}-{name}")
-    for config in PRESETS.values()
+    for config in map(preset, HEADS)
     for name, (kind, value) in settings_of(config).items()
 ]
 
@@ -62,7 +65,7 @@ def test_every_setting_can_be_told_as_text(config, name, kind, value):
     assert from_json(json.loads(json.dumps(as_json(changed)))) == changed
 
 
-@pytest.mark.parametrize("name", PRESETS)
+@pytest.mark.parametrize("name", HEADS)
 def test_json_gives_a_preset_back(name):
     config = preset(name)
     assert config.preset == name
@@ -117,7 +120,7 @@ def test_an_unknown_setting_is_refused_with_those_there_are(name):
 
 def test_a_setting_of_another_network_is_unknown():
     with pytest.raises(ValueError, match="there is no setting 'kernels'"):
-        with_settings(PRESETS["concat"], {"kernels": "3"})
+        with_settings(preset("concat"), {"kernels": "3"})
 
 
 @pytest.mark.parametrize(
@@ -188,9 +191,9 @@ def test_an_unknown_preset_names_the_nearest():
 
 
 def test_each_preset_has_its_network():
-    assert PRESETS["crossattn"].model == CrossAttentionSettings()
-    assert PRESETS["concat"].model == ConcatSettings()
-    assert all(name == config.preset for name, config in PRESETS.items())
+    assert preset("crossattn").model == CrossAttentionSettings()
+    assert preset("concat").model == ConcatSettings()
+    assert all(name == preset(name).preset for name in HEADS)
 
 
 @pytest.mark.parametrize("change", ["missing", "unknown", "no model", "model a list", "unknown of the model"])
@@ -221,4 +224,4 @@ def test_differences_name_settings_of_run_and_network():
     assert isinstance(S1.model, CrossAttentionSettings)
     other = replace(S1, lr=1e-5, model=replace(S1.model, kernels=(3,)))
     assert differences(S1, other) == ["lr: 0.0001 in the run, 1e-05 now", "kernels: 3,5,7 in the run, 3 now"]
-    assert "preset: crossattn in the run, concat now" in differences(S1, PRESETS["concat"])
+    assert "preset: crossattn in the run, concat now" in differences(S1, preset("concat"))

@@ -24,9 +24,8 @@ from avfuse.fusion.artifacts.state import (
     save_state,
     write_results,
 )
-from avfuse.fusion.config import PRESETS
 from avfuse.fusion.models.table import build
-from avfuse.fusion.settings import with_settings
+from avfuse.fusion.settings import preset, with_settings
 from avfuse.pipeline.config import ExtractConfig
 
 EPOCHS = 3
@@ -76,7 +75,7 @@ def test_settings_fold_and_features(trained, small):
     changes = {"lead_channels": "8,8", "other_channels": "8,8", "attention_width": "8", "heads": "2", "hidden": "8"}
     changes |= {"window_frames": "60", "hop_frames": "40", "lr": "0.003", "warmup_epochs": "1"}
     changes |= {"modalities": "face,voice", "max_epochs": "3"}
-    assert found.config == with_settings(PRESETS["crossattn"], changes)
+    assert found.config == with_settings(preset("crossattn"), changes)
     assert json.loads((trained / "config.json").read_text())["model"]["lead_channels"] == [8, 8]
     assert found.fold.number == 0
     assert set(found.fold.train) == {"clip0", "clip1", "clip2", "clip4", "clip5", "clip6"}
@@ -123,7 +122,7 @@ def test_statistics_are_those_of_the_training_trials(trained, small):
 
 def test_the_network_s_tensors_are_read_without_avfuse(trained):
     tensors = load_file(trained / "model.safetensors")
-    network = build(read_description(trained).config.model, [6, 4], 2)
+    network = build(read_description(trained).config, [(6,), (4,)])
     network.load_state_dict(tensors)
     state = torch.load(trained / "training.pt", weights_only=True)
     assert set(state) == {"history", "model", "best", "optimizer", "plateau", "scaler"}

@@ -8,6 +8,7 @@ from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.data.batches import Batch, Batches, drop_modalities
 from avfuse.fusion.data.statistics import Statistics
 from avfuse.fusion.data.windows import plan_windows
+from avfuse.fusion.settings import preset
 
 WINDOW = 20
 PLAIN = {"face": Statistics(np.zeros(2), np.ones(2)), "voice": Statistics(np.zeros(3), np.ones(3))}
@@ -42,7 +43,9 @@ def labels():
 
 
 def config(**more) -> TrainConfig:
-    return TrainConfig(modalities=("face", "voice"), window_frames=WINDOW, hop_frames=15, batch_size=2, **more)
+    return replace(
+        preset("concat"), modalities=("face", "voice"), window_frames=WINDOW, hop_frames=15, batch_size=2, **more
+    )
 
 
 def all_of(data, statistics=PLAIN, **more) -> list[Batch]:

@@ -3,6 +3,7 @@ import re
 import shutil
 import uuid
 import warnings
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from avfuse.fusion.data.dataset import load
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.runtime import Room
 from avfuse.fusion.data.windows import ResidentRows, StreamedRows
+from avfuse.fusion.settings import preset
 
 COUNTS = {"a": 50, "b": 1, "c": 23}
 ROOM = Room(torch.device("cpu"), 1 << 40, 1 << 40)
@@ -39,7 +41,9 @@ def rows():
 
 
 def config(**more) -> TrainConfig:
-    return TrainConfig(modalities=("face", "voice"), window_frames=20, hop_frames=15, batch_size=3, **more)
+    return replace(
+        preset("concat"), modalities=("face", "voice"), window_frames=20, hop_frames=15, batch_size=3, **more
+    )
 
 
 def replace_array(store: FeatureStore, name: str, array: str, values: np.ndarray) -> None:
@@ -409,7 +413,7 @@ def test_behind_a_url_a_missing_file_is_an_error_too(rows, streamed):
             load(store, source("a", 50), ["face"], ROOM)
         return
     data = load(store, source("a", 50), ["face"], Room(torch.device("cpu"), 0, 0))
-    windows = data.windows(["a"], TrainConfig(modalities=("face",), window_frames=20, hop_frames=15))
+    windows = data.windows(["a"], replace(preset("concat"), modalities=("face",), window_frames=20, hop_frames=15))
     assert np.array_equal(data.rows.gather(windows, 20)[0][0].numpy(), rows["a"]["face"][:20])
     lose()
     with pytest.raises(StoreMismatch, match=r"trial 'a': rows 0–20 of .* are broken .*c/0/0 is missing"):

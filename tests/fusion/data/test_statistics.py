@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from numpy.typing import ArrayLike
 
 from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.features_store.store import FeatureStore
-from avfuse.fusion.config import RunConfig, TrainConfig
+from avfuse.fusion.config import RunConfig
 from avfuse.fusion.data.statistics import Moments, Statistics, as_json, from_json, moments_of, statistics_of, together
 from avfuse.fusion.folds.split import make_folds
 from avfuse.fusion.runs.experiment import open_experiment
+from avfuse.fusion.settings import preset
 
 MODALITIES = ("iresnet50", "vggish", "logmel_vgg")
 NUMBERS = st.floats(-100, 100, width=32)
@@ -162,7 +164,7 @@ def planted(make_planted):
 def fold_statistics(planted, fold, kind):
     """Statistics as a run of one fold gets them, and the fold."""
     store, corpus = FeatureStore(planted.store), open_corpus(planted.annotations)
-    config = TrainConfig(modalities=MODALITIES, statistics=kind)
+    config = replace(preset("concat"), modalities=MODALITIES, statistics=kind)
     manifest = make_folds(corpus, folds=None, group="none", groups=None)
     experiment = open_experiment(
         store, corpus, manifest, [fold], config, RunConfig(device="cpu"), allow_other_features=False
@@ -224,6 +226,6 @@ def test_rows_that_are_not_valid_are_not_in_the_statistics(make_data):
     rows, valid = rng.standard_normal((50, 3)).astype(np.float32), rng.random(50) < 0.6
     spoiled = np.where(valid[:, None], rows, 1000).astype(np.float32)
     data = make_data({"a": {"face": spoiled, "face_valid": valid}})
-    found = data.statistics(["a"], TrainConfig(modalities=("face",), statistics="feature"))["face"]
+    found = data.statistics(["a"], replace(preset("concat"), modalities=("face",), statistics="feature"))["face"]
     np.testing.assert_allclose(found.mean, rows[valid].mean(0), atol=1e-6)
     np.testing.assert_allclose(found.std, rows[valid].std(0), rtol=1e-5)

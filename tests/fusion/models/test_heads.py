@@ -4,8 +4,10 @@ import pytest
 import torch
 from torch import nn
 
-from avfuse.fusion.config import PRESETS, ConcatSettings, CrossAttentionSettings
-from avfuse.fusion.models.table import build
+from avfuse.fusion.models.concat import ConcatSettings
+from avfuse.fusion.models.crossattn import CrossAttentionSettings
+from avfuse.fusion.models.table import HEADS, build, head_settings
+from avfuse.fusion.settings import preset
 
 WIDTHS = (512, 128, 128)
 SMALL = CrossAttentionSettings(
@@ -15,7 +17,9 @@ SMALL = CrossAttentionSettings(
 
 def made(settings, widths, outputs=2):
     torch.manual_seed(0)
-    return build(settings, widths, outputs).double().eval()
+    name = next(name for name in HEADS if type(head_settings(name)) is type(settings))
+    config = replace(preset(name), model=settings, task="va" if outputs == 2 else "valence")
+    return build(config, [(width,) for width in widths]).double().eval()
 
 
 def inputs(widths, windows=2, count=30, seed=0):
@@ -39,7 +43,7 @@ def shapes_within(model, *batch):
 @pytest.fixture(scope="module")
 def whole():
     """S1 with its default settings."""
-    return made(PRESETS["crossattn"].model, WIDTHS)
+    return made(preset("crossattn").model, WIDTHS)
 
 
 def test_shape_of_every_part(whole):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from avfuse import __version__
-from avfuse.fusion.config import PRESETS
 from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, sum_up
+from avfuse.fusion.settings import preset
 
 FOLDS, SEEDS = range(6), range(2)
 WHOLE = ("--fold", "all", "--seeds", 2, "--epochs", 2)
@@ -175,7 +175,7 @@ class TestOneRunFails:
 
 
 class TestPlan:
-    CONFIG = replace(PRESETS["crossattn"], seed=3)
+    CONFIG = replace(preset("crossattn"), seed=3)
 
     def test_one_run_lies_in_the_folder_itself(self, tmp_path):
         assert plan_runs(tmp_path, [4], [3], self.CONFIG) == [RunSpec(4, self.CONFIG, tmp_path)]

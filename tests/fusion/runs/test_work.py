@@ -24,18 +24,19 @@ from avfuse.features_store.disk.owner import Owner
 from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.fusion.artifacts.folder import is_locked, run_lock
 from avfuse.fusion.artifacts.state import load_state
-from avfuse.fusion.config import PRESETS, RunConfig
+from avfuse.fusion.config import RunConfig
 from avfuse.fusion.data.runtime import alone_in_process, room_of, threads
 from avfuse.fusion.folds.split import make_folds
 from avfuse.fusion.runs.crossval import RunSpec, pending_runs, plan_runs, shard_of
 from avfuse.fusion.runs.loggers import make_watchers
 from avfuse.fusion.runs.monitor import RunMonitor
 from avfuse.fusion.runs.work import Failed, Trained, TrainTask
+from avfuse.fusion.settings import preset
 
 WHOLE = ("--fold", 1, "--seeds", 3, "--epochs", 2)
 NAMES = [f"fold1/seed{seed}" for seed in range(3)]
 PATIENCE_S = 300
-JOB = RunSpec(1, PRESETS["concat"], Path("runs/fold1/seed0"))
+JOB = RunSpec(1, preset("concat"), Path("runs/fold1/seed0"))
 
 
 @pytest.fixture(scope="module")
@@ -160,7 +161,7 @@ def test_sigterm_on_workers(small, train_words, fit, tmp_path):
 
 class TestShards:
     def test_disjoint_and_complete(self, tmp_path):
-        runs = plan_runs(tmp_path, range(6), range(11), PRESETS["concat"])
+        runs = plan_runs(tmp_path, range(6), range(11), preset("concat"))
         parts = [shard_of(runs, index, 4) for index in range(4)]
         assert sorted(run.name for part in parts for run in part) == sorted(run.name for run in runs)
         assert {len(part) for part in parts} == {16, 17}
@@ -236,7 +237,7 @@ def halted() -> JobContext:
 class TestParts:
     def test_what_travels_is_small(self, small):
         corpus = open_corpus(small.annotations)
-        config, run = PRESETS["crossattn"], RunConfig()
+        config, run = preset("crossattn"), RunConfig()
         work = TrainTask(str(small.store), corpus, make_folds(corpus), (1,), config, run, False, True, True, False)
         assert len(pickle.dumps(work)) < 8000
         assert len(pickle.dumps(JOB)) < 2000

@@ -8,9 +8,11 @@ import pytest
 from avfuse.features_store.labels.corpus import open_corpus
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.folder import write_description
-from avfuse.fusion.config import PRESETS, CrossAttentionSettings, RunConfig
+from avfuse.fusion.config import RunConfig
 from avfuse.fusion.folds.split import make_folds
+from avfuse.fusion.models.crossattn import CrossAttentionSettings
 from avfuse.fusion.runs.experiment import open_experiment
+from avfuse.fusion.settings import preset
 from avfuse.fusion.tasks.ccc import ccc
 from avfuse.fusion.training.train import train
 
@@ -19,7 +21,7 @@ SMALL = CrossAttentionSettings(
     lead_channels=(32, 32), other_channels=(16, 16), kernels=(3,), attention_width=64, hidden=64
 )
 WIDTHS = (64, 32, 32)
-CONFIG = replace(PRESETS["crossattn"], lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
+CONFIG = replace(preset("crossattn"), lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
 
 
 def scores(planted, folder, config=CONFIG):

@@ -5,18 +5,17 @@ import pytest
 import torch
 from torch.optim import Adam, AdamW
 
-from avfuse.fusion.config import PRESETS, ConcatSettings, RunConfig, TrainConfig
+from avfuse.fusion.config import RunConfig, TrainConfig
 from avfuse.fusion.data.batches import Batches
+from avfuse.fusion.settings import preset
 from avfuse.fusion.training.learner import Watcher, init_learner, train_epoch, warm_up
 from avfuse.fusion.training.train import best_row, why_stop
 
-SMALL = TrainConfig(
-    modalities=("face",), window_frames=10, hop_frames=10, batch_size=2, lr=1e-3, model=ConcatSettings()
-)
+SMALL = replace(preset("concat"), modalities=("face",), window_frames=10, hop_frames=10, batch_size=2, lr=1e-3)
 
 
 def learner_of(config: TrainConfig):
-    return init_learner(config, RunConfig(device="cpu"), [3], torch.device("cpu"))
+    return init_learner(config, RunConfig(device="cpu"), [(3,)], torch.device("cpu"))
 
 
 def rates(config: TrainConfig, scores: list[float], steps: int = 4) -> list[float]:
@@ -113,24 +112,24 @@ def test_optimizer(name, kind):
 
 
 def test_presets_have_the_contracts_schedule():
-    s1 = PRESETS["crossattn"]
+    s1 = preset("crossattn")
     assert (s1.optimizer, s1.lr, s1.weight_decay, s1.batch_size, s1.warmup_epochs) == ("adam", 1e-4, 1e-3, 12, 5)
     assert (s1.plateau_factor, s1.plateau_patience, s1.min_lr, s1.max_epochs, s1.early_stop) == (0.1, 5, 1e-8, 100, 20)
     assert (s1.window_frames, s1.hop_frames, s1.restore_best) == (300, 200, True)
-    assert PRESETS["su-zhang"] == replace(s1, preset="su-zhang", lr=1e-5)
+    assert preset("su-zhang") == replace(s1, preset="su-zhang", lr=1e-5)
 
 
 def test_training_stops_after_twenty_epochs_without_a_better_p():
     scores = [0.1, 0.4, *[0.3] * 19]
-    assert why_stop(PRESETS["crossattn"], history_of(scores)) == ""
-    assert why_stop(PRESETS["crossattn"], history_of([*scores, 0.4])) == "no better P in 20 epochs"
-    assert why_stop(PRESETS["crossattn"], history_of([*scores, 0.41])) == ""
+    assert why_stop(preset("crossattn"), history_of(scores)) == ""
+    assert why_stop(preset("crossattn"), history_of([*scores, 0.4])) == "no better P in 20 epochs"
+    assert why_stop(preset("crossattn"), history_of([*scores, 0.41])) == ""
 
 
 def test_training_stops_at_the_last_epoch():
     rising = [epoch / 1000 for epoch in range(100)]
-    assert why_stop(PRESETS["crossattn"], history_of(rising[:99])) == ""
-    assert why_stop(PRESETS["crossattn"], history_of(rising)) == "all 100 epochs done"
+    assert why_stop(preset("crossattn"), history_of(rising[:99])) == ""
+    assert why_stop(preset("crossattn"), history_of(rising)) == "all 100 epochs done"
     assert why_stop(replace(SMALL, max_epochs=3), history_of(rising[:3])) == "all 3 epochs done"
     assert why_stop(replace(SMALL, early_stop=1), history_of([0.2, 0.2])) == "no better P in 1 epoch"
     assert why_stop(SMALL, []) == ""

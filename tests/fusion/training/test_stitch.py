@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -11,6 +13,7 @@ from avfuse.fusion.data.dataset import Dataset
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.statistics import Statistics
 from avfuse.fusion.data.windows import ResidentRows
+from avfuse.fusion.settings import preset
 from avfuse.fusion.training.stitch import by_trial, predict
 
 AS_IT_IS = {"number": Statistics(np.zeros(2), np.ones(2))}
@@ -64,7 +67,9 @@ def table_of(counts: list[int]) -> Dataset:
 
 
 def config_of(window, hop, batch_size=12) -> TrainConfig:
-    return TrainConfig(modalities=("number",), window_frames=window, hop_frames=hop, batch_size=batch_size)
+    return replace(
+        preset("concat"), modalities=("number",), window_frames=window, hop_frames=hop, batch_size=batch_size
+    )
 
 
 @settings(deadline=None)
