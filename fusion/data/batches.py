@@ -9,10 +9,13 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from ..config import COLUMNS, TrainConfig
+from ..config import TrainConfig
+from ..tasks.table import TASKS
 from .dataset import Dataset
 from .statistics import Statistics
 from .windows import Windows, row_index
@@ -23,7 +26,7 @@ class Batch:
     """B windows of W frames.
 
     `features` float32 [B, W, D] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
-    (no padding), `labels` float32 [B, W, C], `loss_mask` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
+    (no padding), `labels` float32 [B, W, L], `loss_mask` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
     """
 
     features: tuple[Tensor, ...]
@@ -42,7 +45,16 @@ class Batches:
         self._window = config.window_frames
         self._batch_size = config.batch_size
         self._device = data.labels.device
-        self._labels = data.labels[:, [COLUMNS.index(name) for name in config.outputs]]
+        self._task = TASKS[config.task]
+        self._labels = data.labels[:, self._task.label_columns()]
+        if config.label_smoothing_frames > 1:  # only what is trained on: scores are of the labels as they are
+            smoothed = np.zeros(self._labels.shape, np.float32)
+            labelled = data.labelled.cpu().numpy()
+            for first, rows in data.spans.values():
+                own = slice(first, first + rows)
+                labels = self._labels[own].cpu().numpy()
+                smoothed[own] = smooth_labels(labels, labelled[own], config.label_smoothing_frames)
+            self._labels = torch.from_numpy(smoothed).to(self._device)
         self._rows_in_loss = config.rows_in_loss
         self._loss_mask = data.labelled
         if config.rows_in_loss != "labelled":  # of these, the rows at which any feature, or all of them, are real
@@ -73,17 +85,19 @@ class Batches:
                 yield ahead.result()
 
     def to_train_on(self, windows: Windows, side: str) -> Windows:
-        """Windows with at least two rows in the loss. Raises ValueError saying why `side` has none."""
+        """Windows with enough rows in the loss: two for a CCC. Raises ValueError saying why `side` has none."""
         counts = []  # of each window's rows: how many are labelled, and how many are in the loss
         for flags in (self._data.labelled, self._loss_mask):
             before = torch.cat([torch.zeros(1, dtype=torch.int64), flags.cpu().cumsum(0)])
             counts.append(before[windows.start + windows.length] - before[windows.start])
         labelled, in_loss = counts
-        enough = in_loss >= 2
+        enough = in_loss >= self._task.least_rows
         if enough.any():
             return Windows(windows.start[enough], windows.length[enough])
         if not labelled.any():
-            raise ValueError(f"the {side} has no labelled frame: all its label rows are masked (-5)")
+            raise ValueError(
+                f"the {side} has no labelled frame: all its label rows are masked ({self._task.labels.masked:g})"
+            )
         if in_loss.any() or self._rows_in_loss == "labelled":
             raise ValueError(f"the {side} has no window with two frames in the loss, and one frame has no CCC")
         real = "all features are" if self._rows_in_loss == "all" else "any feature is"
@@ -111,6 +125,22 @@ class Batches:
             loss_mask=self._loss_mask[index],
             index=index,
         )
+
+
+def smooth_labels(labels: NDArray[np.float32], labelled: NDArray[np.bool_], frames: int) -> NDArray[np.float32]:
+    """Labels [T, L] of a trial, each the mean of the labelled ones among the `frames` rows around it.
+
+    `labelled` bool [T]. Rows that are not labelled keep their numbers, and are in no mean. At the ends of the trial the
+    window is cut.
+    """
+    window, half = np.ones(frames), frames // 2
+    known = np.convolve(labelled.astype(np.float64), window)[half : half + len(labels)]
+    smoothed = labels.copy()
+    for column in range(labels.shape[1]):
+        counted = np.where(labelled, labels[:, column].astype(np.float64), 0.0)
+        total = np.convolve(counted, window)[half : half + len(labels)]
+        smoothed[labelled, column] = total[labelled] / known[labelled]
+    return smoothed
 
 
 def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> Batch:

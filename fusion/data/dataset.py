@@ -34,7 +34,7 @@ _READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of some trials. `valid` bool [N + 1] of each modality, `labels` [N + 1, 2], `labelled` bool [N + 1]."""
+    """Rows of some trials. `valid` bool [N + 1] of each modality, `labels` [N + 1, L], `labelled` bool [N + 1]."""
 
     modalities: tuple[str, ...]
     widths: tuple[int, ...]
@@ -104,8 +104,9 @@ def load(
 
     with ThreadPoolExecutor(_READERS) as readers:
         moments = dict(zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True))
-    labels, labelled = np.zeros((total + 1, 2), np.float32), np.zeros(total + 1, np.bool_)
-    labels[:total] = np.concatenate([source.labels for source in sources.values()])
+    of_rows = np.concatenate([source.labels for source in sources.values()])
+    labels, labelled = np.zeros((total + 1, of_rows.shape[1]), np.float32), np.zeros(total + 1, np.bool_)
+    labels[:total] = of_rows
     labelled[:total] = np.concatenate([source.labelled for source in sources.values()])
     table: RowTable
     if tables is None:

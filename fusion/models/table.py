@@ -7,11 +7,12 @@ Tested by tests/fusion/models/test_heads.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from ..config import HeadSettings, TrainConfig
+from ..tasks.table import TASKS
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -55,9 +56,13 @@ def head_settings(name: str) -> HeadSettings:
 def build(config: TrainConfig, shapes: Sequence[tuple[int, ...]]) -> nn.Module:
     """The network of these settings for modalities whose rows have these `shapes` (the leading one first).
 
-    Raises ValueError if the head has no use for such shapes.
+    Where a softmax or a sigmoid follows, a head that can end in tanh does not. Raises ValueError if the head has no
+    use for such shapes.
     """
-    network: nn.Module = _loaded(HEADS[config.preset].network)(config.model, shapes, len(config.outputs))
+    settings: Any = config.model
+    if TASKS[config.task].activation != "none" and getattr(settings, "tanh", False):
+        settings = replace(settings, tanh=False)
+    network: nn.Module = _loaded(HEADS[config.preset].network)(settings, shapes, len(config.outputs))
     return network
 
 

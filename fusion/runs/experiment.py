@@ -26,6 +26,7 @@ from ..data.dataset import Dataset, load
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
 from ..folds.manifest import Fold, Manifest
+from ..tasks.table import TASKS
 
 
 @dataclass(frozen=True)
@@ -86,9 +87,12 @@ def check_experiment(
 ) -> Checked:
     """Match labels with features.
 
-    Raises ValueError if nothing matches, a side of a fold is left without a trial, label rows are not frames (unless
-    `allow_length_difference`), or features come from different settings or weights (unless `allow_other_features`).
+    Raises ValueError if the labels are another task's, nothing matches, a side of a fold is left without a trial, label
+    rows are not frames (unless `allow_length_difference`), or features come from different settings or weights (unless
+    `allow_other_features`).
     """
+    if (kind := TASKS[config.task].labels) != corpus.kind:
+        raise ValueError(f"the task {config.task} learns {kind.name} labels, got the {corpus.kind.name} ones")
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
     matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
