@@ -58,7 +58,7 @@ def train(
         if labelled:
             raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
         raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
-    learner = init_learner(config, run, [(width,) for width in data.widths], data.labels.device)
+    learner = init_learner(config, run, data.shapes, data.labels.device)
     history: History = []
     best = learner.weights()
     if (saved := state.load_state(folder)) is not None:
