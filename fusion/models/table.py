@@ -43,6 +43,13 @@ HEADS: dict[str, Head] = {
     "crossattn": Head("crossattn:CrossAttentionSettings", "crossattn:CrossAttentionFusion"),
     "su-zhang": Head("crossattn:CrossAttentionSettings", "crossattn:CrossAttentionFusion", {"lr": 1e-5}),
     "concat": Head("concat:ConcatSettings", "concat:Concat"),
+    "attention": Head(
+        "attention:AttentionSettings", "attention:Attention", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32}
+    ),
+    "mfn": Head("mfn:MFNSettings", "mfn:MFN", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32}),
+    "mctn": Head(
+        "mctn:MCTNSettings", "mctn:MCTN", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32, "grad_clip": 0.8}
+    ),
 }
 
 
