@@ -54,7 +54,14 @@ HEADS: dict[str, Head] = {
     "expr-transformer": Head(
         "expr_transformer:ExprTransformerSettings",
         "expr_transformer:ExprTransformer",
-        {"modalities": ("iresnet50",), "window_frames": 64, "hop_frames": 64},
+        {"task": "expr", "modalities": ("iresnet50",), "window_frames": 64, "hop_frames": 64},
+    ),
+    "attention": Head(
+        "attention:AttentionSettings", "attention:Attention", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32}
+    ),
+    "mfn": Head("mfn:MFNSettings", "mfn:MFN", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32}),
+    "mctn": Head(
+        "mctn:MCTNSettings", "mctn:MCTN", {"lr": 1e-3, "weight_decay": 1e-5, "batch_size": 32, "grad_clip": 0.8}
     ),
 }
 
