@@ -106,7 +106,7 @@ def test_parameters_of_s4s_code():
     """One layer and two heads of 64 on 1280 numbers; the published one has no biases in q, k and v."""
     wanted = with_settings(preset("expr-transformer"), {"layers": "1", "heads": "2"})
     attention = 3 * (1280 * 128 + 128) + 128 * 1280 + 1280
-    expected = attention + 2 * 1280 * 512 + 512 + 1280 + 4 * 1280 + 2 * 1280 * 2 + 2
+    expected = attention + 2 * 1280 * 512 + 512 + 1280 + 4 * 1280 + 2 * 1280 * 8 + 8
     assert count(build(wanted, [(1280,)])) == expected
 
 
