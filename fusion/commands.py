@@ -20,6 +20,7 @@ from ..shell.text import counted, untrained_line
 from .config import LESS_MEMORY
 from .folds.options import manifest_of
 from .options import GROUPS, TrainRequest, train_options, train_request
+from .tasks.table import TASKS
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
@@ -60,7 +61,10 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
 
     target = target_of(request.workers, request.scheduler, request.jobqueue)
     config, run_config, out = request.config(), request.run_config(), request.out
-    corpus, manifest = manifest_of(request.annotations, request.folds, request.group, request.groups, request.manifest)
+    kind = TASKS[config.task].labels
+    corpus, manifest = manifest_of(
+        request.annotations, request.folds, request.group, request.groups, request.manifest, kind
+    )
     check_place(out)
     check_among_labels(out, corpus)
     folds = [fold.number for fold in manifest.folds] if request.fold is None else [request.fold]

@@ -27,11 +27,12 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import RunConfig, TaskName, TrainConfig
+from .config import RunConfig, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
 from .settings import preset, with_settings
+from .tasks.table import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class TrainRequest(RunRequest):
     manifest: Path | None
 
     preset: str
-    task: TaskName | None
+    task: str | None
     modalities: str | None
     settings: tuple[tuple[str, str], ...]
     epochs: int | None
@@ -216,7 +217,12 @@ _TRAIN_OPTIONS = (
         show_default=True,
         help="System to train: see docs/training.md.",
     ),
-    click.option("--task", type=click.Choice(get_args(TaskName)), help="What to learn. [default: va, both]"),
+    click.option(
+        "--task",
+        type=click.Choice(list(TASKS)),
+        help="What to learn: valence and arousal, or one of them; classes of expression; action units. "
+        "[default: va, or the preset's]",
+    ),
     click.option(
         "--modalities",
         type=NAME_LIST,

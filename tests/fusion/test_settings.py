@@ -11,7 +11,7 @@ from avfuse.fusion.models.table import HEADS
 from avfuse.fusion.settings import as_json, differences, from_json, preset, with_settings
 
 S1 = preset("crossattn")
-LEGAL = {"hop_frames": ("100", 100), "modalities": ("face, voice ,x", ("face", "voice", "x"))}  # not twice what it was
+LEGAL = {"hop_frames": ("50", 50), "modalities": ("face, voice ,x", ("face", "voice", "x"))}  # not twice what it was
 
 
 def settings_of(config: TrainConfig) -> dict[str, tuple[object, object]]:
