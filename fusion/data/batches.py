@@ -25,7 +25,7 @@ from .windows import Windows, row_index
 class Batch:
     """B windows of W frames.
 
-    `features` float32 [B, W, D] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
+    `features` float32 [B, W, *shape] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
     (no padding), `labels` float32 [B, W, L], `loss_mask` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
     """
 
@@ -60,9 +60,12 @@ class Batches:
         if config.rows_in_loss != "labelled":  # of these, the rows at which any feature, or all of them, are real
             real = torch.stack(data.valid)
             self._loss_mask = data.labelled & (real.any(0) if config.rows_in_loss == "any" else real.all(0))
-        of = [statistics[name] for name in data.modalities]
-        self._mean = [torch.as_tensor(each.mean, dtype=torch.float32, device=self._device) for each in of]
-        self._scale = [torch.as_tensor(1 / each.std, dtype=torch.float32, device=self._device) for each in of]
+        self._mean: list[Tensor] = []  # [D], of maps [C, 1, 1]
+        self._scale: list[Tensor] = []
+        for name, shape in zip(data.modalities, data.shapes, strict=True):
+            for numbers, kept in ((statistics[name].mean, self._mean), (1 / statistics[name].std, self._scale)):
+                given = torch.as_tensor(numbers, dtype=torch.float32, device=self._device)
+                kept.append(given.view(-1, *[1] * (len(shape) - 1)))
 
     def all(self, windows: Windows, order: Tensor | None = None) -> Iterator[Batch]:
         """Every window once, in `order` int64 [n] (default: their own).
@@ -115,8 +118,9 @@ class Batches:
         for rows, mean, scale in zip(
             self._data.rows.gather(windows, self._window), self._mean, self._scale, strict=True
         ):
-            moved = rows.to(self._device, non_blocking=True)
-            features.append(moved.sub_(mean).mul_(scale).mul_(mask.unsqueeze(-1)))
+            moved = rows.to(self._device, non_blocking=True).float()  # maps travel as they are kept
+            real = mask.view(*mask.shape, *[1] * mean.dim())
+            features.append(moved.sub_(mean).mul_(scale).mul_(real))
         return Batch(
             features=tuple(features),
             valid=tuple(flags[index] for flags in self._data.valid),
@@ -153,6 +157,8 @@ def drop_modalities(batch: Batch, share: float, generator: torch.Generator) -> B
     kept = [(~(hit & (drawn == m))).to(batch.mask.device) for m in range(modalities)]
     return replace(
         batch,
-        features=tuple(rows * keep[:, None, None] for rows, keep in zip(batch.features, kept, strict=True)),
+        features=tuple(
+            rows * keep.view(-1, *[1] * (rows.dim() - 1)) for rows, keep in zip(batch.features, kept, strict=True)
+        ),
         valid=tuple(flags & keep[:, None] for flags, keep in zip(batch.valid, kept, strict=True)),
     )

@@ -24,7 +24,7 @@ from ..artifacts.folder import Description, read_description
 from ..artifacts.state import read_weights
 from ..config import RunConfig
 from ..data.batches import Batches
-from ..data.dataset import load
+from ..data.dataset import load, shape_text
 from ..data.matching import TrialSource
 from ..data.runtime import Room
 from ..models.table import build
@@ -80,7 +80,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
     """A run with its network. Raises ValueError if its files are missing, broken or do not fit each other."""
     described = read_description(folder)
-    model = build(described.config, [(width,) for width in described.features.widths.values()])
+    model = build(described.config, list(described.features.shapes.values()))
     try:
         model.load_state_dict(read_weights(folder))
     except RuntimeError as error:
@@ -133,11 +133,11 @@ def predict_with(
             valid[name] = real | valid.get(name, False)
         for run in alike:
             config, trials = run.described.config, wanted[run.folder]
-            learned = run.described.features.widths
+            learned = run.described.features.shapes
             if other := [
-                f"{name} is {width} wide, it has learned from {learned[name]}"
-                for name, width in zip(data.modalities, data.widths, strict=True)
-                if width != learned[name]
+                f"{name} is {shape_text(shape)} wide, it has learned from {shape_text(learned[name])}"
+                for name, shape in zip(data.modalities, data.shapes, strict=True)
+                if shape != learned[name]
             ]:
                 raise ValueError(f"{run.folder} cannot be used with these features: {', '.join(other)}")
             batches = Batches(data, run.described.statistics, config)

@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
@@ -22,10 +23,11 @@ from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
 from ..artifacts.folder import Description, Features
 from ..config import RunConfig, TrainConfig
-from ..data.dataset import Dataset, load
+from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
 from ..folds.manifest import Fold, Manifest
+from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
 
@@ -59,18 +61,18 @@ class Experiment:
     def describe(self, config: TrainConfig, number: int) -> Description:
         """What the run of these settings on one fold is."""
         described = self.checked.describe(config, number)
-        widths = dict(zip(self.data.modalities, self.data.widths, strict=True))
+        shapes = dict(zip(self.data.modalities, self.data.shapes, strict=True))
         return replace(
             described,
             statistics=self.data.statistics(described.fold.train, config),
-            features=replace(described.features, widths=widths),
+            features=replace(described.features, shapes=shapes),
         )
 
     def lines(self) -> list[str]:
         """What a user should know about it, on the screen."""
         data = self.data
         place = "streamed from the store" if data.place == "store" else f"on {data.place}"
-        widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
+        widths = ", ".join(f"{name} {shape_text(s)}" for name, s in zip(data.modalities, data.shapes, strict=True))
         notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
         rows = counted(len(data.labels) - 1, "row")
         return [*notes, f"{counted(len(data.sources), 'trial')}, {rows} of {widths}, {place}"]
@@ -148,10 +150,11 @@ def open_experiment(
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
-    Raises ValueError as `check_experiment` does, and if features do not fit each other.
+    Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
     checked = check_experiment(store, corpus, manifest, folds, config, allow_other_features, allow_length_difference)
-    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
+    fits = partial(check_shapes, config)
+    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress, fits))
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:

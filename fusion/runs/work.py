@@ -156,7 +156,7 @@ class TrainTask:
         described = experiment.describe(spec.config, spec.fold)
         if (folder / TRAINING).is_file():  # it goes on, with its own statistics
             before = read_description(folder)
-            if before.features.widths != described.features.widths:
+            if before.features.shapes != described.features.shapes:
                 raise ValueError(
                     f"{folder} was trained on features of other widths than there are now; name another --out"
                 )

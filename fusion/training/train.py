@@ -61,7 +61,7 @@ def train(
             raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
         raise ValueError(f"{side} has no labelled frame: all its label rows are masked ({task.labels.masked:g})")
     truth = [data.sources[name].labels for name in fold.train]
-    learner = init_learner(config, run, [(width,) for width in data.widths], data.labels.device, truth)
+    learner = init_learner(config, run, data.shapes, data.labels.device, truth)
     history: History = []
     best = learner.weights()
     if (saved := state.load_state(folder)) is not None:

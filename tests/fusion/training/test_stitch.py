@@ -56,7 +56,7 @@ def table_of(counts: list[int]) -> Dataset:
     there = torch.arange(total + 1) < total
     return Dataset(
         modalities=("number",),
-        widths=(2,),
+        shapes=((2,),),
         sources={source.name: source for source in sources},
         spans={name: (end - count, count) for name, end, count in zip(names, ends, counts, strict=True)},
         rows=ResidentRows([table]),
