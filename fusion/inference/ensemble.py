@@ -120,7 +120,7 @@ def predict_with(
     Runs of one modality list share one reading of the store. Columns are averaged each over the runs that have it.
     Raises ValueError on runs that have learned from different labels.
     """
-    task = joint_task(TASKS[run.described.config.task] for run in runs)
+    task = joint_task(TASKS[run.described.config.task] for run in runs if wanted[run.folder])
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
     valid: dict[str, NDArray[np.bool_]] = {}
     by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)

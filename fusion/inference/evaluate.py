@@ -47,7 +47,8 @@ class Results:
         """One file a trial in this folder."""
         for name, rows in self.predictions.trials.items():
             time_s = frame_times(self.store, self.sources[name])
-            write_prediction(folder, name, self.predictions.task.columns, rows, time_s, self.predictions.valid[name])
+            task, valid = self.predictions.task, self.predictions.valid[name]
+            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits)
 
 
 @dataclass(frozen=True)

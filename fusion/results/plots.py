@@ -71,24 +71,21 @@ def draw_predictions(
     task = scored.task
     scores = {trial.trial: trial.scores for trial in scored.trials}
     for source in sources:
-        prediction_plot(
-            trial_path(folder / "predictions", source.name, ".png"),
-            source.name,
-            task.columns,
-            frame_times(store, source),
-            predictions[source.name],
-            task.targets(source.labels),
-            source.labelled,
-            task.of_columns(scores[source.name]),
-            about,
-            task.limits,
-        )
+        path = trial_path(folder / "predictions", source.name, ".png")
+        time_s, rows, truth = frame_times(store, source), predictions[source.name], task.targets(source.labels)
+        if task.labels.values == "real":
+            ccc = task.of_columns(scores[source.name])
+            prediction_plot(
+                path, source.name, task.columns, time_s, rows, truth, source.labelled, ccc, about, task.limits
+            )
+        else:
+            probability_plot(path, source.name, task.columns, time_s, rows, truth, source.labelled, about)
     valid = np.concatenate([source.labelled for source in sources])
     labels = np.concatenate([source.labels for source in sources])[valid]
     predicted = np.concatenate([predictions[source.name] for source in sources])[valid]
     path, whole = folder / "all_frames.png", task.of_columns(scored.scores)
     if task.labels.values == "real":
-        overview(path, task.columns, task.targets(labels), predicted, whole, about)
+        overview(path, task.columns, task.targets(labels), predicted, whole, about, task.limits)
     else:
         f1_overview(path, task, labels, predicted, whole, about)
 
@@ -158,8 +155,6 @@ def prediction_plot(
     (all rows if it is not given); `ccc` {column: CCC} stands in the titles. Long trials are drawn by the least and the
     largest row of each stretch. Raises ValueError if a shape differs.
     """
-    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
-
     masked = np.zeros(len(time_s), np.bool_) if valid is None else ~valid
     true = np.full(prediction.shape, np.nan) if truth is None else truth
     if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(masked) != len(time_s):
@@ -170,7 +165,7 @@ def prediction_plot(
     spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
     seen = np.where(masked[:, None], np.nan, true)
     low, high = limits[0] - 0.05, limits[1] + 0.05
-    figure = _figure(11.0, 0.8 + (2.2 if len(columns) < 4 else 1.1) * len(columns))
+    figure = _figure(11.0, 0.8 + 2.2 * len(columns))
     all_axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, task) in enumerate(zip(all_axes, columns, strict=True)):
         if spans:
@@ -182,10 +177,7 @@ def prediction_plot(
         axes.set(ylim=(low, high), ylabel=task, title=_title(task, ccc))
         axes.margins(x=0.005)
     all_axes[-1].set_xlabel("time / s")
-    # The name on one line, not too long; letters that matplotlib's own font lacks become `?`.
-    font = get_font(findfont("DejaVu Sans"))
-    name = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(trial)[:_MOST_LETTERS])
-    figure.suptitle(name, x=0.01, ha="left", fontsize="large", parse_math=False)
+    _name(figure, trial)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False)
     _save(figure, path, about)
@@ -199,19 +191,56 @@ def overview(
     prediction: NDArray[Any],
     ccc: Mapping[str, float],
     about: Mapping[str, Any] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
-    """Draw one square a task: how many valid frames have which truth and prediction (both [N, C], −1 … 1)."""
+    """Draw one square a column: how many valid frames have which truth and prediction (both [N, C], in `limits`)."""
     figure = _figure(5.4 * len(columns), 4.6)
-    edges = np.linspace(-1.0, 1.0, 61)
+    low, high = limits
+    edges = np.linspace(low, high, 61)
     for i, task in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), i + 1)
-        frames, _, _ = np.histogram2d(truth[:, i], np.clip(prediction[:, i], -1, 1), bins=(edges, edges))
+        frames, _, _ = np.histogram2d(truth[:, i], np.clip(prediction[:, i], low, high), bins=(edges, edges))
         shades = {"norm": "log", "vmin": 1, "vmax": max(10.0, frames.max()), "cmap": "YlGnBu"}
         picture = axes.pcolormesh(edges, edges, np.ma.masked_equal(frames.T, 0), **shades)
-        axes.plot([-1, 1], [-1, 1], color=_TRUTH, linewidth=0.8, linestyle="--")
+        axes.plot(limits, limits, color=_TRUTH, linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"true {task}", ylabel=f"predicted {task}", title=_title(task, ccc), aspect="equal")
         axes.set(xticks=edges[::15], yticks=edges[::15])
         figure.colorbar(picture, ax=axes, label="frames", fraction=0.045, pad=0.02)
+    _save(figure, path, about)
+
+
+@_own_style()
+def probability_plot(
+    path: Path,
+    trial: str,
+    columns: Sequence[str],
+    time_s: NDArray[np.float64],
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    valid: NDArray[np.bool_],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw what is true and how likely each column is held to be, a line of the picture a column, frame after frame.
+
+    `prediction` and `truth` [T, C] in [0, 1], NaN where nothing is known; `valid` bool [T]; `time_s` [T], s, begins and
+    ends the axis. What is not known is grey. Raises ValueError if a shape differs.
+    """
+    from matplotlib import colormaps  # noqa: PLC0415 - slow to load
+
+    if not prediction.shape == truth.shape == (len(time_s), len(columns)) or len(valid) != len(time_s):
+        raise ValueError(f"{trial}: {len(time_s)} times, {truth.shape} true and {prediction.shape} predicted values")
+    figure = _figure(11.0, 1.0 + 0.4 * len(columns))
+    extent = (float(time_s[0]), float(time_s[-1]), len(columns) - 0.5, -0.5) if len(time_s) > 1 else None
+    colours = colormaps["YlGnBu"].with_extremes(bad=_MASKED)
+    panels = (("truth", np.where(valid[:, None], truth, np.nan)), ("prediction", prediction))
+    for axes, (title, rows) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+        shown = np.ma.masked_invalid(rows.T)
+        picture = axes.imshow(shown, vmin=0, vmax=1, cmap=colours, aspect="auto", extent=extent)
+        axes.set_yticks(range(len(columns)), columns, fontsize="x-small")
+        axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("time / s, frames evenly spaced")
+    figure.colorbar(picture, ax=figure.axes, fraction=0.02, pad=0.01)
+    _name(figure, trial)
     _save(figure, path, about)
 
 
@@ -245,6 +274,15 @@ def f1_overview(
         axes.set(xlabel="predicted", ylabel="true")
         figure.colorbar(picture, ax=axes, label="share of the true frames", fraction=0.045, pad=0.02)
     _save(figure, path, about)
+
+
+def _name(figure: Figure, trial: str) -> None:
+    """Head a picture with the trial: on one line, not too long; letters that matplotlib's font lacks become `?`."""
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
+
+    font = get_font(findfont("DejaVu Sans"))
+    name = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(trial)[:_MOST_LETTERS])
+    figure.suptitle(name, x=0.01, ha="left", fontsize="large", parse_math=False)
 
 
 def _title(task: str, ccc: Mapping[str, float] | None) -> str:

@@ -101,7 +101,8 @@ def write_submission(
         lengths[block.trial] = max(lengths.get(block.trial, 0), int(block.frames.max()))
     names = match_trials(lengths, predictions)
     values = {
-        trial: task.decide(writable(trial, predictions[name], len(task.columns))) for trial, name in names.items()
+        trial: task.decide(writable(trial, predictions[name], len(task.columns), task.limits))
+        for trial, name in names.items()
     }
     _check_lengths(values, lengths, allow_length_difference)
     cell = f"%.{DECIMALS}f" if task.labels.values == "real" else "%d"

@@ -176,7 +176,7 @@ class TrainTask:
             valid = valid_by_trial(data, outcome.predictions)
             for name, rows in outcome.predictions.items():
                 time_s = frame_times(store, data.sources[name])
-                write_prediction(folder / "predictions", name, task.columns, rows, time_s, valid[name])
+                write_prediction(folder / "predictions", name, task.columns, rows, time_s, valid[name], task.limits)
             if self.plots:
                 about = made(
                     command=self.command,

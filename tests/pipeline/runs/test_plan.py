@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from avfuse.encoders.table import entries_for
+from avfuse.features_store.labels.kinds import AU, EXPR
 from avfuse.features_store.records.failures import FailureRecord, append_failure
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig
@@ -132,6 +133,17 @@ def test_annotations_give_names_lengths_and_sides(videos, tmp_path):
     }
     assert not failures
     assert notes == ["no video for 1 annotated trial: absent"]
+
+
+@pytest.mark.parametrize("kind", [EXPR, AU], ids=lambda kind: kind.name)
+def test_labels_of_another_task_give_names_and_lengths_as_well(videos, tmp_path, kind):
+    touch(videos, "video59.mp4")
+    path = tmp_path / "labels" / kind.folder / "Train_Set" / "video59_left.txt"
+    path.parent.mkdir(parents=True)
+    path.write_text(f"{kind.header}\n" + 9 * f"{','.join('0' * kind.width)}\n")
+    jobs, failures, _ = jobs_of(videos, tmp_path / "labels")
+    assert [(job.trial, job.face, job.length) for job in jobs] == [("video59_left", "left", 9)]
+    assert not failures
 
 
 def test_labels_in_folders_are_of_the_videos_in_these_folders(videos, tmp_path):
