@@ -48,11 +48,13 @@ class Predictions:
     """{trial: [T, C]} of the tasks `columns`, in [-1, 1].
 
     `valid` {trial: bool [T]}: rows with a feature, of those that the runs use, that was computed from real media.
+    `spread` {trial: [T, C]}: the largest prediction of the runs less the smallest; NaN where there is only one.
     """
 
     columns: tuple[str, ...]
     trials: Mapping[str, Rows]
     valid: Mapping[str, NDArray[np.bool_]]
+    spread: Mapping[str, Rows]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -150,4 +152,8 @@ def predict_with(
             f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
         )
     means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
-    return Predictions(columns, means, {name: valid[name] for name in means})
+    apart = {
+        name: np.stack([np.ptp(of[task], axis=0) if len(of[task]) > 1 else of[task][0] * np.nan for task in columns], 1)
+        for name, of in sums.items()
+    }
+    return Predictions(columns, means, {name: valid[name] for name in means}, apart)
