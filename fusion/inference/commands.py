@@ -150,8 +150,8 @@ def predict(**options: Any) -> None:
     "--agreement",
     type=Number(min=0, min_open=True),
     required=True,
-    metavar="A",
-    help="Label a row where the runs' predictions lie within A of each other: the largest less the smallest.",
+    metavar="X",
+    help="Label a row where the runs' predictions lie within X of each other: the largest less the smallest.",
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder for the labels, in Aff-Wild2's layout.")
 @click.option(

@@ -30,7 +30,7 @@ from .ensemble import Predictions
 
 @dataclass(frozen=True)
 class PseudoLabels:
-    """{trial: labels [T, 2], −5 where there is none}; names of files that `several` trials share have none."""
+    """{trial: labels [T, 2], −5 where there is none}; `several`: trials left out, whose files would share a name."""
 
     trials: Mapping[str, NDArray[np.float64]]
     several: tuple[str, ...]
@@ -81,7 +81,7 @@ def pseudo_labels(predictions: Predictions, agreement: float) -> PseudoLabels:
         if files[_file_name(name)] == 1:
             agreed = (predictions.spread[name] <= agreement) & predictions.valid[name][:, None]
             labels[name] = np.where(agreed, writable(name, rows, len(COLUMNS)), MASKED)
-    found = PseudoLabels(labels, tuple(sorted(name for name, count in files.items() if count > 1)))
+    found = PseudoLabels(labels, tuple(sorted(set(predictions.trials) - set(labels))))
     if not found.labelled:
         raise ValueError(f"the runs agree within {agreement:g} on valence and arousal in no row of {found.rows}")
     return found

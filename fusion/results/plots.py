@@ -234,6 +234,7 @@ def comparison_plot(
             mark = {"color": _COLOURS[1], "markersize": 6, "fillstyle": "none", "label": "S4's windows (leaky)"}
             left.plot([row.leaky], [height], "s", **mark)
     right.axvline(0.0, color=_GREY, linewidth=1.0, zorder=1)
+    right.plot([0.0], [0.0], "D", color=_COLOURS[0], markersize=5, fillstyle="none")
     for each in differences:
         if each.other == reference and (found := each.paired.scores.get(primary)) is not None:
             bounds = [[found.difference - found.low], [found.high - found.difference]]
@@ -242,8 +243,7 @@ def comparison_plot(
     names = [row.cell if len(row.cell) <= _MOST_LETTERS else f"{row.cell[:_MOST_LETTERS]}…" for row in rows]
     left.set_yticks(list(heights.values()), names, parse_math=False)
     left.set(xlabel=primary, ylim=(-len(rows) + 0.4, 0.6))
-    right.set(xlabel=f"difference of {primary} from {names[0]}, 95 % interval over trials")
-    right.xaxis.label.set_parse_math(False)
+    right.set(xlabel=f"difference of {primary} from the first row,\n95 % interval over trials")
     for axes in (left, right):
         axes.grid(axis="x", color=_LIGHT, linewidth=0.6)
     handles, labels = left.get_legend_handles_labels()
