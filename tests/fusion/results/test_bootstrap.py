@@ -131,8 +131,8 @@ def test_the_interval_holds_the_difference_as_often_as_it_says():
     inside = 0
     for _ in range(200):
         chosen = [f"t{at:03d}" for at in rng.choice(3000, 40, replace=False)]
-        sample = [{(0, 0): {name: of[name] for name in chosen}} for of in (one, other)]
-        found = paired_differences(*sample, ConcordanceScorer(BOTH.columns, draws=300))
+        first, second = ({(0, 0): {name: of[name] for name in chosen}} for of in (one, other))
+        found = paired_differences(first, second, ConcordanceScorer(BOTH.columns, draws=300))
         assert found is not None
         inside += found.scores["P"].low <= truth <= found.scores["P"].high
     assert 0.88 <= inside / 200 <= 0.99

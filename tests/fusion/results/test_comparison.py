@@ -42,7 +42,8 @@ def test_mean_sd_and_best(row):
 def test_runs_that_are_missing():
     """The sd is over the seeds that every fold has."""
     row = sum_up_cell("a", [outcome(key, p) for key, p in P.items() if key != (1, 1)], 4, "P", [outcome((0, 0), 0.9)])
-    assert (row.mean["P"], row.sd["P"], row.leaky) == (pytest.approx((0.2 + 0.5) / 2), None, 0.9)
+    assert row.mean["P"] == pytest.approx((0.2 + 0.5) / 2)
+    assert (row.sd["P"], row.leaky) == (None, 0.9)
     (header, cells) = comparison_cells([row], "P")
     assert dict(zip(header, cells, strict=True)) == {
         "": "a",
