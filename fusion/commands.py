@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -22,9 +22,11 @@ from .options import (
     TrainRequest,
     compare_options,
     compare_request,
+    config_to_describe,
     train_options,
     train_request,
 )
+from .tasks.table import TASKS
 
 if TYPE_CHECKING:
     from .config import TrainConfig
@@ -46,6 +48,9 @@ def train(**options: Any) -> None:
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
+    if options.pop("describe"):
+        _describe(options)
+        return
     with listening("runs") as stop:
         _train(train_request(options), stop)
 
@@ -65,12 +70,22 @@ def compare(**options: Any) -> None:
         _compare(compare_request(options), stop)
 
 
+def _describe(options: Mapping[str, Any]) -> None:
+    from ..features_store.store import FeatureStore
+    from .describe import describe, shapes_of
+
+    config = config_to_describe(options)
+    store = None if options["store"] is None else FeatureStore(options["store"])
+    found = describe(config, shapes_of(config.modalities, store))
+    click.echo(json.dumps(found.as_json(), indent=2) if options["as_json"] else "\n".join(found.lines()))
+
+
 def _train(request: TrainRequest, stop: StopRequest) -> None:
     from .runs.call import open_call, train_runs
     from .runs.crossval import plan_runs
 
     config = request.config()
-    call = open_call(request)
+    call = open_call(request, TASKS[config.task].labels)
     whole = plan_runs(request.out, call.folds, call.seeds, config)
     ended = train_runs(call, whole, stop, several=len(whole) > 1)
     if ended.done or ended.elsewhere or not ended.failed:
@@ -110,7 +125,7 @@ def _compare(request: CompareRequest, stop: StopRequest) -> None:
     from .runs.compare import plan_cells, plan_comparison, write_comparison
 
     cells = plan_cells(request)
-    call = open_call(request)
+    call = open_call(request, TASKS[next(iter(cells.values())).task].labels)
     whole = plan_comparison(request, cells, call.folds, call.seeds)
     ended = train_runs(call, whole, stop, several=True)
     others = [run for run in whole if run not in ended.runs]  # of other parts of a job array

@@ -20,10 +20,9 @@ from numpy.typing import NDArray
 
 from ...features_store.disk.atomic import replace_file
 from ...features_store.labels.annotations import SETS
-from ...features_store.labels.text import CHALLENGE, FRAME_HEADER, MASKED
+from ...features_store.labels.kinds import VA
 from ...features_store.schema import plain_name
 from ...shell.text import counted, preview
-from ..config import COLUMNS
 from ..results.prediction_files import DECIMALS, writable
 from .ensemble import Predictions
 
@@ -43,7 +42,7 @@ class PseudoLabels:
     @property
     def labelled(self) -> int:
         """Rows with both labels: the only ones that are trained on."""
-        return sum(int((rows != MASKED).all(axis=1).sum()) for rows in self.trials.values())
+        return sum(int((rows != VA.masked).all(axis=1).sum()) for rows in self.trials.values())
 
     def lines(self) -> list[str]:
         """What a user should know about them."""
@@ -55,11 +54,11 @@ class PseudoLabels:
 
     def write(self, folder: Path) -> None:
         """One file a trial below the challenge's training set."""
-        below = folder / CHALLENGE / SETS[0]
+        below = folder / VA.folder / SETS[0]
         below.mkdir(parents=True)
         for name, rows in self.trials.items():
-            cells = (",".join("-5" if each == MASKED else f"{each:.{DECIMALS}f}" for each in row) for row in rows)
-            replace_file(below / f"{_file_name(name)}.txt", "\n".join([FRAME_HEADER, *cells, ""]).encode())
+            cells = (",".join("-5" if each == VA.masked else f"{each:.{DECIMALS}f}" for each in row) for row in rows)
+            replace_file(below / f"{_file_name(name)}.txt", "\n".join([VA.header, *cells, ""]).encode())
 
 
 def pseudo_labels(predictions: Predictions, agreement: float) -> PseudoLabels:
@@ -68,10 +67,10 @@ def pseudo_labels(predictions: Predictions, agreement: float) -> PseudoLabels:
     Rows without a feature that was computed from real media have none. Raises ValueError where valence or arousal is
     predicted by fewer than two runs, or no row is agreed upon.
     """
-    if predictions.columns != COLUMNS:
-        raise ValueError(f"labels need valence and arousal, the runs predict {', '.join(predictions.columns)}")
+    if predictions.task.columns != VA.names:
+        raise ValueError(f"labels need valence and arousal, the runs predict {', '.join(predictions.task.columns)}")
     alone = [
-        name for at, name in enumerate(COLUMNS) if any(np.isnan(s[:, at]).any() for s in predictions.spread.values())
+        name for at, name in enumerate(VA.names) if any(np.isnan(s[:, at]).any() for s in predictions.spread.values())
     ]
     if alone:
         raise ValueError(f"only one run predicts {' and '.join(alone)}, and agreement needs two; name more by --run")
@@ -80,7 +79,7 @@ def pseudo_labels(predictions: Predictions, agreement: float) -> PseudoLabels:
     for name, rows in predictions.trials.items():
         if files[_file_name(name)] == 1:
             agreed = (predictions.spread[name] <= agreement) & predictions.valid[name][:, None]
-            labels[name] = np.where(agreed, writable(name, rows, len(COLUMNS)), MASKED)
+            labels[name] = np.where(agreed, writable(name, rows, len(VA.names)), VA.masked)
     found = PseudoLabels(labels, tuple(sorted(set(predictions.trials) - set(labels))))
     if not found.labelled:
         raise ValueError(f"the runs agree within {agreement:g} on valence and arousal in no row of {found.rows}")

@@ -4,7 +4,8 @@
                        2  0  1  1    ──►    score of one − score of the other, over all frames of the drawn trials
 
 Frames of a trial are alike, so an interval over frames would be far too narrow. What a CCC is made of adds up over
-trials (count, sums, squares, products), so that ten thousand draws are one product of matrices.
+trials (count, sums, squares, products), as do the counts that an F1 is made of: ten thousand draws are one product of
+matrices.
 Source: Efron and Tibshirani 1993, chapter 13: percentile intervals; docs/sources.md (Intervals).
 Tested by tests/fusion/results/test_bootstrap.py.
 """
@@ -18,9 +19,12 @@ from typing import Any, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ..tasks.f1 import f1
+from ..tasks.task import Task
+
 Column = NDArray[np.float64]
 Scores = dict[str, Column]
-# prediction [N, C], labels [N, C], valid bool [N] → {score: number}
+# prediction [N, C], labels [N, L], valid bool [N] → {score: number}
 ScoreFunction = Callable[[NDArray[Any], NDArray[Any], NDArray[np.bool_]], Mapping[str, float]]
 
 DRAWS = 10_000
@@ -37,7 +41,7 @@ class Scorer(Protocol):
         """How many draws an interval is made of."""
 
     def of_trial(self, prediction: NDArray[Any], labels: NDArray[Any], valid: NDArray[np.bool_]) -> Any:
-        """What is kept of one trial: `prediction` and `labels` [T, C], `valid` bool [T]."""
+        """What is kept of one trial: `prediction` [T, C], `labels` [T, L], `valid` bool [T]."""
 
     def over(self, trials: Sequence[Any], weights: Column) -> Scores:
         """{score: [B]} of B draws, in which each trial is as often as `weights` [B, trials] says."""
@@ -45,14 +49,18 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class ConcordanceScorer:
-    """CCC of each of these columns, and P, their mean: out of sums over frames."""
+    """CCC of each of these columns, and P, their mean: out of sums over frames.
+
+    `places`: those of the columns among the labels.
+    """
 
     columns: tuple[str, ...]
+    places: tuple[int, ...] = (0, 1)
     draws: int = DRAWS
 
     def of_trial(self, prediction: NDArray[Any], labels: NDArray[Any], valid: NDArray[np.bool_]) -> Column:
         """[C, 6]: count, and the sums of x, y, x², y², x y over valid frames."""
-        x, y = prediction[valid].astype(np.float64), labels[valid].astype(np.float64)
+        x, y = prediction[valid].astype(np.float64), labels[valid][:, list(self.places)].astype(np.float64)
         ones = np.ones_like(x)
         return np.stack([each.sum(0) for each in (ones, x, y, x * x, y * y, x * y)], 1)
 
@@ -66,6 +74,34 @@ class ConcordanceScorer:
         found = np.where(defined, 2 * (both - mean_x * mean_y), 0.0) / np.where(defined, spread, 1.0)
         of_columns = {f"ccc_{name}": found[:, column] for column, name in enumerate(self.columns)}
         return {"P": found.mean(axis=1), **of_columns}
+
+
+@dataclass(frozen=True)
+class CountScorer:
+    """F1 of each class or flag of a task, and P, their mean: out of counts of frames."""
+
+    task: Task
+    draws: int = DRAWS
+
+    def of_trial(self, prediction: NDArray[Any], labels: NDArray[Any], valid: NDArray[np.bool_]) -> Column:
+        """[C, 3]: true positives, false positives and false negatives."""
+        decided, true = self.task.decide(prediction[valid]), labels[valid]
+        known = np.ones(true.shape, np.bool_)
+        if self.task.labels.values == "class":
+            numbers = np.arange(len(self.task.columns))
+            decided, true = decided == numbers, true == numbers
+        else:
+            known = true >= 0
+            decided, true = (decided == 1) & known, (true == 1) & known
+        counts = (decided & true, decided & ~true & known, true & ~decided)
+        return np.stack([each.sum(0) for each in counts], 1).astype(np.float64)
+
+    def over(self, trials: Sequence[Column], weights: Column) -> Scores:
+        """As `fusion.tasks.f1.f1` has them."""
+        counts = (weights @ np.stack(trials).reshape(len(trials), -1)).reshape(len(weights), -1, 3)
+        found = f1(*np.moveaxis(counts, 2, 0))
+        own = {f"f1_{name.lower()}": found[:, at] for at, name in enumerate(self.task.columns)}
+        return {"P": found.mean(axis=1), **own}
 
 
 @dataclass(frozen=True)
@@ -86,6 +122,20 @@ class AnyScorer:
             drawn = [trial for trial, times in zip(trials, row, strict=True) for _ in range(times)]
             found.append(self.scores(*(np.concatenate(part) for part in zip(*drawn, strict=True))))
         return {name: np.array([each[name] for each in found], np.float64) for name in found[0]}
+
+
+def scorer_of(task: Task) -> Scorer:
+    """How predictions of a task are scored anew over drawn trials: by sums where its scores follow from such."""
+    if task.labels.values == "real" and set(task.primary) >= {f"ccc_{name}" for name in task.columns}:
+        return ConcordanceScorer(task.columns, tuple(task.label_columns()))
+    if task.primary == ("f1_macro",):
+        return CountScorer(task)
+
+    def scores(prediction: NDArray[Any], labels: NDArray[Any], valid: NDArray[np.bool_]) -> dict[str, float]:
+        found = task.scorer(prediction, labels, valid)
+        return {"P": task.p(found) or 0.0, **{key: score for key, score in found.items() if score is not None}}
+
+    return AnyScorer(scores)
 
 
 @dataclass(frozen=True)

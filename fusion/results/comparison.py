@@ -113,12 +113,12 @@ def _over(
     return mean, sd, best
 
 
-def comparison_cells(rows: Sequence[CellScores], primary: str) -> list[list[str]]:
-    """Header and a row a cell: the primary score first, then the others but for the means of trials."""
-    names = [name for row in rows for name in row.mean if not name.startswith("mean_trial")]
-    names = [primary, *(name for name in dict.fromkeys(names) if name != primary)]
+def comparison_cells(rows: Sequence[CellScores], primary: str, titles: Mapping[str, str]) -> list[list[str]]:
+    """Header and a row a cell: the primary score first, then the others that have `titles` and that a cell has."""
+    known = {name for row in rows for name in row.mean}
+    names = [primary, *(name for name in titles if name in known)]
     leaky = any(row.leaky is not None for row in rows)
-    words = [name.replace("ccc_", "CCC ").replace("_", " ") for name in names]
+    words = [primary, *(titles[name] for name in names[1:])]
     header = ["", f"{words[0]} ± sd", f"best {words[0]}", *words[1:], "parameters", "s an epoch", "runs"]
     cells = [[*header, *(["S4's windows (leaky)"] if leaky else [])]]
     for row in rows:

@@ -17,6 +17,7 @@ from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, target_of
 from ...features_store.interchange.result_files import check_place, command_line
 from ...features_store.labels.corpus import Corpus, open_corpus
+from ...features_store.labels.kinds import LabelKind
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.text import counted, untrained_line
@@ -85,11 +86,15 @@ class Ended:
             raise click.ClickException(f"{several if len(self.runs) > 1 else ''}{reasons}")
 
 
-def open_call(request: RunsRequest) -> Call:
-    """Open store and labels, cut the folds. Raises ValueError, OSError and click.UsageError on what is wrong there."""
+def open_call(request: RunsRequest, kind: LabelKind) -> Call:
+    """Open store and labels of this kind, and cut the folds.
+
+    Raises ValueError, OSError and click.UsageError on what is wrong there.
+    """
     target = target_of(request.workers, request.scheduler, request.jobqueue)
-    corpus, manifest = manifest_of(request.annotations, request.folds, request.group, request.groups, request.manifest)
-    extra = None if request.extra_annotations is None else open_corpus(request.extra_annotations)
+    cut = (request.folds, request.group, request.groups, request.manifest)
+    corpus, manifest = manifest_of(request.annotations, *cut, kind)
+    extra = None if request.extra_annotations is None else open_corpus(request.extra_annotations, kind)
     check_place(request.out)
     for labels in filter(None, (corpus, extra)):
         check_among_labels(request.out, labels)

@@ -27,9 +27,9 @@ from ...features_store.interchange.result_files import made
 from ...shell.text import counted, preview, text_table
 from ..artifacts.folder import read_description, read_json
 from ..artifacts.state import FINISHED, read_metrics
-from ..config import COLUMNS, TrainConfig
+from ..config import TrainConfig
 from ..options import CompareRequest
-from ..results.bootstrap import LEVEL, ConcordanceScorer, Runs, Scorer, paired_differences
+from ..results.bootstrap import LEVEL, Runs, Scorer, paired_differences, scorer_of
 from ..results.comparison import (
     FEW_TRIALS,
     CellScores,
@@ -45,6 +45,7 @@ from ..results.plots import comparison_plot
 from ..results.prediction_files import read_prediction, trial_path
 from ..results.tables import markdown_table
 from ..settings import as_json, names_of, preset, with_settings
+from ..tasks.table import TASKS
 from ..training.s4_window import LEAKY, s4_settings
 from .call import Call, say
 from .crossval import RunSpec, plan_runs
@@ -53,12 +54,8 @@ from .grids import RESERVED, cells_of, load_grid
 from .loggers import usable
 
 _OWN = re.compile(r"compare\.(txt|md|csv|json|png)|\..*")
+_PRIMARY = "P"  # of every task, in every metrics.json
 _ALL_PAIRS = 4  # cells; of more the table shows each against the first, and the JSON all pairs
-
-
-def scorer_of(config: TrainConfig) -> tuple[Scorer, str]:
-    """How a run of these settings is scored anew over drawn trials, and the score by which systems are compared."""
-    return ConcordanceScorer(config.outputs), "P"
 
 
 def plan_cells(request: CompareRequest) -> dict[str, TrainConfig]:
@@ -96,6 +93,10 @@ def plan_cells(request: CompareRequest) -> dict[str, TrainConfig]:
                 raise ValueError(f"{cell.name}: {error}") from error
     except ValueError as error:
         raise click.UsageError(str(error)) from error
+    if len(kinds := {TASKS[config.task].labels.name for config in configs.values()}) > 1:
+        raise click.UsageError(
+            f"the cells learn from different labels ({', '.join(sorted(kinds))}); compare each apart"
+        )
     return configs
 
 
@@ -136,11 +137,11 @@ def write_comparison(
     rows: list[CellScores] = []
     states: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for name, config in cells.items():
-        scorer, primary = scorer_of(config)
+        scorer = scorer_of(TASKS[config.task])
         honest = [run for run in done if run.cell == name]
         leaky = [outcomes[run] for run in done if run.cell.endswith(f"/{name}")]
         planned = sum(run.cell == name for run in whole)
-        rows.append(sum_up_cell(name, [outcomes[run] for run in honest], planned, primary, leaky))
+        rows.append(sum_up_cell(name, [outcomes[run] for run in honest], planned, _PRIMARY, leaky))
         states[name] = {(run.fold, run.config.seed): _kept(call, run, scorer) for run in honest}
     differences = _differences(cells, states)
     warnings = _warnings(rows, states, differences, untrained)
@@ -150,7 +151,7 @@ def write_comparison(
         "cells": [{**asdict(row), **_settings_of(cells[row.cell])} for row in rows],
         "runs": [_as_json(run, outcomes[run]) for run in done],
         "differences": [{"one": each.one, "other": each.other, **asdict(each.paired)} for each in differences],
-        "bootstrap": {"draws": scorer_of(next(iter(cells.values())))[0].draws, "seed": 0, "level": LEVEL},
+        "bootstrap": {"draws": scorer.draws, "seed": 0, "level": LEVEL},
         "failed": {os.path.relpath(run.folder, out): why for run, why in failed.items()},
         "warnings": warnings,
     }
@@ -161,9 +162,10 @@ def write_comparison(
     )
     if not done:
         return {**content, "made": about}, []
-    primary = scorer_of(next(iter(cells.values())))[1]
+    tasks = [TASKS[config.task] for config in cells.values()]
+    titles = {score.key: f"{task.measure} {score.title}" for task in tasks if task.has_mean for score in task.tabled}
     shown = [each for each in differences if len(cells) <= _ALL_PAIRS or next(iter(cells)) in (each.one, each.other)]
-    tables = [comparison_cells(rows, primary), *([difference_cells(shown, primary)] if shown else [])]
+    tables = [comparison_cells(rows, _PRIMARY, titles), *([difference_cells(shown, _PRIMARY)] if shown else [])]
     lines = [title, *(line for table in tables for line in (*text_table(table), ""))][:-1]
     files = {
         "compare.txt": "\n".join([*lines, *warnings, ""]),
@@ -177,9 +179,9 @@ def write_comparison(
             replace_file(out / name, text.encode())
         if draws:
             of_runs = {
-                row.cell: [outcomes[run].scores[primary] for run in done if run.cell == row.cell] for row in rows
+                row.cell: [outcomes[run].scores[_PRIMARY] for run in done if run.cell == row.cell] for row in rows
             }
-            comparison_plot(out / "compare.png", rows, of_runs, differences, primary, about)
+            comparison_plot(out / "compare.png", rows, of_runs, differences, _PRIMARY, about)
         replace_file(out / "compare.json", (json.dumps({**content, "made": about}, indent=1) + "\n").encode())
     return {**content, "made": about}, [*lines, *warnings]
 
@@ -216,7 +218,6 @@ def _outcome(run: RunSpec, out: Path) -> RunOutcome:
 def _kept(call: Call, run: RunSpec, scorer: Scorer) -> dict[str, Any]:
     """{trial: what the scorer keeps of it} of a run's predictions; trials without a label have none."""
     checked = call.check(run.config, tuple(sorted(call.folds)))
-    columns = [COLUMNS.index(name) for name in run.config.outputs]
     kept = {}
     for name in checked.folds[run.fold].validation:
         source = checked.trials[name]
@@ -224,7 +225,7 @@ def _kept(call: Call, run: RunSpec, scorer: Scorer) -> dict[str, Any]:
             names, prediction = read_prediction(trial_path(run.folder / "predictions", name, ".txt"))
             if (names, len(prediction)) != (run.config.outputs, source.rows):
                 raise ValueError(f"{run.folder}: predictions of {name} are not those of its labels; remove the folder")
-            kept[name] = scorer.of_trial(prediction, source.labels[:, columns], source.labelled)
+            kept[name] = scorer.of_trial(prediction, source.labels, source.labelled)
     return kept
 
 
@@ -233,7 +234,7 @@ def _differences(cells: Mapping[str, TrainConfig], states: Mapping[str, Runs]) -
     found = []
     for other, one in combinations(cells, 2):
         if cells[one].outputs == cells[other].outputs:
-            paired = paired_differences(states[one], states[other], scorer_of(cells[one])[0])
+            paired = paired_differences(states[one], states[other], scorer_of(TASKS[cells[one].task]))
             found += [Difference(one, other, paired)] if paired is not None else []
     return found
 

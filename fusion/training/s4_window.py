@@ -12,7 +12,6 @@ Source: docs/sources.md (S4's windows). Tested by tests/fusion/training/test_s4_
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -20,14 +19,14 @@ import torch
 from torch import Tensor, nn
 
 from ...encoders.table import Precision
-from ..config import COLUMNS, TrainConfig
+from ..config import TrainConfig
 from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast
 from ..data.windows import Windows
 from ..models.table import Output
 from ..results.report import Report
-from ..tasks.ccc import ccc
+from ..tasks.task import Task
 
 LEAKY = "S4's windows (leaky)"
 SHARE = 0.25
@@ -55,22 +54,23 @@ def draw_windows(windows: Windows, seed: int) -> tuple[Windows, Windows]:
 
 
 def score_windows(
-    model: nn.Module, data: Dataset, batches: Batches, windows: Windows, outputs: Sequence[str], precision: Precision
+    model: nn.Module, data: Dataset, batches: Batches, windows: Windows, task: Task, precision: Precision
 ) -> Report:
-    """The mean over these windows of each one's own CCC, over its labelled rows."""
-    device = data.labels.device
-    found: list[list[float]] = []
+    """The mean over these windows of each one's own scores, over its labelled rows."""
+    found: dict[str, list[float]] = {}
     frames = 0
     model.eval()
-    with torch.inference_mode(), autocast(device, precision):
+    with torch.inference_mode(), autocast(data.labels.device, precision):
         for batch in batches.all(windows):
             answer = model(batch.features, batch.valid, batch.mask)
-            prediction = answer.prediction if isinstance(answer, Output) else answer
-            rows = prediction.float().clamp(-1, 1).cpu().numpy()
-            labels, labelled = batch.labels.cpu().numpy(), data.labelled[batch.index].cpu().numpy()
+            prediction = (answer.prediction if isinstance(answer, Output) else answer).float()
+            if task.activation != "none":
+                prediction = prediction.softmax(-1) if task.activation == "softmax" else prediction.sigmoid()
+            rows = task.finish(prediction.cpu().numpy())
+            labels, labelled = (each[batch.index].cpu().numpy() for each in (data.labels, data.labelled))
             frames += int(labelled.sum())
-            for x, y, valid in zip(rows, labels, labelled, strict=True):
-                found.append([ccc(x[:, column], y[:, column], valid) for column in range(len(outputs))])
-    means = dict(zip(outputs, np.mean(found, axis=0).tolist(), strict=True))
-    valence, arousal = (means.get(name) for name in COLUMNS)
-    return Report(frames, valence, arousal, None, None, ())
+            for window in zip(rows, labels, labelled, strict=True):
+                for key, score in task.scorer(*window).items():
+                    found.setdefault(key, []).extend([] if score is None else [score])
+    means = {key: float(np.mean(scores)) if scores else None for key, scores in found.items()}
+    return Report(task, frames, means, {}, ())

@@ -11,14 +11,15 @@ from avfuse.fusion.artifacts.folder import read_description
 from avfuse.fusion.inference.ensemble import Predictions
 from avfuse.fusion.inference.pseudo_label import pseudo_labels
 from avfuse.fusion.results.prediction_files import read_prediction
+from avfuse.fusion.tasks.table import TASKS
 
 
-def predictions(columns=("valence", "arousal"), **trials):
+def predictions(task="va", **trials):
     """Of {trial: one [R, T, C] a run}."""
     runs = {name: np.asarray(rows, np.float32) for name, rows in trials.items()}
     means = {name: rows.mean(0) for name, rows in runs.items()}
     spread = {name: np.ptp(rows, axis=0) if len(rows) > 1 else rows[0] * np.nan for name, rows in runs.items()}
-    return Predictions(columns, means, {name: np.ones(len(rows), bool) for name, rows in means.items()}, spread)
+    return Predictions(TASKS[task], means, {name: np.ones(len(rows), bool) for name, rows in means.items()}, spread)
 
 
 class TestAgreement:
@@ -41,7 +42,7 @@ class TestAgreement:
     @pytest.mark.parametrize(
         ("of", "message"),
         [
-            (predictions(("valence",), a=np.zeros((2, 3, 1))), "the runs predict valence"),
+            (predictions("valence", a=np.zeros((2, 3, 1))), "the runs predict valence"),
             (predictions(a=np.zeros((1, 3, 2))), "only one run predicts valence and arousal"),
             (
                 predictions(a=[np.zeros((3, 2)), np.ones((3, 2))]),

@@ -44,7 +44,7 @@ def test_runs_that_are_missing():
     row = sum_up_cell("a", [outcome(key, p) for key, p in P.items() if key != (1, 1)], 4, "P", [outcome((0, 0), 0.9)])
     assert row.mean["P"] == pytest.approx((0.2 + 0.5) / 2)
     assert (row.sd["P"], row.leaky) == (None, 0.9)
-    (header, cells) = comparison_cells([row], "P")
+    (header, cells) = comparison_cells([row], "P", {"ccc_valence": "CCC valence", "ccc_arousal": "CCC arousal"})
     assert dict(zip(header, cells, strict=True)) == {
         "": "a",
         "P ± sd": "0.350       ",
@@ -59,7 +59,14 @@ def test_runs_that_are_missing():
 
 def test_no_run_is_there():
     row = sum_up_cell("a", [], 4, "P")
-    assert comparison_cells([row], "P")[1] == ["a", "–       ", "–", "–", "–", "0 of 4"]
+    assert comparison_cells([row], "P", {"ccc_valence": "CCC valence", "ccc_arousal": "CCC arousal"})[1] == [
+        "a",
+        "–       ",
+        "–",
+        "–",
+        "–",
+        "0 of 4",
+    ]
 
 
 def test_csv(row):
