@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from ..shell.options import GroupedCommand
 from ..shell.text import counted, untrained_line
 from .config import LESS_MEMORY
 from .folds.options import manifest_of
-from .options import GROUPS, TrainRequest, train_options, train_request
+from .options import GROUPS, TrainRequest, config_to_describe, train_options, train_request
 from .tasks.table import TASKS
 
 if TYPE_CHECKING:
@@ -47,8 +47,21 @@ def train(**options: Any) -> None:
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
+    if options.pop("describe"):
+        _describe(options)
+        return
     with listening("runs") as stop:
         _train(train_request(options), stop)
+
+
+def _describe(options: Mapping[str, Any]) -> None:
+    from ..features_store.store import FeatureStore
+    from .describe import describe, shapes_of
+
+    config = config_to_describe(options)
+    store = None if options["store"] is None else FeatureStore(options["store"])
+    found = describe(config, shapes_of(config.modalities, store))
+    click.echo(json.dumps(found.as_json(), indent=2) if options["as_json"] else "\n".join(found.lines()))
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:

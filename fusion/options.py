@@ -155,6 +155,14 @@ class FoldChoice(click.ParamType[int | None]):
         return int(value)
 
 
+class FoldOption(click.Option):
+    """An option that must be given, unless the network is only described."""
+
+    def value_is_missing(self, value: Any) -> bool:
+        """Whether to complain: --describe, which is read first, needs no fold."""
+        return super().value_is_missing(value) and not click.get_current_context().params.get("describe")
+
+
 length_option = click.option(
     "--allow-length-difference",
     is_flag=True,
@@ -168,7 +176,7 @@ _MOST_GB = 1e9  # for `inf` and the like: no bound
 GROUPS = {
     "Input and output": ("store", "annotations", "out"),
     "Folds": ("fold", "folds", "group", "groups", "manifest"),
-    "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds"),
+    "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds", "describe"),
     "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
     "What to let pass": ("allow-length-difference", "allow-other-features"),
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
@@ -201,7 +209,12 @@ _RUN_OPTIONS = (
 )
 _TRAIN_OPTIONS = (
     click.option(
-        "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
+        "--fold",
+        cls=FoldOption,
+        type=FoldChoice(),
+        required=True,
+        metavar="K|all",
+        help="Fold to validate on, or all of them.",
     ),
     store_option,
     click.option(
@@ -265,6 +278,13 @@ _TRAIN_OPTIONS = (
     click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
     *batch_options("runs"),
 )
+describe_option = click.option(
+    "--describe",
+    is_flag=True,
+    is_eager=True,
+    help="Train nothing: print the network of these settings, what moves its outputs, and where each setting comes "
+    "from. Needs neither labels nor a fold; widths are those of --store, else those of the table of features.",
+)
 _RESULT_OPTIONS = (
     click.option(
         "--run",
@@ -298,5 +318,11 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
     return TrainRequest(**{**options, "store": store, "annotations": annotations, "out": out})
 
 
-train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
+def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
+    """The settings that `avfuse train` would train with; where it would read and write does not matter to them."""
+    nowhere = {"store": options["store"] or "", "annotations": Path(), "out": Path()}
+    return TrainRequest(**{**options, **nowhere}).config()
+
+
+train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

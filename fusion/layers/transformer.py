@@ -52,8 +52,8 @@ class EncoderLayer(nn.Module):
             after: Tensor = x + self.dropout(self.feed(self.norm2(x)))
             return after
         x = self.norm1(x + self.dropout(self.out(self.attention(x, x, real))))
-        after = self.norm2(x + self.dropout(self.feed(x)))
-        return after
+        normal: Tensor = self.norm2(x + self.dropout(self.feed(x)))
+        return normal
 
 
 class Encoder(nn.Module):

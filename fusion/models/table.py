@@ -43,6 +43,7 @@ class Output(NamedTuple):
 HEADS: dict[str, Head] = {
     "crossattn": Head("crossattn:CrossAttentionSettings", "crossattn:CrossAttentionFusion"),
     "su-zhang": Head("crossattn:CrossAttentionSettings", "crossattn:CrossAttentionFusion", {"lr": 1e-5}),
+    "avfuse": Head("avfuse:AvfuseSettings", "avfuse:Avfuse", {"modality_dropout": 0.1}),
     "concat": Head("concat:ConcatSettings", "concat:Concat"),
     "tcn-transformer": Head(
         "tcn_transformer:TCNTransformerSettings",

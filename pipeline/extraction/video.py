@@ -63,9 +63,7 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
         for rows in gave.values():
             attributes |= rows.attributes()
             entries |= {name: session.entries[name] for name in rows.sources() if name in session.entries}
-            arrays.insert(
-                0, rows.arrays(clock.rows)
-            )  # as they stand in stores from the first on: the sound, then faces
+            arrays.insert(0, rows.arrays(clock.rows))  # a store lists the picture's last
         people: list[dict[str, RowSource]] = []
         for number in range(max(map(len, arrays))):
             of_person = (each[number if len(each) > 1 else 0] for each in arrays)

@@ -1,9 +1,9 @@
 from dataclasses import replace
 from itertools import product
+from typing import Any
 
 import pytest
 import torch
-from torch import nn
 
 from avfuse.fusion.layers.tcn import TCN
 from avfuse.fusion.models.table import build
@@ -58,8 +58,8 @@ def test_la_se_of_a_map_by_hand():
     torch.manual_seed(0)
     la_se = LASE((32, 3, 2), 16).double()
     maps = torch.randn(2, 4, 32, 3, 2, dtype=torch.float64)
-    assert isinstance(la_se.places, nn.Sequential)
-    squeeze, one = la_se.places[0], la_se.places[2]
+    places_of: Any = la_se.places
+    squeeze, one = places_of[0], places_of[2]
     hidden = torch.einsum("btchw,oc->btohw", maps, squeeze.weight[:, :, 0, 0]) + squeeze.bias[:, None, None]
     places = (torch.einsum("btohw,xo->btxhw", hidden.relu(), one.weight[:, :, 0, 0]) + one.bias).sigmoid()
     weighed = maps * places

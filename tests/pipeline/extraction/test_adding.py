@@ -147,11 +147,13 @@ def test_labels_that_are_shorter_or_longer(extract, tmp_path):
         name = {"Train_Set": "pyfeat_single_face", "Validation_Set": "grid_bbaf2n"}[part]
         (labels / "VA_Estimation_Challenge" / part / f"{name}.txt").write_text("valence,arousal\n" + "0,0\n" * rows)
     words = ("--annotations", labels)
-    for missing in ("repeat", "zero"):
+    one_by_one = ("mfcc", "fake_face", "crop112", "fake_sound", "logmel", "crop48")
+    two_by_two = ("mfcc,crop112", "fake_face,logmel", "fake_sound,crop48")
+    for missing, order in (("repeat", one_by_one), ("zero", two_by_two)):
         once, later = tmp_path / f"once-{missing}.zarr", tmp_path / f"later-{missing}.zarr"
         extract(once, "--features", ",".join(FEATURES), "--missing-face", missing, *words)
-        for name in ("mfcc", "fake_face", "crop112", "fake_sound", "logmel", "crop48"):
-            extract(later, "--features", name, "--missing-face", missing, *words)
+        for names in order:
+            extract(later, "--features", names, "--missing-face", missing, *words)
         same(FeatureStore(once), FeatureStore(later))
         assert {trial.rows for trial in FeatureStore(once).values()} == {20, 40}
 
