@@ -283,7 +283,8 @@ describe_option = click.option(
     is_flag=True,
     is_eager=True,
     help="Train nothing: print the network of these settings, what moves its outputs, and where each setting comes "
-    "from. Needs neither labels nor a fold; widths are those of --store, else those of the table of features.",
+    "from. Needs neither labels nor a fold; widths are those of --store, else those of the table of features. "
+    "[default: off]",
 )
 _RESULT_OPTIONS = (
     click.option(

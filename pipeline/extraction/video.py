@@ -59,7 +59,7 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
         warnings = _warnings(job, gave, clock)
         entries = {name: entry for name, entry in session.entries.items() if name in features}
         attributes: dict[str, JsonValue] = {}
-        arrays = []
+        arrays: list[list[dict[str, RowSource]]] = []
         for rows in gave.values():
             attributes |= rows.attributes()
             entries |= {name: session.entries[name] for name in rows.sources() if name in session.entries}
