@@ -35,7 +35,7 @@ def test_states_cells_and_gradients_are_those_of_the_cells(lstms, count):
     rows = [drawn(2, count, width, seed=width).requires_grad_() for width in (5, 3)]
     weight = drawn(2, 2, 2, count, 4)  # states and cells, modalities
     states, cells = lstms(rows)
-    found = torch.stack([states, cells]).permute(0, 2, 3, 1, 4)
+    found = torch.stack([states, cells]).transpose(2, 3)
     expected = torch.stack(
         [torch.stack(each) for each in zip(*(stepped(c, r) for c, r in zip(lstms.cells, rows, strict=True)))]
     )
