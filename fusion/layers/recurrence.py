@@ -71,9 +71,7 @@ class BiLSTM(nn.Module):
 
 def real_rows(features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
     """Features with zeros (the mean of standardised ones) where rows are padding or were not made from real media."""
-    return [
-        rows.masked_fill(~(there & mask).unsqueeze(-1), 0.0) for rows, there in zip(features, valid, strict=True)
-    ]
+    return [rows.masked_fill(~(there & mask).unsqueeze(-1), 0.0) for rows, there in zip(features, valid, strict=True)]
 
 
 @torch.compiler.disable
@@ -103,7 +101,9 @@ class _Steps(torch.autograd.Function):
         steps = zip(*(part.unbind(1) for part in (gates, *parts)), strict=True)
         for t, (gate, out, into, keep, new) in enumerate(steps):
             gate.baddbmm_(state[t], weight).sigmoid_()
-            torch.add(minus_one, new, alpha=2, out=new)  # on the CPU torch's tanh takes six times as long as its sigmoid
+            torch.add(
+                minus_one, new, alpha=2, out=new
+            )  # on the CPU torch's tanh takes six times as long as its sigmoid
             torch.mul(keep, cell[t], out=cell[t + 1]).addcmul_(into, new)
             torch.addcmul(-out, out, (2 * cell[t + 1]).sigmoid_(), value=2, out=state[t + 1])
         ctx.save_for_backward(gates, cells, states, weight)

@@ -59,9 +59,7 @@ class MCTN(nn.Module):
             raise ValueError("mctn translates one modality into another, and has one; use two or more")
         self.width, self.settings = max(widths), settings
         reading = [self.width, *[hidden] * (len(widths) - 2)]
-        self.translations = nn.ModuleList(
-            Translation(width, self.width, hidden, settings.dropout) for width in reading
-        )
+        self.translations = nn.ModuleList(Translation(width, self.width, hidden, settings.dropout) for width in reading)
         self.context = BiLSTM(hidden, hidden)
         self.head = nn.Linear(2 * hidden, outputs)
 
