@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from ..shell.options import GroupedCommand
 from ..shell.text import counted, untrained_line
 from .config import LESS_MEMORY
 from .folds.options import manifest_of
-from .options import GROUPS, TrainRequest, train_options, train_request
+from .options import GROUPS, TrainRequest, config_to_describe, train_options, train_request
+from .tasks.table import TASKS
 
 if TYPE_CHECKING:
     from ..features_store.store import FeatureStore
@@ -46,8 +47,21 @@ def train(**options: Any) -> None:
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
+    if options.pop("describe"):
+        _describe(options)
+        return
     with listening("runs") as stop:
         _train(train_request(options), stop)
+
+
+def _describe(options: Mapping[str, Any]) -> None:
+    from ..features_store.store import FeatureStore
+    from .describe import describe, shapes_of
+
+    config = config_to_describe(options)
+    store = None if options["store"] is None else FeatureStore(options["store"])
+    found = describe(config, shapes_of(config.modalities, store))
+    click.echo(json.dumps(found.as_json(), indent=2) if options["as_json"] else "\n".join(found.lines()))
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:
@@ -60,7 +74,10 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
 
     target = target_of(request.workers, request.scheduler, request.jobqueue)
     config, run_config, out = request.config(), request.run_config(), request.out
-    corpus, manifest = manifest_of(request.annotations, request.folds, request.group, request.groups, request.manifest)
+    kind = TASKS[config.task].labels
+    corpus, manifest = manifest_of(
+        request.annotations, request.folds, request.group, request.groups, request.manifest, kind
+    )
     check_place(out)
     check_among_labels(out, corpus)
     folds = [fold.number for fold in manifest.folds] if request.fold is None else [request.fold]

@@ -27,11 +27,12 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import RunConfig, TaskName, TrainConfig
+from .config import RunConfig, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
 from .settings import preset, with_settings
+from .tasks.table import TASKS
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,7 +71,7 @@ class TrainRequest(RunRequest):
     manifest: Path | None
 
     preset: str
-    task: TaskName | None
+    task: str | None
     modalities: str | None
     settings: tuple[tuple[str, str], ...]
     epochs: int | None
@@ -154,6 +155,14 @@ class FoldChoice(click.ParamType[int | None]):
         return int(value)
 
 
+class FoldOption(click.Option):
+    """An option that must be given, unless the network is only described."""
+
+    def value_is_missing(self, value: Any) -> bool:
+        """Whether to complain: --describe, which is read first, needs no fold."""
+        return super().value_is_missing(value) and not click.get_current_context().params.get("describe")
+
+
 length_option = click.option(
     "--allow-length-difference",
     is_flag=True,
@@ -167,7 +176,7 @@ _MOST_GB = 1e9  # for `inf` and the like: no bound
 GROUPS = {
     "Input and output": ("store", "annotations", "out"),
     "Folds": ("fold", "folds", "group", "groups", "manifest"),
-    "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds"),
+    "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds", "describe"),
     "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
     "What to let pass": ("allow-length-difference", "allow-other-features"),
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
@@ -200,7 +209,12 @@ _RUN_OPTIONS = (
 )
 _TRAIN_OPTIONS = (
     click.option(
-        "--fold", type=FoldChoice(), required=True, metavar="K|all", help="Fold to validate on, or all of them."
+        "--fold",
+        cls=FoldOption,
+        type=FoldChoice(),
+        required=True,
+        metavar="K|all",
+        help="Fold to validate on, or all of them.",
     ),
     store_option,
     click.option(
@@ -216,7 +230,12 @@ _TRAIN_OPTIONS = (
         show_default=True,
         help="System to train: see docs/training.md.",
     ),
-    click.option("--task", type=click.Choice(get_args(TaskName)), help="What to learn. [default: va, both]"),
+    click.option(
+        "--task",
+        type=click.Choice(list(TASKS)),
+        help="What to learn: valence and arousal, or one of them; classes of expression; action units. "
+        "[default: va, or the preset's]",
+    ),
     click.option(
         "--modalities",
         type=NAME_LIST,
@@ -259,6 +278,14 @@ _TRAIN_OPTIONS = (
     click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
     *batch_options("runs"),
 )
+describe_option = click.option(
+    "--describe",
+    is_flag=True,
+    is_eager=True,
+    help="Train nothing: print the network of these settings, what moves its outputs, and where each setting comes "
+    "from. Needs neither labels nor a fold; widths are those of --store, else those of the table of features. "
+    "[default: off]",
+)
 _RESULT_OPTIONS = (
     click.option(
         "--run",
@@ -292,5 +319,11 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
     return TrainRequest(**{**options, "store": store, "annotations": annotations, "out": out})
 
 
-train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
+def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
+    """The settings that `avfuse train` would train with; where it would read and write does not matter to them."""
+    nowhere = {"store": options["store"] or "", "annotations": Path(), "out": Path()}
+    return TrainRequest(**{**options, **nowhere}).config()
+
+
+train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

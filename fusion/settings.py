@@ -15,6 +15,7 @@ from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
 from .config import HeadSettings, TrainConfig
 from .models.table import HEADS, head_settings
+from .tasks.table import TASKS
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -75,7 +76,8 @@ def spelled(value: Any) -> str:
 
 def _settings_of(settings: TrainConfig | HeadSettings) -> dict[str, Any]:
     """{name: type} of the fields that `--set` may change."""
-    hints = get_type_hints(type(settings))
+    choices: Any = Literal
+    hints = {**get_type_hints(type(settings)), "task": choices[tuple(TASKS)]}
     return {each.name: hints[each.name] for each in fields(settings) if each.name not in ("preset", "model")}
 
 

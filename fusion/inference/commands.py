@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,7 +39,7 @@ _say = partial(click.echo, err=True)
 @clean_errors()
 @torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
-    """Score runs on the trials that they have not learned from: CCC of valence and arousal, overall and by trial.
+    """Score runs on the trials that they have not learned from: CCC or, of classes and units, F1; overall and by trial.
 
     Several runs: each trial's prediction is the mean over the runs that hold it out. The seeds of one fold make an
     ensemble, and the runs of all folds a score over all trials.
@@ -53,8 +52,7 @@ def evaluate(**options: Any) -> None:
     out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(request, _say)
-    by_trial = [asdict(trial) for trial in found.report.trials]
-    content = {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
+    content = {**found.report.as_json(), "by_trial": found.report.by_trial(), "made": dict(found.made)}
     if out is not None:
         from ...features_store.disk.atomic import write_json
         from ..results.plots import draw_predictions
@@ -69,7 +67,6 @@ def evaluate(**options: Any) -> None:
                     found.store,
                     list(found.sources.values()),
                     predictions.trials,
-                    predictions.columns,
                     found.report,
                     found.made,
                 )
@@ -85,7 +82,8 @@ def evaluate(**options: Any) -> None:
 @click.option(
     "--out",
     type=FOLDER,
-    help="Folder for one file per trial (time_s,valence,arousal,valid; one row per frame). [default: none]",
+    help="Folder for one file per trial (time_s,valence,arousal,valid, or what else was learned; one row per frame). "
+    "[default: none]",
 )
 @click.option(
     "--submission",
@@ -122,7 +120,7 @@ def predict(**options: Any) -> None:
         check_out(request.submission, request.sample)
     found = predict_store(request, _say)
     predictions = found.predictions
-    summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
+    summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.task.columns)}
     if out is not None:
         with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
@@ -130,13 +128,10 @@ def predict(**options: Any) -> None:
             _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
         _say(f"{counted(len(predictions.trials), 'trial')} to {out}")
     if request.submission is not None and request.sample is not None:
-        if len(predictions.columns) != 2:
-            raise click.ClickException(
-                f"a submission needs valence and arousal, the runs predict {predictions.columns[0]}"
-            )
         made = {**found.made, "sample": os.path.abspath(request.sample)}
         allowed = request.allow_length_difference
-        done = write_submission(request.submission, request.sample, predictions.trials, allowed, made)
+        submission, sample, trials = request.submission, request.sample, predictions.trials
+        done = write_submission(submission, sample, trials, allowed, made, predictions.task)
         _say("\n".join([*done.lines(), f"submission to {request.submission}"]))
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:

@@ -101,9 +101,7 @@ class _Steps(torch.autograd.Function):
         steps = zip(*(part.unbind(1) for part in (gates, *parts)), strict=True)
         for t, (gate, out, into, keep, new) in enumerate(steps):
             gate.baddbmm_(state[t], weight).sigmoid_()
-            torch.add(
-                minus_one, new, alpha=2, out=new
-            )  # on the CPU torch's tanh takes six times as long as its sigmoid
+            torch.add(minus_one, new, alpha=2, out=new)  # tanh: torch's own takes six times as long on the CPU
             torch.mul(keep, cell[t], out=cell[t + 1]).addcmul_(into, new)
             torch.addcmul(-out, out, (2 * cell[t + 1]).sigmoid_(), value=2, out=state[t + 1])
         ctx.save_for_backward(gates, cells, states, weight)

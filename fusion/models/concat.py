@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,7 @@ from .table import widths_of
 class ConcatSettings(HeadSettings):
     """The baseline: features → Linear."""
 
-    dropout: float = 0.0
+    dropout: Annotated[float, "ours"] = 0.0
 
     def __post_init__(self) -> None:
         check_settings(self, below_one=["dropout"])

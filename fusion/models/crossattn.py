@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -25,18 +26,18 @@ from .table import widths_of
 
 @dataclass(frozen=True)
 class CrossAttentionSettings(HeadSettings):
-    """S1. Source: docs/sources.md (TCN, Cross-attention)."""
+    """S1: multi-scale TCNs and cross-attention. Source: docs/sources.md (TCN, Cross-attention)."""
 
-    lead_channels: tuple[int, ...] = (128, 128, 128, 128)
-    other_channels: tuple[int, ...] = (64, 64, 64, 64)
-    kernels: tuple[int, ...] = (3, 5, 7)
-    causal: bool = True
-    attention_width: int = 256
-    heads: int = 4
-    attention_reach: int = 0
-    hidden: int = 128
-    dropout: float = 0.1
-    tanh: bool = False
+    lead_channels: Annotated[tuple[int, ...], "S1's code"] = (128, 128, 128, 128)
+    other_channels: Annotated[tuple[int, ...], "S1's code"] = (64, 64, 64, 64)
+    kernels: Annotated[tuple[int, ...], "S1"] = (3, 5, 7)
+    causal: Annotated[bool, "the code of S1 and S3"] = True
+    attention_width: Annotated[int, "S1's code"] = 256
+    heads: Annotated[int, "S1's code"] = 4
+    attention_reach: Annotated[int, "S1: the window; a reach is ours"] = 0
+    hidden: Annotated[int, "a variant of S1's code (published: 64)"] = 128
+    dropout: Annotated[float, "S1's code"] = 0.1
+    tanh: Annotated[bool, "S1's formula: none; S1's code: tanh"] = False
 
     def __post_init__(self) -> None:
         widths = ("lead_channels", "other_channels", "kernels", "attention_width", "heads", "hidden")

@@ -6,7 +6,8 @@
     the last join ─ BiLSTM 2·256 ─ Linear 2                  loss + 0.5 · the translations' mean squared errors
 
     encoder   BiLSTM, both directions added up, Dropout = join; s = tanh(Linear) of the two last states
-    decoder   a = softmax(v · tanh(W [s; join])), c = a · join, s = gates of [the frame before; c], frame = Linear [s; c]
+    decoder   a = softmax(v · tanh(W [s; join])), c = a · join
+              s = gates of [the frame before; c], frame = Linear [s; c]
 
 Decoders run in training only: a prediction is made of the leading modality alone.
 
@@ -56,7 +57,7 @@ class MCTN(nn.Module):
         super().__init__()
         widths, hidden = widths_of(shapes), settings.hidden
         if len(widths) < 2:
-            raise ValueError("mctn translates one modality into another, and has one; use two or more")
+            raise ValueError("mctn translates one modality into others, and needs two or more; see --modalities")
         self.width, self.settings = max(widths), settings
         reading = [self.width, *[hidden] * (len(widths) - 2)]
         self.translations = nn.ModuleList(Translation(width, self.width, hidden, settings.dropout) for width in reading)

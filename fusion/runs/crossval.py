@@ -31,6 +31,7 @@ from ..results.fold_scores import (
 )
 from ..results.tables import markdown_table
 from ..settings import differences
+from ..tasks.table import TASKS
 from .experiment import Checked
 from .identity import Differences, data_differences, setting_differences
 
@@ -162,6 +163,8 @@ def sum_up(
     so at once: each looks again after it has written, so that the last one to write has seen all runs. The table of
     a run that is `alone` in `out` is returned only.
     """
+    task = TASKS[config.task]
+    keys = [score.key for score in task.scores]
     written: dict[str, str] = {}
     about = made()
     while True:
@@ -179,10 +182,10 @@ def sum_up(
         untrained = sorted({name for run in described for name in run.features.untrained})
         scores = []
         for run in every:
-            metrics = state.read_metrics(run.folder)
-            tasks = (metrics["ccc_valence"], metrics["ccc_arousal"])
-            scores.append(RunScore(run.fold, run.config.seed, *tasks, metrics["epoch"]))
-        result = cross_validation(scores, untrained)
+            metrics = state.read_metrics(run.folder, keys)
+            own = {key: metrics[key] for key in keys}
+            scores.append(RunScore(run.fold, run.config.seed, own, metrics["epoch"]))
+        result = cross_validation(scores, task, untrained)
         details = {
             **about,
             "runs": [os.path.relpath(run.folder, out) for run in every],

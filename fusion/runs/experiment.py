@@ -10,6 +10,7 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
@@ -22,10 +23,12 @@ from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
 from ..artifacts.folder import Description, Features
 from ..config import RunConfig, TrainConfig
-from ..data.dataset import Dataset, load
+from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
 from ..folds.manifest import Fold, Manifest
+from ..models.table import check_shapes
+from ..tasks.table import TASKS
 
 
 @dataclass(frozen=True)
@@ -58,18 +61,18 @@ class Experiment:
     def describe(self, config: TrainConfig, number: int) -> Description:
         """What the run of these settings on one fold is."""
         described = self.checked.describe(config, number)
-        widths = dict(zip(self.data.modalities, self.data.widths, strict=True))
+        shapes = dict(zip(self.data.modalities, self.data.shapes, strict=True))
         return replace(
             described,
             statistics=self.data.statistics(described.fold.train, config),
-            features=replace(described.features, widths=widths),
+            features=replace(described.features, shapes=shapes),
         )
 
     def lines(self) -> list[str]:
         """What a user should know about it, on the screen."""
         data = self.data
         place = "streamed from the store" if data.place == "store" else f"on {data.place}"
-        widths = ", ".join(f"{name} {width}" for name, width in zip(data.modalities, data.widths, strict=True))
+        widths = ", ".join(f"{name} {shape_text(s)}" for name, s in zip(data.modalities, data.shapes, strict=True))
         notes = [f"note: {note}" for note in (*self.checked.notes, *data.notes)]
         rows = counted(len(data.labels) - 1, "row")
         return [*notes, f"{counted(len(data.sources), 'trial')}, {rows} of {widths}, {place}"]
@@ -86,9 +89,12 @@ def check_experiment(
 ) -> Checked:
     """Match labels with features.
 
-    Raises ValueError if nothing matches, a side of a fold is left without a trial, label rows are not frames (unless
-    `allow_length_difference`), or features come from different settings or weights (unless `allow_other_features`).
+    Raises ValueError if the labels are another task's, nothing matches, a side of a fold is left without a trial, label
+    rows are not frames (unless `allow_length_difference`), or features come from different settings or weights (unless
+    `allow_other_features`).
     """
+    if (kind := TASKS[config.task].labels) != corpus.kind:
+        raise ValueError(f"the task {config.task} learns {kind.name} labels, got the {corpus.kind.name} ones")
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
     matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
@@ -144,10 +150,11 @@ def open_experiment(
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
-    Raises ValueError as `check_experiment` does, and if features do not fit each other.
+    Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
     checked = check_experiment(store, corpus, manifest, folds, config, allow_other_features, allow_length_difference)
-    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress))
+    fits = partial(check_shapes, config)
+    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress, fits))
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:

@@ -38,6 +38,7 @@ from ..folds.manifest import Manifest
 from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
+from ..tasks.table import TASKS
 from ..training.stitch import valid_by_trial
 from ..training.train import Outcome, best_row, train
 from .crossval import RunSpec, differing, pending_runs, refusal
@@ -150,12 +151,12 @@ class TrainTask:
 
         Raises ValueError if it goes on and the features were of other widths.
         """
-        data, folder, outputs = experiment.data, spec.folder, spec.config.outputs
+        data, folder, task = experiment.data, spec.folder, TASKS[spec.config.task]
         record = environment(data, self.run, self.command)
         described = experiment.describe(spec.config, spec.fold)
         if (folder / TRAINING).is_file():  # it goes on, with its own statistics
             before = read_description(folder)
-            if before.features.widths != described.features.widths:
+            if before.features.shapes != described.features.shapes:
                 raise ValueError(
                     f"{folder} was trained on features of other widths than there are now; name another --out"
                 )
@@ -164,7 +165,9 @@ class TrainTask:
         else:
             clear_results(folder)
         write_description(folder, described, record)
-        watchers = make_watchers(spec.name, spec.config.max_epochs, folder, self.tensorboard, context=context)
+        watchers = make_watchers(
+            spec.name, spec.config.max_epochs, folder, self.tensorboard, context=context, task=task
+        )
         try:
             outcome = train(described, data, self.run, folder, watchers)
             remove_file(folder / FINISHED)  # which fails if another process has taken the folder over
@@ -173,7 +176,7 @@ class TrainTask:
             valid = valid_by_trial(data, outcome.predictions)
             for name, rows in outcome.predictions.items():
                 time_s = frame_times(store, data.sources[name])
-                write_prediction(folder / "predictions", name, outputs, rows, time_s, valid[name])
+                write_prediction(folder / "predictions", name, task.columns, rows, time_s, valid[name], task.limits)
             if self.plots:
                 about = made(
                     command=self.command,
@@ -183,9 +186,9 @@ class TrainTask:
                     smoothing="none",
                     UNTRAINED=experiment.checked.features.untrained,
                 )
-                draw_history(folder, outcome.history, about)
+                draw_history(folder, outcome.history, task, about)
                 sources = [data.sources[name] for name in outcome.predictions]
-                draw_predictions(folder / "plots", store, sources, outcome.predictions, outputs, outcome.report, about)
+                draw_predictions(folder / "plots", store, sources, outcome.predictions, outcome.report, about)
             write_json(folder / FINISHED, {"reason": outcome.reason, "epochs": len(outcome.history)})
             return outcome
         finally:

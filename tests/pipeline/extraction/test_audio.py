@@ -6,7 +6,9 @@ import pytest
 from avfuse.encoders.table import of_stream
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.extraction import audio
+from avfuse.pipeline.extraction.jobs import Job
 from avfuse.pipeline.extraction.session import Session
+from avfuse.pipeline.extraction.streams import Clock, Reading
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader
 
@@ -34,15 +36,11 @@ def read(recording, tmp_path, monkeypatch):
         scratch = tmp_path / "-".join(features)
         scratch.mkdir()
         session = Session(ExtractConfig(features=features), {}, {}, 60.0, None)
-        time_s = np.arange(400) / 2
-        sound = audio.read_sound(
-            probe(recording),
-            time_s,
-            of_stream(features, "audio"),
-            session,
-            scratch,
-            lambda *words: reports.append(words),
-        )
+        job = Job(recording, recording.name, "c", "largest", recording.stat().st_size)
+        report = lambda *words: reports.append(words)  # noqa: E731
+        clock = Clock(np.arange(400) / 2, 400, 400)
+        reading = Reading(probe(recording), job, session, scratch, report, None, clock, "sound")
+        sound = audio.read_sound(reading, of_stream(features, "audio"))
         return sound, reports, len(opened)
 
     return do
