@@ -34,7 +34,7 @@ EVERY = list({head.network: name for name, head in reversed(HEADS.items())}.valu
 
 # Settings that make a head small; what is not named is as the preset has it.
 SMALL = {
-    "avfuse": {"channels": (32, 32, 32, 32), "hidden": 32},
+    "avfuse": {"channels": (16, 16, 16), "hidden": 16, "heads": 2},
     "crossattn": {
         **{"lead_channels": (32, 32), "other_channels": (16, 16), "kernels": (3,)},
         **{"attention_width": 32, "hidden": 32},
