@@ -140,6 +140,7 @@ def test_offsets_are_added_to_the_scores_of_each_head():
     asking, answering, valid = rows(1, 20, 12), rows(1, 20, 6, seed=1), torch.ones(1, 20, dtype=torch.bool)
     plain = CrossAttention(12, 6, 8, 4, reach=3).double()
     plain.load_state_dict({k: v for k, v in attention.state_dict().items() if k != "offsets"})
+    assert attention.offsets is not None
     with torch.no_grad():
         assert torch.equal(attention(asking, answering, valid), plain(asking, answering, valid))
         attention.offsets[0, 3 - 2] = 1e3  # the first head, two frames ago

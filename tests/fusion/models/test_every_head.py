@@ -7,6 +7,7 @@ what it cannot do is an exception here, which docs/heads.md must give in its sec
 import re
 from dataclasses import fields, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -33,7 +34,7 @@ RUN = RunConfig(device="cpu")
 EVERY = list({head.network: name for name, head in reversed(HEADS.items())}.values())[::-1]  # one name a network
 
 # Settings that make a head small; what is not named is as the preset has it.
-SMALL = {
+SMALL: dict[str, dict[str, Any]] = {
     "avfuse": {"channels": (16, 16, 16), "hidden": 16, "heads": 2},
     "crossattn": {
         **{"lead_channels": (32, 32), "other_channels": (16, 16), "kernels": (3,)},
