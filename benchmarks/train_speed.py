@@ -135,7 +135,7 @@ def main() -> None:
         folder = Path(name)
         sources = make(folder, words.trials, words.rows)
         data = load(FeatureStore(folder / "features.zarr"), sources, list(WIDTHS), room_of(run))
-        learner = init_learner(config, run, [(width,) for width in data.widths], data.labels.device)
+        learner = init_learner(config, run, data.shapes, data.labels.device)
         print(machine())
         compare(learner, data, folder, words.repeat)
         profile(learner, data)

@@ -5,6 +5,8 @@
                               └ samples ─ mfcc
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
+A stream more is a word of `Stream` with what its features are made from, and an entry of `STREAMS` in
+`pipeline/extraction/video.py`, with the file that reads it.
 Tested by tests/encoders/test_table.py.
 """
 
@@ -20,6 +22,8 @@ from ..features_store.schema import ArraySpec, JsonValue
 Precision = Literal["fp32", "bf16", "fp16"]
 VggishOutput = Literal["raw", "relu", "pca"]
 Stream = Literal["visual", "audio"]
+# What the features of a stream are made from: the face track, or the sound at the frames' times.
+MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO}
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
@@ -52,8 +56,8 @@ class Feature:
 
     @property
     def made_from(self) -> str:
-        """What it is made from: the face track, or the sound at the frames' times."""
-        return FACES if self.stream == "visual" else AUDIO
+        """What it is made from, as its stream is."""
+        return MADE_FROM[self.stream]
 
     @property
     def spec(self) -> ArraySpec:
@@ -150,8 +154,9 @@ def entries_for(
     of the settings that a feature uses, its weights and the fingerprint of what it is made from.
     """
     entries: dict[str, dict[str, JsonValue]] = {}
+    needed = {CLOCK, *(TABLE[name].made_from for name in features)}
     for source in SOURCES.values():
-        if source.name == FACES and not of_stream(features, "visual"):
+        if source.name not in needed:
             continue
         options = [option for option in source.options if option != "detect_every" or not settings.get("aligned")]
         used = {option: settings.get(option) for option in options}

@@ -1,32 +1,26 @@
 """Settings of a training run: what changes the numbers (`TrainConfig`) apart from how to run (`RunConfig`).
 
 Every field of `TrainConfig` and of its `model` is a setting for `--set KEY=VALUE`. docs/training.md explains each.
-Presets are entries of models/table.py.
+Presets are entries of models/table.py, tasks those of tasks/table.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
 from ..encoders.table import Precision
 from ..shell.text import counted
+from .tasks.table import LOSS_SETTINGS, TASKS, used_settings
 
-TaskName = Literal["va", "valence", "arousal"]
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
+Protocol = Literal["trials", "s4-window"]
 
 # What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
-# The columns of labels and predictions, in the order of the annotation files.
-COLUMNS = ("valence", "arousal")
-TASKS: dict[TaskName, tuple[str, ...]] = {
-    "va": COLUMNS,
-    "valence": ("valence",),
-    "arousal": ("arousal",),
-}
 
 
 def check_settings(
@@ -53,16 +47,24 @@ class HeadSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule)."""
+    """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule).
+
+    `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
+    """
 
     preset: str
-    task: TaskName = "va"
+    task: str = "va"
     modalities: tuple[str, ...] = ("iresnet50", "vggish", "logmel_vgg")
     seed: int = 0
     window_frames: int = 300
     hop_frames: int = 200
     statistics: StatisticsKind = "scalar"
     rows_in_loss: RowsInLoss = "any"
+    loss: str = "auto"
+    focal_gamma: float = 2.0
+    label_smoothing: float = 0.0
+    class_weights: bool = True
+    label_smoothing_frames: int = 1
     modality_dropout: float = 0.0
     optimizer: Optimizer = "adam"
     lr: float = 1e-4
@@ -76,16 +78,37 @@ class TrainConfig:
     max_epochs: int = 100
     early_stop: int = 20
     restore_best: bool = True
+    protocol: Protocol = "trials"
     model: HeadSettings
 
     def __post_init__(self) -> None:
         check_settings(
             self,
             ("window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor"),
-            ("seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr"),
-            ("modality_dropout", "plateau_factor"),
+            ("seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr", "focal_gamma"),
+            ("modality_dropout", "plateau_factor", "label_smoothing"),
         )
-        if self.window_frames < 2:
+        for value, choices in (
+            (self.task, tuple(TASKS)),
+            (self.statistics, get_args(StatisticsKind)),
+            (self.rows_in_loss, get_args(RowsInLoss)),
+            (self.optimizer, get_args(Optimizer)),
+            (self.protocol, get_args(Protocol)),
+        ):
+            if value not in choices:
+                raise ValueError(f"{value!r} is not one of {', '.join(choices)}")
+        task = TASKS[self.task]
+        if self.loss not in ("auto", *task.losses):
+            raise ValueError(f"loss {self.loss!r}: the task {self.task} has {', '.join(['auto', *task.losses])}")
+        unused = {*LOSS_SETTINGS} - used_settings(task, self.loss_name)
+        for each in fields(self):
+            if each.name in unused and getattr(self, each.name) != each.default:
+                raise ValueError(
+                    f"{each.name} changes nothing under the task {self.task} and its loss {self.loss_name}"
+                )
+        if self.label_smoothing_frames < 1 or self.label_smoothing_frames % 2 == 0:
+            raise ValueError(f"label_smoothing_frames must be odd, 1 or more, got {self.label_smoothing_frames}")
+        if self.window_frames < task.least_rows:
             raise ValueError("window_frames 1: a window of one frame has no CCC; use 2 or more")
         if self.hop_frames > self.window_frames:
             raise ValueError(
@@ -93,19 +116,16 @@ class TrainConfig:
             )
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities must be distinct feature names, got {list(self.modalities)}")
-        for value, choices in (
-            (self.task, TaskName),
-            (self.statistics, StatisticsKind),
-            (self.rows_in_loss, RowsInLoss),
-            (self.optimizer, Optimizer),
-        ):
-            if value not in get_args(choices):
-                raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """What the network predicts for a frame: valence, arousal or both."""
-        return TASKS[self.task]
+        """What the network gives for a frame: valence, arousal or both; the classes; the action units."""
+        return TASKS[self.task].columns
+
+    @property
+    def loss_name(self) -> str:
+        """The loss: the task's first one unless another is chosen."""
+        return next(iter(TASKS[self.task].losses)) if self.loss == "auto" else self.loss
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
 from .config import HeadSettings, TrainConfig
 from .models.table import HEADS, head_settings
+from .tasks.table import TASKS
 
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
@@ -37,6 +38,11 @@ def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfi
     values = {key: _read(key, text, (own | model)[key]) for key, text in changes.items()}
     changed = replace(config.model, **{key: value for key, value in values.items() if key in model})
     return replace(config, model=changed, **{key: value for key, value in values.items() if key in own})
+
+
+def names_of(config: TrainConfig) -> set[str]:
+    """Names of the settings that these have, of the run and of its network."""
+    return {*_settings_of(config), *_settings_of(config.model)}
 
 
 def as_json(config: TrainConfig) -> dict[str, JsonValue]:
@@ -75,7 +81,8 @@ def spelled(value: Any) -> str:
 
 def _settings_of(settings: TrainConfig | HeadSettings) -> dict[str, Any]:
     """{name: type} of the fields that `--set` may change."""
-    hints = get_type_hints(type(settings))
+    choices: Any = Literal
+    hints = {**get_type_hints(type(settings)), "task": choices[tuple(TASKS)]}
     return {each.name: hints[each.name] for each in fields(settings) if each.name not in ("preset", "model")}
 
 

@@ -170,6 +170,7 @@ def _run(
         record_inputs(store.files, inputs_of(request.videos, request.annotations, request.aligned, files))
     summary = begin_summary(plan, store)
     if plan.jobs:
+        from .extraction.video import counting_stream
         from .runs.progress import make_reporter
         from .runs.work import ExtractTask, run_plan
 
@@ -183,7 +184,7 @@ def _run(
             plan.failures_known,
             replace=request.replace,
         )
-        reporter = make_reporter(request.verbose, counts="picture" if config.visual else "sound")
+        reporter = make_reporter(request.verbose, counts=counting_stream(config.features))
         run_plan(plan, task, target, request.retries, stop, reporter, summary)
         stop.raise_if_set()
     return summary

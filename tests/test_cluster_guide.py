@@ -120,7 +120,7 @@ def test_an_object_store(avfuse, tmp_path, videos, monkeypatch):
 
 def test_preempted_and_requeued(environment, tmp_path, videos, ffmpeg_run):
     """SIGTERM to the step of the array's script in the middle of a video; the same script does the rest."""
-    long = ["-f", "lavfi", "-i", "testsrc=s=320x240:r=25:d=120", "-f", "lavfi", "-i", "sine=d=120"]
+    long = ["-f", "lavfi", "-i", "testsrc=s=320x240:r=25:d=60", "-f", "lavfi", "-i", "sine=d=60"]
     ffmpeg_run(*long, "-preset", "ultrafast", "-pix_fmt", "yuv420p", videos / "a long one.mp4")
     script = snippets("bash")[0].replace("srun", "exec srun")
     (tmp_path / "script.sh").write_text(script)

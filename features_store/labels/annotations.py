@@ -1,4 +1,4 @@
-"""Annotation text to label track: `VA_Estimation_Challenge/{Train_Set,Validation_Set}/<trial>.txt`.
+"""Annotation text to label track: `<the task's folder>/{Train_Set,Validation_Set}/<trial>.txt`.
 
 Tested by tests/features_store/labels/test_annotations.py.
 """
@@ -14,18 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..schema import plain_name
-from .text import (
-    CHALLENGE,
-    FRAME_HEADER,
-    HEADERS,
-    MASKED,
-    OtherTaskError,
-    peek,
-    plain_numbers,
-    read_text,
-    row_numbers,
-    task_of_folder,
-)
+from .kinds import VA, LabelKind, OtherTaskError, kind_of_folder
+from .text import peek, plain_numbers, read_text, row_numbers
 
 SETS = ("Train_Set", "Validation_Set")
 LABEL_SUFFIXES = (".txt", ".csv")
@@ -33,9 +23,9 @@ LABEL_SUFFIXES = (".txt", ".csv")
 
 @dataclass(frozen=True)
 class LabelTrack:
-    """Labels of one trial: `values` float32 [T, 2] (valence, arousal), `valid` bool [T], false on −5 rows.
+    """Labels of one trial: `values` float32 [T, L] as the files of its kind have them, `valid` bool [T].
 
-    Masked rows keep the numbers of the file.
+    A row is valid if it has a label; what is masked keeps the number of the file (−5, or −1).
     """
 
     trial: str
@@ -43,29 +33,29 @@ class LabelTrack:
     valid: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        if self.values.shape != (len(self.valid), 2):
+        if self.values.ndim != 2 or len(self.values) != len(self.valid):
             raise ValueError(f"{self.trial}: values {self.values.shape} but {len(self.valid)} validity flags")
 
 
-def annotation_files(root: Path) -> dict[str, Path]:
+def annotation_files(root: Path, kind: LabelKind = VA) -> dict[str, Path]:
     """{trial: label file} of both sets, sorted; the set's name is `path.parent.name`.
 
     The challenge's folder may be `root` itself or lie anywhere below. Raises ValueError where there is none,
     or two, where a trial has two files, where labels are another task's, or lie in a file of another name.
     """
-    folder = challenge_folder(root)
+    folder = challenge_folder(root, kind)
     if folder is None:
         for path in candidates(root):
-            peek(path)  # labels of another task are named
-        raise ValueError(f"{root} holds no folder {CHALLENGE}; name the folder of the ABAW annotations")
+            peek(path, kind)  # labels of another task are named
+        raise ValueError(f"{root} holds no folder {kind.folder}; name the folder of the ABAW annotations")
     files: dict[str, Path] = {}
     for path in sorted(path for name in SETS for path in (folder / name).glob("*")):
         if path.name.startswith("."):
             continue  # "._name.txt" of macOS
-        header = peek(path)
+        header = peek(path, kind)
         if is_label_file(path):
             add_label_file(files, plain_name(path.stem), path)
-        elif header in HEADERS:
+        elif header in kind.headers:
             raise ValueError(f"{path} begins like a label file, but is not called <trial>.txt or .csv; rename it")
     if not files:
         raise ValueError(f"{folder} holds no label file {SETS[0]}/<trial>.txt or {SETS[1]}/<trial>.txt")
@@ -86,41 +76,43 @@ def add_label_file(files: dict[str, Path], trial: str, path: Path) -> None:
     files[trial] = path
 
 
-def read_labels(path: Path) -> LabelTrack:
+def read_labels(path: Path, kind: LabelKind = VA) -> LabelTrack:
     """Labels of one file. Raises ValueError with `file:line` on a wrong header, short row or wrong number."""
-    text = read_text(path, (FRAME_HEADER,))
-    values = plain_numbers(text.body, 2)
+    text = read_text(path, kind, (kind.header,))
+    values = plain_numbers(text.body, kind.width, kind)
     if values is None:
         # Row by row as the file's rules have it: what the quick way must agree with.
-        rows = [row_numbers(place, line, FRAME_HEADER) for place, line in text.lines()]
-        values = np.array(rows, dtype=np.float64).reshape(len(rows), 2)
-    return LabelTrack(path.stem, values.astype(np.float32), (values != MASKED).all(axis=1))
+        rows = [row_numbers(place, line, kind.header, kind) for place, line in text.lines()]
+        values = np.array(rows, dtype=np.float64).reshape(len(rows), kind.width)
+    return LabelTrack(path.stem, values.astype(np.float32), kind.labelled(values))
 
 
-def count_rows(path: Path) -> int:
+def count_rows(path: Path, kind: LabelKind = VA) -> int:
     """Rows of a label file, masked ones too: T where they have no times. Raises ValueError on a wrong header."""
-    return sum(1 for _ in read_text(path).lines())
+    return sum(1 for _ in read_text(path, kind).lines())
 
 
-def challenge_folder(root: Path) -> Path | None:
+def challenge_folder(root: Path, kind: LabelKind = VA) -> Path | None:
     """The folder of both sets: `root` or anywhere below; None where there is none.
 
     Raises ValueError on two, and where there are only folders of other tasks.
     """
-    if task := task_of_folder(root.name):
-        raise OtherTaskError(str(root), task)
-    if root.name == CHALLENGE or any((root / name).is_dir() for name in SETS):
+    found = kind_of_folder(root.name)
+    if found not in (None, kind.name):
+        raise OtherTaskError(str(root), str(found), kind)
+    if found == kind.name or any((root / name).is_dir() for name in SETS):
         return root
     others: list[tuple[Path, str]] = []
     for level in folder_levels(root):
-        named = sorted(folder for folder in level if folder.name == CHALLENGE)
+        kinds = {folder: kind_of_folder(folder.name) for folder in level}
+        named = sorted(folder for folder in level if kinds[folder] == kind.name)
         if len(named) > 1:
             raise ValueError(f"{root} holds several annotations, name one: {', '.join(map(str, named))}")
         if named:
             return named[0]
-        others += [(folder, task) for folder in level if (task := task_of_folder(folder.name))]
-    for folder, task in others:
-        raise OtherTaskError(str(folder), task)
+        others += [(folder, other) for folder, other in kinds.items() if other]
+    for folder, other in others:
+        raise OtherTaskError(str(folder), other, kind)
     return None
 
 

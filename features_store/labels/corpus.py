@@ -3,7 +3,8 @@
     …/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<trial>.txt     the official split
     …/<any folders>/<trial>.csv (or .txt)                                no split: one file a trial
 
-Each file has one row a frame (`valence,arousal`) or times of its own (`time,valence,arousal`).
+Each file has one row a frame (`valence,arousal`) or times of its own (`time,valence,arousal`); files of classes and
+of action units have one row a frame. Labels of several kinds may lie side by side: one kind is asked for.
 Tested by tests/features_store/labels/test_corpus.py.
 """
 
@@ -18,21 +19,23 @@ from numpy.typing import NDArray
 
 from ..schema import plain_name
 from .annotations import LabelTrack, add_label_file, annotation_files, candidates, challenge_folder, read_labels
-from .text import CHALLENGE, HEADERS, read_header
+from .kinds import KINDS, VA, LabelKind, OtherTaskError
+from .text import read_header
 from .timed import at_frames, check_reach, is_timed, read_timed
 
-__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_corpus"]
+__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_any_corpus", "open_corpus"]
 
 SUBJECTS_HEADER = "trial,subject"
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labels below `root`: trial → label file, sorted; trial → `Train_Set` or `Validation_Set`, None without."""
+    """Labels of one kind below `root`: trial → label file, sorted; trial → `Train_Set` or `Validation_Set`, or None."""
 
     root: Path
     files: Mapping[str, Path]
     sets: Mapping[str, str] | None
+    kind: LabelKind = VA
 
     def __post_init__(self) -> None:
         if not self.files or list(self.files) != sorted(self.files):
@@ -41,26 +44,39 @@ class Corpus:
             raise ValueError(f"{self.root}: the split must name every trial")
 
 
-def open_corpus(root: Path) -> Corpus:
-    """Find the label files below `root`; hidden ones (`._name.txt`) are left out. Reads no rows.
+def open_corpus(root: Path, kind: LabelKind = VA) -> Corpus:
+    """Find the label files of one kind below `root`; hidden ones (`._name.txt`) are left out. Reads no rows.
 
     Without the challenge's folder a trial is a CSV file's path relative to `root`, without its extension; tables
     `trial,subject` may lie beside. Names of trials are as `plain_name` has them. Raises ValueError where there is no
     label file, or a header is wrong; OSError where there is no such folder.
     """
-    if challenge_folder(root) is not None:
-        annotated = annotation_files(root)
-        return Corpus(root, annotated, {trial: path.parent.name for trial, path in annotated.items()})
+    if challenge_folder(root, kind) is not None:
+        annotated = annotation_files(root, kind)
+        return Corpus(root, annotated, {trial: path.parent.name for trial, path in annotated.items()}, kind)
     files: dict[str, Path] = {}
     for path in candidates(root):
-        if read_header(path, (*HEADERS, SUBJECTS_HEADER)) != SUBJECTS_HEADER:
+        if read_header(path, kind, (*kind.headers, SUBJECTS_HEADER)) != SUBJECTS_HEADER:
             add_label_file(files, plain_name(path.relative_to(root).with_suffix("").as_posix()), path)
     if not files:
         raise ValueError(
-            f"{root} holds neither a folder {CHALLENGE} nor a label file <trial>.csv or <trial>.txt "
-            f"with the first line {' or '.join(map(repr, HEADERS))}"
+            f"{root} holds neither a folder {kind.folder} nor a label file <trial>.csv or <trial>.txt "
+            f"with the first line {' or '.join(map(repr, kind.headers))}"
         )
-    return Corpus(root, dict(sorted(files.items())), None)
+    return Corpus(root, dict(sorted(files.items())), None, kind)
+
+
+def open_any_corpus(root: Path) -> Corpus:
+    """The labels of whatever kind there are below `root`; of several kinds valence and arousal.
+
+    Raises ValueError and OSError as `open_corpus` does.
+    """
+    try:
+        return open_corpus(root)
+    except OtherTaskError as error:
+        if error.found not in KINDS:
+            raise
+        return open_corpus(root, KINDS[error.found])
 
 
 def labels_of(
@@ -74,10 +90,10 @@ def labels_of(
     if trial not in corpus.files:
         raise ValueError(f"{corpus.root} holds no labels of the trial {trial!r}")
     path = corpus.files[trial]
-    if not is_timed(path):
-        track = read_labels(path)
+    if not is_timed(path, corpus.kind):
+        track = read_labels(path, corpus.kind)
     elif time_s is not None:
-        timed = replace(read_timed(path), trial=trial)
+        timed = replace(read_timed(path, corpus.kind), trial=trial)
         check_reach(timed, time_s, ends_early)
         track = at_frames(timed, time_s)
     else:

@@ -1,5 +1,7 @@
 """Labels at a rate of their own (`time,valence,arousal`), interpolated onto the times of the frames.
 
+Only real numbers can have times of their own: classes and flags have one row a frame.
+
     samples   ●────●────○────●────●                  ●────●      ○ masked
     frames    | | | | | | | | | | | | | | | | | | | | | | | | |
     valid     + + + + . . . . + + + + . . . . . . . . + + + + .
@@ -17,7 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .annotations import LabelTrack
-from .text import MASKED, TIMED_HEADER, plain_numbers, read_header, read_text, row_numbers
+from .kinds import VA, LabelKind
+from .text import plain_numbers, read_header, read_text, row_numbers
 
 GAP_STEPS = 2.5
 SHORTEST_GAP_S = 0.25
@@ -31,7 +34,7 @@ BEYOND_SHARE = 0.01
 
 @dataclass(frozen=True)
 class TimedLabels:
-    """Samples of one trial: `time_s` float64 [S] rising, `values` float64 [S, 2], `valid` bool [S] (not masked)."""
+    """Samples of one trial: `time_s` float64 [S] rising, `values` float64 [S, L], `valid` bool [S] (not masked)."""
 
     trial: str
     time_s: NDArray[np.float64]
@@ -41,40 +44,40 @@ class TimedLabels:
     def __post_init__(self) -> None:
         if not self.time_s.size or not (self.time_s[1:] > self.time_s[:-1]).all():
             raise ValueError(f"{self.trial}: times must rise, and there must be one")
-        if self.values.shape != (self.time_s.size, 2) or self.valid.shape != self.time_s.shape:
+        if self.values.ndim != 2 or len(self.values) != self.time_s.size or self.valid.shape != self.time_s.shape:
             raise ValueError(f"{self.trial}: {self.time_s.size} times, {self.values.shape} values")
 
 
-def is_timed(path: Path) -> bool:
-    """Whether the rows have times. Raises ValueError with `file:1` where the header is neither of the two."""
-    return read_header(path) == TIMED_HEADER
+def is_timed(path: Path, kind: LabelKind = VA) -> bool:
+    """Whether the rows have times. Raises ValueError with `file:1` where the header is not one of the kind's."""
+    return read_header(path, kind) == kind.timed_header
 
 
-def read_timed(path: Path) -> TimedLabels:
+def read_timed(path: Path, kind: LabelKind = VA) -> TimedLabels:
     """Samples of one file; −5 or an empty cell masks a sample.
 
     Raises ValueError with `file:line` on a wrong header, a short row, a wrong number, a time that does not rise.
     """
-    text = read_text(path, (TIMED_HEADER,))
-    rows = plain_numbers(text.body, 3)
+    text = read_text(path, kind, (kind.timed_header,))
+    rows = plain_numbers(text.body, 1 + kind.width, kind)
     times_s = np.zeros(0) if rows is None else rows[:, 0]
     if rows is None or (np.abs(times_s) > _LATEST_S).any() or (times_s[1:] <= times_s[:-1]).any():
         # Row by row as the file's rules have it: what the quick way must agree with.
         numbers: list[list[float]] = []
         before_s = -np.inf
         for place, line in text.lines():
-            numbers.append(row_numbers(place, line, TIMED_HEADER))
+            numbers.append(row_numbers(place, line, kind.timed_header, kind))
             at_s = numbers[-1][0]
             if not abs(at_s) <= _LATEST_S:
                 raise ValueError(f"{place}: {at_s} is not a time of a video in s")
             if not at_s > before_s:
                 raise ValueError(f"{place}: the time {at_s} s does not rise; the row before has {before_s} s")
             before_s = at_s
-        rows = np.array(numbers, np.float64).reshape(-1, 3)
+        rows = np.array(numbers, np.float64).reshape(-1, 1 + kind.width)
     if not len(rows):
         raise ValueError(f"{path}:1: no row follows the header")
     values = rows[:, 1:]
-    return TimedLabels(path.stem, rows[:, 0], values, (values != MASKED).all(axis=1))
+    return TimedLabels(path.stem, rows[:, 0], values, kind.labelled(values))
 
 
 def at_frames(labels: TimedLabels, time_s: NDArray[np.float64]) -> LabelTrack:
@@ -103,7 +106,7 @@ def at_frames(labels: TimedLabels, time_s: NDArray[np.float64]) -> LabelTrack:
     mixed = before + weight[:, None] * (after - before)
     mixed = np.clip(mixed, np.minimum(before, after), np.maximum(before, after))
     values = np.where(on[:, None], labels.values[nearest], mixed)
-    values[~valid] = MASKED
+    values[~valid] = VA.masked  # as of all kinds of real numbers
     return LabelTrack(labels.trial, values.astype(np.float32), valid)
 
 

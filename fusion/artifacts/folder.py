@@ -33,6 +33,7 @@ from ..data.dataset import Dataset
 from ..data.statistics import Statistics
 from ..data.statistics import as_json as statistics_json
 from ..data.statistics import from_json as statistics_from_json
+from ..data.windows import Shape
 from ..folds.manifest import Fold
 from ..settings import as_json, from_json
 
@@ -44,16 +45,16 @@ _TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 
 @dataclass(frozen=True)
 class Features:
-    """Which features a run has seen: the store, {modality: {fingerprint: trials}}, untrained ones, widths by modality.
+    """Which features a run has seen: the store, {modality: {fingerprint: trials}}, untrained ones, shapes of rows.
 
-    `trials`: of each its `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and
-    weights in words}.
+    features.json has `shapes` as `widths`: a number for a vector, a list for a map. `trials`: of each its
+    `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words}.
     """
 
     store: str
     fingerprints: Mapping[str, Mapping[str, int]]
     untrained: tuple[str, ...]
-    widths: Mapping[str, int]
+    shapes: Mapping[str, Shape]
     trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
 
@@ -62,7 +63,8 @@ class Features:
 class Description:
     """What a run is: settings, fold, statistics, features, where its labels came from and their sha256.
 
-    `labels`: the sha256 of each trial's own.
+    `labels`: the sha256 of each trial's own. `extra`: where further labels were from, and the trials that were only
+    trained on, {"annotations", "trials"}; empty without.
     """
 
     config: TrainConfig
@@ -72,14 +74,17 @@ class Description:
     annotations: str
     labels_sha256: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def features_from(found: Mapping[str, Any]) -> Features:
     """What features.json says. Runs of format 1 of the store had one fingerprint for all modalities of a trial."""
     former = {name: count for name, count in found["fingerprints"].items() if isinstance(count, int)}
+    shapes = {name: (each,) if isinstance(each, int) else tuple(each) for name, each in found["widths"].items()}
     if not former:
-        return Features(**{**found, "untrained": tuple(found["untrained"])})
-    modalities = list(found["widths"])
+        others = {key: value for key, value in found.items() if key != "widths"}
+        return Features(**{**others, "untrained": tuple(found["untrained"]), "shapes": shapes})
+    modalities = list(shapes)
     made: dict[str, Mapping[str, str]] = {}
     now: dict[str, dict[str, str]] = {}  # by former fingerprint and modality
     for name in former:
@@ -95,7 +100,7 @@ def features_from(found: Mapping[str, Any]) -> Features:
         trial: {"fingerprints": now.get(seen["fingerprint"], {}), "sha256": seen["sha256"]}
         for trial, seen in found.get("trials", {}).items()
     }
-    return Features(found["store"], counts, tuple(found["untrained"]), found["widths"], trials, made)
+    return Features(found["store"], counts, tuple(found["untrained"]), shapes, trials, made)
 
 
 def is_empty(folder: Path) -> bool:
@@ -111,8 +116,11 @@ def write_description(folder: Path, described: Description, environment: Mapping
         for name in filter(_TEMPORARY.fullmatch, names):
             remove_file(Path(parent, name))
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
-    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
-    write_json(folder / "features.json", asdict(described.features))
+    extra = {"extra": dict(described.extra)} if described.extra else {}
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels), **extra})
+    features = {("widths" if key == "shapes" else key): value for key, value in asdict(described.features).items()}
+    features["widths"] = {name: s[0] if len(s) == 1 else list(s) for name, s in described.features.shapes.items()}
+    write_json(folder / "features.json", features)
     write_json(folder / "statistics.json", statistics_json(described.statistics))
     write_json(folder / "environment.json", environment)
     write_json(folder / "config.json", {"avfuse_run": FORMAT, **as_json(described.config)})
@@ -135,10 +143,12 @@ def read_description(folder: Path) -> Description:
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
             labels=fold.get("labels", {}),
+            extra=fold.get("extra", {}),
         )
         widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
-        if widths != described.features.widths:
-            raise ValueError(f"statistics of widths {widths} for features of widths {described.features.widths}")
+        seen = {name: shape[0] for name, shape in described.features.shapes.items()}
+        if widths != seen:
+            raise ValueError(f"statistics of widths {widths} for features of widths {seen}")
         return described
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{folder} does not hold a run that this avfuse can read: {error}") from error

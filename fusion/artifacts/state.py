@@ -14,7 +14,7 @@ import io
 import pickle
 import zipfile
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,6 @@ from .folder import read_json
 
 TRAINING = "training.pt"
 FINISHED = "finished.json"
-HISTORY = ("epoch", "lr", "loss", "P", "ccc_valence", "ccc_arousal", "seconds")
 _RUNNING = ("lr", "loss", "seconds")  # of the history only
 
 
@@ -73,8 +72,9 @@ def write_results(
     folder: Path, history: Sequence[Mapping[str, Any]], best: Mapping[str, Tensor], best_row: Mapping[str, Any]
 ) -> None:
     """What people and programs read: history.csv, and the best network with its scores if it is another one now."""
+    columns = [key for key in history[-1] if not key.startswith("mean_trial_") and key not in ("frames", "trials")]
     text = io.StringIO()
-    writer = csv.DictWriter(text, HISTORY, extrasaction="ignore", lineterminator="\n")
+    writer = csv.DictWriter(text, columns, extrasaction="ignore", lineterminator="\n")
     writer.writeheader()
     writer.writerows(history)
     replace_file(folder / "history.csv", text.getvalue().encode())
@@ -104,10 +104,10 @@ def read_weights(folder: Path) -> dict[str, Tensor]:
         raise ValueError(f"{path} is broken: {error}") from error
 
 
-def read_metrics(folder: Path) -> dict[str, Any]:
-    """metrics.json of a run. Raises ValueError if it is missing or broken."""
+def read_metrics(folder: Path, scores: Iterable[str] = ()) -> dict[str, Any]:
+    """metrics.json of a run. Raises ValueError if it is missing or broken, or has none of these scores."""
     found = read_json(folder, "metrics.json")
-    if lacking := {"epoch", "P", "ccc_valence", "ccc_arousal"} - set(found):
+    if lacking := {"epoch", "P", *scores} - set(found):
         raise ValueError(f"{folder / 'metrics.json'} has no {', '.join(sorted(lacking))}")
     return found
 

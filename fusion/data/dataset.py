@@ -8,10 +8,12 @@ Tested by tests/fusion/data/test_dataset.py.
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,17 +29,20 @@ from ..config import TrainConfig
 from .matching import TrialSource
 from .runtime import Room
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
-from .windows import ResidentRows, RowTable, Span, StreamedRows, Windows, plan_windows
+from .windows import ResidentRows, RowTable, Shape, Span, StreamedRows, Windows, plan_windows
 
 _READERS = min(4, os.cpu_count() or 1)  # trials read at once; decoding lets go of the interpreter
 
 
 @dataclass(frozen=True)
 class Dataset:
-    """Rows of some trials. `valid` bool [N + 1] of each modality, `labels` [N + 1, 2], `labelled` bool [N + 1]."""
+    """Rows of some trials. `valid` bool [N + 1] of each modality, `labels` [N + 1, L], `labelled` bool [N + 1].
+
+    `shapes`: of a row of each modality, `(512,)` of a vector, `(512, 7, 7)` of a map.
+    """
 
     modalities: tuple[str, ...]
-    widths: tuple[int, ...]
+    shapes: tuple[Shape, ...]
     sources: Mapping[str, TrialSource]
     spans: Mapping[str, Span]
     rows: RowTable
@@ -66,10 +71,12 @@ def load(
     modalities: Sequence[str],
     room: Room,
     progress: Progress[str] = silent,
+    check: Callable[[Sequence[Shape]], object] = tuple,
 ) -> Dataset:
     """Read every trial once: to the device, to memory or, if it is too much for both, only to look at it.
 
-    Rows that are not finite become zeros that are not valid, with a note. Raises ValueError if there is no trial, or
+    Rows that are not finite become zeros that are not valid, with a note. Maps of float16 stay float16; all else
+    becomes float32. `check` is called with the shapes before a row is read. Raises ValueError if there is no trial, or
     if an array is not what its trial or the other trials say.
     """
     if not sources:
@@ -81,12 +88,16 @@ def load(
         total += source.rows
     try:
         trials = {name: store[source.stored] for name, source in sources.items()}
-        widths = tuple(_width(list(trials.values()), modality) for modality in modalities)
+        shapes, dtypes = zip(*(_rows_of(list(trials.values()), modality) for modality in modalities), strict=True)
     except KeyError as error:  # removed, or made anew, since labels and features were matched
         raise ValueError(error.args[0]) from error
-    place = room.place(total * sum(widths) * 4)
-    tables = [np.zeros((total + 1, width), np.float32) for width in widths] if place != "store" else None
-    valid = [np.zeros(total + 1, np.bool_) for _ in widths]
+    check(shapes)
+    row_bytes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
+    place = room.place(total * sum(row_bytes))
+    tables: list[NDArray[Any]] | None = None
+    if place != "store":
+        tables = [np.zeros((total + 1, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
+    valid = [np.zeros(total + 1, np.bool_) for _ in shapes]
     notes: list[str] = []
 
     def read(name: str) -> tuple[Moments, ...]:
@@ -95,7 +106,7 @@ def load(
         moments = []
         with trials[name].unchanged():
             for at, modality in enumerate(modalities):
-                out = np.empty((count, widths[at]), np.float32) if tables is None else tables[at][rows]
+                out = np.empty((count, *shapes[at]), dtypes[at]) if tables is None else tables[at][rows]
                 real, note = _read_rows(trials[name], modality, out)
                 valid[at][rows] = real
                 moments.append(moments_of(out if real.all() else out[real]))
@@ -104,17 +115,18 @@ def load(
 
     with ThreadPoolExecutor(_READERS) as readers:
         moments = dict(zip(progress(list(sources), "reading features"), readers.map(read, sources), strict=True))
-    labels, labelled = np.zeros((total + 1, 2), np.float32), np.zeros(total + 1, np.bool_)
-    labels[:total] = np.concatenate([source.labels for source in sources.values()])
+    of_rows = np.concatenate([source.labels for source in sources.values()])
+    labels, labelled = np.zeros((total + 1, of_rows.shape[1]), np.float32), np.zeros(total + 1, np.bool_)
+    labels[:total] = of_rows
     labelled[:total] = np.concatenate([source.labelled for source in sources.values()])
     table: RowTable
     if tables is None:
-        table = StreamedRows(trials, spans, dict(zip(modalities, widths, strict=True)))
+        table = StreamedRows(trials, spans, dict(zip(modalities, zip(shapes, dtypes, strict=True), strict=True)))
     else:
         table = ResidentRows(tuple(torch.from_numpy(rows).to(place) for rows in tables))
     return Dataset(
         modalities=tuple(modalities),
-        widths=widths,
+        shapes=shapes,
         sources=sources,
         spans=spans,
         rows=table,
@@ -127,13 +139,21 @@ def load(
     )
 
 
-def _width(trials: Sequence[Trial], modality: str) -> int:
-    """D of a modality: the same in every trial. Raises ValueError naming a trial that does not fit."""
-    widths: dict[int, str] = {}
+def shape_text(shape: Shape) -> str:
+    """A row's shape as messages have it: `512`, `512×7×7`."""
+    return "×".join(map(str, shape))
+
+
+def _rows_of(trials: Sequence[Trial], modality: str) -> tuple[Shape, np.dtype[Any]]:
+    """Shape of a modality's rows, the same in every trial, and the type in which they are kept.
+
+    Raises ValueError naming a trial that does not fit.
+    """
+    shapes: dict[Shape, str] = {}
     for trial in trials:
-        shape = trial[modality].shape
-        if len(shape) != 2:
-            raise ValueError(f"{modality} has rows of shape {shape[1:]}; the trainer needs features [T, D]")
+        shape = trial[modality].shape[1:]
+        if not shape:
+            raise ValueError(f"{modality} has one number a row; the trainer needs features [T, D] or maps [T, C, H, W]")
         mask = f"{modality}{VALID_SUFFIX}"
         if mask not in trial:
             raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")
@@ -143,15 +163,17 @@ def _width(trials: Sequence[Trial], modality: str) -> int:
                     f"trial {trial.name!r} has {counted(trial.rows, 'row')}, but its {array} has {rows}; "
                     "extract it again with `avfuse extract --overwrite`"
                 )
-        widths.setdefault(shape[1], trial.name)
-    if len(widths) > 1:
-        each = ", ".join(f"{width} in {name!r}" for width, name in widths.items())
+        shapes.setdefault(shape, trial.name)
+    if len(shapes) > 1:
+        each = ", ".join(f"{shape_text(shape)} in {name!r}" for shape, name in shapes.items())
         raise ValueError(f"{modality} differs in width between trials: {each}; extract them with the same settings")
-    return next(iter(widths))
+    (shape,) = shapes
+    half = len(shape) > 1 and all(trial[modality].dtype == np.float16 for trial in trials)
+    return shape, np.dtype(np.float16 if half else np.float32)
 
 
-def _read_rows(trial: Trial, modality: str, out: NDArray[np.float32]) -> tuple[NDArray[np.bool_], str]:
-    """Fill `out` [T, D] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
+def _read_rows(trial: Trial, modality: str, out: NDArray[Any]) -> tuple[NDArray[np.bool_], str]:
+    """Fill `out` [T, ...] with a trial's rows, cut or the last one repeated; returns their validity and a note."""
     stored = min(trial.rows, len(out))
     broken = fill_rows(trial, modality, 0, out)
     real = trial.valid(modality)

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from ...features_store.clock import are_others, differ_much, fit_time
 from ...features_store.labels.corpus import Corpus, labels_of
-from ...features_store.labels.text import TIMED_HEADER
 from ...features_store.labels.timed import is_timed, read_timed
 from ...features_store.schema import TIME, plain_name
 from ...features_store.store import FeatureStore
@@ -24,12 +23,11 @@ from ...shell.text import counted, preview
 # Labels of less than this share of the frames may be right, or may have times in minutes or of another clock.
 LEAST_REACH = 0.5
 LENGTH_FLAG = "--allow-length-difference"
-_MASKED = "no frame has a label: every row is masked (-5)"
 
 
 @dataclass(frozen=True)
 class TrialSource:
-    """One trial: its name in the labels and in the store, its T rows, labels [T, 2] and which rows are labelled."""
+    """One trial: its name in the labels and in the store, its T rows, labels [T, L] and which rows are labelled."""
 
     name: str
     stored: str
@@ -37,7 +35,7 @@ class TrialSource:
     labelled: NDArray[np.bool_]
 
     def __post_init__(self) -> None:
-        if self.labels.shape != (len(self.labelled), 2):
+        if self.labels.ndim != 2 or len(self.labels) != len(self.labelled):
             raise ValueError(f"{self.name}: labels {self.labels.shape} but {len(self.labelled)} flags")
 
     @property
@@ -96,12 +94,13 @@ def match_trials(
             missing.append(name)
             notes.append(f"{name}: the store has no {', '.join(lacking)}; it is left out")
             continue
-        timed = is_timed(corpus.files[name])
+        timed = is_timed(corpus.files[name], corpus.kind)
         ends_early = bool(trial.attributes.get("truncated"))
         track = labels_of(corpus, name, trial.time_s if timed else None, ends_early=ends_early)
         source = trials[name] = TrialSource(name, trial.name, track.values, track.valid)
         if not source.labelled.any():
-            why = f"its labels touch no frame ({_reach(corpus, name, trial)[1]})" if timed else _MASKED
+            why = f"no frame has a label: every row is masked ({corpus.kind.masked:g})"
+            why = f"its labels touch no frame ({_reach(corpus, name, trial)[1]})" if timed else why
             notes.append(f"{name}: {why}")
         elif timed and source.labelled.mean() < LEAST_REACH:
             reached, both = _reach(corpus, name, trial)
@@ -120,10 +119,10 @@ def match_trials(
             twins = f"the label files {first[source.stored]!r} and {name!r} both mean trial {source.stored!r}"
             raise ValueError(f"{twins} of the store; remove one")
     if far and not allow_length_difference:
+        times = f"labels at a rate of their own need times ({corpus.kind.timed_header}); "
         raise ValueError(
             f"labels must have one row per frame, and {len(far)} of {len(trials)} do not: {preview(far)}; "
-            f"labels at a rate of their own need times ({TIMED_HEADER}); {LENGTH_FLAG} cuts features, or repeats the "
-            "last row"
+            f"{times if corpus.kind.timed_header else ''}{LENGTH_FLAG} cuts features, or repeats the last row"
         )
     known = {stored[name] for name in corpus.files if name in stored}
     known.update(each for name in corpus.files for each in several.get(name, ()))
@@ -148,13 +147,18 @@ def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]
     return fit_time(time_s, source.rows)
 
 
-def unlabelled(store: FeatureStore, modalities: Sequence[str]) -> tuple[dict[str, TrialSource], list[str]]:
-    """Every trial of the store with these modalities, without labels; and the names of the others."""
+def unlabelled(
+    store: FeatureStore, modalities: Sequence[str], width: int = 2
+) -> tuple[dict[str, TrialSource], list[str]]:
+    """Every trial of the store with these modalities, with label rows of `width` numbers that are no labels.
+
+    Also the names of the other trials.
+    """
     trials, others = {}, []
     for name, trial in store.items():
         if {TIME, *modalities} <= set(trial):
             rows = trial.rows
-            trials[name] = TrialSource(name, name, np.zeros((rows, 2), np.float32), np.zeros(rows, np.bool_))
+            trials[name] = TrialSource(name, name, np.zeros((rows, width), np.float32), np.zeros(rows, np.bool_))
         else:
             others.append(name)
     return trials, others
@@ -180,7 +184,7 @@ def _length_difference(source: TrialSource, trial: Trial) -> tuple[str, bool]:
 
 def _reach(corpus: Corpus, name: str, trial: Trial) -> tuple[float, str]:
     """The share of the frames between the first and the last timed label, and the times of both as text."""
-    labels_s, frames_s = read_timed(corpus.files[name]).time_s, trial.time_s
+    labels_s, frames_s = read_timed(corpus.files[name], corpus.kind).time_s, trial.time_s
     reached = np.mean((frames_s >= labels_s[0]) & (frames_s <= labels_s[-1]))
     labels, frames = (f"from {time_s[0]:.6g} to {time_s[-1]:.6g} s" for time_s in (labels_s, frames_s))
     return float(reached), f"labels {labels}, frames {frames}"

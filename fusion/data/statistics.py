@@ -2,11 +2,15 @@
 
 So each fold's statistics come from its training trials alone, and nothing is read twice. Unlike in the field's
 code, validation data is not normalised by its own: docs/sources.md (Statistics).
+
+    rows [N, D]          D dimensions, N numbers of each
+    maps [N, C, H, W]    C channels, N · H · W numbers of each: a channel means the same wherever it is on the map
 Tested by tests/fusion/data/test_statistics.py.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -25,7 +29,7 @@ _BLOCK_ROWS = 128
 
 @dataclass(frozen=True)
 class Moments:
-    """Of `count` rows: their mean [D] and the sum of squared distances from it [D], float64."""
+    """Of `count` rows, or places of maps: their mean [D] and the sum of squared distances from it [D], float64."""
 
     count: int
     mean: NDArray[np.float64]
@@ -34,17 +38,20 @@ class Moments:
 
 @dataclass(frozen=True)
 class Statistics:
-    """Mean and standard deviation [D] of one modality; all D alike if they are scalar."""
+    """Mean and standard deviation [D] of one modality, of maps [C]; all alike if they are scalar."""
 
     mean: NDArray[np.float64]
     std: NDArray[np.float64]
 
 
-def moments_of(rows: NDArray[np.float32]) -> Moments:
-    """Moments of rows [N, D], by blocks that stay in the processor's cache (three times as fast as var_mean)."""
+def moments_of(rows: NDArray[np.floating[Any]]) -> Moments:
+    """Moments of rows [N, D, ...], by blocks that stay in the processor's cache (three times as fast as var_mean)."""
     blocks = [Moments(0, np.zeros(rows.shape[1]), np.zeros(rows.shape[1]))]
-    for start in range(0, len(rows), _BLOCK_ROWS):
-        block = rows[start : start + _BLOCK_ROWS]
+    step = _BLOCK_ROWS if rows.ndim == 2 else max(1, _BLOCK_ROWS // math.prod(rows.shape[2:]))
+    for start in range(0, len(rows), step):
+        block = rows[start : start + step]
+        if rows.ndim > 2:  # channels last, a row a place
+            block = np.moveaxis(block, 1, -1).reshape(-1, rows.shape[1]).astype(np.float32)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             found = _block_moments(block)
             exact = np.isfinite(found.squares).all()
@@ -74,7 +81,8 @@ def together(parts: Iterable[Moments]) -> Moments:
 def statistics_of(moments: Moments, kind: StatisticsKind) -> Statistics:
     """Statistics over `moments`: one number for all of a modality (`scalar`), or one a dimension (`feature`).
 
-    A dimension that never changes, and a modality without a row, get the standard deviation 1.
+    Of maps `feature` is one a channel. A dimension that never changes, and a modality without a row, get the standard
+    deviation 1.
     """
     mean, variance = moments.mean, moments.squares / max(moments.count, 1)
     if kind == "scalar":

@@ -17,6 +17,7 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,6 +27,7 @@ from ...features_store.clock import window_starts
 from ...features_store.trial import Trial, fill_rows
 
 Span = tuple[int, int]
+Shape = tuple[int, ...]
 
 
 @dataclass(frozen=True)
@@ -57,36 +59,44 @@ def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ResidentRows:
-    """One tensor [N + 1, D] a modality; taking windows is one indexed copy."""
+    """One tensor [N + 1, *shape] a modality; taking windows is one indexed copy."""
 
     tables: Sequence[Tensor]
 
     def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
-        """Rows [B, window, D] of each modality, on the tables' device; zeros after the end of a trial."""
+        """Rows [B, window, *shape] of each modality, on the tables' device; zeros after the end of a trial."""
         beyond = len(self.tables[0]) - 1
         index = row_index(windows, window, beyond).to(self.tables[0].device, non_blocking=True)
-        return tuple(table.index_select(0, index.flatten()).view(*index.shape, -1) for table in self.tables)
+        return tuple(
+            table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:]) for table in self.tables
+        )
 
 
 class StreamedRows:
     """Rows read from the store when they are asked for: for corpora larger than memory."""
 
-    def __init__(self, trials: Mapping[str, Trial], spans: Mapping[str, Span], widths: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        trials: Mapping[str, Trial],
+        spans: Mapping[str, Span],
+        kinds: Mapping[str, tuple[Shape, np.dtype[Any]]],
+    ) -> None:
+        """`kinds`: the shape of a row of each modality, and the type in which they are handed out."""
         self._trials = [trials[name] for name in spans]
         self._first = [first for first, _ in spans.values()]
-        self._widths = widths
+        self._kinds = kinds
 
     def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
-        """Rows [B, window, D] of each modality, on the CPU; zeros after the end of a trial.
+        """Rows [B, window, *shape] of each modality, on the CPU; zeros after the end of a trial.
 
         Raises StoreMismatch if rows are broken or missing, or a trial is no longer the one that was opened.
         """
-        tables = [np.zeros((len(windows), window, width), np.float32) for width in self._widths.values()]
+        tables = [np.zeros((len(windows), window, *shape), dtype) for shape, dtype in self._kinds.values()]
         for at, (start, length) in enumerate(zip(windows.start.tolist(), windows.length.tolist(), strict=True)):
             number = bisect_right(self._first, start) - 1
             trial, begin = self._trials[number], start - self._first[number]
             with trial.unchanged():
-                for modality, table in zip(self._widths, tables, strict=True):
+                for modality, table in zip(self._kinds, tables, strict=True):
                     fill_rows(trial, modality, begin, table[at, :length])
         return tuple(map(torch.from_numpy, tables))
 

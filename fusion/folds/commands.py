@@ -11,6 +11,7 @@ from ...features_store.interchange.result_files import check_file, made
 from ...shell.errors import clean_errors
 from ...shell.options import FILE, config_option, store_or_default
 from ..results.folder import check_no_label
+from ..tasks.table import TASKS
 from .manifest import Manifest, manifest_json, write_manifest
 from .options import annotations_or_remembered, fold_options, manifest_of
 from .subjects import GroupChoice
@@ -20,6 +21,9 @@ _GROUPED = {"subject": "subjects as names show them", "file": "subjects of the t
 
 @click.command()
 @fold_options
+@click.option(
+    "--task", type=click.Choice(list(TASKS)), default="va", show_default=True, help="Of which labels: as for `train`."
+)
 @click.option("--out", type=FILE, help="JSON file to write the manifest to. [default: none]")
 @click.option("--json", "as_json", is_flag=True, help="Print the manifest as JSON. [default: a table]")
 @config_option
@@ -29,6 +33,7 @@ def folds(
     folds: int | None,
     group: GroupChoice,
     groups: Path | None,
+    task: str,
     out: Path | None,
     as_json: bool,
 ) -> None:
@@ -40,7 +45,7 @@ def folds(
     """
     if annotations is None:
         annotations = annotations_or_remembered(None, store_or_default(None, "--annotations"))
-    corpus, manifest = manifest_of(annotations, folds, group, groups)
+    corpus, manifest = manifest_of(annotations, folds, group, groups, kind=TASKS[task].labels)
     if out is not None:
         check_no_label(out, corpus)
         if not out.is_file() or out.read_bytes() != manifest_json(manifest).encode():

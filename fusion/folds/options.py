@@ -11,6 +11,7 @@ from typing import get_args
 import click
 
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
+from ...features_store.labels.kinds import VA, LabelKind
 from ...shell.options import FILE, FOLDER, with_options
 from ...shell.text import escaped, preview
 from .manifest import Fold, Manifest, read_manifest
@@ -21,7 +22,7 @@ FOLD_OPTIONS = (
     click.option(
         "--annotations",
         type=FOLDER,
-        help="Folder of labels: Aff-Wild2's VA_Estimation_Challenge at any depth, or one CSV file per trial. "
+        help="Folder of labels: Aff-Wild2's, at any depth, or one CSV file per trial. "
         "[default: the one that `extract` was given for the store]",
     ),
     click.option(
@@ -85,13 +86,14 @@ def manifest_of(
     group: GroupChoice = "auto",
     groups: Path | None = None,
     manifest: Path | None = None,
+    kind: LabelKind = VA,
 ) -> tuple[Corpus, Manifest]:
-    """The corpus and its folds as the options have them; notes and warnings go to stderr.
+    """The labels of a kind and their folds as the options have them; notes and warnings go to stderr.
 
     Raises ValueError if labels, table or manifest are wrong, or if the manifest names a trial without labels;
     OSError if a file cannot be read; click.UsageError if `manifest` comes with an option it replaces.
     """
-    corpus = open_corpus(annotations)
+    corpus = open_corpus(annotations, kind)
     if manifest is not None:
         if folds is not None or group != "auto" or groups is not None:
             raise click.UsageError("--manifest has the folds already: omit --folds, --group and --groups")

@@ -1,11 +1,10 @@
-"""`avfuse evaluate` and `predict`: parse, call, print, exit code."""
+"""`avfuse evaluate`, `predict` and `pseudo-label`: parse, call, print, exit code."""
 
 from __future__ import annotations
 
 import json
 import os
 import shlex
-from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ import click
 
 from ...batch.torch_errors import torch_errors
 from ...shell.errors import clean_errors
-from ...shell.options import FILE, FOLDER, STORE, store_option, store_or_default
+from ...shell.options import FILE, FOLDER, STORE, Number, store_option, store_or_default
 from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
 from ..options import RUNS, EvaluateRequest, PredictRequest, length_option, result_options
@@ -40,7 +39,7 @@ _say = partial(click.echo, err=True)
 @clean_errors()
 @torch_errors(LESS_MEMORY)
 def evaluate(**options: Any) -> None:
-    """Score runs on the trials that they have not learned from: CCC of valence and arousal, overall and by trial.
+    """Score runs on the trials that they have not learned from: CCC or, of classes and units, F1; overall and by trial.
 
     Several runs: each trial's prediction is the mean over the runs that hold it out. The seeds of one fold make an
     ensemble, and the runs of all folds a score over all trials.
@@ -53,8 +52,7 @@ def evaluate(**options: Any) -> None:
     out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(request, _say)
-    by_trial = [asdict(trial) for trial in found.report.trials]
-    content = {**found.report.as_json(), "by_trial": by_trial, "made": dict(found.made)}
+    content = {**found.report.as_json(), "by_trial": found.report.by_trial(), "made": dict(found.made)}
     if out is not None:
         from ...features_store.disk.atomic import write_json
         from ..results.plots import draw_predictions
@@ -69,7 +67,6 @@ def evaluate(**options: Any) -> None:
                     found.store,
                     list(found.sources.values()),
                     predictions.trials,
-                    predictions.columns,
                     found.report,
                     found.made,
                 )
@@ -85,7 +82,8 @@ def evaluate(**options: Any) -> None:
 @click.option(
     "--out",
     type=FOLDER,
-    help="Folder for one file per trial (time_s,valence,arousal,valid; one row per frame). [default: none]",
+    help="Folder for one file per trial (time_s,valence,arousal,valid, or what else was learned; one row per frame). "
+    "[default: none]",
 )
 @click.option(
     "--submission",
@@ -122,7 +120,7 @@ def predict(**options: Any) -> None:
         check_out(request.submission, request.sample)
     found = predict_store(request, _say)
     predictions = found.predictions
-    summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.columns)}
+    summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.task.columns)}
     if out is not None:
         with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
@@ -130,17 +128,58 @@ def predict(**options: Any) -> None:
             _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
         _say(f"{counted(len(predictions.trials), 'trial')} to {out}")
     if request.submission is not None and request.sample is not None:
-        if len(predictions.columns) != 2:
-            raise click.ClickException(
-                f"a submission needs valence and arousal, the runs predict {predictions.columns[0]}"
-            )
         made = {**found.made, "sample": os.path.abspath(request.sample)}
         allowed = request.allow_length_difference
-        done = write_submission(request.submission, request.sample, predictions.trials, allowed, made)
+        submission, sample, trials = request.submission, request.sample, predictions.trials
+        done = write_submission(submission, sample, trials, allowed, made, predictions.task)
         _say("\n".join([*done.lines(), f"submission to {request.submission}"]))
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:
         click.echo(json.dumps(summary))
+
+
+@click.command("pseudo-label")
+@result_options
+@store_option
+@click.option(
+    "--agreement",
+    type=Number(min=0, min_open=True),
+    required=True,
+    metavar="X",
+    help="Label a row where the runs' predictions lie within X of each other: the largest less the smallest.",
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder for the labels, in Aff-Wild2's layout.")
+@click.option(
+    "--seen", is_flag=True, help="Also trials whose labels the runs have seen, to train or to validate. [default: not]"
+)
+@clean_errors()
+@torch_errors(LESS_MEMORY)
+def pseudo_label(agreement: float, seen: bool, **options: Any) -> None:
+    """Label the trials of a store by runs that agree: the mean of their predictions, -5 where they do not.
+
+    `train --extra-annotations` trains on such labels, and never validates on them. Rows without a feature that was
+    computed from real media get none.
+    """
+    from ..results.folder import earlier_files, result_folder
+    from .evaluate import predict_store
+    from .pseudo_label import pseudo_labels
+
+    out = options["out"]
+    runs, store = _runs_or_latest(options["runs"]), store_or_default(options["store"])
+    request = PredictRequest(
+        **{**options, "runs": runs, "store": store, "without_seen": not seen, "allow_length_difference": False}
+    )
+    earlier = earlier_files(out, "pseudo-label")
+    found = predict_store(request, _say)
+    labels = pseudo_labels(found.predictions, agreement)
+    about = {**found.made, "pseudo": True, "agreement": agreement, "rows": labels.rows, "labelled": labels.labelled}
+    with result_folder(out, "pseudo-label", about) as folder:
+        labels.write(folder)
+    if earlier:
+        _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+    _say("\n".join([*labels.lines(), f"pseudo-labels to {out}"]))
+    if request.as_json:
+        click.echo(json.dumps({"trials": len(labels.trials), "rows": labels.rows, "labelled": labels.labelled}))
 
 
 def _runs_or_latest(runs: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -22,13 +22,15 @@ from ...shell.progress import shown
 from ...shell.text import counted
 from ..artifacts.folder import Description, read_description
 from ..artifacts.state import read_weights
-from ..config import COLUMNS, RunConfig
+from ..config import RunConfig
 from ..data.batches import Batches
-from ..data.dataset import load
+from ..data.dataset import load, shape_text
 from ..data.matching import TrialSource
 from ..data.runtime import Room
 from ..models.table import build
 from ..runs.experiment import features_of, fingerprints_of
+from ..tasks.table import TASKS, joint_task
+from ..tasks.task import Task
 from ..training.stitch import by_trial, predict, valid_by_trial
 
 Rows = NDArray[np.float32]
@@ -45,14 +47,16 @@ class TrainedRun:
 
 @dataclass(frozen=True)
 class Predictions:
-    """{trial: [T, C]} of the tasks `columns`, in [-1, 1].
+    """{trial: [T, C]} of a task, within its limits.
 
     `valid` {trial: bool [T]}: rows with a feature, of those that the runs use, that was computed from real media.
+    `spread` {trial: [T, C]}: the largest prediction of the runs less the smallest; NaN where there is only one.
     """
 
-    columns: tuple[str, ...]
+    task: Task
     trials: Mapping[str, Rows]
     valid: Mapping[str, NDArray[np.bool_]]
+    spread: Mapping[str, Rows]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -78,7 +82,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
 def open_run(folder: Path, device: torch.device) -> TrainedRun:
     """A run with its network. Raises ValueError if its files are missing, broken or do not fit each other."""
     described = read_description(folder)
-    model = build(described.config, [(width,) for width in described.features.widths.values()])
+    model = build(described.config, list(described.features.shapes.values()))
     try:
         model.load_state_dict(read_weights(folder))
     except RuntimeError as error:
@@ -115,8 +119,10 @@ def predict_with(
 ) -> Predictions:
     """Mean prediction of each trial over the runs that are `wanted` for it ({folder: trials}).
 
-    Runs of one modality list share one reading of the store. Tasks are averaged each over the runs that have it.
+    Runs of one modality list share one reading of the store. Columns are averaged each over the runs that have it.
+    Raises ValueError on runs that have learned from different labels.
     """
+    task = joint_task(TASKS[run.described.config.task] for run in runs if wanted[run.folder])
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
     valid: dict[str, NDArray[np.bool_]] = {}
     by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)
@@ -129,25 +135,29 @@ def predict_with(
             valid[name] = real | valid.get(name, False)
         for run in alike:
             config, trials = run.described.config, wanted[run.folder]
-            learned = run.described.features.widths
+            learned = run.described.features.shapes
             if other := [
-                f"{name} is {width} wide, it has learned from {learned[name]}"
-                for name, width in zip(data.modalities, data.widths, strict=True)
-                if width != learned[name]
+                f"{name} is {shape_text(shape)} wide, it has learned from {shape_text(learned[name])}"
+                for name, shape in zip(data.modalities, data.shapes, strict=True)
+                if shape != learned[name]
             ]:
                 raise ValueError(f"{run.folder} cannot be used with these features: {', '.join(other)}")
             batches = Batches(data, run.described.statistics, config)
             windows = data.windows(trials, config)
-            rows = predict(run.model, data, batches, windows, len(config.outputs), run_config.precision)
+            rows = predict(run.model, data, batches, windows, TASKS[config.task], run_config.precision)
             for name, values in by_trial(data, trials, rows).items():
-                for column, task in enumerate(config.outputs):
-                    sums[name][task].append(values[:, column])
+                for at, column in enumerate(config.outputs):
+                    sums[name][column].append(values[:, at])
         del data, batches  # before the next modalities ask how much room there is
-    columns = tuple(task for task in COLUMNS if any(task in of for of in sums.values()))
+    columns = task.columns
     lacking = [name for name, of in sums.items() if set(of) != set(columns)]
     if lacking:
         raise ValueError(
             f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
         )
-    means = {name: np.stack([np.mean(of[task], axis=0) for task in columns], axis=1) for name, of in sums.items()}
-    return Predictions(columns, means, {name: valid[name] for name in means})
+    means = {name: np.stack([np.mean(of[column], axis=0) for column in columns], axis=1) for name, of in sums.items()}
+    apart = {
+        name: np.stack([np.ptp(of[each], axis=0) if len(of[each]) > 1 else of[each][0] * np.nan for each in columns], 1)
+        for name, of in sums.items()
+    }
+    return Predictions(task, means, {name: valid[name] for name in means}, apart)

@@ -24,6 +24,8 @@ from ..results.prediction_files import write_prediction
 from ..results.report import Report, report
 from ..results.smoothing import Smoothing, parse_smoothing, smooth
 from ..runs.experiment import features_of, fingerprints_of, labels_digest, location_of
+from ..tasks.table import TASKS, joint_task
+from ..tasks.task import Task
 from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with
 
 if TYPE_CHECKING:
@@ -45,7 +47,8 @@ class Results:
         """One file a trial in this folder."""
         for name, rows in self.predictions.trials.items():
             time_s = frame_times(self.store, self.sources[name])
-            write_prediction(folder, name, self.predictions.columns, rows, time_s, self.predictions.valid[name])
+            task, valid = self.predictions.task, self.predictions.valid[name]
+            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits)
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ class _Opened:
     """Runs and a store, and the `untrained` features that the store has or that the runs have learned from."""
 
     runs: Sequence[TrainedRun]
+    task: Task
     store: FeatureStore
     room: Room
     untrained: Sequence[str]
@@ -76,7 +80,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     opened = _open(request, tell)
     runs = opened.runs
     annotations = {run.described.annotations for run in runs}
-    corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")))
+    corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")), opened.task.labels)
     if request.out is not None:
         check_among_labels(request.out, corpus)
     names = sorted({name for run in runs for name in run.described.fold.validation})
@@ -109,18 +113,31 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
             tell(f"note: {what} of {preview(sorted(trials))} {since}")
     results = _predict(request, opened, sources, held_out, smoothing, corpus)
     predictions = results.predictions
-    scored = report(list(results.sources.values()), predictions.trials, predictions.columns)
+    scored = report(list(results.sources.values()), predictions.trials, predictions.task)
     return Evaluation(results.store, results.sources, predictions, results.made, scored)
 
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
-    """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
+    """Mean prediction of the runs for every trial of a store, or for those that none of them has seen the labels of.
+
+    Raises ValueError as `evaluate_runs` does.
+    """
     smoothing = parse_smoothing(request.smooth)
     opened = _open(request, tell)
     modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
-    sources, others = unlabelled(opened.store, modalities)
+    sources, others = unlabelled(opened.store, modalities, opened.task.labels.width)
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
+    if request.without_seen:
+        folds = [run.described.fold for run in opened.runs]
+        seen = {name for fold in folds for name in (*fold.train, *fold.validation)} & sources.keys()
+        sources = {name: source for name, source in sources.items() if name not in seen}
+        if seen:
+            tell(f"note: left out, since the runs have seen their labels: {preview(sorted(seen))}")
+        if not sources:
+            raise ValueError(
+                f"the runs have seen the labels of every trial of {opened.store.path}; --seen takes them too"
+            )
     everything = {run.folder: list(sources) for run in opened.runs}
     return _predict(request, opened, sources, everything, smoothing)
 
@@ -129,6 +146,7 @@ def _open(request: EvaluateRequest | PredictRequest, tell: Tell) -> _Opened:
     """Open the runs that are asked for, and the store, which is their own unless it is given."""
     room = room_of(request.run_config())
     runs = [open_run(folder, room.device) for folder in find_runs(request.runs)]
+    task = joint_task(TASKS[run.described.config.task] for run in runs)
     if len(runs) > 1:
         tell(counted(len(runs), "run"))
     if early := [str(run.folder) for run in runs if not is_finished(run.folder)]:
@@ -138,7 +156,7 @@ def _open(request: EvaluateRequest | PredictRequest, tell: Tell) -> _Opened:
     untrained = sorted({*untrained_features(store), *learned})
     if line := untrained_line(untrained):
         tell(line)
-    return _Opened(runs, store, room, untrained)
+    return _Opened(runs, task, store, room, untrained)
 
 
 def _common(values: set[str], option: str) -> str:
@@ -155,7 +173,7 @@ def _predict(
     smoothing: Smoothing,
     corpus: Corpus | None = None,
 ) -> Results:
-    """Predict the trials that are `wanted` of each run, smoothed and clipped to [-1, 1], and record how.
+    """Predict the trials that are `wanted` of each run, smoothed and clipped to the limits of the task, and record how.
 
     Raises ValueError without any, or on features of other settings or weights that the request does not allow.
     """
@@ -166,7 +184,7 @@ def _predict(
         if not request.allow_other_features:
             check_features(run, store, [sources[name].stored for name in wanted[run.folder]])
     predictions = predict_with(runs, store, sources, wanted, opened.room, request.run_config())
-    trials = {name: smooth(rows, smoothing).clip(-1, 1) for name, rows in predictions.trials.items()}
+    trials = {name: predictions.task.finish(smooth(rows, smoothing)) for name, rows in predictions.trials.items()}
     sources = {name: source for name, source in sources.items() if name in trials}
     labels = {}
     if corpus is not None:

@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...features_store.disk.atomic import replace_file
 from ...shell.text import flat
-from ..config import COLUMNS
 from ..data.matching import TrialSource, frame_times
+from ..tasks.f1 import confusion
+from ..tasks.task import Task
 from .prediction_files import trial_path
 from .report import Report
 
@@ -27,11 +28,11 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ...features_store.store import FeatureStore
+    from .comparison import CellScores, Difference
 
 DPI = 100
 Column = NDArray[np.float64]
 _RATE = "learning rate"
-_DRAWN = ("epoch", "loss", "P", "ccc_valence", "ccc_arousal", "lr")
 # Okabe and Ito's colours, which colour-blind readers can distinguish; dashes where lines are printed in grey.
 _COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 _DASHES = ("-", "--", "-.", ":")
@@ -52,10 +53,11 @@ def _own_style() -> Iterator[None]:
         yield
 
 
-def draw_history(folder: Path, history: Sequence[Mapping[str, Any]], about: Mapping[str, Any]) -> None:
+def draw_history(folder: Path, history: Sequence[Mapping[str, Any]], task: Task, about: Mapping[str, Any]) -> None:
     """plots/learning_curves.png of a run; `about`: how it was made, for the picture's metadata."""
-    columns = {name: [row[name] for row in history] for name in _DRAWN if history[-1][name] is not None}
-    learning_curves(columns, folder / "plots" / "learning_curves.png", about)
+    names = ("epoch", "loss", "P", *(score.key for score in task.tabled), "lr")
+    columns = {name: [row[name] for row in history] for name in names if history[-1][name] is not None}
+    learning_curves(columns, folder / "plots" / "learning_curves.png", about, task.measure)
 
 
 def draw_predictions(
@@ -63,37 +65,40 @@ def draw_predictions(
     store: FeatureStore,
     sources: Sequence[TrialSource],
     predictions: Mapping[str, NDArray[np.float32]],
-    outputs: Sequence[str],
     scored: Report,
     about: Mapping[str, Any],
 ) -> None:
     """predictions/<trial>.png over time, and all_frames.png, below `folder`."""
-    columns = [COLUMNS.index(name) for name in outputs]
-    scores = {trial.trial: trial for trial in scored.trials}
+    task = scored.task
+    scores = {trial.trial: trial.scores for trial in scored.trials}
     for source in sources:
-        prediction_plot(
-            trial_path(folder / "predictions", source.name, ".png"),
-            source.name,
-            outputs,
-            frame_times(store, source),
-            predictions[source.name],
-            source.labels[:, columns],
-            source.labelled,
-            {name: getattr(scores[source.name], name) for name in outputs},
-            about,
-        )
+        path = trial_path(folder / "predictions", source.name, ".png")
+        time_s, rows, truth = frame_times(store, source), predictions[source.name], task.targets(source.labels)
+        if task.labels.values == "real":
+            ccc = task.of_columns(scores[source.name])
+            prediction_plot(
+                path, source.name, task.columns, time_s, rows, truth, source.labelled, ccc, about, task.limits
+            )
+        else:
+            probability_plot(path, source.name, task.columns, time_s, rows, truth, source.labelled, about)
     valid = np.concatenate([source.labelled for source in sources])
-    truth = np.concatenate([source.labels[:, columns] for source in sources])
-    predicted = np.concatenate([predictions[source.name] for source in sources])
-    whole = {name: getattr(scored, name) for name in outputs}
-    overview(folder / "all_frames.png", outputs, truth[valid], predicted[valid], whole, about)
+    labels = np.concatenate([source.labels for source in sources])[valid]
+    predicted = np.concatenate([predictions[source.name] for source in sources])[valid]
+    path, whole = folder / "all_frames.png", task.of_columns(scored.scores)
+    if task.labels.values == "real":
+        overview(path, task.columns, task.targets(labels), predicted, whole, about, task.limits)
+    else:
+        f1_overview(path, task, labels, predicted, whole, about)
 
 
 @_own_style()
 def learning_curves(
-    history: Mapping[str, Sequence[float | None]], path: Path, about: Mapping[str, Any] | None = None
+    history: Mapping[str, Sequence[float | None]],
+    path: Path,
+    about: Mapping[str, Any] | None = None,
+    measure: str = "CCC",
 ) -> None:
-    """Draw a run's history, one panel each for losses, CCCs (`ccc` in the name, `P`) and learning rates (log axis).
+    """Draw a run's history, one panel each for losses, scores, which are a `measure`, and learning rates (log axis).
 
     `history` {column: a value an epoch}, None or NaN without one; `epoch` is the axis (else 1, 2 …). The
     epoch of the largest `P` is marked. `about`: how it was made, kept in the picture's metadata. Raises ValueError
@@ -101,10 +106,10 @@ def learning_curves(
     """
     columns = {name: np.array(values, dtype=np.float64) for name, values in history.items()}
     drawable = {name: values for name, values in columns.items() if np.isfinite(values).any()}
-    scores = {name: values for name, values in drawable.items() if name == "P" or "ccc" in name}
-    losses = {name: values for name, values in drawable.items() if "loss" in name and name not in scores}
+    losses = {name: values for name, values in drawable.items() if "loss" in name}
     rates = {name: values for name, values in drawable.items() if name in ("lr", "learning_rate")}
-    panels = {name: lines for name, lines in (("loss", losses), ("CCC", scores), (_RATE, rates)) if lines}
+    scores = {name: values for name, values in drawable.items() if name not in {*losses, *rates, "epoch", "seconds"}}
+    panels = {name: lines for name, lines in (("loss", losses), (measure, scores), (_RATE, rates)) if lines}
     if not panels:
         raise ValueError(f"{path.name}: the history holds no epoch to draw")
     epochs = columns.get("epoch", np.arange(1.0, 1 + max(map(len, columns.values()))))
@@ -113,7 +118,7 @@ def learning_curves(
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (panel, lines) in zip(all_axes, panels.items(), strict=True):
         for i, (name, values) in enumerate(lines.items()):
-            label = name.replace("_", " ").replace("ccc", "CCC")
+            label = name.replace("_", " ").replace("ccc", "CCC").replace("f1", "F1")
             (line,) = axes.plot(epochs[: len(values)], values, marker=marker, markersize=3, label=label)
             line.set(color=_COLOURS[i % len(_COLOURS)], linestyle=_DASHES[i % len(_DASHES)])
         axes.grid(color=_LIGHT, linewidth=0.6)
@@ -143,15 +148,14 @@ def prediction_plot(
     valid: NDArray[np.bool_] | None = None,
     ccc: Mapping[str, float] | None = None,
     about: Mapping[str, Any] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
-    """Draw one panel a task over time: truth black, prediction in colour, masked rows on grey without truth.
+    """Draw one panel a column over time: truth black, prediction in colour, masked rows on grey without truth.
 
-    `columns` are the C tasks; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T] (all rows if it
-    is not given); `ccc` {task: CCC} stands in the titles. Long trials are drawn by the least and the largest row of
-    each stretch. Raises ValueError if a shape differs.
+    `columns` are the C columns, all within `limits`; `time_s` [T], s; `prediction` and `truth` [T, C]; `valid` bool [T]
+    (all rows if it is not given); `ccc` {column: CCC} stands in the titles. Long trials are drawn by the least and the
+    largest row of each stretch. Raises ValueError if a shape differs.
     """
-    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
-
     masked = np.zeros(len(time_s), np.bool_) if valid is None else ~valid
     true = np.full(prediction.shape, np.nan) if truth is None else truth
     if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(masked) != len(time_s):
@@ -161,22 +165,20 @@ def prediction_plot(
     ends_s = np.append(time_s, time_s[-1:])[edges].reshape(-1, 2)
     spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
     seen = np.where(masked[:, None], np.nan, true)
+    low, high = limits[0] - 0.05, limits[1] + 0.05
     figure = _figure(11.0, 0.8 + 2.2 * len(columns))
     all_axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, task) in enumerate(zip(all_axes, columns, strict=True)):
         if spans:
-            axes.broken_barh(spans, (-1.05, 2.1), facecolors=_MASKED, edgecolors=_MASKED, zorder=0, label="masked")
+            axes.broken_barh(spans, (low, high - low), facecolors=_MASKED, edgecolors=_MASKED, zorder=0, label="masked")
         if truth is not None:
             axes.plot(*_envelope(time_s, seen[:, i]), color=_TRUTH, linewidth=1.3, zorder=3, label="truth")
         axes.plot(*_envelope(time_s, prediction[:, i]), color=_PREDICTED, linewidth=0.9, label="prediction")
         axes.axhline(0.0, color=_GREY, linewidth=0.6, zorder=1)
-        axes.set(ylim=(-1.05, 1.05), ylabel=task, title=_title(task, ccc))
+        axes.set(ylim=(low, high), ylabel=task, title=_title(task, ccc))
         axes.margins(x=0.005)
     all_axes[-1].set_xlabel("time / s")
-    # The name on one line, not too long; letters that matplotlib's own font lacks become `?`.
-    font = get_font(findfont("DejaVu Sans"))
-    name = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(trial)[:_MOST_LETTERS])
-    figure.suptitle(name, x=0.01, ha="left", fontsize="large", parse_math=False)
+    _name(figure, trial)
     handles, labels = all_axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="upper right", ncols=3, frameon=False)
     _save(figure, path, about)
@@ -190,20 +192,143 @@ def overview(
     prediction: NDArray[Any],
     ccc: Mapping[str, float],
     about: Mapping[str, Any] | None = None,
+    limits: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
-    """Draw one square a task: how many valid frames have which truth and prediction (both [N, C], −1 … 1)."""
+    """Draw one square a column: how many valid frames have which truth and prediction (both [N, C], in `limits`)."""
     figure = _figure(5.4 * len(columns), 4.6)
-    edges = np.linspace(-1.0, 1.0, 61)
+    low, high = limits
+    edges = np.linspace(low, high, 61)
     for i, task in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), i + 1)
-        frames, _, _ = np.histogram2d(truth[:, i], np.clip(prediction[:, i], -1, 1), bins=(edges, edges))
+        frames, _, _ = np.histogram2d(truth[:, i], np.clip(prediction[:, i], low, high), bins=(edges, edges))
         shades = {"norm": "log", "vmin": 1, "vmax": max(10.0, frames.max()), "cmap": "YlGnBu"}
         picture = axes.pcolormesh(edges, edges, np.ma.masked_equal(frames.T, 0), **shades)
-        axes.plot([-1, 1], [-1, 1], color=_TRUTH, linewidth=0.8, linestyle="--")
+        axes.plot(limits, limits, color=_TRUTH, linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"true {task}", ylabel=f"predicted {task}", title=_title(task, ccc), aspect="equal")
         axes.set(xticks=edges[::15], yticks=edges[::15])
         figure.colorbar(picture, ax=axes, label="frames", fraction=0.045, pad=0.02)
     _save(figure, path, about)
+
+
+@_own_style()
+def comparison_plot(
+    path: Path,
+    rows: Sequence[CellScores],
+    of_runs: Mapping[str, Sequence[float]],
+    differences: Sequence[Difference],
+    primary: str,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw a line a cell: on the left its mean ± sd and each run's score {cell: [R]}; on the right how much it differs
+    from the first cell, with the interval. A hollow mark is S4's leaky number.
+    """
+    figure = _figure(11.0, 1.4 + 0.42 * len(rows))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    heights = {row.cell: -float(at) for at, row in enumerate(rows)}
+    reference = rows[0].cell
+    for row in rows:
+        height, spread = heights[row.cell], row.sd.get(primary) or 0.0
+        scores = list(of_runs.get(row.cell, ()))
+        left.plot(scores, [height] * len(scores), "o", color=_GREY, markersize=3, alpha=0.6, label="runs")
+        if primary in row.mean:
+            bar = {"xerr": spread, "fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            left.errorbar(row.mean[primary], height, label="mean ± sd over seeds", **bar)
+        if row.leaky is not None:
+            mark = {"color": _COLOURS[1], "markersize": 6, "fillstyle": "none", "label": "S4's windows (leaky)"}
+            left.plot([row.leaky], [height], "s", **mark)
+    right.axvline(0.0, color=_GREY, linewidth=1.0, zorder=1)
+    right.plot([0.0], [0.0], "D", color=_COLOURS[0], markersize=5, fillstyle="none")
+    for each in differences:
+        if each.other == reference and (found := each.paired.scores.get(primary)) is not None:
+            bounds = [[found.difference - found.low], [found.high - found.difference]]
+            bar = {"fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            right.errorbar(found.difference, heights[each.one], xerr=bounds, **bar)
+    names = [row.cell if len(row.cell) <= _MOST_LETTERS else f"{row.cell[:_MOST_LETTERS]}…" for row in rows]
+    left.set_yticks(list(heights.values()), names, parse_math=False)
+    left.set(xlabel=primary, ylim=(-len(rows) + 0.4, 0.6))
+    right.set(xlabel=f"difference of {primary} from the first row,\n95 % interval over trials")
+    for axes in (left, right):
+        axes.grid(axis="x", color=_LIGHT, linewidth=0.6)
+    handles, labels = left.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=3, frameon=False)
+    _save(figure, path, about)
+
+
+@_own_style()
+def probability_plot(
+    path: Path,
+    trial: str,
+    columns: Sequence[str],
+    time_s: NDArray[np.float64],
+    prediction: NDArray[Any],
+    truth: NDArray[Any],
+    valid: NDArray[np.bool_],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw what is true and how likely each column is held to be, a line of the picture a column, frame after frame.
+
+    `prediction` and `truth` [T, C] in [0, 1], NaN where nothing is known; `valid` bool [T]; `time_s` [T], s, begins and
+    ends the axis. What is not known is grey. Raises ValueError if a shape differs.
+    """
+    from matplotlib import colormaps  # noqa: PLC0415 - slow to load
+
+    if not prediction.shape == truth.shape == (len(time_s), len(columns)) or len(valid) != len(time_s):
+        raise ValueError(f"{trial}: {len(time_s)} times, {truth.shape} true and {prediction.shape} predicted values")
+    figure = _figure(11.0, 1.0 + 0.4 * len(columns))
+    extent = (float(time_s[0]), float(time_s[-1]), len(columns) - 0.5, -0.5) if len(time_s) > 1 else None
+    colours = colormaps["YlGnBu"].with_extremes(bad=_MASKED)
+    panels = (("truth", np.where(valid[:, None], truth, np.nan)), ("prediction", prediction))
+    for axes, (title, rows) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+        shown = np.ma.masked_invalid(rows.T)
+        picture = axes.imshow(shown, vmin=0, vmax=1, cmap=colours, aspect="auto", extent=extent)
+        axes.set_yticks(range(len(columns)), columns, fontsize="x-small")
+        axes.set_title(title, fontsize="medium")
+    axes.set_xlabel("time / s, frames evenly spaced")
+    figure.colorbar(picture, ax=figure.axes, fraction=0.02, pad=0.01)
+    _name(figure, trial)
+    _save(figure, path, about)
+
+
+@_own_style()
+def f1_overview(
+    path: Path,
+    task: Task,
+    labels: NDArray[Any],
+    prediction: NDArray[Any],
+    f1: Mapping[str, float],
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw the F1 of each class or flag as a bar and, of classes, which are taken for which.
+
+    `labels` [N, L] and `prediction` [N, C] are of the labelled frames; a row of the confusion adds up to 1.
+    """
+    classes = task.labels.values == "class"
+    figure = _figure(12.0 if classes else 8.0, 4.8)
+    axes = figure.add_subplot(1, 1 + classes, 1)
+    axes.bar(task.columns, [f1.get(name, 0.0) for name in task.columns], color=_COLOURS[0])
+    axes.set(ylim=(0, 1), ylabel="F1", title=f"macro F1 {np.mean(list(f1.values()) or [0.0]):z.3f}")
+    axes.tick_params("x", rotation=60)
+    if classes:
+        frames = confusion(labels[:, 0], prediction.argmax(axis=1), len(task.columns))
+        shares = frames / np.maximum(frames.sum(axis=1, keepdims=True), 1)
+        axes = figure.add_subplot(1, 2, 2)
+        picture = axes.imshow(shares, vmin=0, vmax=1, cmap="YlGnBu")
+        places = range(len(task.columns))
+        axes.set_xticks(places, task.columns, rotation=60)
+        axes.set_yticks(places, task.columns)
+        axes.set(xlabel="predicted", ylabel="true")
+        figure.colorbar(picture, ax=axes, label="share of the true frames", fraction=0.045, pad=0.02)
+    _save(figure, path, about)
+
+
+def _name(figure: Figure, trial: str) -> None:
+    """Head a picture with the trial: on one line, not too long; letters that matplotlib's font lacks become `?`."""
+    from matplotlib.font_manager import findfont, get_font  # noqa: PLC0415 - slow to load
+
+    font = get_font(findfont("DejaVu Sans"))
+    name = "".join(letter if font.get_char_index(ord(letter)) else "?" for letter in flat(trial)[:_MOST_LETTERS])
+    figure.suptitle(name, x=0.01, ha="left", fontsize="large", parse_math=False)
 
 
 def _title(task: str, ccc: Mapping[str, float] | None) -> str:

@@ -38,15 +38,16 @@ def write_prediction(
     values: NDArray[Any],
     time_s: NDArray[np.float64],
     valid: NDArray[np.bool_],
+    limits: tuple[float, float] = (-1.0, 1.0),
 ) -> Path:
-    """Write `values` [T, C] of the tasks `columns` whole, over an earlier file; returns the file.
+    """Write `values` [T, C] of the `columns` whole, over an earlier file; returns the file.
 
     `time_s` [T] are the frames' times, s; `valid` bool [T] is false where no feature of the row was computed from
-    real media. Six decimals, values clipped to [−1, 1]. Raises ValueError on a name that points out of the folder,
+    real media. Six decimals, values clipped to the `limits`. Raises ValueError on a name that points out of the folder,
     another shape, or a value that is not a number.
     """
     path = trial_path(folder, trial, ".txt")
-    rows = writable(trial, values, len(columns))
+    rows = writable(trial, values, len(columns), limits)
     if not len(rows) == len(time_s) == len(valid):
         raise ValueError(f"{trial}: {len(rows)} predictions, {len(time_s)} times and {len(valid)} flags")
     line = f"%.{DECIMALS}f,{','.join([f'%.{DECIMALS}f'] * len(columns))},%d"
@@ -58,8 +59,26 @@ def write_prediction(
     return path
 
 
-def writable(trial: str, values: NDArray[Any], width: int) -> NDArray[np.float64]:
-    """`values` [T, width] clipped to [−1, 1] and rounded to the decimals of the files; no zero is negative.
+def read_prediction(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The columns and the values [T, C] of a file that `write_prediction` has written.
+
+    Raises ValueError if it is not such a file, OSError if it cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        columns = file.readline().strip().split(",")
+        try:
+            values = np.loadtxt(file, delimiter=",", ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"{path} does not hold predictions: {error}") from error
+    if len(columns) < 3 or (columns[0], columns[-1]) != ("time_s", "valid") or values.shape[1] != len(columns):
+        raise ValueError(f"{path} does not hold predictions: its first line is {','.join(columns)!r:.60}")
+    return tuple(columns[1:-1]), values[:, 1:-1]
+
+
+def writable(
+    trial: str, values: NDArray[Any], width: int, limits: tuple[float, float] = (-1.0, 1.0)
+) -> NDArray[np.float64]:
+    """`values` [T, width] clipped to the `limits` and rounded to the decimals of the files; no zero is negative.
 
     Raises ValueError on another shape, or a value that is not a number.
     """
@@ -70,5 +89,5 @@ def writable(trial: str, values: NDArray[Any], width: int) -> NDArray[np.float64
         raise ValueError(
             f"{trial}: {len(broken)} of {counted(len(values), 'row')} not finite, the first is row {broken[0]}"
         )
-    clipped: NDArray[np.float64] = np.clip(values.astype(np.float64), -1.0, 1.0)
+    clipped: NDArray[np.float64] = np.clip(values.astype(np.float64), *limits)
     return clipped.round(DECIMALS) + 0.0

@@ -1,4 +1,4 @@
-"""Predictions smoothed over time, after overlaps and runs are averaged; the caller clips them to [-1, 1] again.
+"""Predictions smoothed over time, after overlaps and runs are averaged; the caller clips them to their limits again.
 
     ma:7        moving average, the 3 rows before, the row itself and the 3 after
     ma:7,13     7 rows for valence, 13 for arousal (team RAS, 10th ABAW)

@@ -1,5 +1,7 @@
 """The challenge's file: the rows of the organiser's sample in their order, with our numbers.
 
+Of expressions a row has the number of the class, of action units twelve flags.
+
     image_location,valence,arousal
     1-30-1280x720/00001.jpg,0.123456,-0.200000        image number i + 1 is row i of the trial
 
@@ -21,12 +23,13 @@ from ...features_store.interchange.result_files import check_file, made, write_w
 from ...features_store.schema import plain_name
 from ...shell.text import counted, preview
 from ..data.matching import LENGTH_FLAG
+from ..tasks.table import TASKS
+from ..tasks.task import Task
 from .prediction_files import DECIMALS, writable
 
-HEADER = "image_location,valence,arousal"
+_LOCATION_ALONE = "image_location"
 # Container and decoder differ by a frame or two on many videos, docs/sources.md (Labels); more is another video.
 TOLERATED_ROWS = 2
-_HEADERS = ("image_location", HEADER)
 _LOCATION = re.compile(r"([^,]+)/0*([1-9][0-9]{0,8})(?:\.[^,/.]*)?")
 
 
@@ -76,25 +79,35 @@ def write_submission(
     predictions: Mapping[str, NDArray[Any]],
     allow_length_difference: bool = False,
     about: Mapping[str, Any] | None = None,
+    task: Task = TASKS["va"],
 ) -> SubmissionReport:
     """Write the challenge's file `out` whole, for the rows of the file `sample`; how it was made stands beside it.
 
-    `predictions` {trial: [T, 2]} (valence, arousal); each is asked for once. A trial of the sample is the
-    prediction of its name, else the only one whose last path part it is. Its length is its largest image number:
-    up to 2 rows more or less are trimmed, or the last row is repeated; more only with `allow_length_difference`.
-    Raises ValueError on a sample that cannot be read (with file and line), a trial without a prediction or with
-    several, another length, or a value that is not a number; nothing is written then.
+    `predictions` {trial: [T, C]} of the `task`; each is asked for once. A trial of the sample is the prediction of its
+    name, else the only one whose last path part it is. Its length is its largest image number: up to 2 rows more or
+    less are trimmed, or the last row is repeated; more only with `allow_length_difference`.
+    Raises ValueError on a task that lacks a column of the file, a sample that cannot be read (with file and line), a
+    trial without a prediction or with several, another length, or a value that is not a number; then nothing is
+    written.
     """
+    if not task.submission_header:
+        raise ValueError(
+            f"a submission needs {' and '.join(task.labels.names)}, the runs predict {', '.join(task.columns)}"
+        )
     check_out(out, sample)
-    blocks = read_sample(sample)
+    blocks = read_sample(sample, task)
     lengths: dict[str, int] = {}  # the largest image number of each trial; rows may be missing in between
     for block in blocks:
         lengths[block.trial] = max(lengths.get(block.trial, 0), int(block.frames.max()))
     names = match_trials(lengths, predictions)
-    values = {trial: writable(trial, predictions[name], 2) for trial, name in names.items()}
+    values = {
+        trial: task.decide(writable(trial, predictions[name], len(task.columns), task.limits))
+        for trial, name in names.items()
+    }
     _check_lengths(values, lengths, allow_length_difference)
-    line = f"%s,%.{DECIMALS}f,%.{DECIMALS}f\n"
-    lines = [f"{HEADER}\n"]
+    cell = f"%.{DECIMALS}f" if task.labels.values == "real" else "%d"
+    line = f"%s{f',{cell}' * task.labels.width}\n"
+    lines = [f"{task.submission_header}\n"]
     for block in blocks:
         rows = values[block.trial]
         pairs = rows[np.minimum(block.frames, len(rows)) - 1].tolist()
@@ -110,15 +123,17 @@ def write_submission(
     )
 
 
-def read_sample(path: Path) -> list[Block]:
+def read_sample(path: Path, task: Task = TASKS["va"]) -> list[Block]:
     """Rows of the organiser's sample in their order. Raises ValueError with `file:line`.
 
     The header may name the location alone; whatever follows a location is ignored.
     """
     with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="\n") as file:
         header = file.readline()
-        if re.sub(r"\s", "", header) not in _HEADERS:
-            raise ValueError(f"{path}:1: the first line of a sample is {HEADER!r}, got {header.strip()[:80]!r}")
+        if re.sub(r"\s", "", header) not in (_LOCATION_ALONE, task.submission_header):
+            raise ValueError(
+                f"{path}:1: the first line of a sample is {task.submission_header!r}, got {header.strip()[:80]!r}"
+            )
         rows: list[tuple[str, list[str], list[int]]] = []
         empty = 0  # the first empty line: others may follow it, rows may not
         for number, line in enumerate(file, start=2):
@@ -168,7 +183,7 @@ def match_trials(wanted: Iterable[str], predictions: Iterable[str]) -> dict[str,
     return {trial: names[0] for trial, names in found.items()}
 
 
-def _check_lengths(values: Mapping[str, NDArray[np.float64]], lengths: Mapping[str, int], allowed: bool) -> None:
+def _check_lengths(values: Mapping[str, NDArray[Any]], lengths: Mapping[str, int], allowed: bool) -> None:
     sizes = {
         trial: f"{trial} ({counted(len(rows), 'row')}, {lengths[trial]} in the sample)"
         for trial, rows in values.items()

@@ -5,11 +5,12 @@ Numbers have three decimals. Tested by tests/fusion/results/test_tables.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 
-import numpy as np
+from ..tasks.task import Scores, Task
 
 _NONE = "–"
 _NAME_WIDTH = 48
@@ -17,25 +18,24 @@ _NAME_WIDTH = 48
 
 @dataclass(frozen=True)
 class TrialScore:
-    """CCC of one trial over its `rows` valid rows; None for a task that was not trained."""
+    """Scores of one trial over its `rows` valid rows, by their keys; None for what was not trained."""
 
     trial: str
     rows: int
-    valence: float | None
-    arousal: float | None
+    scores: Scores
 
 
-def trial_cells(scores: Iterable[TrialScore]) -> list[list[str]]:
-    """Header and a row a trial, the worst mean first, those without a score last; long names lose their middle."""
+def trial_cells(scores: Iterable[TrialScore], task: Task) -> list[list[str]]:
+    """Header and a row a trial, the worst P first, those without a score last; long names lose their middle."""
     rows = []
     for score in scores:
         name, half = score.trial, (_NAME_WIDTH - 1) // 2
         short = name if len(name) <= _NAME_WIDTH else f"{name[:half]}…{name[-half:]}"
-        present = [value for value in (score.valence, score.arousal) if value is not None]
-        mean = float(np.mean(present)) if present else np.inf
-        rows.append((mean, name, [short, str(score.rows), number(score.valence), number(score.arousal)]))
+        p = task.p(score.scores)
+        numbers = [number(score.scores[each.key]) for each in task.tabled]
+        rows.append((math.inf if p is None else p, name, [short, str(score.rows), *numbers]))
     rows.sort(key=itemgetter(0, 1))
-    return [["trial", "rows", "CCC V", "CCC A"], *(cells for *_, cells in rows)]
+    return [["trial", "rows", *(each.short for each in task.tabled)], *(cells for *_, cells in rows)]
 
 
 def number(value: float | None) -> str:

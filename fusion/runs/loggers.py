@@ -21,13 +21,14 @@ from tqdm import tqdm
 from ...features_store.disk.atomic import check_fence
 from ...shell.progress import LINE_EVERY_S, shows_bars
 from ..results.tables import number
+from ..tasks.table import TASKS
+from ..tasks.task import Task
 from ..training.learner import Watcher
 
 if TYPE_CHECKING:
     from ...batch.protocols import JobContext
 
 LOSS_EVERY_S = 0.5
-_SCALARS = ("loss", "lr", "P", "ccc_valence", "ccc_arousal")
 _say = partial(click.echo, err=True)
 
 
@@ -65,6 +66,7 @@ def make_watchers(
     tensorboard: bool,
     stream: TextIO | None = None,
     context: JobContext | None = None,
+    task: Task = TASKS["va"],
 ) -> list[Watcher]:
     """What watches the run `name` of at most `epochs`: the screen (stderr) and, if asked for, TensorBoard.
 
@@ -73,8 +75,8 @@ def make_watchers(
     watchers: list[Watcher] = [Reports(epochs, context)] if context is not None else []
     if context is None or context.host is None:
         stream = stream or sys.stderr
-        watchers.append(Bar(name, epochs, stream) if shows_bars(stream) else Lines(name, epochs, stream))
-    return [*watchers, *([TensorBoard(folder / "tensorboard")] if tensorboard else [])]
+        watchers.append(Bar(name, epochs, stream) if shows_bars(stream) else Lines(name, epochs, stream, task))
+    return [*watchers, *([TensorBoard(folder / "tensorboard", task)] if tensorboard else [])]
 
 
 class Bar(Watcher):
@@ -118,6 +120,7 @@ class Lines(Watcher):
     name: str
     epochs: int
     stream: TextIO
+    task: Task = TASKS["va"]
     said_s: float = field(default_factory=time.monotonic)
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
@@ -128,9 +131,9 @@ class Lines(Watcher):
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Say the epoch's scores."""
         if time.monotonic() - self.said_s >= LINE_EVERY_S:
+            scores = ", ".join(f"{each.short.split()[-1]} {number(row[each.key])}" for each in self.task.tabled)
             self._say(
-                f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} "
-                f"(V {number(row['ccc_valence'])}, A {number(row['ccc_arousal'])}), "
+                f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} ({scores}), "
                 f"best {best['P']:.3f} (epoch {best['epoch']})"
             )
 
@@ -160,16 +163,17 @@ class Reports(Watcher):
 class TensorBoard(Watcher):
     """Events below the run's folder."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: Task = TASKS["va"]) -> None:
         from torch.utils.tensorboard.writer import SummaryWriter  # noqa: PLC0415 - an extra, and slow to load
 
         check_fence()
         self._writer = SummaryWriter(str(folder))
+        self._scalars = ("loss", "lr", "P", *(score.key for score in task.scores))
 
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Write the epoch's numbers."""
         check_fence()
-        for name in _SCALARS:
+        for name in self._scalars:
             if row[name] is not None:
                 self._writer.add_scalar(name, row[name], row["epoch"])
         self._writer.flush()

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.amp.grad_scaler import GradScaler
 from torch.optim import Adam, AdamW, Optimizer
@@ -28,7 +29,7 @@ from ..data.batches import Batch, Batches, drop_modalities
 from ..data.runtime import autocast, find_compile_cache
 from ..data.windows import Windows
 from ..models.table import Output, build
-from ..tasks.ccc import ccc_loss
+from ..tasks.table import make_loss
 
 
 class Watcher:
@@ -53,6 +54,7 @@ class Learner:
     device: torch.device
     model: nn.Module
     network: Callable[..., Tensor | Output]
+    loss: Callable[[Tensor, Tensor, Tensor], Tensor]
     optimizer: Optimizer
     plateau: ReduceLROnPlateau
     scaler: GradScaler
@@ -67,7 +69,7 @@ class Learner:
         with autocast(self.device, self.run.precision):
             found = self.network(batch.features, batch.valid, batch.mask)
         prediction, extra_loss = found if isinstance(found, Output) else (found, 0.0)
-        loss = ccc_loss(prediction, batch.labels, batch.loss_mask) + extra_loss
+        loss = self.loss(prediction, batch.labels, batch.loss_mask) + extra_loss
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         if self.config.grad_clip:
@@ -90,9 +92,16 @@ class Learner:
 
 
 def init_learner(
-    config: TrainConfig, run: RunConfig, shapes: Sequence[tuple[int, ...]], device: torch.device
+    config: TrainConfig,
+    run: RunConfig,
+    shapes: Sequence[tuple[int, ...]],
+    device: torch.device,
+    labels: Sequence[NDArray[np.float32]] = (),
 ) -> Learner:
-    """A new network, drawn from the run's seed, and its optimiser."""
+    """A new network, drawn from the run's seed, and its optimiser.
+
+    `labels` [T, L] of each training trial: the loss weighs classes by them, if it does.
+    """
     seed_epoch(config.seed, 0)
     if run.compile:
         find_compile_cache()
@@ -115,6 +124,7 @@ def init_learner(
         device=device,
         model=model,
         network=torch.compile(model) if run.compile else model,
+        loss=make_loss(config, labels),
         optimizer=optimizer,
         plateau=plateau,
         scaler=GradScaler(device.type, enabled=run.precision == "fp16"),

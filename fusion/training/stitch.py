@@ -18,29 +18,33 @@ from ..data.dataset import Dataset
 from ..data.runtime import autocast
 from ..data.windows import Windows
 from ..models.table import Output
+from ..tasks.task import Task
 
 
 def predict(
-    model: nn.Module, data: Dataset, batches: Batches, windows: Windows, columns: int, precision: Precision
+    model: nn.Module, data: Dataset, batches: Batches, windows: Windows, task: Task, precision: Precision
 ) -> NDArray[np.float32]:
-    """Predictions of the table's rows [N, C], clipped to [-1, 1]; rows outside of `windows` are 0.
+    """Predictions of the table's rows [N, C], in the task's limits; rows outside of `windows` are 0.
 
-    Raises ValueError if one is not a number.
+    Of classes and flags probabilities are averaged, not what the network gives. Raises ValueError if one is not a
+    number.
     """
     device = data.labels.device
     # Padding adds to the row past the table's end, which is dropped.
-    total = torch.zeros(len(data.labels), columns, device=device)
+    total = torch.zeros(len(data.labels), len(task.columns), device=device)
     count = torch.zeros(len(data.labels), 1, device=device)
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches.all(windows):
             found = model(batch.features, batch.valid, batch.mask)
-            prediction = found.prediction if isinstance(found, Output) else found
+            prediction = (found.prediction if isinstance(found, Output) else found).float()
+            if task.activation != "none":
+                prediction = prediction.softmax(-1) if task.activation == "softmax" else prediction.sigmoid()
             index = batch.index.flatten()
-            total.index_add_(0, index, prediction.float().flatten(0, 1))
+            total.index_add_(0, index, prediction.flatten(0, 1))
             count.index_add_(0, index, torch.ones(len(index), 1, device=device))
     mean = (total / count.clamp(min=1))[:-1]
-    rows: NDArray[np.float32] = mean.clamp(-1, 1).cpu().numpy()
+    rows: NDArray[np.float32] = mean.clamp(*task.limits).cpu().numpy()
     if not np.isfinite(rows).all():
         raise ValueError(
             "the network predicts values that are not numbers: try a smaller lr, grad_clip=1 or --precision fp32"

@@ -23,7 +23,9 @@ from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import deterministic
 from ..results.report import Report, report
+from ..tasks.table import TASKS
 from .learner import Watcher, init_learner, restore, train_epoch
+from .s4_window import draw_windows, score_windows
 from .stitch import by_trial, predict
 
 History = list[dict[str, Any]]
@@ -31,12 +33,16 @@ History = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the best epoch's report and predictions {trial: [T, C]}, all epochs' history, and why."""
+    """How a run ended: the best epoch's report and predictions {trial: [T, C]}, all epochs' history, and why.
+
+    `parameters`: numbers of the network that are learned. Windows of S4's protocol leave no predictions of trials.
+    """
 
     report: Report
     predictions: Mapping[str, NDArray[np.float32]]
     history: Sequence[Mapping[str, Any]]
     reason: str
+    parameters: int
 
 
 @deterministic()
@@ -49,16 +55,20 @@ def train(
     state cannot be saved. The last saved epoch is safe in any case.
     """
     config, fold = described.config, described.fold
+    task = TASKS[config.task]
     batches = Batches(data, described.statistics, config)
     windows = batches.to_train_on(data.windows(fold.train, config), f"training side of fold {fold.number}")
     held_out = data.windows(fold.validation, config)
     # Every labelled row is scored, whatever its features are.
-    if (labelled := sum(int(data.sources[name].labelled.sum()) for name in fold.validation)) < 2:
+    if (labelled := sum(int(data.sources[name].labelled.sum()) for name in fold.validation)) < task.least_rows:
         side = f"the validation side of fold {fold.number}"
         if labelled:
             raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
-        raise ValueError(f"{side} has no labelled frame: all its label rows are masked (-5)")
-    learner = init_learner(config, run, [(width,) for width in data.widths], data.labels.device)
+        raise ValueError(f"{side} has no labelled frame: all its label rows are masked ({task.labels.masked:g})")
+    if config.protocol == "s4-window":
+        windows, held_out = draw_windows(windows, config.seed)
+    truth = [data.sources[name].labels for name in fold.train]
+    learner = init_learner(config, run, data.shapes, data.labels.device, truth)
     history: History = []
     best = learner.weights()
     if (saved := state.load_state(folder)) is not None:
@@ -66,9 +76,11 @@ def train(
         history, best = saved.history, saved.best
 
     def validate() -> tuple[Report, dict[str, NDArray[np.float32]]]:
-        rows = predict(learner.model, data, batches, held_out, len(config.outputs), run.precision)
+        if config.protocol == "s4-window":
+            return score_windows(learner.model, data, batches, held_out, task, run.precision), {}
+        rows = predict(learner.model, data, batches, held_out, task, run.precision)
         predictions = by_trial(data, fold.validation, rows)
-        return report([data.sources[name] for name in fold.validation], predictions, config.outputs), predictions
+        return report([data.sources[name] for name in fold.validation], predictions, task), predictions
 
     while not (reason := why_stop(config, history)):
         began_s, epoch = time.monotonic(), len(history) + 1
@@ -97,7 +109,8 @@ def train(
     learner.model.load_state_dict(best)
     scored, predictions = validate()
     state.write_results(folder, history, best, best_row(history))
-    return Outcome(scored, predictions, history, reason)
+    parameters = sum(each.numel() for each in learner.model.parameters() if each.requires_grad)
+    return Outcome(scored, predictions, history, reason, parameters)
 
 
 def why_stop(config: TrainConfig, history: History) -> str:

@@ -34,8 +34,10 @@ class PersonRows:
         )
 
 
-def person_arrays(person: PersonRows, frames: int, length: int, missing: MissingFace) -> dict[str, RowSource]:
-    """Visual features, boxes, landmarks and scores of `length` rows; nothing where no visual feature is wanted.
+def person_arrays(
+    person: PersonRows, frames: int, length: int, missing: MissingFace, with_track: bool = True
+) -> dict[str, RowSource]:
+    """Visual features of `length` rows; `with_track`: boxes, landmarks and scores too. Nothing without a feature.
 
     In the features, frames without a face are filled and the end is trimmed or repeated; rows past the video have no
     box. Faces past the last row do not count: whoever adds a feature later has not seen them.
@@ -52,6 +54,8 @@ def person_arrays(person: PersonRows, frames: int, length: int, missing: Missing
         for name, buffer in person.buffers.items()
     )
     arrays = track_arrays(tracks)
+    if not with_track:
+        return arrays
     for name, values, nothing in (
         ("face_box", seen.boxes, np.nan),
         ("face_landmarks", seen.landmarks, np.nan),

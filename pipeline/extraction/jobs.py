@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
 
 from ...features_store.records.failures import Stage
 from ...features_store.schema import JsonValue
 from ..config import FacePolicy
 
-Stream = Literal["picture", "sound"]
-# Called with each batch: what is read, its rows so far, the time they have come to and the whole length, in s.
-Progress = Callable[[Stream, int, float, float | None], None]
+# Called with each batch: the stream that is read, its rows so far, the time they have come to and the length, in s.
+Progress = Callable[[str, int, float, float | None], None]
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One video, from top to bottom: probe → picture → sound → store; or what is missing of it, beside what is there.
+"""One video, from top to bottom: probe → streams → store; or what is missing of it, beside what is there.
 
 Tested by tests/pipeline/extraction: test_extract.py, test_adding.py.
 """
@@ -6,23 +6,32 @@ Tested by tests/pipeline/extraction: test_extract.py, test_adding.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from dataclasses import replace
 
 from ...encoders.table import of_stream
 from ...features_store.clock import are_others, differ_much, fit_time
-from ...features_store.entries import CLOCK, ENTRIES, FACE_ARRAYS, FACES
+from ...features_store.entries import ENTRIES
 from ...features_store.schema import JsonValue, RowSource
 from ...features_store.store import FeatureStore
 from ...shell.text import counted
 from ..media.probe import probe
 from ..media.streams import Choice
-from .assemble import person_arrays, sound_arrays
-from .audio import Sound, read_sound
+from .audio import read_sound
 from .jobs import Job, Progress, Receipt
-from .provenance import crops_digest, video_attributes
+from .provenance import video_attributes
 from .session import Session
 from .stored import check_start, read_stored
-from .visual import Picture, read_picture
+from .streams import Clock, Reading, Stream, StreamRows
+from .visual import read_picture
+
+# In the order in which they are read: the picture is first, for its frames are the clock of all others.
+STREAMS = (Stream("visual", "picture", read_picture), Stream("audio", "sound", read_sound))
+
+
+def counting_stream(features: Collection[str]) -> str:
+    """The word of the first stream that these features are made from: its rows are how far a video is."""
+    return next(stream.word for stream in STREAMS if of_stream(features, stream.name))
 
 
 def extract_video(job: Job, store: FeatureStore, session: Session, progress: Progress) -> Receipt:
@@ -33,7 +42,6 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
     """
     started_s = time.monotonic()
     features = job.features or session.config.features
-    visual, audio = of_stream(features, "visual"), of_stream(features, "audio")
     choice = Choice(session.config.video_stream, session.config.audio_stream)
     info = probe(job.video, choice, stall_timeout_s=session.stall_timeout_s)
     stored = None
@@ -41,50 +49,47 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
         stored = read_stored(store, job)
         check_start(info, stored, job)
     with store.temporary_directory() as scratch:
-        picture = read_picture(info, job, visual, session, scratch, progress, stored)
-        length = stored.rows if stored else len(picture.time_s) if job.length is None else job.length
-        sound = read_sound(info, picture.time_s[:length], audio, session, scratch, progress)
-        people = [
-            {
-                **sound_arrays(sound.buffers, sound.valid, length),
-                **person_arrays(each, len(picture.time_s), length, session.config.missing_face),
-            }
-            for each in picture.people
-        ]
-        warnings = _warnings(job, picture, sound, length, bool(visual), bool(audio))
+        reading = Reading(info, job, session, scratch, progress, stored)
+        gave: dict[str, StreamRows] = {}
+        for stream in STREAMS:
+            reading = replace(reading, stream=stream.word)
+            gave[stream.word] = stream.read(reading, of_stream(features, stream.name))
+            reading = replace(reading, clock=gave[stream.word].clock or reading.clock)
+        clock = reading.clock
+        warnings = _warnings(job, gave, clock)
         entries = {name: entry for name, entry in session.entries.items() if name in features}
         attributes: dict[str, JsonValue] = {}
-        if visual and not job.keeps_track:
-            attributes |= {"face": job.face} | ({} if job.crops is None else {"crops": crops_digest(job.crops)})
-        if audio or stored is None:
-            attributes["audio"] = "present" if sound.present else "absent"
+        arrays: list[list[dict[str, RowSource]]] = []
+        for rows in gave.values():
+            attributes |= rows.attributes()
+            entries |= {name: session.entries[name] for name in rows.sources() if name in session.entries}
+            arrays.insert(0, rows.arrays(clock.rows))  # a store lists the picture's last
+        people: list[dict[str, RowSource]] = []
+        for number in range(max(map(len, arrays))):
+            of_person = (each[number if len(each) > 1 else 0] for each in arrays)
+            people.append({name: rows for each in of_person for name, rows in each.items()})
         if stored is None:
             whole: dict[str, JsonValue] = {
-                **video_attributes(info, picture.time_s),
+                **video_attributes(info, clock.time_s),
                 "face": job.face,
-                "truncated": picture.ending.truncated,
+                "truncated": clock.truncated,
                 "trial_length_from": "video" if job.length is None else "annotations",
                 "warnings": list(warnings),
                 **attributes,
             }
-            clock = {"time": fit_time(picture.time_s, length)}
-            entries |= {name: session.entries[name] for name in (CLOCK, FACES) if name in session.entries}
-            _write_whole(store, job, [{**clock, **arrays} for arrays in people], {**whole, ENTRIES: entries})
+            times = {"time": fit_time(clock.time_s, clock.rows)}
+            _write_whole(store, job, [{**times, **each} for each in people], {**whole, ENTRIES: entries})
         else:
-            if visual and job.keeps_track:  # it stays as it is
-                people = [{name: rows for name, rows in each.items() if name not in FACE_ARRAYS} for each in people]
-            elif visual:
-                entries[FACES] = session.entries[FACES]
             _add(store, job, stored.names, people, entries, attributes, warnings)
     now = store.attributes(job.trial) or {}
     return Receipt(
         trial=job.trial,
         video=job.name,
-        rows=length,
-        frames=picture.frames,
+        rows=clock.rows,
+        frames=clock.frames,
         fps=str(now.get("fps")),
         vfr=bool(now.get("vfr")),
-        faces=picture.face_share(),
+        faces=gave["picture"].share(),
         audio=now.get("audio") == "present",
         truncated=bool(now.get("truncated")),
         seconds=time.monotonic() - started_s,
@@ -134,19 +139,11 @@ def _add(
         store.add(job.trial, {}, entries, attributes)
 
 
-def _warnings(job: Job, picture: Picture, sound: Sound, length: int, visual: bool, audio: bool) -> list[str]:
+def _warnings(job: Job, gave: Mapping[str, StreamRows], clock: Clock) -> list[str]:
     """What a user should know about a trial that was extracted all the same."""
-    of_streams = {"picture": picture.ending.warnings, "sound": sound.warnings}
-    warnings = [f"{stream}: {'; '.join(dict.fromkeys(words))}" for stream, words in of_streams.items() if words]
-    if picture.ending.truncated:
-        warnings.append(f"the picture ended in an error after {counted(picture.frames, 'frame')}")
-    if not sound.present and (audio or not job.adds):
-        warnings.append("no audio: its features are zero rows, all invalid")
-    if visual and job.crops is not None and not job.crops.is_dir():
-        warnings.append(f"there is no folder of aligned crops {job.crops}")
-    if picture.face_share() == 0:
-        warnings.append("no face in any frame: visual features are zero rows, all invalid")
-    if differ_much(length, picture.frames):
-        more = ": train refuses it without --allow-length-difference" if are_others(length, picture.frames) else ""
-        warnings.append(f"{counted(length, 'label row')} but {counted(picture.frames, 'decoded frame')}{more}")
+    warnings = [f"{word}: {'; '.join(dict.fromkeys(rows.said))}" for word, rows in gave.items() if rows.said]
+    warnings += [remark for rows in gave.values() for remark in rows.remarks()]
+    if differ_much(clock.rows, clock.frames):
+        more = ": train refuses it without --allow-length-difference" if are_others(clock.rows, clock.frames) else ""
+        warnings.append(f"{counted(clock.rows, 'label row')} but {counted(clock.frames, 'decoded frame')}{more}")
     return warnings

@@ -1,4 +1,7 @@
-"""The frames of one video: their times, and the faces in them, embedded and kept on disk row by row."""
+"""The picture: the frames' times, which are every stream's, and the faces, embedded and kept on disk row by row.
+
+Tested by tests/pipeline/extraction: test_extract.py, test_adding.py.
+"""
 
 from __future__ import annotations
 
@@ -13,17 +16,21 @@ from numpy.typing import NDArray
 
 from ...encoders.table import CROP_PX, TABLE
 from ...encoders.views import VIEWS
+from ...features_store.entries import CLOCK, FACES
+from ...features_store.schema import JsonValue, MissingFace, RowSource
 from ...shell.text import counted
 from ..config import FacePolicy
 from ..faces.crops import FaceCrops, aligned_crops, follow_faces, known_faces, unseen
 from ..faces.tracking import Followers
 from ..media.readers import FrameReader, prefetch
 from ..media.types import Ending, FrameBatch, VideoInfo
-from .assemble import PersonRows
-from .jobs import Job, Progress
+from .assemble import PersonRows, person_arrays
+from .jobs import Job
+from .provenance import crops_digest
 from .row_buffer import PendingRows, RowBuffer, settled
 from .session import Session
-from .stored import StoredTrial, checked_times
+from .stored import checked_times
+from .streams import Clock, Reading
 
 _PROBLEMS_NAMED = 5
 _FRAMES_AT_ONCE = 32
@@ -31,41 +38,64 @@ _FRAMES_AT_ONCE = 32
 
 @dataclass(frozen=True)
 class Picture:
-    """What the frames gave: their times, how many there are, the people in them, and how decoding ended.
+    """What the frames gave: the clock, the people in them, and what the decoder and the crops had to say."""
 
-    `time_s` [frames]; of a trial that features are added to, those that have rows.
-    """
-
-    time_s: NDArray[np.float64]
-    frames: int
+    clock: Clock
     people: list[PersonRows]
-    ending: Ending
+    said: tuple[str, ...]
+    job: Job
+    missing: MissingFace
 
-    def face_share(self) -> float | None:
+    @property
+    def makes_track(self) -> bool:
+        """Whether boxes and landmarks are written beside the features."""
+        return bool(self.people[0].buffers) and not self.job.keeps_track
+
+    def share(self) -> float | None:
         """Share of the frames with a face; None where no visual feature was asked for."""
         if not self.people[0].buffers:
             return None
         return float(np.stack([person.seen().found for person in self.people]).any(axis=0).mean())
 
+    def arrays(self, length: int) -> list[dict[str, RowSource]]:
+        """Features and face track of each person, in `length` rows; a trial that keeps its track gets no other."""
+        frames = len(self.clock.time_s)
+        return [person_arrays(each, frames, length, self.missing, self.makes_track) for each in self.people]
 
-def read_picture(
-    info: VideoInfo,
-    job: Job,
-    features: Sequence[str],
-    session: Session,
-    scratch: Path,
-    progress: Progress,
-    stored: StoredTrial | None = None,
-) -> Picture:
+    def attributes(self) -> dict[str, JsonValue]:
+        """Which face was followed, and through which crops."""
+        if not self.makes_track:
+            return {}
+        crops: dict[str, JsonValue] = {} if self.job.crops is None else {"crops": crops_digest(self.job.crops)}
+        return {"face": self.job.face, **crops}
+
+    def sources(self) -> tuple[str, ...]:
+        """The clock, unless the trial has it, and the face track where one is made."""
+        return (*(() if self.job.adds else (CLOCK,)), *((FACES,) if self.makes_track else ()))
+
+    def remarks(self) -> list[str]:
+        """A picture that breaks off, crops that are not there, nobody to be seen."""
+        found = []
+        if self.clock.truncated:
+            found.append(f"the picture ended in an error after {counted(self.clock.frames, 'frame')}")
+        if self.people[0].buffers and self.job.crops is not None and not self.job.crops.is_dir():
+            found.append(f"there is no folder of aligned crops {self.job.crops}")
+        if self.share() == 0:
+            found.append("no face in any frame: visual features are zero rows, all invalid")
+        return found
+
+
+def read_picture(reading: Reading, features: Sequence[str]) -> Picture:
     """Frame times, and these features of each person's face in each frame.
 
     Of a `stored` trial the times are known, and the faces where the job keeps its track: frames are decoded where
     faces are to be cut out of them, and must lie where they lay. Raises MediaError where nothing decodes, or where
     they do not.
     """
+    info, job, session, stored = reading.info, reading.job, reading.session, reading.stored
     times: list[NDArray[np.float64]] = []
     problems: list[str] = []
-    people = _People(features, session, scratch)
+    people = _People(features, session, reading.scratch)
     with_pixels = bool(features) and job.crops is None
     with ExitStack() as stack:
         stack.enter_context(settled(people.pending))
@@ -85,7 +115,7 @@ def read_picture(
                 decoded += len(batch.time_s)
                 # Frames are decoded ahead: what counts is how many are embedded, and about when the last of these is.
                 embedded = people.embedded()
-                progress("picture", embedded, float(batch.time_s[-1]) * embedded / decoded, info.duration_s)
+                reading.progress(embedded, float(batch.time_s[-1]) * embedded / decoded, info.duration_s)
                 yield batch
 
         if not with_pixels:
@@ -97,14 +127,16 @@ def read_picture(
         for group in groups:
             people.take(group)
     time_s = np.concatenate(times)
-    progress("picture", len(time_s), float(time_s[-1]), info.duration_s)
+    reading.progress(len(time_s), float(time_s[-1]), info.duration_s)
     ending = Ending(truncated=False, warnings=()) if reader is None else reader.ending
     more = len(problems) - _PROBLEMS_NAMED
     named = [*problems[:_PROBLEMS_NAMED], *([f"and {counted(more, 'more crop')}"] if more > 0 else [])]
-    ending = Ending(ending.truncated, (*ending.warnings, *named))
     if stored is not None:
-        return Picture(stored.time_s, stored.frames, people.rows, ending)
-    return Picture(time_s, len(time_s), people.rows, ending)
+        clock = Clock(stored.time_s, stored.frames, stored.rows, ending.truncated)
+    else:
+        rows = len(time_s) if job.length is None else job.length
+        clock = Clock(time_s, len(time_s), rows, ending.truncated)
+    return Picture(clock, people.rows, (*ending.warnings, *named), job, session.config.missing_face)
 
 
 class _People:

@@ -15,7 +15,7 @@ from ...features_store.records.failures import Stage
 from ...features_store.store import FeatureStore
 from ...shell.text import flat, one_line
 from ..config import LESS_MEMORY, RunConfig
-from ..extraction.jobs import Failure, Job, Receipt, Stream
+from ..extraction.jobs import Failure, Job, Receipt
 from ..extraction.session import Session
 from ..extraction.video import extract_video
 from ..media.types import MediaError
@@ -37,7 +37,7 @@ def attempt(job: Job, store: FeatureStore, session: Session, run: RunConfig, con
     """
     began_s = time.monotonic()
 
-    def progress(stream: Stream, rows: int, time_s: float, duration_s: float | None) -> None:
+    def progress(stream: str, rows: int, time_s: float, duration_s: float | None) -> None:
         """Called with every batch: pass it on, and end the video when it must not go on."""
         context.check()
         # Of a video that does not say its duration, what has been seen counts.

@@ -14,7 +14,7 @@ from itertools import islice
 from pathlib import Path
 
 from ...features_store.labels.annotations import count_rows, folder_levels
-from ...features_store.labels.corpus import Corpus, label_name, open_corpus
+from ...features_store.labels.corpus import Corpus, label_name, open_any_corpus
 from ...features_store.labels.timed import is_timed
 from ...features_store.records.failures import Stage
 from ...features_store.schema import check_trial_name, plain_name
@@ -56,7 +56,7 @@ def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> 
     for folder in (videos, crops):
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-    return Sources(videos, open_corpus(annotations) if annotations is not None else None, crops)
+    return Sources(videos, open_any_corpus(annotations) if annotations is not None else None, crops)
 
 
 def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
@@ -182,11 +182,11 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
     if label is None or sources.corpus is None:
         return job
     path = sources.corpus.files[label]
-    rows = count_rows(path)
+    rows = count_rows(path, sources.corpus.kind)
     if not rows:
         raise ValueError(f"{path} has no label rows")
     # Labels with times of their own are laid on the frames that there are, so they say nothing about how many.
-    return job if is_timed(path) else replace(job, length=rows)
+    return job if is_timed(path, sources.corpus.kind) else replace(job, length=rows)
 
 
 def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) -> list[str]:

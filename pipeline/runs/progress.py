@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from ...shell.progress import shows_bars
 from ...shell.text import counted, flat
-from ..extraction.jobs import Failure, Job, Receipt, Stream
+from ..extraction.jobs import Failure, Job, Receipt
 
 LINE_EVERY_S = 30.0
 _NAMED = 4
 
 
-def make_reporter(verbose: bool, stream: TextIO | None = None, counts: Stream = "picture") -> Reporter:
+def make_reporter(verbose: bool, stream: TextIO | None = None, counts: str = "picture") -> Reporter:
     """Bars where `stream` (stderr) is a terminal with a width, else lines."""
     stream = stream or sys.stderr
     return BarReporter(stream, verbose, counts) if shows_bars(stream) else Reporter(stream, verbose, counts)
@@ -31,7 +31,7 @@ class InProgress:
     """How far a video is: which stream, its rows, the share of the duration; `made`: rows of the stream that counts."""
 
     made: int = 0
-    stream: Stream = "picture"
+    stream: str = "picture"
     rows: int = 0
     share: float | None = None
 
@@ -40,10 +40,10 @@ class Reporter:
     """A plain line every 30 s, and one for each failure and warning; several videos may be in progress at once.
 
     `verbose`: a line for each video that is done, too. `counts`: the stream whose rows count, the picture where faces
-    are embedded, else the sound: frames that are only decoded are not rows yet.
+    are embedded, else the next one: frames that are only decoded are not rows yet.
     """
 
-    def __init__(self, file: TextIO, verbose: bool, counts: Stream = "picture") -> None:
+    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture") -> None:
         self._file, self._verbose, self._counts = file, verbose, counts
         self._videos: dict[str, InProgress] = {}
         self._jobs = self._ended = self._rows_before = 0
@@ -61,8 +61,8 @@ class Reporter:
         self._began_s = self._began_s or time.monotonic()
         self._videos[job.trial] = InProgress()
 
-    def progress(self, job: Job, stream: Stream, rows: int, time_s: float, duration_s: float | None) -> None:
-        """Rows of a video done so far, of its picture or of its sound, which have come to `time_s` of `duration_s`."""
+    def progress(self, job: Job, stream: str, rows: int, time_s: float, duration_s: float | None) -> None:
+        """Rows of a video done so far, of one of its streams, which have come to `time_s` of `duration_s`."""
         if video := self._videos.get(job.trial):
             video.stream, video.rows = stream, rows
             video.share = min(time_s / duration_s, 1) if duration_s else None
@@ -131,9 +131,9 @@ class Reporter:
 class BarReporter(Reporter):
     """A bar for the run, and one for the current video, or a line for all that are in progress."""
 
-    def __init__(self, file: TextIO, verbose: bool, counts: Stream = "picture") -> None:
+    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture") -> None:
         super().__init__(file, verbose, counts)
-        self._shown: tuple[str, Stream] | None = None
+        self._shown: tuple[str, str] | None = None
         self._run: tqdm[NoReturn] | None = None
         self._now: tqdm[NoReturn] | None = None
 

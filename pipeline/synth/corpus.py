@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ...features_store.interchange.result_files import check_place, made, side_car, write_with_side_car
-from ...features_store.labels.text import CHALLENGE, FRAME_HEADER, MASKED
+from ...features_store.labels.kinds import VA
 from ..faces.align import align
 from .encode import encode
 from .face import load_picture
@@ -98,15 +98,15 @@ def _write_labels(out: Path, clip: ClipPlan) -> None:
     """Each trial's labels as the organiser writes them, and the truth behind them."""
     for trial in clip.trials:
         truth = trial.script.truth(clip.time_s)
-        labels = [FRAME_HEADER]
+        labels = [VA.header]
         for masked, valence, arousal in zip(trial.masked, truth.valence, truth.arousal, strict=True):
-            labels.append(f"{MASKED:g},{MASKED:g}" if masked else f"{valence:.6f},{arousal:.6f}")
+            labels.append(f"{VA.masked:g},{VA.masked:g}" if masked else f"{valence:.6f},{arousal:.6f}")
         names = [each.name for each in fields(truth)]
         columns = [getattr(truth, name) for name in names]
         columns += [*trial.script.face(clip.time_s).T, *trial.script.voice(clip.time_s).T]
         parts = [",".join([*names, "mouth", "brow", "effort", "vowel"])]
         parts += [",".join(f"{value:.9f}" for value in row) for row in zip(*columns, strict=True)]
-        label_file = out / "annotations" / CHALLENGE / clip.recipe.label_set / f"{trial.name}.txt"
+        label_file = out / "annotations" / VA.folder / clip.recipe.label_set / f"{trial.name}.txt"
         for path, lines in ((label_file, labels), (out / "truth" / f"{trial.name}.csv", parts)):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text("\n".join(lines) + "\n", newline="\n")

@@ -131,16 +131,16 @@ def test_read_only_and_strided_batches(patches, faces):
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_batch_size_does_not_matter(iresnet, faces, precision):
-    rows = {size: Embedder(iresnet, "cpu", precision, size).rows(faces) for size in (1, 2, 5)}
-    tolerance = (1e-4 if precision == "fp32" else 0.05) * rows[5].std()
+    rows = {size: Embedder(iresnet, "cpu", precision, size).rows(faces[:3]) for size in (1, 2, 3)}
+    tolerance = (1e-4 if precision == "fp32" else 0.05) * rows[3].std()
     for size in (1, 2):
-        np.testing.assert_allclose(rows[size], rows[5], atol=tolerance)
+        np.testing.assert_allclose(rows[size], rows[3], atol=tolerance)
     assert all(made.dtype == np.float32 for made in rows.values())
 
 
 def test_bf16_is_close_to_fp32(faces):
     iresnet = untrained_network("iresnet50", 0)
-    exact, rough = (Embedder(iresnet, "cpu", precision).rows(faces) for precision in ("fp32", "bf16"))
+    exact, rough = (Embedder(iresnet, "cpu", precision).rows(faces[:2]) for precision in ("fp32", "bf16"))
     assert not np.array_equal(exact, rough)
     assert np.abs(exact - rough).max() < 0.1 * exact.std()
 

@@ -167,7 +167,7 @@ class TestFeatures:
             rows = len(corpus.rows(f"clip{number}")["face"])
             patches = np.zeros((rows, 4, 3), np.float32)
             corpus.rewrite(f"clip{number}", patch=patches, patch_valid=np.ones(rows, bool))
-        assert "patch has rows of shape (4, 3); the trainer needs features [T, D]" in refused(
+        assert "patch has rows of shape (4, 3); the head crossattn takes features [T, D]" in refused(
             corpus, "--modalities", "patch"
         )
 

@@ -23,7 +23,7 @@ from avfuse.pipeline.media.readers import FrameReader
 from avfuse.pipeline.media.types import MediaError
 
 SOAK = Path(__file__).parent / "zoo" / "soak.py"
-FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "120"))
+FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "80"))
 SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
 # Two batches of the largest picture (2^26 px), NumPy and the library.
 MOST_OWN_MIB = 640
@@ -58,7 +58,7 @@ ROWS = {
 
 def soak(*words) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SOAK), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 + 2 * FILES)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240 + 2 * FILES)
 
 
 @pytest.fixture(scope="module")

@@ -11,7 +11,13 @@ from avfuse.fusion.models.table import HEADS
 from avfuse.fusion.settings import as_json, differences, from_json, preset, with_settings
 
 S1 = preset("crossattn")
-LEGAL = {"hop_frames": ("100", 100), "modalities": ("face, voice ,x", ("face", "voice", "x"))}  # not twice what it was
+LEGAL = {
+    "task": ("arousal", "arousal"),
+    "loss": ("ccc", "ccc"),
+    "label_smoothing_frames": ("5", 5),
+    "hop_frames": ("50", 50),
+    "modalities": ("face, voice ,x", ("face", "voice", "x")),
+}  # not twice what it was
 
 
 def settings_of(config: TrainConfig) -> dict[str, tuple[object, object]]:
@@ -38,10 +44,20 @@ def another(name, kind, value):
     return str(changed or 1 if kind is int else changed or 0.25), changed or (1 if kind is int else 0.25)
 
 
+# Settings that only some losses have a use for, under one that has.
+UNDER: dict[str, dict[str, Any]] = {
+    "task": {"task": "va"},
+    "loss": {"task": "va"},
+    "label_smoothing_frames": {"task": "va"},
+    "focal_gamma": {"task": "expr", "loss": "focal"},
+    "label_smoothing": {"task": "expr", "loss": "ce"},
+    "class_weights": {"task": "au"},
+}
 EVERY = [
-    pytest.param(config, name, kind, value, id=f"{config.preset}-{name}")
+    pytest.param(under, name, *settings_of(under)[name], id=f"{config.preset}-{name}")
     for config in map(preset, HEADS)
-    for name, (kind, value) in settings_of(config).items()
+    for name in settings_of(config)
+    for under in [replace(config, **UNDER.get(name, {}))]
 ]
 
 
@@ -137,7 +153,7 @@ def test_a_setting_of_another_network_is_unknown():
         ("kernels", "3,five", "kernels must be numbers separated by commas"),
         ("kernels", "3;5", "kernels must be numbers separated by commas"),
         ("statistics", "row", "statistics must be one of scalar, feature"),
-        ("task", "VA", "task must be one of va, valence, arousal"),
+        ("task", "VA", "task must be one of va, valence, arousal, expr, au"),
         ("rows_in_loss", "some", "rows_in_loss must be one of labelled, any, all"),
         ("optimizer", "sgd", "optimizer must be one of adam, adamw"),
     ],

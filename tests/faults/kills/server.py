@@ -23,14 +23,15 @@ from deaths import arm  # beside this script
 from scenarios import SCENARIOS
 
 import avfuse.batch
+import avfuse.encoders
 import avfuse.pipeline
 from avfuse.cli import main
 
 
 def load() -> None:
-    for room in (avfuse.pipeline, avfuse.batch):
-        for module in pkgutil.iter_modules(room.__path__):
-            importlib.import_module(f"{room.__name__}.{module.name}")
+    for room in (avfuse.encoders, avfuse.pipeline, avfuse.batch):
+        for module in pkgutil.walk_packages(room.__path__, f"{room.__name__}."):
+            importlib.import_module(module.name)
 
 
 def start(request: dict[str, Any]) -> int:

@@ -81,7 +81,8 @@ def test_settings_fold_and_features(trained, small):
     assert set(found.fold.train) == {"clip0", "clip1", "clip2", "clip4", "clip5", "clip6"}
     assert set(found.fold.validation) == {"clip3", "clip7"}
     assert found.features.fingerprints == {"face": {"planted": 8}, "voice": {"planted": 8}}
-    assert list(found.features.widths.items()) == [("face", 6), ("voice", 4)]
+    assert list(found.features.shapes.items()) == [("face", (6,)), ("voice", (4,))]
+    assert json.loads((trained / "features.json").read_text())["widths"] == {"face": 6, "voice": 4}
     assert found.features.store == str(small.store)
     assert found.annotations == str(small.annotations)
     environment = json.loads((trained / "environment.json").read_text())
@@ -138,7 +139,11 @@ def test_metrics_history_and_the_end(trained):
     assert lines[0] == "epoch,lr,loss,P,ccc_valence,ccc_arousal,seconds"
     assert len(lines) == 1 + EPOCHS
     assert is_finished(trained)
-    assert json.loads((trained / "finished.json").read_text()) == {"reason": "all 3 epochs done", "epochs": 3}
+    assert json.loads((trained / "finished.json").read_text()) == {
+        "reason": "all 3 epochs done",
+        "epochs": 3,
+        "parameters": 8578,
+    }
 
 
 def test_pictures_open(trained):

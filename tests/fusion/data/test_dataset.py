@@ -18,11 +18,12 @@ from avfuse.features_store.schema import StoreMismatch
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts import state
 from avfuse.fusion.config import TrainConfig
-from avfuse.fusion.data.batches import Batches
+from avfuse.fusion.data.batches import Batches, drop_modalities
 from avfuse.fusion.data.dataset import load
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.runtime import Room
 from avfuse.fusion.data.windows import ResidentRows, StreamedRows
+from avfuse.fusion.models.table import check_shapes
 from avfuse.fusion.settings import preset
 
 COUNTS = {"a": 50, "b": 1, "c": 23}
@@ -42,7 +43,8 @@ def rows():
 
 def config(**more) -> TrainConfig:
     return replace(
-        preset("concat"), modalities=("face", "voice"), window_frames=20, hop_frames=15, batch_size=3, **more
+        preset("concat"),
+        **{"modalities": ("face", "voice"), "window_frames": 20, "hop_frames": 15, "batch_size": 3, **more},
     )
 
 
@@ -76,7 +78,7 @@ def tensors_of(batch):
 def test_trials_lie_side_by_side(make_data, rows):
     data = make_data(rows)
     assert dict(data.spans) == {"a": (0, 50), "b": (50, 1), "c": (51, 23)}
-    assert data.widths == (5, 3)
+    assert data.shapes == ((5,), (3,))
     assert data.place == "cpu"
     assert isinstance(data.rows, ResidentRows)
     assert data.notes == ()
@@ -225,7 +227,7 @@ def test_an_array_of_another_length_than_its_trial(make_store, rows, rows_there)
     message = f"trial 'a' has 50 rows, but its voice has {rows_there}; extract it again"
     with pytest.raises(ValueError, match=message):
         load(store, source("a", 50), ["face", "voice"], ROOM)
-    assert load(store, source("a", 50), ["face"], ROOM).widths == (5,)
+    assert load(store, source("a", 50), ["face"], ROOM).shapes == ((5,),)
 
 
 @pytest.mark.parametrize("rows_there", [49, 51, 1])
@@ -243,15 +245,83 @@ def test_features_of_another_width_than_those_of_other_trials(make_data, rows):
         make_data(rows)
 
 
-def test_what_is_no_feature_is_refused(make_data, make_store, rows):
-    rows["a"]["logmel"] = np.zeros((50, 96, 64), np.float32)
+def test_what_is_no_feature_is_refused(make_store, rows):
     store = make_store({"a": {**rows["a"], "face_score": np.zeros(50, np.float32)}})
-    for array, message in (
-        ("logmel", r"logmel has rows of shape \(96, 64\)"),
-        ("face_score", r"face_score has rows of"),
-    ):
-        with pytest.raises(ValueError, match=f"{message}.*; the trainer needs features"):
-            load(store, source("a", 50), ["face", array], ROOM)
+    with pytest.raises(ValueError, match="face_score has one number a row; the trainer needs features"):
+        load(store, source("a", 50), ["face", "face_score"], ROOM)
+
+
+class TestMaps:
+    """Rows that are maps [C, H, W]: a feature map of the face network, float16 in the store."""
+
+    @pytest.fixture
+    def maps(self, rows):
+        rng = np.random.default_rng(1)
+        for name, count in COUNTS.items():
+            rows[name]["map"] = rng.standard_normal((count, 4, 3, 2)).astype(np.float16)
+        return rows
+
+    @pytest.mark.parametrize("streamed", [False, True])
+    def test_they_are_kept_as_they_are_stored_and_batched_as_float32(self, make_data, maps, streamed):
+        maps["a"]["map"][3, 1, 2, 0] = np.inf
+        data = make_data(maps, streamed=streamed)
+        assert data.shapes == ((5,), (3,), (4, 3, 2))
+        assert data.notes == ("a: row 3 of map is not finite; it counts as missing",)
+        gathered = data.rows.gather(data.windows(["a"], config()), 20)
+        assert [rows.dtype for rows in gathered] == [torch.float32, torch.float32, torch.float16]
+        expected = np.where(np.arange(20)[:, None, None, None] == 3, 0, maps["a"]["map"][:20])
+        assert np.array_equal(gathered[2][0].numpy(), expected)
+        wanted = config(modalities=("face", "voice", "map"))
+        statistics = data.statistics(["a", "c"], wanted)
+        windows = data.windows(["b"], wanted)  # one row, then padding
+        (batch,) = Batches(data, statistics, wanted).all(windows)
+        assert batch.features[2].dtype == torch.float32
+        assert batch.features[2].shape == (1, 20, 4, 3, 2)
+        assert not batch.features[2][:, 1:].any()
+        found = batch.features[2][0, 0].numpy() * statistics["map"].std[0] + statistics["map"].mean[0]
+        np.testing.assert_allclose(found, maps["b"]["map"][0], atol=1e-5)
+
+    def test_streamed_batches_are_those_of_memory(self, make_data, make_store, maps):
+        store = make_store(maps)
+        resident, streamed = (make_data(maps, streamed=where, store=store) for where in (False, True))
+        for kind in ("scalar", "feature"):
+            modalities = ("face", "voice", "map")
+            ours, theirs = (batches_of(d, 1, modalities=modalities, statistics=kind) for d in (resident, streamed))
+            for one, other in zip(ours, theirs, strict=True):
+                assert all(map(torch.equal, tensors_of(one), tensors_of(other)))
+
+    @pytest.mark.parametrize("kind", ["scalar", "feature"])
+    def test_their_statistics_are_one_number_or_one_a_channel(self, make_data, maps, kind):
+        found = make_data(maps).statistics(["a", "c"], config(statistics=kind))["map"]
+        rows = np.concatenate([maps["a"]["map"], maps["c"]["map"]]).astype(np.float64)
+        axes = (0, 1, 2, 3) if kind == "scalar" else (0, 2, 3)
+        np.testing.assert_allclose(found.mean, np.broadcast_to(rows.mean(axes), 4), atol=1e-6)
+        np.testing.assert_allclose(found.std, np.broadcast_to(rows.std(axes), 4), rtol=1e-5)
+
+    def test_a_map_takes_half_the_room_of_float32(self, make_store, maps):
+        store = make_store(maps)
+        sources = {name: source(name, count)[name] for name, count in COUNTS.items()}
+        needed = 74 * 4 * 3 * 2 * 2
+        for host_bytes, place in ((needed, "cpu"), (needed - 1, "store")):
+            assert load(store, sources, ["map"], Room(torch.device("cpu"), 0, host_bytes)).place == place
+
+    def test_a_modality_is_dropped_whole(self, make_data, maps):
+        batch = batches_of(make_data(maps), modalities=("face", "voice", "map"))[0]
+        dropped = drop_modalities(batch, 1.0, torch.Generator().manual_seed(0))
+        for rows, valid in zip(dropped.features, dropped.valid, strict=True):
+            assert torch.equal(rows.flatten(1).any(1), valid.any(1))
+
+    def test_other_sizes_of_the_map_in_other_trials(self, make_data, maps):
+        maps["c"]["map"] = np.zeros((23, 4, 5, 5), np.float16)
+        with pytest.raises(ValueError, match="map differs in width between trials: 4×3×2 in 'a', 4×5×5 in 'c'"):
+            make_data(maps)
+
+    def test_a_check_is_made_before_a_row_is_read(self, make_store, maps):
+        store = make_store(maps)
+        shard(store, "a", "map").unlink()
+        wanted = replace(preset("crossattn"), modalities=("face", "map"))
+        with pytest.raises(ValueError, match=r"map has rows of shape \(4, 3, 2\); the head crossattn takes features"):
+            load(store, source("a", 50), wanted.modalities, ROOM, check=partial(check_shapes, wanted))
 
 
 def test_an_array_that_does_not_say_which_rows_are_real(tmp_path):

@@ -144,7 +144,7 @@ def test_an_empty_store(tmp_path, corpus):
     assert (dict(found.trials), found.without_features, found.without_labels) == ({}, ("x",), ())
 
 
-@pytest.mark.parametrize("shape", [(3, 2), (4, 1), (4,)])
+@pytest.mark.parametrize("shape", [(3, 2), (3, 1), (4,)])
 def test_labels_and_flags_are_of_one_length(shape):
     with pytest.raises(ValueError, match=r"x: labels \(.*\) but 4 flags"):
         TrialSource("x", "x", np.zeros(shape, np.float32), np.ones(4, bool))

