@@ -68,20 +68,20 @@ def name(request):
 def small_of(name, dropout=None, widths=(9, 5, 4), **training):
     """Settings of a head made small, and its modalities' shapes; `dropout` for all of its settings that are one."""
     config = preset(name)
-    modalities = MODALITIES[: len(config.modalities)]
     names = {each.name for each in fields(config.model)}
     changes = {key: value for key, value in SMALL.get(name, {}).items() if key in names}
     if dropout is not None:
         changes |= {key: dropout for key in names if "dropout" in key}
-    config = replace(config, modalities=modalities, model=replace(config.model, **changes), **training)
-    return config, [(width,) for width, _ in zip(widths, modalities, strict=False)]
+    training = {"task": "va", "batch_size": 4, "grad_clip": 0.0, **training}
+    config = replace(config, modalities=MODALITIES, model=replace(config.model, **changes), **training)
+    return config, [(width,) for width in widths]
 
 
 def network_of(name, outputs=2, seed=0, **words):
     """A small network in float64, without dropout."""
-    config, shapes = small_of(name, dropout=0.0, **words)
+    config, shapes = small_of(name, dropout=0.0, task="va" if outputs == 2 else "valence", **words)
     torch.manual_seed(seed)
-    return build(replace(config, task="va" if outputs == 2 else "valence"), shapes).double(), shapes
+    return build(config, shapes).double(), shapes
 
 
 def inputs(shapes, windows=3, count=20, seed=0):
