@@ -8,7 +8,7 @@
 The LSTMs do not know the memory: their cells, the attention and ĉ are made for all frames at once, and only the memory
 goes from frame to frame.
 
-Source: docs/sources.md (S4's networks); Zadeh et al. 2018, equations 1–8. Tested by tests/fusion/models/test_s4.py.
+Source: docs/sources.md (S4's networks); Zadeh et al. 2018. Tested by tests/fusion/models/test_s4.py.
 """
 
 from __future__ import annotations
