@@ -1,11 +1,12 @@
 """Training speed of every head on the same windows, and of MFN and MCTN against a straight loop over frames.
 
-    python benchmarks/heads_speed.py [--windows 12] [--frames 300] [--repeat 3] [--heads mfn,mctn] [--device cpu] [--cpu-time]
+    python benchmarks/heads_speed.py [--windows 12] [--frames 300] [--repeat 3] [--heads mfn,mctn] [--cpu-time]
 
 A step of the trainer (network, loss, way back, optimiser) on one batch that is in memory, the heads of the table in
 turns in one process. naive_recurrence.py has the loops, one `LSTMCell` a modality; they take the same batch, of which
-MCTN's only `--few` windows, since its loop keeps some gigabytes a window, and ours is timed on as many beside it. `--cpu-time` counts the
-process's seconds on its cores in place of the clock's: on one thread the same where nothing else runs.
+MCTN's only `--few` windows, since its loop keeps some gigabytes a window; ours is timed on as many beside it.
+`--cpu-time` counts the process's seconds on its cores in place of the clock's: on one thread the same where nothing
+else runs.
 """
 
 from __future__ import annotations
