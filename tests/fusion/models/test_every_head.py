@@ -57,7 +57,10 @@ AS_STORED = {
     "concat": "Rows that are not valid are taken as they are in the store",
 }
 # What docs/heads.md says of heads that do not learn the planted law.
-DOES_NOT_LEARN = {"concat": "cannot see what a movement means when the voice says it"}
+DOES_NOT_LEARN = {
+    "concat": "cannot see what a movement means when the voice says it",
+    "mctn": "cannot see what only another modality says",
+}
 
 
 @pytest.fixture(scope="module", params=EVERY)
