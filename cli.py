@@ -32,11 +32,21 @@ COMMANDS = {
         "Videos below a folder → frame-synchronised features in a store.",
     ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
+    "compare": (
+        "fusion.commands",
+        "compare",
+        "Several systems, features or settings on the same folds, with intervals.",
+    ),
     "evaluate": ("fusion.inference.commands", "evaluate", "CCC of a run, or of several, on trials they have not seen."),
     "predict": (
         "fusion.inference.commands",
         "predict",
         "Valence and arousal of every trial; the challenge's submission file.",
+    ),
+    "pseudo-label": (
+        "fusion.inference.commands",
+        "pseudo_label",
+        "Labels of unlabelled trials, where several runs agree.",
     ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
     "verify": (

@@ -17,6 +17,7 @@ from .tasks.table import LOSS_SETTINGS, TASKS, used_settings
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
 Optimizer = Literal["adam", "adamw"]
+Protocol = Literal["trials", "s4-window"]
 
 # What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
@@ -46,7 +47,10 @@ class HeadSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:
-    """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule)."""
+    """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule).
+
+    `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
+    """
 
     preset: str
     task: str = "va"
@@ -74,6 +78,7 @@ class TrainConfig:
     max_epochs: int = 100
     early_stop: int = 20
     restore_best: bool = True
+    protocol: Protocol = "trials"
     model: HeadSettings
 
     def __post_init__(self) -> None:
@@ -88,6 +93,7 @@ class TrainConfig:
             (self.statistics, get_args(StatisticsKind)),
             (self.rows_in_loss, get_args(RowsInLoss)),
             (self.optimizer, get_args(Optimizer)),
+            (self.protocol, get_args(Protocol)),
         ):
             if value not in choices:
                 raise ValueError(f"{value!r} is not one of {', '.join(choices)}")

@@ -1,4 +1,4 @@
-"""Options of `avfuse train`, `evaluate` and `predict`, and the request that each command makes of them.
+"""Options of `avfuse train`, `compare`, `evaluate` and `predict`, and the request that each command makes of them.
 
 Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/inference/test_evaluate.py.
 """
@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, Literal, get_args
 
 import click
 
@@ -57,12 +57,13 @@ class RunRequest:
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainRequest(RunRequest):
-    """What `avfuse train` is asked to do."""
+class RunsRequest(RunRequest):
+    """What `avfuse train` and `compare` are asked to do alike."""
 
     store: str
     out: Path
     annotations: Path
+    extra_annotations: Path | None
 
     fold: int | None
     folds: int | None
@@ -70,9 +71,7 @@ class TrainRequest(RunRequest):
     groups: Path | None
     manifest: Path | None
 
-    preset: str
     task: str | None
-    modalities: str | None
     settings: tuple[tuple[str, str], ...]
     epochs: int | None
     seed: int
@@ -89,19 +88,50 @@ class TrainRequest(RunRequest):
     shard: tuple[int, int]
     retries: int
 
-    def config(self) -> TrainConfig:
-        """The preset with what the options change. Raises click.UsageError on a wrong setting."""
-        options = {"task": self.task, "modalities": self.modalities, "max_epochs": self.epochs}
+    def set_by_options(self, modalities: str | None = None) -> dict[str, str]:
+        """{setting: text} of the options and of --set. Raises click.UsageError on one that is given twice."""
+        options = {"task": self.task, "modalities": modalities, "max_epochs": self.epochs}
         given = {name: str(value) for name, value in options.items() if value is not None}
         settings = dict(self.settings)
         if twice := sorted(set(given) & set(settings)):
             raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
         if "seed" in settings:
             raise click.UsageError("give the seed by --seed")
+        if "protocol" in settings:
+            raise click.UsageError("only `avfuse compare --protocol` trains by another protocol")
+        return {**given, **settings, "seed": str(self.seed)}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainRequest(RunsRequest):
+    """What `avfuse train` is asked to do."""
+
+    preset: str
+    modalities: str | None
+
+    def config(self) -> TrainConfig:
+        """The preset with what the options change. Raises click.UsageError on a wrong setting."""
         try:
-            return with_settings(preset(self.preset), {**given, **settings, "seed": str(self.seed)})
+            return with_settings(preset(self.preset), self.set_by_options(self.modalities))
         except ValueError as error:
             raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompareRequest(RunsRequest):
+    """What `avfuse compare` is asked to do. `modalities`: each text is one list, or several with `;` between them."""
+
+    presets: str | None
+    modalities: tuple[str, ...]
+    grid: str | None
+    protocol: Literal["s4-window"] | None
+
+    def modality_sets(self) -> list[tuple[str, ...]]:
+        """Each list of features once, in the order in which they are given."""
+        lists = [
+            tuple(filter(None, map(str.strip, each.split(",")))) for one in self.modalities for each in one.split(";")
+        ]
+        return list(dict.fromkeys(filter(None, lists)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,8 +149,9 @@ class PredictRequest(RunRequest):
     store: str
     runs: tuple[Path, ...]
     smooth: str
-    submission: Path | None
-    sample: Path | None
+    submission: Path | None = None
+    sample: Path | None = None
+    without_seen: bool = False
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -174,7 +205,7 @@ _MOST_GB = 1e9  # for `inf` and the like: no bound
 
 # Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
-    "Input and output": ("store", "annotations", "out"),
+    "Input and output": ("store", "annotations", "extra-annotations", "out"),
     "Folds": ("fold", "folds", "group", "groups", "manifest"),
     "What to train": ("preset", "task", "modalities", "set", "epochs", "seed", "seeds", "describe"),
     "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
@@ -182,6 +213,10 @@ GROUPS = {
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
     "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
 }
+
+COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
+COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
+del COMPARE_GROUPS["What to train"]
 
 _RUN_OPTIONS = (
     device_option,
@@ -207,6 +242,55 @@ _RUN_OPTIONS = (
     click.option("--json", "as_json", is_flag=True, help="Machine-readable result on stdout. [default: off]"),
     config_option,
 )
+_PRESET_OPTIONS = (
+    click.option(
+        "--preset",
+        type=click.Choice(list(HEADS)),
+        default="crossattn",
+        show_default=True,
+        help="System to train: see docs/training.md.",
+    ),
+    click.option(
+        "--modalities",
+        type=NAME_LIST,
+        help="Features, separated by commas; the first one leads: it is the query. "
+        "[default: iresnet50,vggish,logmel_vgg]",
+    ),
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Folder of the run; with several runs, of all of them. [default: runs/PRESET in the working folder]",
+    ),
+)
+_COMPARE_OPTIONS = (
+    click.option(
+        "--presets", type=NAME_LIST, help="Systems to compare, separated by commas. [default: those of the grid]"
+    ),
+    click.option(
+        "--modalities",
+        multiple=True,
+        metavar="SETS",
+        help="Features, separated by commas; for several sets repeat it, or put `;` between them (quoted in a shell): "
+        "each preset is trained on each set. [default: the preset's, or the grid's]",
+    ),
+    click.option(
+        "--grid",
+        metavar="NAME|FILE",
+        help="Cells to compare: s1-kernels, s2-table2, s4-table1, modalities, or a YAML file; docs/comparing.md. "
+        "[default: each preset on each set]",
+    ),
+    click.option(
+        "--protocol",
+        type=click.Choice(["s4-window"]),
+        help="Train each run once more, validated on windows that overlap its training windows as S4's do, for the "
+        "leaky number beside the honest one. [default: none]",
+    ),
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Folder of all runs, their table and chart. [default: runs/compare in the working folder]",
+    ),
+)
 _TRAIN_OPTIONS = (
     click.option(
         "--fold",
@@ -218,29 +302,17 @@ _TRAIN_OPTIONS = (
     ),
     store_option,
     click.option(
-        "--out",
+        "--extra-annotations",
         type=FOLDER,
-        help="Folder of the run; with several runs, of all of them. [default: runs/PRESET in the working folder]",
+        help="Folder of further labels, such as `pseudo-label` makes: their trials are trained on, and never validated "
+        "on. [default: none]",
     ),
     manifest_option,
-    click.option(
-        "--preset",
-        type=click.Choice(list(HEADS)),
-        default="crossattn",
-        show_default=True,
-        help="System to train: see docs/training.md.",
-    ),
     click.option(
         "--task",
         type=click.Choice(list(TASKS)),
         help="What to learn: valence and arousal, or one of them; classes of expression; action units. "
         "[default: va, or the preset's]",
-    ),
-    click.option(
-        "--modalities",
-        type=NAME_LIST,
-        help="Features, separated by commas; the first one leads: it is the query. "
-        "[default: iresnet50,vggish,logmel_vgg]",
     ),
     click.option(
         "--seed", type=click.IntRange(min=0), metavar="N", default=0, show_default=True, help="Seed of the (first) run."
@@ -310,13 +382,22 @@ def train_request(options: Mapping[str, Any]) -> TrainRequest:
 
     Raises ValueError, with what to type, where the default store is not here, or remembers no folder of labels.
     """
+    return TrainRequest(**_with_defaults(options, options["preset"]))
+
+
+def compare_request(options: Mapping[str, Any]) -> CompareRequest:
+    """The request that `avfuse compare` makes of its options, as `train_request` does."""
+    return CompareRequest(**_with_defaults(options, "compare"))
+
+
+def _with_defaults(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     store = store_or_default(options["store"])
     annotations = annotations_or_remembered(options["annotations"], store)
     out = options["out"]
     if out is None:
-        out = Path(RUNS, options["preset"])
+        out = Path(RUNS, name)
         click.echo(f"note: --out {out}", err=True)
-    return TrainRequest(**{**options, "store": store, "annotations": annotations, "out": out})
+    return {**options, "store": store, "annotations": annotations, "out": out}
 
 
 def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
@@ -325,5 +406,7 @@ def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
     return TrainRequest(**{**options, **nowhere}).config()
 
 
-train_options = partial(with_options, options=(*FOLD_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS))
+_ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS)
+train_options = partial(with_options, options=_ALONE)
+compare_options = partial(with_options, options=(*FOLD_OPTIONS, *_COMPARE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

@@ -40,6 +40,11 @@ def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfi
     return replace(config, model=changed, **{key: value for key, value in values.items() if key in own})
 
 
+def names_of(config: TrainConfig) -> set[str]:
+    """Names of the settings that these have, of the run and of its network."""
+    return {*_settings_of(config), *_settings_of(config.model)}
+
+
 def as_json(config: TrainConfig) -> dict[str, JsonValue]:
     """Settings as config.json has them: tuples are lists."""
     content: dict[str, JsonValue] = json.loads(json.dumps(asdict(config)))

@@ -41,7 +41,7 @@ def test_help_is_plain(name):
     assert not re.search(r"\bin hand\b|\bis no (?:folder|file|number)\b|\btold twice\b|\bmend\b", text)
 
 
-@pytest.mark.parametrize("name", ["extract", "train"])
+@pytest.mark.parametrize("name", ["extract", "train", "compare"])
 def test_every_option_is_under_one_heading(name):
     command = ALL[(name,)]
     grouped = [option for names in command.groups.values() for option in names]
@@ -53,7 +53,7 @@ def test_every_option_is_under_one_heading(name):
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
 def test_placeholders_are_those_of_all_commands(name):
     words = {"DIR", "FILE", "PATH", "STORE", "DEVICE", "ADDRESS", "LIST", "N", "S", "X", "GB", "SEED", "I/N", "K|all"}
-    words |= {"KEY=VALUE", "NAME", "NAME=FILE", "none|ma:K|savgol:K"}
+    words |= {"KEY=VALUE", "NAME", "NAME=FILE", "NAME|FILE", "SETS", "none|ma:K|savgol:K"}
     for parameter in ALL[name].params:
         if isinstance(parameter, click.Option) and not parameter.is_flag:
             shown = parameter.make_metavar(click.Context(ALL[name]))

@@ -63,7 +63,8 @@ class Features:
 class Description:
     """What a run is: settings, fold, statistics, features, where its labels came from and their sha256.
 
-    `labels`: the sha256 of each trial's own.
+    `labels`: the sha256 of each trial's own. `extra`: where further labels were from, and the trials that were only
+    trained on, {"annotations", "trials"}; empty without.
     """
 
     config: TrainConfig
@@ -73,6 +74,7 @@ class Description:
     annotations: str
     labels_sha256: str
     labels: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
 
 
 def features_from(found: Mapping[str, Any]) -> Features:
@@ -114,7 +116,8 @@ def write_description(folder: Path, described: Description, environment: Mapping
         for name in filter(_TEMPORARY.fullmatch, names):
             remove_file(Path(parent, name))
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
-    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels)})
+    extra = {"extra": dict(described.extra)} if described.extra else {}
+    write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels), **extra})
     features = {("widths" if key == "shapes" else key): value for key, value in asdict(described.features).items()}
     features["widths"] = {name: s[0] if len(s) == 1 else list(s) for name, s in described.features.shapes.items()}
     write_json(folder / "features.json", features)
@@ -140,6 +143,7 @@ def read_description(folder: Path) -> Description:
             annotations=fold["annotations"],
             labels_sha256=fold["labels_sha256"],
             labels=fold.get("labels", {}),
+            extra=fold.get("extra", {}),
         )
         widths = {name: len(described.statistics[name].mean) for name in described.config.modalities}
         seen = {name: shape[0] for name, shape in described.features.shapes.items()}

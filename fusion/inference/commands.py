@@ -1,4 +1,4 @@
-"""`avfuse evaluate` and `predict`: parse, call, print, exit code."""
+"""`avfuse evaluate`, `predict` and `pseudo-label`: parse, call, print, exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import click
 
 from ...batch.torch_errors import torch_errors
 from ...shell.errors import clean_errors
-from ...shell.options import FILE, FOLDER, STORE, store_option, store_or_default
+from ...shell.options import FILE, FOLDER, STORE, Number, store_option, store_or_default
 from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
 from ..options import RUNS, EvaluateRequest, PredictRequest, length_option, result_options
@@ -136,6 +136,50 @@ def predict(**options: Any) -> None:
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:
         click.echo(json.dumps(summary))
+
+
+@click.command("pseudo-label")
+@result_options
+@store_option
+@click.option(
+    "--agreement",
+    type=Number(min=0, min_open=True),
+    required=True,
+    metavar="X",
+    help="Label a row where the runs' predictions lie within X of each other: the largest less the smallest.",
+)
+@click.option("--out", type=FOLDER, required=True, help="Folder for the labels, in Aff-Wild2's layout.")
+@click.option(
+    "--seen", is_flag=True, help="Also trials whose labels the runs have seen, to train or to validate. [default: not]"
+)
+@clean_errors()
+@torch_errors(LESS_MEMORY)
+def pseudo_label(agreement: float, seen: bool, **options: Any) -> None:
+    """Label the trials of a store by runs that agree: the mean of their predictions, -5 where they do not.
+
+    `train --extra-annotations` trains on such labels, and never validates on them. Rows without a feature that was
+    computed from real media get none.
+    """
+    from ..results.folder import earlier_files, result_folder
+    from .evaluate import predict_store
+    from .pseudo_label import pseudo_labels
+
+    out = options["out"]
+    runs, store = _runs_or_latest(options["runs"]), store_or_default(options["store"])
+    request = PredictRequest(
+        **{**options, "runs": runs, "store": store, "without_seen": not seen, "allow_length_difference": False}
+    )
+    earlier = earlier_files(out, "pseudo-label")
+    found = predict_store(request, _say)
+    labels = pseudo_labels(found.predictions, agreement)
+    about = {**found.made, "pseudo": True, "agreement": agreement, "rows": labels.rows, "labelled": labels.labelled}
+    with result_folder(out, "pseudo-label", about) as folder:
+        labels.write(folder)
+    if earlier:
+        _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+    _say("\n".join([*labels.lines(), f"pseudo-labels to {out}"]))
+    if request.as_json:
+        click.echo(json.dumps({"trials": len(labels.trials), "rows": labels.rows, "labelled": labels.labelled}))
 
 
 def _runs_or_latest(runs: tuple[Path, ...]) -> tuple[Path, ...]:

@@ -50,11 +50,13 @@ class Predictions:
     """{trial: [T, C]} of a task, within its limits.
 
     `valid` {trial: bool [T]}: rows with a feature, of those that the runs use, that was computed from real media.
+    `spread` {trial: [T, C]}: the largest prediction of the runs less the smallest; NaN where there is only one.
     """
 
     task: Task
     trials: Mapping[str, Rows]
     valid: Mapping[str, NDArray[np.bool_]]
+    spread: Mapping[str, Rows]
 
 
 def find_runs(folders: Iterable[Path]) -> list[Path]:
@@ -154,4 +156,8 @@ def predict_with(
             f"{lacking[0]}: no run predicts its {' and '.join(sorted(set(columns) - set(sums[lacking[0]])))}"
         )
     means = {name: np.stack([np.mean(of[column], axis=0) for column in columns], axis=1) for name, of in sums.items()}
-    return Predictions(task, means, {name: valid[name] for name in means})
+    apart = {
+        name: np.stack([np.ptp(of[each], axis=0) if len(of[each]) > 1 else of[each][0] * np.nan for each in columns], 1)
+        for name, of in sums.items()
+    }
+    return Predictions(task, means, {name: valid[name] for name in means}, apart)

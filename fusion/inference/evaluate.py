@@ -118,13 +118,26 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
 
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
-    """Mean prediction of the runs for every trial of a store. Raises ValueError as `evaluate_runs` does."""
+    """Mean prediction of the runs for every trial of a store, or for those that none of them has seen the labels of.
+
+    Raises ValueError as `evaluate_runs` does.
+    """
     smoothing = parse_smoothing(request.smooth)
     opened = _open(request, tell)
     modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
     sources, others = unlabelled(opened.store, modalities, opened.task.labels.width)
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
+    if request.without_seen:
+        folds = [run.described.fold for run in opened.runs]
+        seen = {name for fold in folds for name in (*fold.train, *fold.validation)} & sources.keys()
+        sources = {name: source for name, source in sources.items() if name not in seen}
+        if seen:
+            tell(f"note: left out, since the runs have seen their labels: {preview(sorted(seen))}")
+        if not sources:
+            raise ValueError(
+                f"the runs have seen the labels of every trial of {opened.store.path}; --seen takes them too"
+            )
     everything = {run.folder: list(sources) for run in opened.runs}
     return _predict(request, opened, sources, everything, smoothing)
 

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
     from ...features_store.store import FeatureStore
+    from .comparison import CellScores, Difference
 
 DPI = 100
 Column = NDArray[np.float64]
@@ -206,6 +207,51 @@ def overview(
         axes.set(xlabel=f"true {task}", ylabel=f"predicted {task}", title=_title(task, ccc), aspect="equal")
         axes.set(xticks=edges[::15], yticks=edges[::15])
         figure.colorbar(picture, ax=axes, label="frames", fraction=0.045, pad=0.02)
+    _save(figure, path, about)
+
+
+@_own_style()
+def comparison_plot(
+    path: Path,
+    rows: Sequence[CellScores],
+    of_runs: Mapping[str, Sequence[float]],
+    differences: Sequence[Difference],
+    primary: str,
+    about: Mapping[str, Any] | None = None,
+) -> None:
+    """Draw a line a cell: on the left its mean ± sd and each run's score {cell: [R]}; on the right how much it differs
+    from the first cell, with the interval. A hollow mark is S4's leaky number.
+    """
+    figure = _figure(11.0, 1.4 + 0.42 * len(rows))
+    left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    heights = {row.cell: -float(at) for at, row in enumerate(rows)}
+    reference = rows[0].cell
+    for row in rows:
+        height, spread = heights[row.cell], row.sd.get(primary) or 0.0
+        scores = list(of_runs.get(row.cell, ()))
+        left.plot(scores, [height] * len(scores), "o", color=_GREY, markersize=3, alpha=0.6, label="runs")
+        if primary in row.mean:
+            bar = {"xerr": spread, "fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            left.errorbar(row.mean[primary], height, label="mean ± sd over seeds", **bar)
+        if row.leaky is not None:
+            mark = {"color": _COLOURS[1], "markersize": 6, "fillstyle": "none", "label": "S4's windows (leaky)"}
+            left.plot([row.leaky], [height], "s", **mark)
+    right.axvline(0.0, color=_GREY, linewidth=1.0, zorder=1)
+    right.plot([0.0], [0.0], "D", color=_COLOURS[0], markersize=5, fillstyle="none")
+    for each in differences:
+        if each.other == reference and (found := each.paired.scores.get(primary)) is not None:
+            bounds = [[found.difference - found.low], [found.high - found.difference]]
+            bar = {"fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            right.errorbar(found.difference, heights[each.one], xerr=bounds, **bar)
+    names = [row.cell if len(row.cell) <= _MOST_LETTERS else f"{row.cell[:_MOST_LETTERS]}…" for row in rows]
+    left.set_yticks(list(heights.values()), names, parse_math=False)
+    left.set(xlabel=primary, ylim=(-len(rows) + 0.4, 0.6))
+    right.set(xlabel=f"difference of {primary} from the first row,\n95 % interval over trials")
+    for axes in (left, right):
+        axes.grid(axis="x", color=_LIGHT, linewidth=0.6)
+    handles, labels = left.get_legend_handles_labels()
+    named = dict(zip(labels, handles, strict=True))
+    figure.legend(named.values(), named.keys(), loc="outside upper left", ncols=3, frameon=False)
     _save(figure, path, about)
 
 

@@ -59,6 +59,22 @@ def write_prediction(
     return path
 
 
+def read_prediction(path: Path) -> tuple[tuple[str, ...], NDArray[np.float64]]:
+    """The columns and the values [T, C] of a file that `write_prediction` has written.
+
+    Raises ValueError if it is not such a file, OSError if it cannot be read.
+    """
+    with path.open(encoding="utf-8") as file:
+        columns = file.readline().strip().split(",")
+        try:
+            values = np.loadtxt(file, delimiter=",", ndmin=2)
+        except ValueError as error:
+            raise ValueError(f"{path} does not hold predictions: {error}") from error
+    if len(columns) < 3 or (columns[0], columns[-1]) != ("time_s", "valid") or values.shape[1] != len(columns):
+        raise ValueError(f"{path} does not hold predictions: its first line is {','.join(columns)!r:.60}")
+    return tuple(columns[1:-1]), values[:, 1:-1]
+
+
 def writable(
     trial: str, values: NDArray[Any], width: int, limits: tuple[float, float] = (-1.0, 1.0)
 ) -> NDArray[np.float64]:

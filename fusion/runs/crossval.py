@@ -32,34 +32,39 @@ from ..results.fold_scores import (
 from ..results.tables import markdown_table
 from ..settings import differences
 from ..tasks.table import TASKS
-from .experiment import Checked
+from .experiment import Checked, DataKey, data_key
 from .identity import Differences, data_differences, setting_differences
 
 _OF_A_GRID = re.compile(r"fold\d+|crossval\.(txt|md|csv|json)|\..*")
 _FOLD = re.compile(r"fold\d+")
 _SEED = re.compile(r"seed\d+")
 
+Check = Callable[[TrainConfig, tuple[int, ...]], Checked]
+
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run to do: fold, settings with its seed, folder."""
+    """One run to do: fold, settings with its seed, folder; in a comparison the cell that it belongs to."""
 
     fold: int
     config: TrainConfig
     folder: Path
+    cell: str = ""
 
     @property
     def name(self) -> str:
         """What it is called on the screen."""
-        return f"fold {self.fold} seed {self.config.seed}"
+        return f"{self.cell} fold {self.fold} seed {self.config.seed}".lstrip()
 
 
-def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig) -> list[RunSpec]:
-    """The runs of a call, fold by fold.
+def plan_runs(
+    out: Path, folds: Sequence[int], seeds: Sequence[int], config: TrainConfig, cell: str = ""
+) -> list[RunSpec]:
+    """The runs of a call, fold by fold; those of a `cell` of a comparison have folders of their own, even one alone.
 
     Raises ValueError if several would go into the folder of one, or beside files that do not belong to runs.
     """
-    alone = len(folds) == len(seeds) == 1
+    alone = len(folds) == len(seeds) == 1 and not cell
     if not alone and (out / "config.json").is_file():
         raise ValueError(f"{out} holds one run, and several are to be trained; name another --out")
     if not alone and not any(out.glob("fold*/seed*/config.json")):  # else earlier calls have left runs in it
@@ -69,7 +74,7 @@ def plan_runs(out: Path, folds: Sequence[int], seeds: Sequence[int], config: Tra
             names = sorted(path.relative_to(out).as_posix() for path in others)
             raise ValueError(f"{out} holds other files and no runs ({preview(names)}); name another --out")
     return [
-        RunSpec(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}")
+        RunSpec(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}", cell)
         for fold in folds
         for seed in seeds
     ]
@@ -83,27 +88,27 @@ def shard_of(runs: Sequence[RunSpec], index: int, count: int) -> list[RunSpec]:
 
 def differing(
     runs: Iterable[RunSpec],
-    check: Callable[[tuple[int, ...]], Checked],
+    check: Check,
     run: RunConfig,
     allow_other_features: bool = False,
 ) -> dict[RunSpec, Differences]:
     """Runs whose folder holds another one than is planned: other settings or, once it has learned, other data.
 
-    `check` says what these folds are now; it is called only if there is a run to compare with. Raises ValueError as
-    it does, and if a folder holds other files.
+    `check` says what data of such settings is now, on these folds; it is called only if there is a run to compare
+    with. Raises ValueError as it does, and if a folder holds other files.
     """
     found: dict[RunSpec, Differences] = {}
-    alike: list[RunSpec] = []
+    alike: dict[DataKey, list[RunSpec]] = {}
     for spec in runs:
         if is_empty(spec.folder):
             continue
         if settings := setting_differences(spec.folder, _found(spec), spec.config, spec.fold, run):
             found[spec] = settings
         elif state.is_finished(spec.folder) or (spec.folder / state.TRAINING).is_file():
-            alike.append(spec)
-    if alike:
-        checked = check(tuple(sorted({spec.fold for spec in alike})))
-        for spec in alike:
+            alike.setdefault(data_key(spec.config), []).append(spec)
+    for specs in alike.values():
+        checked = check(specs[0].config, tuple(sorted({spec.fold for spec in specs})))
+        for spec in specs:
             now = checked.describe(spec.config, spec.fold)
             if data := data_differences(read_description(spec.folder), now):
                 found[spec] = data

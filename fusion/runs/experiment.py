@@ -15,7 +15,7 @@ from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
-from ...features_store.labels.corpus import Corpus
+from ...features_store.labels.corpus import Corpus, label_name
 from ...features_store.records.provenance import making, unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
@@ -27,19 +27,32 @@ from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
 from ..folds.manifest import Fold, Manifest
+from ..folds.subjects import subject_of
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
+
+DataKey = tuple[str, tuple[str, ...]]
+
+
+def data_key(config: TrainConfig) -> DataKey:
+    """Runs with the same one, on the same folds, share what is read: its task's labels and its features."""
+    return config.task, config.modalities
 
 
 @dataclass(frozen=True)
 class Checked:
-    """Trials with labels and features that fit each other, by their names in the store, before any feature is read."""
+    """Trials with labels and features that fit each other, by their names in the store, before any feature is read.
+
+    `extra`: those with labels from `extra_annotations`, which are only ever trained on.
+    """
 
     trials: Mapping[str, TrialSource]
     folds: Mapping[int, Fold]
     features: Features
     annotations: str
     notes: tuple[str, ...]
+    extra: frozenset[str] = frozenset()
+    extra_annotations: str = ""
 
     def describe(self, config: TrainConfig, number: int) -> Description:
         """What the run of these settings on one fold is, without statistics."""
@@ -48,7 +61,9 @@ class Checked:
         seen = {source.name: self.features.trials[source.name] for source in sources}
         features = replace(self.features, trials=seen, fingerprints=fingerprints_of(seen))
         labels = {source.name: labels_digest([source]) for source in sources}
-        return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels)
+        used = [source.name for source in sources if source.name in self.extra]
+        extra = {"annotations": self.extra_annotations, "trials": used} if self.extra_annotations else {}
+        return Description(config, fold, {}, features, self.annotations, labels_digest(sources), labels, extra)
 
 
 @dataclass(frozen=True)
@@ -86,8 +101,9 @@ def check_experiment(
     config: TrainConfig,
     allow_other_features: bool,
     allow_length_difference: bool = False,
+    extra: Corpus | None = None,
 ) -> Checked:
-    """Match labels with features.
+    """Match labels with features; trials of the `extra` corpus are added to the training side of each fold.
 
     Raises ValueError if the labels are another task's, nothing matches, a side of a fold is left without a trial, label
     rows are not frames (unless `allow_length_difference`), or features come from different settings or weights (unless
@@ -114,6 +130,24 @@ def check_experiment(
                 )
         kept[fold.number] = Fold(fold.number, *sides)
     trials = named_by_store(matched.trials)
+    notes = list(matched.notes)
+    added: dict[str, TrialSource] = {}
+    if extra is not None:
+        # A trial with labels of its own keeps them; and an extra one is on no side where it is validated.
+        further = match_trials(store, extra, list(extra.files), config.modalities, allow_length_difference)
+        notes += further.notes
+        every = {name: source for name, source in named_by_store(further.trials).items() if source.labelled.any()}
+        added = {name: source for name, source in every.items() if label_name(corpus, name) is None}
+        if own := sorted(set(every) - set(added)):
+            notes.append(f"{preview(own)}: labels in {extra.root} do not count, since {corpus.root} has them too")
+        trials |= added
+        for number, fold in kept.items():
+            held = {subject_of(name) for name in fold.validation} if manifest.grouping != "none" else set()
+            apart = [name for name in added if subject_of(name) not in held]
+            kept[number] = Fold(number, (*fold.train, *apart), fold.validation)
+            left = preview(sorted(set(added) - set(apart)))
+            notes.append(f"fold {number}: {counted(len(apart), 'trial')} of {extra.root} to train on as well")
+            notes += [f"fold {number}: not {left}, whose subjects it validates on"] if left else []
     seen, made = features_of(store, trials, config.modalities)
     fingerprints = fingerprints_of(seen)
     for modality, counts in fingerprints.items():
@@ -126,15 +160,15 @@ def check_experiment(
                 f"{store.path} holds {modality} of different settings or weights: {mixture}; extract it again with one "
                 f"(--features {modality} --replace), or say --allow-other-features"
             )
-    notes = list(matched.notes)
     if matched.without_features:
         lacking = preview(sorted(matched.without_features))
         notes.append(f"left out, since they have labels but no features: {lacking}; scores are without them")
-    if matched.without_labels:
-        notes.append(f"left out, since they have features but no labels: {preview(list(matched.without_labels))}")
+    if without_labels := [name for name in matched.without_labels if name not in added]:
+        notes.append(f"left out, since they have features but no labels: {preview(without_labels)}")
     untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
     features = Features(location_of(store), fingerprints, untrained, {}, seen, made)
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes))
+    place = os.path.abspath(extra.root) if extra is not None else ""
+    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes), frozenset(added), place)
 
 
 def open_experiment(
@@ -147,12 +181,14 @@ def open_experiment(
     allow_other_features: bool,
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
+    extra: Corpus | None = None,
 ) -> Experiment:
     """Match labels with features, check them and read the features.
 
     Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
-    checked = check_experiment(store, corpus, manifest, folds, config, allow_other_features, allow_length_difference)
+    allowed = (allow_other_features, allow_length_difference)
+    checked = check_experiment(store, corpus, manifest, folds, config, *allowed, extra)
     fits = partial(check_shapes, config)
     return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress, fits))
 

@@ -38,11 +38,13 @@ from ..folds.manifest import Manifest
 from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
+from ..results.tables import number
 from ..tasks.table import TASKS
+from ..training.s4_window import LEAKY
 from ..training.stitch import valid_by_trial
 from ..training.train import Outcome, best_row, train
 from .crossval import RunSpec, differing, pending_runs, refusal
-from .experiment import Experiment, open_experiment
+from .experiment import DataKey, Experiment, data_key, open_experiment
 from .loggers import make_watchers
 
 
@@ -75,6 +77,8 @@ class TrainTask:
 
     `store`: open in the call's own process; its path or URL for the processes of a cluster. `at`: the folder that
     their paths are relative to. `replace`: a folder that holds another run begins anew. `command`: the typed line.
+    `config`: settings of the run that is done first; those of others may name other features, which are read when
+    the first of them is done. `extra`: further labels, only to train on.
     """
 
     store: FeatureStore | str
@@ -91,6 +95,7 @@ class TrainTask:
     at: Path | None = None
     replace: bool = False
     command: str = ""
+    extra: Corpus | None = None
 
     def name(self, job: RunSpec) -> str:
         """Fold and seed; of a lone run also how to resume it, which a second call does not do by itself."""
@@ -102,33 +107,49 @@ class TrainTask:
 
     @contextmanager
     def prepare(self) -> Iterator[Callable[[RunSpec, JobContext], Result]]:
-        """Read the features. Raises what `open_experiment` does."""
+        """Read the features of the first run. Raises what `open_experiment` does."""
+        held: dict[DataKey, Experiment] = {}
+
+        def experiment_of(config: TrainConfig) -> Experiment:
+            if data_key(config) not in held:
+                held.clear()  # before it is asked how much room there is
+                held[data_key(config)] = experiment = open_experiment(
+                    store,
+                    self.corpus,
+                    self.manifest,
+                    self.folds,
+                    config,
+                    self.run,
+                    self.allow_other_features,
+                    shown if self.at is None else silent,
+                    self.allow_length_difference,
+                    self.extra,
+                )
+                if self.at is None:
+                    for line in experiment.lines():
+                        click.echo(line, err=True)
+            return held[data_key(config)]
+
         with threads(self.run.threads):
             store = FeatureStore(self.store) if isinstance(self.store, str) else self.store
-            experiment = open_experiment(
-                store,
-                self.corpus,
-                self.manifest,
-                self.folds,
-                self.config,
-                self.run,
-                self.allow_other_features,
-                shown if self.at is None else silent,
-                self.allow_length_difference,
-            )
-            if self.at is None:
-                for line in experiment.lines():
-                    click.echo(line, err=True)
-            yield partial(self._do, store, experiment)
+            experiment_of(self.config)
+            yield partial(self._do, store, experiment_of)
 
-    def _do(self, store: FeatureStore, experiment: Experiment, job: RunSpec, context: JobContext) -> Result:
+    def _do(
+        self,
+        store: FeatureStore,
+        experiment_of: Callable[[TrainConfig], Experiment],
+        job: RunSpec,
+        context: JobContext,
+    ) -> Result:
         """One run, unless another call is training it or has done it since. Raises Cancelled, OSError."""
         spec = replace(job, folder=self.at / job.folder) if self.at is not None else job
         with alone_in_process(context), threads(self.run.threads), run_lock(spec.folder) as mine:
             try:
                 if not mine:
                     return None
-                others = differing([spec], lambda folds: experiment.checked, self.run, self.allow_other_features)
+                experiment = experiment_of(spec.config)
+                others = differing([spec], lambda *of: experiment.checked, self.run, self.allow_other_features)
                 if others and not self.replace:
                     raise ValueError(refusal(others))
                 if others:
@@ -144,6 +165,8 @@ class TrainTask:
         lines = () if self.at is None else tuple(experiment.lines())
         best = best_row(outcome.history)["epoch"]
         report = tuple(report_lines(outcome.report, 0))
+        if spec.config.protocol == "s4-window":
+            report = (f"{LEAKY}: P {number(outcome.report.p)}, not comparable",)
         return Trained(best, len(outcome.history), outcome.reason, report, lines)
 
     def _train(self, store: FeatureStore, experiment: Experiment, spec: RunSpec, context: JobContext) -> Outcome:
@@ -188,12 +211,20 @@ class TrainTask:
                 )
                 draw_history(folder, outcome.history, task, about)
                 sources = [data.sources[name] for name in outcome.predictions]
-                draw_predictions(folder / "plots", store, sources, outcome.predictions, outcome.report, about)
-            write_json(folder / FINISHED, {"reason": outcome.reason, "epochs": len(outcome.history)})
+                if sources:
+                    draw_predictions(folder / "plots", store, sources, outcome.predictions, outcome.report, about)
+            ended = {"reason": outcome.reason, "epochs": len(outcome.history), "parameters": outcome.parameters}
+            write_json(folder / FINISHED, ended)
             return outcome
         finally:
             for watcher in watchers:
                 watcher.close()
+
+
+def at_folder(corpus: Corpus, at: Path) -> Corpus:
+    """The same labels for processes that work in another folder than `at`."""
+    files = {name: at / file for name, file in corpus.files.items()}
+    return replace(corpus, root=at / corpus.root, files=files)
 
 
 def do_runs(
@@ -212,11 +243,11 @@ def do_runs(
     if not target.in_process:  # for processes that work in another folder, and open the store themselves
         at = Path.cwd()
         path = task.store if isinstance(task.store, str) else task.store.path
-        files = {name: at / file for name, file in task.corpus.files.items()}
         task = replace(
             task,
             store=path if "://" in path else str(at / path),
-            corpus=replace(task.corpus, root=at / task.corpus.root, files=files),
+            corpus=at_folder(task.corpus, at),
+            extra=None if task.extra is None else at_folder(task.extra, at),
             run=replace(task.run, threads=task.run.threads or target.threads(), processes=target.processes()),
             at=at,
         )

@@ -25,6 +25,7 @@ from ..data.runtime import deterministic
 from ..results.report import Report, report
 from ..tasks.table import TASKS
 from .learner import Watcher, init_learner, restore, train_epoch
+from .s4_window import draw_windows, score_windows
 from .stitch import by_trial, predict
 
 History = list[dict[str, Any]]
@@ -32,12 +33,16 @@ History = list[dict[str, Any]]
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended: the best epoch's report and predictions {trial: [T, C]}, all epochs' history, and why."""
+    """How a run ended: the best epoch's report and predictions {trial: [T, C]}, all epochs' history, and why.
+
+    `parameters`: numbers of the network that are learned. Windows of S4's protocol leave no predictions of trials.
+    """
 
     report: Report
     predictions: Mapping[str, NDArray[np.float32]]
     history: Sequence[Mapping[str, Any]]
     reason: str
+    parameters: int
 
 
 @deterministic()
@@ -60,6 +65,8 @@ def train(
         if labelled:
             raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
         raise ValueError(f"{side} has no labelled frame: all its label rows are masked ({task.labels.masked:g})")
+    if config.protocol == "s4-window":
+        windows, held_out = draw_windows(windows, config.seed)
     truth = [data.sources[name].labels for name in fold.train]
     learner = init_learner(config, run, data.shapes, data.labels.device, truth)
     history: History = []
@@ -69,6 +76,8 @@ def train(
         history, best = saved.history, saved.best
 
     def validate() -> tuple[Report, dict[str, NDArray[np.float32]]]:
+        if config.protocol == "s4-window":
+            return score_windows(learner.model, data, batches, held_out, task, run.precision), {}
         rows = predict(learner.model, data, batches, held_out, task, run.precision)
         predictions = by_trial(data, fold.validation, rows)
         return report([data.sources[name] for name in fold.validation], predictions, task), predictions
@@ -100,7 +109,8 @@ def train(
     learner.model.load_state_dict(best)
     scored, predictions = validate()
     state.write_results(folder, history, best, best_row(history))
-    return Outcome(scored, predictions, history, reason)
+    parameters = sum(each.numel() for each in learner.model.parameters() if each.requires_grad)
+    return Outcome(scored, predictions, history, reason, parameters)
 
 
 def why_stop(config: TrainConfig, history: History) -> str:

@@ -139,7 +139,11 @@ def test_metrics_history_and_the_end(trained):
     assert lines[0] == "epoch,lr,loss,P,ccc_valence,ccc_arousal,seconds"
     assert len(lines) == 1 + EPOCHS
     assert is_finished(trained)
-    assert json.loads((trained / "finished.json").read_text()) == {"reason": "all 3 epochs done", "epochs": 3}
+    assert json.loads((trained / "finished.json").read_text()) == {
+        "reason": "all 3 epochs done",
+        "epochs": 3,
+        "parameters": 8578,
+    }
 
 
 def test_pictures_open(trained):

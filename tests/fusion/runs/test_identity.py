@@ -200,7 +200,7 @@ class TestTheTable:
             shutil.copytree(grid / "fold3", out / "fold3")
             return list(runs)
 
-        monkeypatch.setattr("avfuse.fusion.runs.crossval.pending_runs", theirs)
+        monkeypatch.setattr("avfuse.fusion.runs.call.pending_runs", theirs)
         with pytest.raises(AssertionError, match=r"2 of 2 runs failed: .* was trained on other labels"):
             fit(corpus, out, *self.WORDS)
 
