@@ -90,7 +90,7 @@ def main() -> None:
     for name in words.heads.split(","):
         config = preset(name)
         if config.task != "va":
-            continue
+            config = replace(config, task="va")
         try:
             learners[name] = init_learner(config, run, [(width,) for width in WIDTHS], device)
         except ValueError as error:
@@ -107,9 +107,9 @@ def main() -> None:
     for name, make, windows in (("mfn", NaiveMFN, words.windows), ("mctn", NaiveMCTN, words.few)):
         if name in learners:
             part, ours = few(batch, windows), learners[name]
-            found = timed({"here": (ours, part), "loop": (straight(ours, make), part)}, words.repeat)
-            ratios = [here / loop for here, loop in zip(found["here"], found["loop"], strict=True)]
-            shown = ", ".join(f"{way} {statistics.median(each):.3f}" for way, each in found.items())
+            both = timed({"here": (ours, part), "loop": (straight(ours, make), part)}, words.repeat)
+            ratios = [here / loop for here, loop in zip(both["here"], both["loop"], strict=True)]
+            shown = ", ".join(f"{way} {statistics.median(each):.3f}" for way, each in both.items())
             print(
                 f"{name}, {windows} windows: {shown} windows/s, ratio {statistics.median(ratios):.2f} "
                 f"({min(ratios):.2f}–{max(ratios):.2f})"

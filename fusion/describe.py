@@ -36,7 +36,7 @@ RUN_SOURCES = {
     "loss": "the task's",
     "focal_gamma": "Lin et al. 2017",
     "label_smoothing": "ours: none",
-    "class_weights": "S4's code",
+    "class_weights": "ours",
     "label_smoothing_frames": "ours: none",
     "modality_dropout": "ours: none",
     "optimizer": "S3",

@@ -32,24 +32,18 @@ class LSTMs(nn.Module):
         self.register_buffer("twice", factors.flatten(0, 1), persistent=False)
 
     def forward(self, rows: Sequence[Tensor], mask: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """`rows` [B, T, D_m] of each of M → states and cells, [T, M, B, hidden] each.
+        """`rows` [B, T, D_m] of each of M → states and cells, [M, T, B, hidden] each.
 
-        `mask` bool [T, M, B]: other rows let nothing in, so that the state is zero until the first of these.
+        `mask` bool [M, T, B]: other rows let nothing in, so that the state is zero until the first of these.
         """
         projected, weights = [], []
         for cell, each in zip(self.cells, rows, strict=True):
             weight, bias = self._ordered(cell.weight_ih), self._ordered((cell.bias_ih + cell.bias_hh)[:, None])
             projected.append(F.linear(each.transpose(0, 1), weight, bias.squeeze(1)))
             weights.append(self._ordered(cell.weight_hh).t())
-        steps, weight = torch.stack(projected, 1), torch.stack(weights)
-        with torch.autocast(steps.device.type, enabled=False):
-            steps = steps.to(weight.dtype)
-            if mask is not None:
-                closed = torch.zeros(4, dtype=torch.bool, device=steps.device)
-                closed[1] = True
-                shut = ~mask[..., None, None] & closed[:, None]
-                steps = steps.unflatten(-1, (4, -1)).masked_fill(shut, -torch.inf).flatten(-2)
-            return _stepped(steps, weight)
+        weight = torch.stack(weights)
+        with torch.autocast(weight.device.type, enabled=False):
+            return _stepped(weight, mask, *(each.to(weight.dtype) for each in projected))
 
     def _ordered(self, weight: Tensor) -> Tensor:
         """Rows of torch's gates i, f, g, o as o, i, f, g; those of g twice, as tanh(x) = 2 sigmoid(2 x) − 1."""
@@ -69,9 +63,9 @@ class BiLSTM(nn.Module):
 
         The backward one begins at the last real row: padding is not read.
         """
-        both = torch.stack([mask.t(), mask.flip(1).t()], 1)
+        both = torch.stack([mask.t(), mask.flip(1).t()])
         states, _ = self.directions([rows, rows.flip(1)], both)
-        ahead, back = states.unbind(1)
+        ahead, back = states
         return ahead.transpose(0, 1), back.flip(0).transpose(0, 1)
 
 
@@ -81,63 +75,60 @@ def real_rows(features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor)
 
 
 @torch.compiler.disable
-def _stepped(projected: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _stepped(*words: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the steps, not compiled: a compiler would write all of them out."""
-    states, cells = _Steps.apply(projected, weight)  # type: ignore[no-untyped-call]
+    states, cells = _Steps.apply(*words)  # type: ignore[no-untyped-call]
     return states, cells
 
 
 class _Steps(torch.autograd.Function):
-    """The steps of M LSTMs: projected [T, M, B, 4 h], weight [M, h, 4 h] → states, cells [T, M, B, h].
+    """The steps of M LSTMs: weight [M, h, 4 h], mask [M, T, B], M times projected [T, B, 4 h] → both [M, T, B, h].
 
     Gates are out, into, keep, new; the numbers of `new` come in twice as large.
     """
 
     @staticmethod
-    def forward(ctx: Any, projected: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
-        count, many, batch, wide = projected.shape
-        gates = torch.empty_like(projected)
-        cells = projected.new_zeros(count + 1, many, batch, wide // 4)
+    def forward(ctx: Any, weight: Tensor, mask: Tensor | None, *projected: Tensor) -> tuple[Tensor, Tensor]:
+        gates = torch.stack(projected)
+        parts = gates.chunk(4, -1)
+        if mask is not None:  # a gate that lets nothing in; nothing comes back through it either
+            parts[1].masked_fill_(~mask.unsqueeze(-1), -torch.inf)
+        many, count, batch, wide = gates.shape
+        cells = gates.new_zeros(many, count + 1, batch, wide // 4)
         states = torch.zeros_like(cells)
-        minus_one = projected.new_full((), -1.0)
-        parts = zip(*(part.unbind() for part in (projected, gates, *gates.chunk(4, -1))), strict=True)
-        cell, state = cells.unbind(), states.unbind()
-        for t, (given, gate, out, into, keep, new) in enumerate(parts):
-            torch.baddbmm(given, state[t], weight, out=gate).sigmoid_()
-            torch.add(
-                minus_one, new, alpha=2, out=new
-            )  # on the CPU torch's tanh takes six times as long as its sigmoid
+        minus_one = gates.new_full((), -1.0)
+        cell, state = cells.unbind(1), states.unbind(1)
+        steps = zip(*(part.unbind(1) for part in (gates, *parts)), strict=True)
+        for t, (gate, out, into, keep, new) in enumerate(steps):
+            gate.baddbmm_(state[t], weight).sigmoid_()
+            torch.add(minus_one, new, alpha=2, out=new)  # tanh: torch's own takes six times as long on the CPU
             torch.mul(keep, cell[t], out=cell[t + 1]).addcmul_(into, new)
             torch.addcmul(-out, out, (2 * cell[t + 1]).sigmoid_(), value=2, out=state[t + 1])
         ctx.save_for_backward(gates, cells, states, weight)
         ctx.set_materialize_grads(False)
-        return states[1:], cells[1:]
+        return states[:, 1:], cells[:, 1:]
 
     @staticmethod
-    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor, Tensor]:
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         gates, cells, states, weight = ctx.saved_tensors
         out, into, keep, new = gates.chunk(4, -1)
-        of_states, of_cells = (torch.zeros_like(cells[1:]) if grad is None else grad for grad in grads)
-        squashed = (2 * cells[1:]).sigmoid_().mul_(2).sub_(1)
-        through = out * (1 - squashed * squashed)
+        of_states = torch.zeros_like(cells[:, 1:]) if grads[0] is None else grads[0]
+        of_cells = None if grads[1] is None else grads[1].unbind(1)
+        squashed = (2 * cells[:, 1:]).sigmoid_().mul_(2).sub_(1)
+        through = torch.addcmul(out, squashed * squashed, out, value=-1).unbind(1)
         # Of a gate's input: by the state for `out`, by the cell for the others; in the loop it becomes their gradient.
-        gate = torch.cat(
-            [
-                squashed * out * (1 - out),
-                new * into * (1 - into),
-                cells[:-1] * keep * (1 - keep),
-                into * (1 - new * new) / 2,
-            ],
-            -1,
-        )
-        by_state, by_cell = gate.unflatten(-1, (4, -1)).split([1, 3], -2)
-        back = weight.transpose(1, 2)
-        grad, carried = of_states[-1], of_cells[-1]
-        for t in range(len(gate) - 1, -1, -1):
+        gate = torch.addcmul(gates, gates, gates, value=-1)
+        for part, factor in zip(gate.chunk(4, -1)[:3], (squashed, new, cells[:, :-1]), strict=True):
+            part.mul_(factor)
+        torch.addcmul(into, into, new * new, value=-1, out=gate.chunk(4, -1)[3]).div_(2)
+        by_state, by_cell = (part.unbind(1) for part in gate.unflatten(-1, (4, -1)).split([1, 3], -2))
+        steps, before, kept, back = gate.unbind(1), of_states.unbind(1), keep.unbind(1), weight.transpose(1, 2)
+        grad, carried = before[-1], torch.zeros_like(before[0]) if of_cells is None else of_cells[-1]
+        for t in range(len(steps) - 1, -1, -1):
             cell = torch.addcmul(carried, grad, through[t])
             by_state[t].mul_(grad.unsqueeze(-2))
             by_cell[t].mul_(cell.unsqueeze(-2))
             if t:
-                grad = torch.baddbmm(of_states[t - 1], gate[t], back)
-                carried = torch.addcmul(of_cells[t - 1], cell, keep[t])
-        return gate, torch.einsum("tmbh,tmbg->mhg", states[:-1], gate)
+                grad = torch.baddbmm(before[t - 1], steps[t], back)
+                carried = cell * kept[t] if of_cells is None else torch.addcmul(of_cells[t - 1], cell, kept[t])
+        return torch.einsum("mtbh,mtbg->mhg", states[:, :-1], gate), None, *gate.unbind()

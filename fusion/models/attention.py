@@ -56,7 +56,7 @@ class Attention(nn.Module):
     def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
         """`features` [B, T, D_m], `valid` bool [B, T] of each, `mask` bool [B, T] (no padding) → [B, T, outputs]."""
         states, _ = self.temporal(real_rows(features, valid, mask))
-        said = self.dropout(states.permute(1, 2, 0, 3))  # [M, B, T, hidden]
+        said = self.dropout(states.transpose(1, 2))  # [M, B, T, hidden]
         encoded = torch.stack([encoder(rows) for encoder, rows in zip(self.encoders, said, strict=True)], dim=-1)
         weights = self.weights(encoded.transpose(-1, -2).flatten(-2))  # one modality after the other
         fused = torch.matmul(encoded, weights.unsqueeze(-1)).squeeze(-1)

@@ -6,7 +6,8 @@
     the last join ─ BiLSTM 2·256 ─ Linear 2                  loss + 0.5 · the translations' mean squared errors
 
     encoder   BiLSTM, both directions added up, Dropout = join; s = tanh(Linear) of the two last states
-    decoder   a = softmax(v · tanh(W [s; join])), c = a · join, s = gates of [the frame before; c], frame = Linear [s; c]
+    decoder   a = softmax(v · tanh(W [s; join])), c = a · join
+              s = gates of [the frame before; c], frame = Linear [s; c]
 
 Decoders run in training only: a prediction is made of the leading modality alone.
 
@@ -56,7 +57,7 @@ class MCTN(nn.Module):
         super().__init__()
         widths, hidden = widths_of(shapes), settings.hidden
         if len(widths) < 2:
-            raise ValueError("mctn translates one modality into another, and has one; use two or more")
+            raise ValueError("mctn translates one modality into others, and needs two or more; see --modalities")
         self.width, self.settings = max(widths), settings
         reading = [self.width, *[hidden] * (len(widths) - 2)]
         self.translations = nn.ModuleList(Translation(width, self.width, hidden, settings.dropout) for width in reading)
@@ -189,24 +190,28 @@ class _Decoder(torch.autograd.Function):
         states = given.new_zeros(count + 1, batch, 2 * hidden)
         states[0, :, :hidden] = state
         read = given.new_empty(count, batch, 3 * hidden)
-        gates = torch.empty_like(given, memory_format=torch.contiguous_format)
+        gates = given.clone(memory_format=torch.contiguous_format)
         attended = given.new_empty(count, *closed.shape)
         asked = given.new_empty(count, batch, 1, hidden)
-        one, folded = given.new_ones(()), torch.empty_like(keys)
+        one, folded, flat = given.new_ones(()), torch.empty_like(keys), closed.flatten()
+        both, step, gate = states.unbind(), read.unbind(), gates.unbind()
+        only = states[:, :, :hidden].unbind()
+        past, now = (part.unbind() for part in read.split([2 * hidden, hidden], -1))
+        open_, new = (part.unbind() for part in gates.split([4 * hidden, 2 * hidden], -1))
+        twice = 2 * ask
         for t in range(count):
-            torch.exp(2 * (states[t, :, :hidden] @ ask), out=asked[t, :, 0])
+            torch.exp(only[t] @ twice, out=asked[t, :, 0])
             torch.addcmul(one, keys, asked[t], out=folded).reciprocal_()
-            scores = torch.addmv(closed.flatten(), folded.flatten(0, 1), score, alpha=-2)
+            scores = torch.addmv(flat, folded.flatten(0, 1), score, alpha=-2)
             torch.softmax(scores.view(closed.shape), -1, out=attended[t])
             context = torch.bmm(attended[t].unsqueeze(1), join).squeeze(1)
-            read[t, :, : 2 * hidden] = states[t] * free[t]
-            read[t, :, 2 * hidden :] = context
-            torch.addmm(given[t], read[t], weight, out=gates[t])
-            opened, new = gates[t, :, : 4 * hidden].sigmoid_(), gates[t, :, 4 * hidden :].tanh_()
-            out, into = opened.chunk(2, -1)
-            cell = (into * new).tanh_().mul_(out)
-            torch.add(cell[:, :hidden], cell[:, hidden:], out=states[t + 1, :, :hidden])
-            states[t + 1, :, hidden:] = context
+            torch.mul(both[t], free[t], out=past[t])
+            now[t].copy_(context)
+            gate[t].addmm_(step[t], weight)
+            out, into = open_[t].sigmoid_().chunk(2, -1)
+            cell = (into * new[t].tanh_()).tanh_().mul_(out)
+            torch.add(*cell.chunk(2, -1), out=only[t + 1])
+            both[t + 1][:, hidden:] = context
         ctx.save_for_backward(states, read, gates, attended, asked, free, keys, join, ask, score, weight)
         return states[1:]
 

@@ -67,28 +67,29 @@ class MFN(nn.Module):
 
     def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
         """`features` [B, T, D_m], `valid` bool [B, T] of each, `mask` bool [B, T] (no padding) → [B, T, outputs]."""
-        states, cells = (each.transpose(1, 2).flatten(2) for each in self.temporal(real_rows(features, valid, mask)))
+        states, cells = (torch.cat(list(each), -1) for each in self.temporal(real_rows(features, valid, mask)))
         past = F.pad(cells, (0, 0, 0, 0, self.window - 1, 0))  # [T, B, M · hidden], oldest first
         around = torch.cat([past[lag : lag + len(cells)] for lag in range(self.window)], dim=-1)
-        attended = self.attention(around).softmax(-1) * around
-        remembered = self._remember(attended, self.proposal(attended).tanh())
+        remembered = self._remember(self.attention(around).softmax(-1) * around)
         fused = self.fuse(torch.cat([states, remembered], dim=-1)).transpose(0, 1)
         rows: Tensor = self.head(torch.cat(self.context(fused, mask), dim=-1))
         return rows
 
-    def _remember(self, attended: Tensor, proposed: Tensor) -> Tensor:
-        """The memory after each frame, of what is attended to [T, B, seen] and the proposals [T, B, memory]."""
+    def _remember(self, attended: Tensor) -> Tensor:
+        """The memory [T, B, memory] after each frame, of what is attended to [T, B, seen]."""
         first, last = ([gate[at] for gate in self.gates] for at in (0, -1))
-        weight = torch.cat([each.weight[:, : self.seen] for each in first])
-        given = F.linear(attended, weight, torch.cat([each.bias for each in first]))
-        given = given.unflatten(-1, (2, -1)).transpose(1, 2)  # [T, 2, B, hidden]
+        readers = [self.proposal[0], *first]  # all that read what is attended to, in one product
+        weight = torch.cat([each.weight[:, : self.seen] for each in readers])
+        read = F.linear(attended, weight, torch.cat([each.bias for each in readers]))
+        proposed, given = read.split([len(self.proposal[0].bias), len(weight) - len(self.proposal[0].bias)], dim=-1)
+        proposed = self.proposal[1:](proposed).tanh()
         dtype = weight.dtype
         kept = self.dropout(given.new_ones(given.shape, dtype=dtype)) if self.training and self.dropout.p else None
         with torch.autocast(given.device.type, enabled=False):
             return _remembered(
                 given.to(dtype),
                 proposed.to(dtype),
-                torch.stack([each.weight[:, self.seen :].t() for each in first]),
+                torch.cat([each.weight[:, self.seen :] for each in first]).t(),
                 torch.stack([each.weight.t() for each in last]),
                 torch.stack([each.bias for each in last]).unsqueeze(1),
                 kept,
@@ -103,9 +104,9 @@ def _remembered(*words: Tensor | None) -> Tensor:
 
 
 class _Memory(torch.autograd.Function):
-    """mem ← γ1 mem + γ2 ĉ, γ = sigmoid(kept · relu(given + mem · into) · out + bias), both gates in one product.
+    """mem ← γ1 mem + γ2 ĉ, γ = sigmoid(kept · relu(given + mem · into) · out + bias), both gates side by side.
 
-    given, kept [T, 2, B, h], proposed ĉ [T, B, m], into [2, m, h], out [2, h, m], bias [2, 1, m] → mem [T, B, m].
+    given, kept [T, B, 2 h], proposed ĉ [T, B, m], into [m, 2 h], out [2, h, m], bias [2, 1, m] → mem [T, B, m].
     """
 
     @staticmethod
@@ -113,40 +114,44 @@ class _Memory(torch.autograd.Function):
         ctx: Any, given: Tensor, proposed: Tensor, into: Tensor, out: Tensor, bias: Tensor, kept: Tensor | None
     ) -> Tensor:
         count, batch, width = proposed.shape
-        memory = proposed.new_zeros(count + 1, batch, width)
-        hidden = torch.empty_like(given, memory_format=torch.contiguous_format)
-        gates = proposed.new_empty(count, 2, batch, width)
-        bias = bias.expand(2, batch, width)
+        memories = proposed.new_zeros(count + 1, batch, width)
+        hidden = given.clone(memory_format=torch.contiguous_format)
+        gates = bias.expand(count, 2, batch, width).contiguous()
+        memory, first, second = memories.unbind(), hidden.unbind(), gates.unbind()
+        halves = hidden.unflatten(-1, (2, -1)).transpose(1, 2).unbind()
+        keep, add, new = gates[:, 0].unbind(), gates[:, 1].unbind(), proposed.unbind()
+        dropped = None if kept is None else kept.unbind()
         for t in range(count):
-            torch.baddbmm(given[t], memory[t].expand(2, -1, -1), into, out=hidden[t]).relu_()
-            if kept is not None:
-                hidden[t].mul_(kept[t])
-            torch.baddbmm(bias, hidden[t], out, out=gates[t]).sigmoid_()
-            torch.mul(gates[t, 0], memory[t], out=memory[t + 1]).addcmul_(gates[t, 1], proposed[t])
-        ctx.save_for_backward(memory, hidden, gates, proposed, into, out, kept)
-        return memory[1:]
+            first[t].addmm_(memory[t], into).relu_()
+            if dropped is not None:
+                first[t].mul_(dropped[t])
+            second[t].baddbmm_(halves[t], out).sigmoid_()
+            torch.mul(keep[t], memory[t], out=memory[t + 1]).addcmul_(add[t], new[t])
+        ctx.save_for_backward(memories, hidden, gates, proposed, into, out, kept)
+        return memories[1:]
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        memory, hidden, gates, proposed, into, out, kept = ctx.saved_tensors
+        memories, hidden, gates, proposed, into, out, kept = ctx.saved_tensors
         # Of the gates' inputs, by the memory, and of `given`, by the gates' hidden layer; in the loop their gradients.
-        by_memory = torch.stack([memory[:-1], proposed], 1) * gates * (1 - gates)
-        by_hidden = (hidden > 0).to(hidden.dtype)
-        if kept is not None:
-            by_hidden *= kept
+        by_memory = torch.addcmul(gates, gates, gates, value=-1).mul_(torch.stack([memories[:-1], proposed], 1))
+        by_hidden = (hidden > 0).to(hidden.dtype) if kept is None else kept.masked_fill(hidden <= 0, 0.0)
+        gate, first = by_memory.unbind(), by_hidden.unbind()
+        halves, keep = by_hidden.unflatten(-1, (2, -1)).transpose(1, 2).unbind(), gates[:, 0].unbind()
         of_memory = torch.empty_like(proposed)
-        out_back, into_back = out.transpose(1, 2), into.transpose(1, 2)
-        carried = torch.zeros_like(memory[0])
-        for t in range(len(proposed) - 1, -1, -1):
-            grad = torch.add(grads[0][t], carried, out=of_memory[t])
-            gate = by_memory[t].mul_(grad)
-            first = by_hidden[t].mul_(torch.bmm(gate, out_back))
-            carried = torch.addcmul(torch.bmm(first, into_back).sum(0), grad, gates[t, 0])
+        whole, given_grads = of_memory.unbind(), grads[0].unbind()
+        out_back, into_back = out.transpose(1, 2), into.t()
+        carried = torch.zeros_like(memories[0])
+        for t in range(len(gate) - 1, -1, -1):
+            grad = torch.add(given_grads[t], carried, out=whole[t])
+            gate[t].mul_(grad)
+            halves[t].mul_(torch.bmm(gate[t], out_back))
+            carried = torch.mm(first[t], into_back).addcmul_(grad, keep[t])
         return (
             by_hidden,
             of_memory * gates[:, 1],
-            torch.einsum("tbm,tkbh->kmh", memory[:-1], by_hidden),
-            torch.einsum("tkbh,tkbm->khm", hidden, by_memory),
+            memories[:-1].flatten(0, 1).t() @ by_hidden.flatten(0, 1),
+            torch.einsum("tbkh,tkbm->khm", hidden.unflatten(-1, (2, -1)), by_memory),
             by_memory.sum((0, 2)).unsqueeze(1),
             None,
         )

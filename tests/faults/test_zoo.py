@@ -58,7 +58,7 @@ ROWS = {
 
 def soak(*words) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, str(SOAK), *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=60 + 2 * FILES)
+    return subprocess.run(command, capture_output=True, text=True, check=False, timeout=240 + 2 * FILES)
 
 
 @pytest.fixture(scope="module")

@@ -6,8 +6,6 @@ from torch import nn
 
 from avfuse.fusion.layers.recurrence import BiLSTM, LSTMs, real_rows
 
-TIGHT = {"rtol": 0, "atol": 1e-9}
-
 
 def drawn(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
@@ -35,15 +33,14 @@ def test_states_cells_and_gradients_are_those_of_the_cells(lstms, count):
     rows = [drawn(2, count, width, seed=width).requires_grad_() for width in (5, 3)]
     weight = drawn(2, 2, 2, count, 4)  # states and cells, modalities
     states, cells = lstms(rows)
-    found = torch.stack([states, cells]).permute(0, 2, 3, 1, 4)
-    expected = torch.stack(
-        [torch.stack(each) for each in zip(*(stepped(c, r) for c, r in zip(lstms.cells, rows, strict=True)))]
-    )
-    torch.testing.assert_close(found, expected, **TIGHT)
+    found = torch.stack([states, cells]).transpose(2, 3)
+    each = [stepped(cell, one) for cell, one in zip(lstms.cells, rows, strict=True)]
+    expected = torch.stack([torch.stack(kind) for kind in zip(*each, strict=True)])
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
     wanted = [*rows, *lstms.parameters()]
     ours, theirs = (torch.autograd.grad((out * weight).sum(), wanted) for out in (found, expected))
     for one, other in zip(ours, theirs, strict=True):
-        torch.testing.assert_close(one, other, **TIGHT)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("kept", [0, 1], ids=["states", "cells"])
@@ -54,7 +51,7 @@ def test_gradients_of_one_of_both_alone(lstms, kept):
     theirs = torch.autograd.grad(torch.stack(cells).square().sum(), list(lstms.parameters()))
     for one, other in zip(ours, theirs, strict=True):
         assert one is not None
-        torch.testing.assert_close(one, other, **TIGHT)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 def test_both_ways_are_those_of_torch_over_the_real_rows():
@@ -67,11 +64,11 @@ def test_both_ways_are_those_of_torch_over_the_real_rows():
     packed = nn.utils.rnn.pack_padded_sequence(rows, lengths, batch_first=True)
     expected, _ = nn.utils.rnn.pad_packed_sequence(theirs(packed)[0], batch_first=True)
     found = torch.cat(ours(rows, mask), -1)
-    torch.testing.assert_close(found[mask], expected[mask], **TIGHT)
+    torch.testing.assert_close(found[mask], expected[mask], rtol=0, atol=1e-9)
     ours_back = torch.autograd.grad(found[mask].square().sum(), list(ours.parameters()))
     theirs_back = torch.autograd.grad(expected[mask].square().sum(), list(theirs.parameters()))
     for one, other in zip(ours_back, theirs_back, strict=True):
-        torch.testing.assert_close(one, other, **TIGHT)
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
 
 
 @pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
