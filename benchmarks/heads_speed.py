@@ -99,9 +99,8 @@ def main() -> None:
             learners[name] = init_learner(config, run, [(width,) for width in WIDTHS], device)
         except ValueError as error:
             print(f"{name}: left out, {error}")
-    print(
-        f"{machine()}; torch's threads {torch.get_num_threads()}, {words.device}, {words.precision}{', CPU time' if words.cpu_time else ''}"
-    )
+    how = ", CPU time" if words.cpu_time else ""
+    print(f"{machine()}; torch's threads {torch.get_num_threads()}, {words.device}, {words.precision}{how}")
     print(f"batches of {words.windows} windows of {words.frames} frames, {words.repeat} steps each, in turns")
     rates = timed({name: (learner, batch) for name, learner in learners.items()}, words.repeat, clock)
     beside = statistics.median(rates[next(iter(rates))])
