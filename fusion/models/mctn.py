@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +37,10 @@ _SATURATED = 43.0
 class MCTNSettings(HeadSettings):
     """S4's MCTN. Source: docs/sources.md (S4's networks)."""
 
-    hidden: int = 256
-    dropout: float = 0.2
-    teacher_forcing: float = 0.3
-    loss_weight: float = 0.5
+    hidden: Annotated[int, "S4's code"] = 256
+    dropout: Annotated[float, "S4's code"] = 0.2
+    teacher_forcing: Annotated[float, "S4's code"] = 0.3
+    loss_weight: Annotated[float, "S4's code"] = 0.5
 
     def __post_init__(self) -> None:
         check_settings(

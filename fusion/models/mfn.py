@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,10 @@ from .table import widths_of
 class MFNSettings(HeadSettings):
     """S4's MFN. Source: docs/sources.md (S4's networks)."""
 
-    hidden: int = 128
-    memory: int = 128
-    window_dim: int = 2
-    dropout: float = 0.5
+    hidden: Annotated[int, "S4's code"] = 128
+    memory: Annotated[int, "S4's code"] = 128
+    window_dim: Annotated[int, "S4's code"] = 2
+    dropout: Annotated[float, "S4's code"] = 0.5
 
     def __post_init__(self) -> None:
         check_settings(self, positive=["hidden", "memory", "window_dim"], below_one=["dropout"])
