@@ -45,13 +45,14 @@ def systems(chosen: list[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
 
 
 def config_of(name: str, changes: dict[str, str], epochs: int, seed: int, small: bool) -> TrainConfig:
-    """The settings of a run; the features are the planted ones, as many as the preset has."""
-    config, modalities = preset(name), module("conftest").MODALITIES
+    """The settings of a run; the features are the planted ones, all three."""
+    config = preset(name)
     if small:
         config = replace(config, model=replace(config.model, **module("test_every_head").SMALL.get(name, {})))
     return replace(
         with_settings(config, changes),
-        modalities=modalities[: len(config.modalities)],
+        task="va",
+        modalities=module("conftest").MODALITIES,
         lr=3e-3 if small else 1e-3,
         warmup_epochs=1,
         batch_size=12,

@@ -1,10 +1,12 @@
 """Training speed of every head on the same windows, and of MFN and MCTN against a straight loop over frames.
 
-    python benchmarks/heads_speed.py [--windows 12] [--frames 300] [--repeat 3] [--heads mfn,mctn] [--device cpu]
+    python benchmarks/heads_speed.py [--windows 12] [--frames 300] [--repeat 3] [--heads mfn,mctn] [--cpu-time]
 
 A step of the trainer (network, loss, way back, optimiser) on one batch that is in memory, the heads of the table in
 turns in one process. naive_recurrence.py has the loops, one `LSTMCell` a modality; they take the same batch, of which
-MCTN's only `--few` windows, since its loop keeps 30 MB a window and second, and ours is timed on as many beside it.
+MCTN's only `--few` windows, since its loop keeps some gigabytes a window; ours is timed on as many beside it.
+`--cpu-time` counts the process's seconds on its cores in place of the clock's: on one thread the same where nothing
+else runs.
 """
 
 from __future__ import annotations
@@ -59,16 +61,16 @@ def straight(learner: Learner, make: Callable[..., nn.Module]) -> Learner:
     return replace(learner, model=model, network=model, optimizer=optimizer)
 
 
-def timed(ways: dict[str, tuple[Learner, Batch]], repeat: int) -> dict[str, list[float]]:
+def timed(ways: dict[str, tuple[Learner, Batch]], repeat: int, clock: Callable[[], float]) -> dict[str, list[float]]:
     """Windows/s of a step, in turns, after one that is not counted."""
     rates: dict[str, list[float]] = {name: [] for name in ways}
     for turn in range(repeat + 1):
         for name, (learner, batch) in ways.items():
             learner.model.train()
-            began_s = time.perf_counter()
+            began_s = clock()
             float(learner.step(batch))  # waits for the device
             if turn:
-                rates[name].append(len(batch.mask) / (time.perf_counter() - began_s))
+                rates[name].append(len(batch.mask) / (clock() - began_s))
     return rates
 
 
@@ -83,7 +85,9 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--compile", action="store_true")
+    parser.add_argument("--cpu-time", action="store_true")
     words = parser.parse_args()
+    clock = time.process_time if words.cpu_time else time.perf_counter
     run = RunConfig(words.device, words.precision, words.compile)
     device = torch.device(words.device)
     batch, learners = drawn(words.windows, words.frames, 2, device), {}
@@ -95,24 +99,29 @@ def main() -> None:
             learners[name] = init_learner(config, run, [(width,) for width in WIDTHS], device)
         except ValueError as error:
             print(f"{name}: left out, {error}")
-    print(f"{machine()}; torch's threads {torch.get_num_threads()}, {words.device}, {words.precision}")
+    how = ", CPU time" if words.cpu_time else ""
+    print(f"{machine()}; torch's threads {torch.get_num_threads()}, {words.device}, {words.precision}{how}")
     print(f"batches of {words.windows} windows of {words.frames} frames, {words.repeat} steps each, in turns")
-    rates = timed({name: (learner, batch) for name, learner in learners.items()}, words.repeat)
+    rates = timed({name: (learner, batch) for name, learner in learners.items()}, words.repeat, clock)
     beside = statistics.median(rates[next(iter(rates))])
     print(f"{'':18} parameters  windows/s                 to {next(iter(rates))}")
     for name, found in rates.items():
         count = sum(parameter.numel() for parameter in learners[name].model.parameters())
         middle = statistics.median(found)
-        print(f"{name:18} {count:10,}  {middle:8.2f} ({min(found):.2f}–{max(found):.2f})  {middle / beside:8.2f}")
+        print(
+            f"{name:18} {count:10,}  {middle:8.2f} ({min(found):.2f}–{max(found):.2f})  {middle / beside:8.2f}",
+            flush=True,
+        )
     for name, make, windows in (("mfn", NaiveMFN, words.windows), ("mctn", NaiveMCTN, words.few)):
         if name in learners:
             part, ours = few(batch, windows), learners[name]
-            both = timed({"here": (ours, part), "loop": (straight(ours, make), part)}, words.repeat)
+            both = timed({"here": (ours, part), "loop": (straight(ours, make), part)}, words.repeat, clock)
             ratios = [here / loop for here, loop in zip(both["here"], both["loop"], strict=True)]
             shown = ", ".join(f"{way} {statistics.median(each):.3f}" for way, each in both.items())
             print(
                 f"{name}, {windows} windows: {shown} windows/s, ratio {statistics.median(ratios):.2f} "
-                f"({min(ratios):.2f}–{max(ratios):.2f})"
+                f"({min(ratios):.2f}–{max(ratios):.2f})",
+                flush=True,
             )
 
 

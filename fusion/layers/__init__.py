@@ -1,1 +1,1 @@
-"""What heads are built of: TCN, cross-attention, dropout."""
+"""What heads are built of: TCN, cross-attention, recurrences, dropout."""

@@ -54,7 +54,7 @@ class CrossAttention(nn.Module):
         if reach:  # blocks of frames, each with its surroundings, are a batch: [B · blocks, heads, frames, d]
             asked, heard = 2 * reach, 4 * reach
             after = -count % asked
-            query = F.pad(query, (0, 0, 0, after)).unflatten(2, (-1, asked)).transpose(1, 2).flatten(0, 1)
+            query = F.pad(query, (0, 0, 0, after)).unfold(2, asked, asked).permute(0, 2, 1, 4, 3).flatten(0, 1)
             key, value = (
                 F.pad(part, (0, 0, reach, after + reach)).unfold(2, heard, asked).permute(0, 2, 1, 4, 3).flatten(0, 1)
                 for part in (key, value)
@@ -74,5 +74,5 @@ class CrossAttention(nn.Module):
         answer = F.scaled_dot_product_attention(query, key, value, attn_mask=allowed)
         answer = answer * anything.to(answer.dtype)
         if reach:
-            answer = answer.unflatten(0, (len(asking), -1)).transpose(1, 2).flatten(2, 3)[:, :, :count]
+            answer = answer.reshape(len(asking), -1, *answer.shape[1:]).transpose(1, 2).flatten(2, 3)[:, :, :count]
         return answer.transpose(1, 2).flatten(2)

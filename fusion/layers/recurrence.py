@@ -4,7 +4,7 @@
     step t:   gates = projected_t + h W      all LSTMs in one batched product
               c = keep · c + into · new,  h = out · tanh(c)          nine kernels a step, five on the way back
 
-The way back is written out, so that nothing is recorded a step and the weights' gradients are one product for all steps.
+The way back is written out: nothing is recorded a step, and the weights' gradients are one product for all steps.
 Numbers and weights are those of `torch.nn.LSTMCell`; under autocast the steps stay in float32.
 Tested by tests/fusion/layers/test_recurrence.py.
 """
@@ -37,13 +37,15 @@ class LSTMs(nn.Module):
         `mask` bool [M, T, B]: other rows let nothing in, so that the state is zero until the first of these.
         """
         projected, weights = [], []
-        for cell, each in zip(self.cells, rows, strict=True):
+        lstms: list[Any] = list(self.cells)
+        for cell, each in zip(lstms, rows, strict=True):
             weight, bias = self._ordered(cell.weight_ih), self._ordered((cell.bias_ih + cell.bias_hh)[:, None])
             projected.append(F.linear(each.transpose(0, 1), weight, bias.squeeze(1)))
             weights.append(self._ordered(cell.weight_hh).t())
         weight = torch.stack(weights)
         with torch.autocast(weight.device.type, enabled=False):
-            return _stepped(weight, mask, *(each.to(weight.dtype) for each in projected))
+            found: tuple[Tensor, Tensor] = _stepped(weight, mask, *(each.to(weight.dtype) for each in projected))
+        return found
 
     def _ordered(self, weight: Tensor) -> Tensor:
         """Rows of torch's gates i, f, g, o as o, i, f, g; those of g twice, as tanh(x) = 2 sigmoid(2 x) − 1."""
@@ -74,10 +76,10 @@ def real_rows(features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor)
     return [rows.masked_fill(~(there & mask).unsqueeze(-1), 0.0) for rows, there in zip(features, valid, strict=True)]
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _stepped(*words: Tensor | None) -> tuple[Tensor, Tensor]:
     """Run the steps, not compiled: a compiler would write all of them out."""
-    states, cells = _Steps.apply(*words)  # type: ignore[no-untyped-call]
+    states, cells = _Steps.apply(*words)
     return states, cells
 
 
@@ -112,6 +114,7 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         gates, cells, states, weight = ctx.saved_tensors
         out, into, keep, new = gates.chunk(4, -1)
+        many, count, batch, _ = gates.shape
         of_states = torch.zeros_like(cells[:, 1:]) if grads[0] is None else grads[0]
         of_cells = None if grads[1] is None else grads[1].unbind(1)
         squashed = (2 * cells[:, 1:]).sigmoid_().mul_(2).sub_(1)
@@ -121,7 +124,7 @@ class _Steps(torch.autograd.Function):
         for part, factor in zip(gate.chunk(4, -1)[:3], (squashed, new, cells[:, :-1]), strict=True):
             part.mul_(factor)
         torch.addcmul(into, into, new * new, value=-1, out=gate.chunk(4, -1)[3]).div_(2)
-        by_state, by_cell = (part.unbind(1) for part in gate.unflatten(-1, (4, -1)).split([1, 3], -2))
+        by_state, by_cell = (part.unbind(1) for part in gate.view(many, count, batch, 4, -1).tensor_split([1], -2))
         steps, before, kept, back = gate.unbind(1), of_states.unbind(1), keep.unbind(1), weight.transpose(1, 2)
         grad, carried = before[-1], torch.zeros_like(before[0]) if of_cells is None else of_cells[-1]
         for t in range(len(steps) - 1, -1, -1):

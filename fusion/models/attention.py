@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -24,8 +25,8 @@ from .table import widths_of
 class AttentionSettings(HeadSettings):
     """S4's AttentionSeq. Source: docs/sources.md (S4's networks)."""
 
-    hidden: int = 64
-    dropout: float = 0.4
+    hidden: Annotated[int, "S4's code"] = 64
+    dropout: Annotated[float, "S4's code"] = 0.4
 
     def __post_init__(self) -> None:
         check_settings(self, positive=["hidden"], below_one=["dropout"])

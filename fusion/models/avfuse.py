@@ -1,14 +1,16 @@
 """The recommended head: every modality is heard at its own moment, near it, and with whether it is there at all.
 
     rows of m [T, D], zeros where not valid ┐
-    valid     [T, 1] ───────────────────────┴─ Linear ─ LayerNorm ─ TCN k=3, 5 levels ─ own, 128      one a modality
+    valid     [T, 1] ───────────────────────┴─ Linear ─ TCN k=3, 5 levels ─ own, 128                  one a modality
     owns of all, side by side ─ LayerNorm ─ query ──┐
     own of m ─────────────── key, value ─ attention ┴─ 12 frames around, by content and offset ─ answer, 128
-    owns and answers, 256 a modality ─ LayerNorm ─ Linear · GELU(Linear) 128 ─ Dropout ─ Linear 2
+    owns and answers, 256 a modality ─┬─────────────────────────────────────────────┐
+                                      └─ LayerNorm ─ Linear · GELU(Linear) 128 ─────┴─ concat ─ Dropout ─ Linear 2
 
 S1 hears the others through attention over the whole window alone, which has no notion of time. Here each modality's
 own rows reach the output beside the answers, attention is near and knows the offset, all modalities ask together, so
-that none must be there, and products of two modalities are what the last gate makes.
+that none must be there, and products of two modalities are what the gate makes. What goes straight to the output is not
+normalised: a row's size is part of what it says, and layer norm takes it away.
 
 Source: ours; its parts: docs/sources.md (TCN, Cross-attention, Gate and offsets). Tested by
 tests/fusion/models/test_avfuse.py and tests/fusion/models/test_every_head.py.
@@ -58,10 +60,7 @@ class Avfuse(nn.Module):
     def __init__(self, settings: AvfuseSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()
         widths, own = widths_of(shapes), settings.channels[-1]
-        self.entrance = nn.ModuleList(
-            nn.Sequential(nn.Linear(width + 1, settings.channels[0]), nn.LayerNorm(settings.channels[0]))
-            for width in widths
-        )
+        self.entrance = nn.ModuleList(nn.Linear(width + 1, settings.channels[0]) for width in widths)
         self.temporal = nn.ModuleList(
             TCN(settings.channels[0], settings.channels, settings.kernel, settings.dropout, settings.causal)
             for _ in widths
@@ -75,7 +74,8 @@ class Avfuse(nn.Module):
         self.norm = nn.LayerNorm(2 * together)
         self.gated = nn.Linear(2 * together, 2 * settings.hidden)
         self.dropout = Dropout(settings.dropout)
-        self.head = nn.Sequential(nn.Linear(settings.hidden, outputs), nn.Tanh() if settings.tanh else nn.Identity())
+        self.head = nn.Linear(2 * together + settings.hidden, outputs)
+        self.bound = nn.Tanh() if settings.tanh else nn.Identity()
 
     def forward(self, features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> Tensor:
         """`features` [B, T, D_m], `valid` bool [B, T] of each, `mask` bool [B, T] (no padding) → [B, T, outputs]."""
@@ -90,6 +90,7 @@ class Avfuse(nn.Module):
         answers = [
             attention(question, own, there) for attention, own, there in zip(self.attention, owns, theres, strict=True)
         ]
-        plain, gate = self.gated(self.norm(torch.cat([*owns, *answers], dim=-1))).chunk(2, dim=-1)
-        fused: Tensor = self.head(self.dropout(plain * F.gelu(gate)))
+        known = torch.cat([*owns, *answers], dim=-1)
+        plain, gate = self.gated(self.norm(known)).chunk(2, dim=-1)
+        fused: Tensor = self.bound(self.head(self.dropout(torch.cat([known, plain * F.gelu(gate)], dim=-1))))
         return fused

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 import torch.nn.functional as F
@@ -29,15 +30,15 @@ from .table import widths_of
 class CANSettings(HeadSettings):
     """S3's CAN. Source: docs/sources.md (LFAN and CAN)."""
 
-    lead_channels: tuple[int, ...] = (256, 256, 128, 128, 128)
-    wide_channels: tuple[int, ...] = (256, 256, 128, 128)
-    other_channels: tuple[int, ...] = (128, 128, 64, 64, 64)
-    narrow_channels: tuple[int, ...] = (64, 64, 32, 32)
-    kernel: int = 5
-    causal: bool = True
-    attention_width: int = 128
-    dropout: float = 0.2
-    tanh: bool = True
+    lead_channels: Annotated[tuple[int, ...], "S3's code"] = (256, 256, 128, 128, 128)
+    wide_channels: Annotated[tuple[int, ...], "S3's code: BERT"] = (256, 256, 128, 128)
+    other_channels: Annotated[tuple[int, ...], "S3's code: log-mel, VGGish"] = (128, 128, 64, 64, 64)
+    narrow_channels: Annotated[tuple[int, ...], "S3's code: eGeMAPS, MFCC"] = (64, 64, 32, 32)
+    kernel: Annotated[int, "S3's code"] = 5
+    causal: Annotated[bool, "S3's code"] = True
+    attention_width: Annotated[int, "S3's code"] = 128
+    dropout: Annotated[float, "S3's code"] = 0.2
+    tanh: Annotated[bool, "S3"] = True
 
     def __post_init__(self) -> None:
         channels = ("lead_channels", "wide_channels", "other_channels", "narrow_channels")

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -29,16 +30,16 @@ from .table import widths_of
 class LFANSettings(HeadSettings):
     """S3's LFAN. Source: docs/sources.md (LFAN and CAN)."""
 
-    lead_channels: tuple[int, ...] = (256, 256, 128, 128)
-    wide_channels: tuple[int, ...] = (256, 256, 128, 128)
-    other_channels: tuple[int, ...] = (64, 64, 32, 32)
-    narrow_channels: tuple[int, ...] = (32, 32, 32, 32)
-    kernel: int = 5
-    causal: bool = True
-    attention_width: int = 32
-    heads: int = 2
-    dropout: float = 0.1
-    tanh: bool = True
+    lead_channels: Annotated[tuple[int, ...], "S3's code"] = (256, 256, 128, 128)
+    wide_channels: Annotated[tuple[int, ...], "S3's code: BERT"] = (256, 256, 128, 128)
+    other_channels: Annotated[tuple[int, ...], "S3's code: log-mel, VGGish"] = (64, 64, 32, 32)
+    narrow_channels: Annotated[tuple[int, ...], "S3's code: eGeMAPS, MFCC"] = (32, 32, 32, 32)
+    kernel: Annotated[int, "S3's code"] = 5
+    causal: Annotated[bool, "S3's code"] = True
+    attention_width: Annotated[int, "S3's code"] = 32
+    heads: Annotated[int, "S3's code"] = 2
+    dropout: Annotated[float, "S3's code"] = 0.1
+    tanh: Annotated[bool, "S3"] = True
 
     def __post_init__(self) -> None:
         channels = ("lead_channels", "wide_channels", "other_channels", "narrow_channels")

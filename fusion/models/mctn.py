@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -37,10 +37,10 @@ _SATURATED = 43.0
 class MCTNSettings(HeadSettings):
     """S4's MCTN. Source: docs/sources.md (S4's networks)."""
 
-    hidden: int = 256
-    dropout: float = 0.2
-    teacher_forcing: float = 0.3
-    loss_weight: float = 0.5
+    hidden: Annotated[int, "S4's code"] = 256
+    dropout: Annotated[float, "S4's code"] = 0.2
+    teacher_forcing: Annotated[float, "S4's code"] = 0.3
+    loss_weight: Annotated[float, "S4's code"] = 0.5
 
     def __post_init__(self) -> None:
         check_settings(
@@ -72,7 +72,8 @@ class MCTN(nn.Module):
         rows = [F.pad(each, (0, self.width - each.shape[-1])) for each in real_rows(features, valid, mask)]
         there = [each & mask for each in valid]
         join, losses = rows[0], []
-        for number, translation in enumerate(self.translations):
+        chain: list[Any] = list(self.translations)
+        for number, translation in enumerate(chain):
             join, state = translation.encode(join, mask)
             if self.training:
                 forced = self._forced(there[number + 1])
@@ -125,7 +126,7 @@ class Translation(nn.Module):
         """
         dtype = self.step.weight.dtype
         ask, read = self.attention.weight.chunk(2, dim=1)
-        frame_in, context_in = self.step.weight.split([target.shape[-1], join.shape[-1]], dim=1)
+        frame_in, context_in = self.step.weight[:, : target.shape[-1]], self.step.weight[:, target.shape[-1] :]
         truth = F.pad(target * forced.unsqueeze(-1), (0, 0, 1, 0))[:, :-1]
         free = F.pad((~forced).to(dtype), (1, 0))[:, :-1].t().unsqueeze(-1)
         given = F.linear(truth, frame_in, self.step.bias).transpose(0, 1)
@@ -153,10 +154,10 @@ def _squared_error(made: Tensor, truth: Tensor, there: Tensor) -> Tensor:
     return (error * there).sum() / there.sum().clamp(min=1)
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _decoded(*words: Tensor) -> Tensor:
     """Run the steps, not compiled: a compiler would write all of them out."""
-    states: Tensor = _Decoder.apply(*words)  # type: ignore[no-untyped-call]
+    states: Tensor = _Decoder.apply(*words)
     return states
 
 
@@ -196,8 +197,8 @@ class _Decoder(torch.autograd.Function):
         one, folded, flat = given.new_ones(()), torch.empty_like(keys), closed.flatten()
         both, step, gate = states.unbind(), read.unbind(), gates.unbind()
         only = states[:, :, :hidden].unbind()
-        past, now = (part.unbind() for part in read.split([2 * hidden, hidden], -1))
-        open_, new = (part.unbind() for part in gates.split([4 * hidden, 2 * hidden], -1))
+        past, now = (part.unbind() for part in read.tensor_split([2 * hidden], -1))
+        open_, new = (part.unbind() for part in gates.tensor_split([4 * hidden], -1))
         twice = 2 * ask
         for t in range(count):
             torch.exp(only[t] @ twice, out=asked[t, :, 0])
@@ -226,7 +227,7 @@ class _Decoder(torch.autograd.Function):
         gate = torch.cat(
             [squashed * out * (1 - out), through * new * into * (1 - into), through * into * (1 - new * new)], -1
         )
-        by_state = gate.unflatten(-1, (6, -1))
+        by_state = gate.view(*gate.shape[:2], 6, -1)
         of_context, of_asked = torch.empty_like(states[1:, :, :hidden]), torch.empty_like(asked)
         of_score, of_keys = torch.zeros_like(asked[0]), torch.zeros_like(keys)
         one, folded, slope = keys.new_ones(()), torch.empty_like(keys), torch.empty_like(keys)

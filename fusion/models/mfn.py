@@ -8,14 +8,14 @@
 The LSTMs do not know the memory: their cells, the attention and ĉ are made for all frames at once, and only the memory
 goes from frame to frame.
 
-Source: docs/sources.md (S4's networks); Zadeh et al. 2018, equations 1–8. Tested by tests/fusion/models/test_s4.py.
+Source: docs/sources.md (S4's networks); Zadeh et al. 2018. Tested by tests/fusion/models/test_s4.py.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
@@ -31,10 +31,10 @@ from .table import widths_of
 class MFNSettings(HeadSettings):
     """S4's MFN. Source: docs/sources.md (S4's networks)."""
 
-    hidden: int = 128
-    memory: int = 128
-    window_dim: int = 2
-    dropout: float = 0.5
+    hidden: Annotated[int, "S4's code"] = 128
+    memory: Annotated[int, "S4's code"] = 128
+    window_dim: Annotated[int, "S4's code"] = 2
+    dropout: Annotated[float, "S4's code"] = 0.5
 
     def __post_init__(self) -> None:
         check_settings(self, positive=["hidden", "memory", "window_dim"], below_one=["dropout"])
@@ -77,16 +77,17 @@ class MFN(nn.Module):
 
     def _remember(self, attended: Tensor) -> Tensor:
         """The memory [T, B, memory] after each frame, of what is attended to [T, B, seen]."""
-        first, last = ([gate[at] for gate in self.gates] for at in (0, -1))
-        readers = [self.proposal[0], *first]  # all that read what is attended to, in one product
+        gates: list[Any] = list(self.gates)
+        first, last = ([gate[at] for gate in gates] for at in (0, -1))
+        readers: list[Any] = [self.proposal[0], *first]  # all that read what is attended to, in one product
         weight = torch.cat([each.weight[:, : self.seen] for each in readers])
         read = F.linear(attended, weight, torch.cat([each.bias for each in readers]))
-        proposed, given = read.split([len(self.proposal[0].bias), len(weight) - len(self.proposal[0].bias)], dim=-1)
-        proposed = self.proposal[1:](proposed).tanh()
+        hidden = len(weight) // 3
+        proposed, given = self.proposal[1:](read[..., :hidden]).tanh(), read[..., hidden:]
         dtype = weight.dtype
         kept = self.dropout(given.new_ones(given.shape, dtype=dtype)) if self.training and self.dropout.p else None
         with torch.autocast(given.device.type, enabled=False):
-            return _remembered(
+            memory: Tensor = _remembered(
                 given.to(dtype),
                 proposed.to(dtype),
                 torch.cat([each.weight[:, self.seen :] for each in first]).t(),
@@ -94,12 +95,13 @@ class MFN(nn.Module):
                 torch.stack([each.bias for each in last]).unsqueeze(1),
                 kept,
             )
+        return memory
 
 
-@torch.compiler.disable
+@torch.compiler.disable  # type: ignore[untyped-decorator]
 def _remembered(*words: Tensor | None) -> Tensor:
     """Run the steps, not compiled: a compiler would write all of them out."""
-    remembered: Tensor = _Memory.apply(*words)  # type: ignore[no-untyped-call]
+    remembered: Tensor = _Memory.apply(*words)
     return remembered
 
 
@@ -118,7 +120,7 @@ class _Memory(torch.autograd.Function):
         hidden = given.clone(memory_format=torch.contiguous_format)
         gates = bias.expand(count, 2, batch, width).contiguous()
         memory, first, second = memories.unbind(), hidden.unbind(), gates.unbind()
-        halves = hidden.unflatten(-1, (2, -1)).transpose(1, 2).unbind()
+        halves = hidden.view(count, batch, 2, -1).transpose(1, 2).unbind()
         keep, add, new = gates[:, 0].unbind(), gates[:, 1].unbind(), proposed.unbind()
         dropped = None if kept is None else kept.unbind()
         for t in range(count):

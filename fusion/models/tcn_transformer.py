@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
@@ -31,21 +32,21 @@ from .table import RowShapeError
 class TCNTransformerSettings(HeadSettings):
     """S2. Source: docs/sources.md (LA-SE, S2's encoder)."""
 
-    la_se: bool = True
-    tcn: bool = True
-    transformer: bool = True
-    reduction: int = 16
-    lead_channels: tuple[int, ...] = (256, 256, 128, 128)
-    other_channels: tuple[int, ...] = (32, 32, 32, 32)
-    kernel: int = 5
-    causal: bool = True
-    tcn_dropout: float = 0.1
-    layers: int = 4
-    heads: int = 4
-    feed_forward: int = 768
-    dropout: float = 0.4
-    hidden: int = 128
-    tanh: bool = True
+    la_se: Annotated[bool, "S2"] = True
+    tcn: Annotated[bool, "S2"] = True
+    transformer: Annotated[bool, "S2"] = True
+    reduction: Annotated[int, "TransFER, SENet"] = 16
+    lead_channels: Annotated[tuple[int, ...], "ABAW2's code"] = (256, 256, 128, 128)
+    other_channels: Annotated[tuple[int, ...], "ABAW2's code"] = (32, 32, 32, 32)
+    kernel: Annotated[int, "ABAW2's code"] = 5
+    causal: Annotated[bool, "ABAW2's code"] = True
+    tcn_dropout: Annotated[float, "ABAW2's code"] = 0.1
+    layers: Annotated[int, "S2"] = 4
+    heads: Annotated[int, "ours; not given by S2"] = 4
+    feed_forward: Annotated[int, "ours; not given by S2"] = 768
+    dropout: Annotated[float, "S2"] = 0.4
+    hidden: Annotated[int, "ours; not given by S2"] = 128
+    tanh: Annotated[bool, "S2"] = True
 
     def __post_init__(self) -> None:
         positive = (

@@ -115,3 +115,40 @@ def test_a_reach_leaves_out_what_is_further_away(reach):
 def test_heads_share_the_width_evenly():
     with pytest.raises(ValueError, match="width 30 is not a multiple of its 4 heads"):
         CrossAttention(12, 6, 30, 4)
+
+
+@pytest.mark.parametrize("reach", [0, 4])
+def test_causal_attention_asks_nobody_who_is_later(reach):
+    torch.manual_seed(0)
+    attention = CrossAttention(12, 6, 8, 4, reach, causal=True).double()
+    asking, answering = rows(1, 20, 12), rows(1, 20, 6, seed=1)
+    valid = (torch.arange(20) > 2)[None]
+    with torch.inference_mode():
+        found = attention(asking, answering, valid)[0]
+        for frame in range(20):
+            before = frame - torch.arange(20)
+            near = valid[0] & (before >= 0) & (before <= (reach or 20))
+            expected = by_hand(attention, asking[0, frame, None], answering[0], near)[0]
+            torch.testing.assert_close(found[frame], expected, rtol=0, atol=1e-14)
+    assert not found[:3].any()
+
+
+def test_offsets_are_added_to_the_scores_of_each_head():
+    """A large number at one offset makes every frame hear the one that is so far away, whatever it says."""
+    torch.manual_seed(0)
+    attention = CrossAttention(12, 6, 8, 4, reach=3, offsets=True).double()
+    asking, answering, valid = rows(1, 20, 12), rows(1, 20, 6, seed=1), torch.ones(1, 20, dtype=torch.bool)
+    plain = CrossAttention(12, 6, 8, 4, reach=3).double()
+    plain.load_state_dict({k: v for k, v in attention.state_dict().items() if k != "offsets"})
+    assert attention.offsets is not None
+    with torch.no_grad():
+        assert torch.equal(attention(asking, answering, valid), plain(asking, answering, valid))
+        attention.offsets[0, 3 - 2] = 1e3  # the first head, two frames ago
+        found, value = attention(asking, answering, valid)[0], attention.value(answering)[0]
+    torch.testing.assert_close(found[2:, :2], value[:-2, :2], rtol=0, atol=1e-12)
+    torch.testing.assert_close(found[:, 2:], plain(asking, answering, valid)[0, :, 2:].detach(), rtol=0, atol=1e-14)
+
+
+def test_offsets_need_a_reach():
+    with pytest.raises(ValueError, match="offsets are learned within a reach"):
+        CrossAttention(12, 6, 8, 4, offsets=True)

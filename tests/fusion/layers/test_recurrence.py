@@ -82,7 +82,7 @@ def test_steps_keep_their_format_under_autocast(precision):
     halved.square().sum().backward()
     assert halved.dtype == torch.float32
     torch.testing.assert_close(halved, whole, rtol=0, atol=0.02)
-    assert all(torch.isfinite(parameter.grad).all() for parameter in lstm.parameters())
+    assert all(parameter.grad is not None and torch.isfinite(parameter.grad).all() for parameter in lstm.parameters())
 
 
 def test_rows_that_are_not_real_are_zeros_whatever_they_hold():

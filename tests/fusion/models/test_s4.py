@@ -131,7 +131,8 @@ def mctn_of(model, rows, valid, rate):
         frames = decode(translation, join, state, rows[number + 1], valid[number + 1] & bool(rate))
         errors.append((frames - rows[number + 1]).square().mean(-1)[valid[number + 1]])
         if number == 0:
-            back = decode(translation, *encode(translation, frames), rows[0], valid[0] & bool(rate))
+            again, state = encode(translation, frames)
+            back = decode(translation, again, state, rows[0], valid[0] & bool(rate))
             errors.append((back - rows[0]).square().mean(-1)[valid[0]])
     return model.head(torch.cat(both_ways(model.context, join), -1)), errors
 
@@ -167,7 +168,7 @@ def test_gradients_are_those_of_the_network_written_step_by_step(name, rate):
     found, extra = both(model(features, valid, mask))
     ours = torch.autograd.grad(found[mask].square().sum() + extra, list(model.parameters()))
     assert all(grad.abs().max() > 0 for grad in ours)
-    total, all_errors = 0, []
+    total, all_errors = torch.zeros((), dtype=torch.float64), []
     for number, length in enumerate(mask.sum(1).tolist()):
         there = [flags[number, :length] for flags in valid]
         rows = [each[number, :length] * flag[:, None] for each, flag in zip(features, there, strict=True)]
@@ -177,7 +178,7 @@ def test_gradients_are_those_of_the_network_written_step_by_step(name, rate):
         else:
             expected = {"attention": attention_of, "mfn": mfn_of}[name](model, rows)
         total = total + expected.square().sum()
-    total = total + 0.5 * sum(torch.cat(each).mean() for each in zip(*all_errors, strict=True))
+    total = total + sum(0.5 * torch.cat(each).mean() for each in zip(*all_errors, strict=True))
     theirs = torch.autograd.grad(total, list(model.parameters()))
     for one, other in zip(ours, theirs, strict=True):
         torch.testing.assert_close(one, other, rtol=0, atol=1e-9)
