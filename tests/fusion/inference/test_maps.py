@@ -40,7 +40,7 @@ def words(corpus):
         given = ("train", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out, "--fold", 0)
         pairs = [word for key, value in SETTINGS.items() for word in ("--set", f"{key}={value}")]
         settings = pairs if preset == "tcn-transformer" else []
-        small = ("--modalities", "face_map,voice", "--device", "cpu", "--no-plots", "--no-tensorboard")
+        small = ("--task", "va", "--modalities", "face_map,voice", "--device", "cpu", "--no-plots", "--no-tensorboard")
         return (*given, "--preset", preset, *small, *settings, *more)
 
     return make
