@@ -164,10 +164,9 @@ class TrainTask:
                 return Failed(one_line(error), isinstance(error, ComputeError) and error.is_transient)
         lines = () if self.at is None else tuple(experiment.lines())
         best = best_row(outcome.history)["epoch"]
-        report = tuple(report_lines(outcome.report, 0))
-        if spec.config.protocol == "s4-window":
-            report = (f"{LEAKY}: P {number(outcome.report.p)}, not comparable",)
-        return Trained(best, len(outcome.history), outcome.reason, report, lines)
+        leaky = spec.config.protocol == "s4-window"
+        report = [f"{LEAKY}: P {number(outcome.report.p)}"] if leaky else report_lines(outcome.report, 0)
+        return Trained(best, len(outcome.history), outcome.reason, tuple(report), lines)
 
     def _train(self, store: FeatureStore, experiment: Experiment, spec: RunSpec, context: JobContext) -> Outcome:
         """One run, shown on the screen; it has finished once predictions and pictures are written.

@@ -285,17 +285,17 @@ def test_surround_sound_is_sound(first):
     assert np.abs(store["surround"]["mfcc"][:5]).max() > 1
 
 
-def test_the_store_is_sound(first, cli):
-    done = cli.run("verify", "--store", first.store)
-    assert done.returncode == 0, done.stdout
+def test_the_store_is_sound(first, invoke):
+    done = invoke("verify", "--store", first.store)
+    assert done.exit_code == 0, done.stdout
     assert done.stdout.startswith(f"{len(ROWS) + 1} trials")
     assert "UNTRAINED" in done.stderr  # every later command says so
     assert not {name for name in first.files if name.startswith((".tmp", ".claims"))}
 
 
-def test_names_are_whole_in_the_machine_readable_summary(second, cli):
-    done = cli.run("status", "--store", second.store, "--json")
-    assert done.returncode == 0
+def test_names_are_whole_in_the_machine_readable_summary(second, invoke):
+    done = invoke("status", "--store", second.store, "--json")
+    assert done.exit_code == 0
     found = json.loads(done.stdout)
     assert sorted(record["video"] for record in found["failed"]) == sorted(BAD)
     assert found["trials"] == len(ROWS) + 1

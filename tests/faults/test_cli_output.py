@@ -49,13 +49,13 @@ def test_nothing_to_do(invoke, tmp_path):
     assert "nothing here is a video by its suffix" in result.stderr
 
 
-def test_a_dry_run_makes_no_store(cli, three, tmp_path, snapshot):
+def test_a_dry_run_makes_no_store(invoke, three, tmp_path, snapshot):
     before = snapshot(tmp_path)
     words = ("extract", "--videos", three, "--store", tmp_path / "s.zarr", "--features", "mfcc", "--dry-run")
-    done = cli.run(*words)
-    assert done.returncode == 0
-    assert done.stdout.splitlines() == ["a", "b/c", "bad", "d"]
-    assert json.loads(cli.run(*words, "--json").stdout) == {"todo": ["a", "b/c", "bad", "d"], "done": []}
+    result = invoke(*words)
+    assert result.exit_code == 0
+    assert result.stdout.splitlines() == ["a", "b/c", "bad", "d"]
+    assert json.loads(invoke(*words, "--json").stdout) == {"todo": ["a", "b/c", "bad", "d"], "done": []}
     assert snapshot(tmp_path) == before
 
 

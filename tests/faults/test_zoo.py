@@ -111,7 +111,7 @@ def folder(tmp_path_factory) -> Path:
     return folder
 
 
-def test_the_command_line_names_every_failure(folder, cli, tiny, tmp_path, failures):
+def test_the_command_line_names_every_failure(folder, cli, invoke, tiny, tmp_path, failures):
     (folder / "~good.mp4").write_bytes(tiny().read_bytes())
     store = tmp_path / "s.zarr"
     with cli.start("extract", "--videos", folder, "--store", store, "--features", "mfcc,logmel") as process:
@@ -127,7 +127,7 @@ def test_the_command_line_names_every_failure(folder, cli, tiny, tmp_path, failu
     assert failed.isdisjoint(good)
     assert "~good" in good
     assert not [path for path in store.iterdir() if path.name in (".tmp", ".claims")]
-    assert cli.run("verify", "--store", store).returncode == 0
+    assert invoke("verify", "--store", store).exit_code == 0
 
 
 def test_a_decoder_that_never_ends_is_ended(make_endless, monkeypatch):

@@ -241,30 +241,31 @@ def test_nothing_is_dropped(share, modalities):
     assert torch.equal(generator.get_state(), before)
 
 
-class TestSmoothedLabels:
-    def test_each_is_the_mean_of_the_labelled_ones_around_it(self):
-        rng = np.random.default_rng(0)
-        labels, labelled = rng.uniform(-1, 1, (40, 2)).astype(np.float32), rng.random(40) < 0.7
-        labels[~labelled] = -5
-        smoothed = smooth_labels(labels, labelled, 7)
-        for row in range(40):
-            around = slice(max(row - 3, 0), row + 4)
-            expected = labels[around][labelled[around]].mean(axis=0) if labelled[row] else [-5, -5]
-            assert smoothed[row] == pytest.approx(expected, abs=1e-6)
-        assert np.array_equal(smooth_labels(labels, labelled, 1), labels)
+def test_a_smoothed_label_is_the_mean_of_the_labelled_ones_around_it():
+    rng = np.random.default_rng(0)
+    labels, labelled = rng.uniform(-1, 1, (40, 2)).astype(np.float32), rng.random(40) < 0.7
+    labels[~labelled] = -5
+    smoothed = smooth_labels(labels, labelled, 7)
+    for row in range(40):
+        around = slice(max(row - 3, 0), row + 4)
+        expected = labels[around][labelled[around]].mean(axis=0) if labelled[row] else [-5, -5]
+        assert smoothed[row] == pytest.approx(expected, abs=1e-6)
+    assert np.array_equal(smooth_labels(labels, labelled, 1), labels)
 
-    def test_a_window_longer_than_the_trial(self):
-        labels = np.array([[0.0], [0.5], [1.0]], np.float32)
-        assert smooth_labels(labels, np.ones(3, bool), 99) == pytest.approx(np.full((3, 1), 0.5))
 
-    def test_trials_do_not_run_into_each_other(self, make_data):
-        features = {name: {"face": np.zeros((20, 1), np.float32)} for name in ("a", "b")}
-        labels = {"a": np.full((20, 2), 0.2, np.float32), "b": np.full((20, 2), -0.8, np.float32)}
-        data = make_data(features, labels)
-        config = replace(preset("concat"), modalities=("face",), window_frames=20, hop_frames=20, batch_size=2,
-                         label_smoothing_frames=9)  # fmt: skip
-        statistics = {"face": Statistics(np.zeros(1), np.ones(1))}
-        (batch,) = Batches(data, statistics, config).all(data.windows(data.spans, config))
-        for window, value in zip(batch.labels, (0.2, -0.8), strict=True):
-            assert window.numpy() == pytest.approx(np.full((20, 2), value), abs=1e-6)
-        assert data.sources["a"].labels[0, 0] == np.float32(0.2)
+def test_labels_smoothed_over_more_than_the_trial():
+    labels = np.array([[0.0], [0.5], [1.0]], np.float32)
+    assert smooth_labels(labels, np.ones(3, bool), 99) == pytest.approx(np.full((3, 1), 0.5))
+
+
+def test_smoothed_labels_of_trials_do_not_run_into_each_other(make_data):
+    features = {name: {"face": np.zeros((20, 1), np.float32)} for name in ("a", "b")}
+    labels = {"a": np.full((20, 2), 0.2, np.float32), "b": np.full((20, 2), -0.8, np.float32)}
+    data = make_data(features, labels)
+    config = replace(preset("concat"), modalities=("face",), window_frames=20, hop_frames=20, batch_size=2,
+                     label_smoothing_frames=9)  # fmt: skip
+    statistics = {"face": Statistics(np.zeros(1), np.ones(1))}
+    (batch,) = Batches(data, statistics, config).all(data.windows(data.spans, config))
+    for window, value in zip(batch.labels, (0.2, -0.8), strict=True):
+        assert window.numpy() == pytest.approx(np.full((20, 2), value), abs=1e-6)
+    assert data.sources["a"].labels[0, 0] == np.float32(0.2)

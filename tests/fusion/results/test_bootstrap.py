@@ -1,10 +1,13 @@
 """Intervals on cases whose answer is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
-from avfuse.fusion.results.bootstrap import AnyScorer, ConcordanceScorer, paired_differences
+from avfuse.fusion.results.bootstrap import AnyScorer, ConcordanceScorer, CountScorer, paired_differences, scorer_of
 from avfuse.fusion.tasks.ccc import ccc
+from avfuse.fusion.tasks.table import TASKS
 
 BOTH = ConcordanceScorer(("valence", "arousal"), draws=500)
 
@@ -52,6 +55,46 @@ def test_out_of_sums_as_over_the_frames_themselves():
         numbers = [(each.difference, each.low, each.high) for _, each in (one, other)]
         assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)
         assert numbers[0][1] < numbers[0][0] < numbers[0][2]
+
+
+@pytest.mark.parametrize("name", ["expr", "au"])
+def test_f1_out_of_counts(name):
+    """Of classes and of units, some of them masked: as the task scores the frames of each draw anew."""
+    rng = np.random.default_rng(8)
+    task = TASKS[name]
+    classes, columns = task.labels.values == "class", len(task.columns)
+    trials = []
+    for _ in range(7):
+        rows = int(rng.integers(20, 60))
+        labels = rng.integers(0, 8, (rows, 1)) if classes else rng.integers(-1, 2, (rows, columns))
+        trials.append((labels, rng.random(rows) < 0.9, [rng.random((rows, columns)) for _ in range(2)]))
+    by_counts = scorer_of(task)
+    assert isinstance(by_counts, CountScorer)
+    anew = AnyScorer(lambda *of: {"P": task.p(task.scorer(*of)) or 0.0, **task.scorer(*of)}, draws=200)
+    found = []
+    for scorer in (replace(by_counts, draws=200), anew):
+        one, other = ({(0, 0): kept_of(scorer, trials, system)} for system in range(2))
+        pair = paired_differences(one, other, scorer)
+        assert pair is not None
+        found.append(pair.scores)
+    assert {"P", *(f"f1_{column.lower()}" for column in task.columns)} == found[0].keys() <= found[1].keys()
+    for key, each in found[0].items():
+        expected = found[1][key]
+        numbers = [(of.difference, of.low, of.high) for of in (each, expected)]
+        assert numbers[0] == pytest.approx(numbers[1], abs=1e-12)
+
+
+def test_each_task_has_its_scorer():
+    assert scorer_of(TASKS["va"]) == ConcordanceScorer(("valence", "arousal"))
+    assert scorer_of(TASKS["arousal"]) == ConcordanceScorer(("arousal",), (1,))
+    other = replace(TASKS["va"], primary=("mse",), scorer=lambda x, y, valid: {"mse": 0.5, "none": None})
+    scorer = scorer_of(other)
+    labels = np.zeros((3, 2))
+    kept = [scorer.of_trial(labels, labels, np.ones(3, bool))]
+    assert {key: values.tolist() for key, values in scorer.over(kept, np.ones((2, 1))).items()} == {
+        "P": [0.5, 0.5],
+        "mse": [0.5, 0.5],
+    }
 
 
 def test_sums_give_the_ccc_itself():

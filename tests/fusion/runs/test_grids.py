@@ -6,6 +6,7 @@ import pytest
 
 from avfuse.fusion.models.table import HEADS
 from avfuse.fusion.runs.grids import GRIDS, Cell, cells_of, load_grid
+from avfuse.fusion.settings import preset, spelled, with_settings
 
 
 def names(*of, **more):
@@ -42,8 +43,7 @@ def test_modalities_alone_in_pairs_and_together():
     assert len(cells_of(grid, ["concat"], [])) == 7  # of the preset's own three
 
 
-def test_s2_table_2(monkeypatch):
-    monkeypatch.setitem(HEADS, "tcn-transformer", HEADS["concat"])
+def test_s2_table_2():
     cells = cells_of(load_grid("s2-table2"), [], [])
     assert [cell.name for cell in cells] == [
         "none-of-them",
@@ -58,14 +58,19 @@ def test_s2_table_2(monkeypatch):
     assert dict(cells[4].settings) == {"la_se": "true", "tcn": "true", "transformer": "false"}
 
 
-def test_s4_table_1(monkeypatch):
-    for name in ("attention", "mfn", "mctn"):
-        monkeypatch.setitem(HEADS, name, HEADS["concat"])
+def test_s4_table_1():
     cells = cells_of(load_grid("s4-table1"), [], [])
     assert len(cells) == 9
     assert cells[4] == Cell("attention_clip_large+wavlm_large", "attention", ("clip_large", "wavlm_large"))
     others = cells_of(load_grid("s4-table1"), [], [("face", "voice")])
     assert [cell.name for cell in others] == ["attention_face+voice", "mfn_face+voice", "mctn_face+voice"]
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_heads_have_the_settings_of_a_grid(name):
+    for cell in cells_of(load_grid(name), ["concat"] if name == "modalities" else [], []):
+        changed = with_settings(preset(cell.preset), dict(cell.settings))
+        assert {key: spelled(getattr(changed.model, key)) for key, _ in cell.settings} == dict(cell.settings)
 
 
 @pytest.mark.parametrize("name", GRIDS)

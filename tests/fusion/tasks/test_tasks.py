@@ -151,15 +151,6 @@ class TestTable:
         with pytest.raises(ValueError, match="flags, and EXPR labels are not"):
             detection("x", EXPR)
 
-    def test_logits_do_not_end_in_tanh(self):
-        settings = CrossAttentionSettings(
-            lead_channels=(8,), other_channels=(8,), attention_width=8, hidden=8, tanh=True, heads=2
-        )
-        for name, tanh in (("va", True), ("expr", False), ("au", False)):
-            config = replace(preset("crossattn"), task=name, model=settings)
-            network = build(config, [(4,), (3,)])
-            assert any(isinstance(each, torch.nn.Tanh) for each in network.modules()) == tanh
-
     @pytest.mark.parametrize(
         ("changes", "message"),
         [
@@ -176,6 +167,16 @@ class TestTable:
     def test_settings_are_checked_against_the_task(self, changes, message):
         with pytest.raises(ValueError, match=message):
             replace(preset("concat"), **changes)
+
+
+def test_logits_do_not_end_in_tanh():
+    settings = CrossAttentionSettings(
+        lead_channels=(8,), other_channels=(8,), attention_width=8, hidden=8, tanh=True, heads=2
+    )
+    for name, tanh in (("va", True), ("expr", False), ("au", False)):
+        config = replace(preset("crossattn"), task=name, model=settings)
+        network = build(config, [(4,), (3,)])
+        assert any(isinstance(each, torch.nn.Tanh) for each in network.modules()) == tanh
 
 
 @pytest.mark.parametrize("name", ["expr", "au"])

@@ -276,7 +276,7 @@ def test_a_slow_consumer_is_not_a_stall(plain, nothing_left):
 
 
 def test_a_stalled_input_is_ended(make_clip, tmp_path, nothing_left):
-    """A pipe that gives half a clip and then nothing, as a network disk that hangs."""
+    """A pipe that gives the beginning of a clip and then nothing, as a network disk that hangs."""
     samples = np.zeros(3 * 16_000)
     options = ("-c:v", "ffv1", "-c:a", "pcm_s16le")
     clip = make_clip("a.mkv", noise(75, 48, 64), samples=samples, rate_hz=16_000, options=options)
@@ -284,7 +284,7 @@ def test_a_stalled_input_is_ended(make_clip, tmp_path, nothing_left):
         pipe = tmp_path / f"{stage}.mkv"
         os.mkfifo(pipe)
         done = threading.Event()
-        feeder = threading.Thread(target=feed_half, args=(clip, pipe, done))
+        feeder = threading.Thread(target=feed_beginning, args=(clip, pipe, done))
         feeder.start()
         began_s = time.monotonic()
         info = replace(probe(clip), path=pipe)
@@ -322,11 +322,10 @@ def test_an_ffmpeg_that_somebody_ends_says_nothing_of_the_file(long_one, nothing
     assert error.value.is_transient
 
 
-def feed_half(clip: Path, pipe: Path, done: threading.Event) -> None:
-    data = clip.read_bytes()
-    with pipe.open("wb") as out:
-        out.write(data[: len(data) // 2])
-        out.flush()
+def feed_beginning(clip: Path, pipe: Path, done: threading.Event) -> None:
+    """As much as a pipe holds, opened in a way that waits for no reader: it may be ended before it comes to open it."""
+    with open(os.open(pipe, os.O_RDWR), "wb", buffering=0) as out:
+        out.write(clip.read_bytes()[:60_000])
         done.wait(20)
 
 
