@@ -11,7 +11,7 @@ from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.folder import read_description
 from avfuse.fusion.artifacts.state import read_metrics
 from avfuse.fusion.config import TrainConfig
-from avfuse.fusion.models.concat import ConcatSettings
+from avfuse.fusion.models.crossattn import CrossAttentionSettings
 
 
 @pytest.fixture
@@ -60,7 +60,8 @@ class TestSettings:
         assert result.exit_code == 0
         config = read_description(tmp_path / "run").config
         assert (config.task, config.seed, config.grad_clip) == ("valence", 4, 1.0)
-        assert config.model == ConcatSettings(dropout=0.3)
+        assert isinstance(config.model, CrossAttentionSettings)
+        assert config.model.dropout == 0.3
         assert set(json.loads((tmp_path / "run" / "config.json").read_text())) == {
             "avfuse_run",
             *(each.name for each in fields(TrainConfig)),

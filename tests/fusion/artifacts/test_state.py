@@ -337,4 +337,4 @@ class TestBroken:
     def test_metrics(self, run, content):
         (run / "metrics.json").write_text(content)
         with pytest.raises(ValueError, match=r"metrics\.json"):
-            read_metrics(run)
+            read_metrics(run, ("ccc_valence", "ccc_arousal"))
