@@ -250,7 +250,8 @@ def planted(make_planted):
 
 
 def test_learns_what_is_planted(name, planted, tmp_path):
-    config, _ = small_of(name, lr=4e-3, warmup_epochs=1, max_epochs=7, window_frames=100, hop_frames=100)
+    schedule = {"lr": 5e-3, "warmup_epochs": 1, "plateau_patience": 0, "plateau_factor": 0.3, "max_epochs": 10}
+    config, _ = small_of(name, **schedule, batch_size=8, window_frames=100, hop_frames=100)
     p = run_of(planted, tmp_path / "run", config).report.p
     if name in DOES_NOT_LEARN:
         assert p < 0.85
