@@ -62,6 +62,7 @@ DOES_NOT_LEARN = {
     "concat": "nor anything of the frames around",
     "crossattn": "**Cannot see** when the voice said something",
     "mctn": "cannot see what only another modality says",
+    "attention": "learns slowly what one modality means by another",
 }
 
 
