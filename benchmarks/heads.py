@@ -1,116 +1,78 @@
-"""What every head learns from features whose truth is known: all of HEADS on both planted laws, several seeds.
+"""What every head learns from features whose truth is known: `avfuse compare` over all of HEADS on both planted laws.
 
-    python benchmarks/heads.py [--out heads.jsonl] [--seeds 3] [--epochs 12] [--heads avfuse,concat] [--small]
+    python benchmarks/heads.py [--out heads] [--seeds 3] [--epochs 10] [--full] [--laws context,lag]
 
-Stores, laws and scores are those of tests/fusion (conftest.py, test_planted.py), with the widths of the real features
-(512, 128, 128) and each preset's own network. All heads learn alike, whatever their presets say: lr 1e-3 after one
-epoch of warm-up, batches of 12 windows, as many epochs. A seed is a store of its own, and draws the network. S1 with a
-reach of 12 frames is a row of its own. Each run is a line of --out: what is there is not done again, so that the
-script goes on where it was stopped. `--small`: features (64, 32, 32) wide and networks of the suite over all heads,
-in minutes. Prints each run, then mean ± sd over the seeds as a table of docs/heads.md.
+Stores and laws are those of tests/fusion (conftest.py), the features 64, 32 and 32 wide and the networks made small as
+in the suite over all heads; with `--full` features and networks have their real widths. All heads learn alike,
+whatever their presets say. Runs that are there are not done again: start it once more to go on.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
-import statistics
-import tempfile
-import time
-from collections.abc import Iterator
-from dataclasses import replace
-from functools import cache
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
+import yaml
 from measure import machine
 from planted import module
 
-from avfuse.fusion.config import TrainConfig
 from avfuse.fusion.models.table import HEADS
-from avfuse.fusion.settings import preset, with_settings
 
-LAWS = ("context", "lag")
-NEAR = {"crossattn, reach 12": ("crossattn", {"attention_reach": "12"})}
+ALIKE = {
+    "lr": "5e-3",
+    "warmup_epochs": "1",
+    "plateau_patience": "0",
+    "plateau_factor": "0.3",
+    "weight_decay": "1e-3",
+    "batch_size": "8",
+    "window_frames": "100",
+    "hop_frames": "100",
+}
+FULL = {**ALIKE, "lr": "1e-3", "batch_size": "12", "window_frames": "300", "hop_frames": "200"}
+STORE_SEED = 1000  # none that a head was made with
 
 
-def systems(chosen: list[str]) -> Iterator[tuple[str, str, dict[str, str]]]:
-    """Name, preset and changed settings of each row: one preset a network, and S1 with a reach."""
-    seen = set()
-    for name, head in HEADS.items():
-        if head.network not in seen and (not chosen or name in chosen):
-            yield name, name, {}
-            yield from ((row, name, changes) for row, (of, changes) in NEAR.items() if of == name)
-        seen.add(head.network)
-
-
-def config_of(name: str, changes: dict[str, str], epochs: int, seed: int, small: bool) -> TrainConfig:
-    """The settings of a run; the features are the planted ones, all three."""
-    config = preset(name)
-    if small:
-        config = replace(config, model=replace(config.model, **module("test_every_head").SMALL.get(name, {})))
-    return replace(
-        with_settings(config, changes),
-        task="va",
-        modalities=module("conftest").MODALITIES,
-        lr=3e-3 if small else 1e-3,
-        warmup_epochs=1,
-        batch_size=12,
-        max_epochs=epochs,
-        seed=seed,
-    )
+def grid(full: bool) -> dict[str, object]:
+    """A cell for each network of the table, and S1 with a reach of 12 frames."""
+    small = module("test_every_head").SMALL
+    named = {head.network: name for name, head in reversed(HEADS.items())}
+    cells = [
+        {"name": name, "preset": name, "set": {} if full else dict(small.get(name, {}))} for name in named.values()
+    ]
+    near = next(cell for cell in cells if cell["name"] == "crossattn")
+    cells.append({**near, "name": "crossattn-reach12", "set": {**near["set"], "attention_reach": 12}})
+    cells.sort(key=lambda cell: cell["name"] != "avfuse")  # the first is what the others are held against
+    return {"cells": cells}
 
 
 def main() -> None:
-    """Plant, train, print; then the table."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--out", type=Path)
+    """Plant, compare; the tables are printed by `avfuse compare`."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, default=Path("heads"))
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=12)
-    parser.add_argument("--heads", default="")
-    parser.add_argument("--small", action="store_true")
-    words = parser.parse_args()
-    plant, scores = module("conftest").plant, module("test_planted").scores
-    out = words.out or Path(tempfile.mkdtemp(prefix="heads.")) / "heads.jsonl"
-    rows: list[dict[str, Any]] = [json.loads(line) for line in out.read_text().splitlines()] if out.exists() else []
-    widths = (64, 32, 32) if words.small else (512, 128, 128)
-    scale = {"small": words.small, "epochs": words.epochs}
-    print(machine(), out, sep="\n", flush=True)
-    for seed in range(words.seeds):
-        for law in LAWS:
-            with tempfile.TemporaryDirectory() as folder:
-                planted = cache(
-                    lambda place=Path(folder), law=law, seed=seed: plant(place, law, widths=widths, seed=seed)
-                )
-                for row, name, changes in systems(words.heads.split(",") if words.heads else []):
-                    what = {"head": row, "law": law, "seed": seed, **scale}
-                    if any(what.items() <= each.items() for each in rows):
-                        continue
-                    began_s = time.process_time()
-                    run = Path(folder) / row
-                    p, joint = scores(planted(), run, config_of(name, changes, words.epochs, seed, words.small))
-                    metrics = json.loads((run / "metrics.json").read_text())
-                    found = {
-                        "P": p,
-                        "valence": metrics["ccc_valence"],
-                        "arousal": metrics["ccc_arousal"],
-                        "joint": joint,
-                    }
-                    rows.append({**what, **found, "cpu_s": round(time.process_time() - began_s)})
-                    with out.open("a") as file:
-                        file.write(json.dumps(rows[-1]) + "\n")
-                    numbers = "  ".join(f"{key} {value:6.3f}" for key, value in found.items())
-                    print(f"{row:22} {law:8} seed {seed}  {numbers}  {rows[-1]['cpu_s']} s", flush=True)
-    print("\n| head | law | P | arousal | joint part | seeds |\n|---|---|---|---|---|---|")
-    for row, *_ in systems(words.heads.split(",") if words.heads else []):
-        for law in LAWS:
-            done = [each for each in rows if {"head": row, "law": law, **scale}.items() <= each.items()]
-            cells = []
-            for key in ("P", "arousal", "joint"):
-                values = [each[key] for each in done]
-                deviation = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
-                cells.append(f"{statistics.mean(values):.3f}{deviation}" if values else "–")
-            print(f"| `{row}` | `{law}` | {' | '.join(cells)} | {len(done)} |")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--full", action="store_true")
+    parser.add_argument("--laws", default="context,lag")
+    asked = parser.parse_args()
+    print(machine(), flush=True)
+    size = {"widths": (512, 128, 128), "trials": 40} if asked.full else {"widths": (64, 32, 32), "trials": 40}
+    rows = (900, 1200) if asked.full else (500, 600)
+    settings = [f"--set={key}={value}" for key, value in (FULL if asked.full else ALIKE).items()]
+    for law in asked.laws.split(","):
+        folder = asked.out / law
+        if not (folder / "annotations").is_dir():
+            folder.mkdir(parents=True, exist_ok=True)
+            module("conftest").plant(folder, law=law, rows=rows, seed=STORE_SEED, **size)
+        (folder / "grid.yaml").write_text(yaml.safe_dump(grid(asked.full)))
+        print(f"\nlaw {law}", flush=True)
+        words = ["--grid", "grid.yaml", "--fold", "0", "--seeds", str(asked.seeds), "--epochs", str(asked.epochs)]
+        places = ["--store", "features.zarr", "--annotations", "annotations", "--out", "runs"]
+        modalities = ",".join(module("conftest").MODALITIES)
+        shape = ["--task", "va", "--modalities", modalities, "--device", "cpu", "--no-tensorboard"]
+        command = [sys.executable, "-m", "avfuse", "compare", *words, *places, *shape, *settings]
+        subprocess.run(command, cwd=folder, check=True)
 
 
 if __name__ == "__main__":
