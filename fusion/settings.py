@@ -17,6 +17,8 @@ from .config import HeadSettings, TrainConfig
 from .models.table import HEADS, head_settings
 from .tasks.table import TASKS
 
+# Settings that the first runs did not know.
+_YOUNGER = {"loss", "focal_gamma", "label_smoothing", "label_smoothing_frames", "class_weights", "protocol"}
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 
@@ -52,11 +54,15 @@ def as_json(config: TrainConfig) -> dict[str, JsonValue]:
 
 
 def from_json(content: Mapping[str, Any]) -> TrainConfig:
-    """Settings out of config.json. Raises ValueError if they are not those of this avfuse."""
+    """Settings out of config.json; those that are younger than the run have their defaults, as they then had no say.
+
+    Raises ValueError if they are not those of this avfuse.
+    """
     base = preset(str(content.get("preset")))
     own, model = {**content}, content.get("model")
     own.pop("model", None)
-    if not isinstance(model, dict) or set(own) - {"preset"} != set(_settings_of(base)):
+    known, named = set(_settings_of(base)), set(own) - {"preset"}
+    if not isinstance(model, dict) or not known - _YOUNGER <= named <= known:
         raise ValueError("its settings are those of another avfuse")
     return with_settings(base, {key: spelled(value) for key, value in {**own, **model}.items() if key != "preset"})
 

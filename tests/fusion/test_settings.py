@@ -230,6 +230,13 @@ def test_json_of_another_avfuse_is_refused(change):
         from_json(found)
 
 
+def test_a_run_of_before_has_the_defaults_of_settings_that_came_later():
+    found = json.loads(json.dumps(as_json(S1)))
+    for name in ("loss", "focal_gamma", "label_smoothing", "label_smoothing_frames", "class_weights", "protocol"):
+        del found[name]
+    assert from_json(found) == S1
+
+
 @pytest.mark.parametrize("content", [{}, {"preset": None}, {"preset": "other"}])
 def test_json_without_a_known_preset_is_refused(content):
     with pytest.raises(ValueError, match="is not one of crossattn, su-zhang, concat"):
