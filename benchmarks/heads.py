@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import yaml
 from measure import machine
@@ -34,11 +35,11 @@ FULL = {**ALIKE, "lr": "1e-3", "batch_size": "12", "window_frames": "300", "hop_
 STORE_SEED = 1000  # none that a head was made with
 
 
-def grid(full: bool) -> dict[str, object]:
+def grid(full: bool) -> dict[str, list[dict[str, Any]]]:
     """A cell for each network of the table, and S1 with a reach of 12 frames."""
     small = module("test_every_head").SMALL
     named = {head.network: name for name, head in reversed(HEADS.items())}
-    cells = [
+    cells: list[dict[str, Any]] = [
         {"name": name, "preset": name, "set": {} if full else dict(small.get(name, {}))} for name in named.values()
     ]
     near = next(cell for cell in cells if cell["name"] == "crossattn")

@@ -58,7 +58,7 @@ def test_scalar_statistics_are_those_of_all_elements(parts):
         assert (found.mean[0], found.std[0]) == (0, 1)
         return
     atol = max(1e-5, 1e-6 * float(np.abs(elements).max()))  # sums in float32
-        np.testing.assert_allclose(found.mean[0], elements.mean(), rtol=1e-6, atol=atol)
+    np.testing.assert_allclose(found.mean[0], elements.mean(), rtol=1e-6, atol=atol)
     if elements.std() > 1e-3:
         np.testing.assert_allclose(found.std[0], elements.std(), rtol=1e-4, atol=1e-5)
 
