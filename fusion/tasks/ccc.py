@@ -1,7 +1,6 @@
 """The concordance correlation coefficient: one definition, for NumPy arrays (metric) and torch tensors (loss).
 
     CCC = 2 cov / (var_x + var_y + (mean_x - mean_y)²)            biased moments everywhere
-    P = (CCC_V + CCC_A) / 2                                       the challenge's score
 
 Source: Lin 1989, eq. 1; docs/sources.md (CCC). Tested by tests/fusion/tasks/test_ccc.py.
 """
@@ -36,12 +35,6 @@ def ccc(x: ArrayLike, y: ArrayLike, valid: ArrayLike | None = None) -> float:
     _, exponent = np.frexp(max(np.abs(first).max(), np.abs(second).max()))
     first, second = np.ldexp(first, -exponent), np.ldexp(second, -exponent)
     return float(_concordance(first - first[0], second - first[0], np.ones(len(first)), np.float64(len(first))))
-
-
-def p_score(valence: float | None, arousal: float | None) -> float | None:
-    """The challenge's P: the mean of the CCCs of valence and arousal, or the one there is; None without any."""
-    known = [score for score in (valence, arousal) if score is not None]
-    return sum(known) / len(known) if known else None
 
 
 def ccc_loss(prediction: Tensor, target: Tensor, valid: Tensor) -> Tensor:

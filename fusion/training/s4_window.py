@@ -24,9 +24,9 @@ from ..data.batches import Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast
 from ..data.windows import Windows
-from ..models.table import Output
 from ..results.report import Report
 from ..tasks.task import Task
+from .stitch import predict_batch
 
 LEAKY = "S4's windows (leaky)"
 SHARE = 0.25
@@ -62,11 +62,7 @@ def score_windows(
     model.eval()
     with torch.inference_mode(), autocast(data.labels.device, precision):
         for batch in batches.all(windows):
-            answer = model(batch.features, batch.valid, batch.mask)
-            prediction = (answer.prediction if isinstance(answer, Output) else answer).float()
-            if task.activation != "none":
-                prediction = prediction.softmax(-1) if task.activation == "softmax" else prediction.sigmoid()
-            rows = task.finish(prediction.cpu().numpy())
+            rows = task.finish(predict_batch(model, batch, task).cpu().numpy())
             labels, labelled = (each[batch.index].cpu().numpy() for each in (data.labels, data.labelled))
             frames += int(labelled.sum())
             for window in zip(rows, labels, labelled, strict=True):

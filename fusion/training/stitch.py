@@ -10,10 +10,10 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from ...encoders.table import Precision
-from ..data.batches import Batches
+from ..data.batches import Batch, Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast
 from ..data.windows import Windows
@@ -36,10 +36,7 @@ def predict(
     model.eval()
     with torch.inference_mode(), autocast(device, precision):
         for batch in batches.all(windows):
-            found = model(batch.features, batch.valid, batch.mask)
-            prediction = (found.prediction if isinstance(found, Output) else found).float()
-            if task.activation != "none":
-                prediction = prediction.softmax(-1) if task.activation == "softmax" else prediction.sigmoid()
+            prediction = predict_batch(model, batch, task)
             index = batch.index.flatten()
             total.index_add_(0, index, prediction.flatten(0, 1))
             count.index_add_(0, index, torch.ones(len(index), 1, device=device))
@@ -50,6 +47,15 @@ def predict(
             "the network predicts values that are not numbers: try a smaller lr, grad_clip=1 or --precision fp32"
         )
     return rows
+
+
+def predict_batch(model: nn.Module, batch: Batch, task: Task) -> Tensor:
+    """Predictions float32 [B, W, C] of a batch: of classes and flags probabilities."""
+    found = model(batch.features, batch.valid, batch.mask)
+    prediction: Tensor = (found.prediction if isinstance(found, Output) else found).float()
+    if task.activation == "none":
+        return prediction
+    return prediction.softmax(-1) if task.activation == "softmax" else prediction.sigmoid()
 
 
 def by_trial(data: Dataset, trials: Iterable[str], rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
