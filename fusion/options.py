@@ -254,7 +254,7 @@ _PRESET_OPTIONS = (
         "--modalities",
         type=NAME_LIST,
         help="Features, separated by commas; the first one leads: it is the query. "
-        "[default: iresnet50,vggish,logmel_vgg]",
+        "[default: iresnet50,vggish,logmel_vgg, or the preset's]",
     ),
     click.option(
         "--out",
