@@ -23,7 +23,7 @@ from .provenance import recorded
 
 if TYPE_CHECKING:
     from ...encoders.embed import Embedder
-    from ...encoders.engine import Engine
+    from ...encoders.engine import Engine, StateEncoder
     from ...encoders.loading import LoadedEncoder
     from ..faces.mtcnn import FaceDetector
 
@@ -32,14 +32,15 @@ if TYPE_CHECKING:
 class Networks:
     """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given).
 
-    `embedders`: what the engine runs, ours and encoders of faces; `encoders`: those that modules load, of all kinds.
+    `embedders`: ours and encoders of faces; `encoders`: those that modules load, of all kinds. The engine has each of
+    sound as a `StateMaker`.
     """
 
     embedders: Mapping[str, Embedder | LoadedEncoder]
     engine: Engine
     detector: FaceDetector | None
     on_gpu: bool
-    encoders: Mapping[str, LoadedEncoder] = field(default_factory=dict)
+    encoders: Mapping[str, LoadedEncoder | StateEncoder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -61,8 +62,10 @@ class Session:
 
     def row_of(self, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         """Shape and type of a row: as its network gives it, else as the table says."""
-        if self.loaded is not None and (made := self.loaded.encoders.get(name) or self.loaded.embedders.get(name)):
-            return made.row_shape, made.dtype
+        if self.loaded is not None and name in self.loaded.encoders:
+            return (self.loaded.encoders[name].dim,), np.dtype(np.float32)
+        if self.loaded is not None and name in self.loaded.embedders:
+            return self.loaded.embedders[name].row_shape, self.loaded.embedders[name].dtype
         return feature(name).row_shape or (), np.dtype(feature(name).dtype)
 
 
@@ -83,7 +86,7 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
     from ...encoders.embed import load_embedders  # noqa: PLC0415
-    from ...encoders.engine import choose_device, make_engine  # noqa: PLC0415
+    from ...encoders.engine import StateMaker, choose_device, make_engine  # noqa: PLC0415
     from ...encoders.loading import load_encoders  # noqa: PLC0415
     from ..faces.mtcnn import FaceDetector  # noqa: PLC0415
 
@@ -94,10 +97,11 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
         **load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size),
         **{name: each for name, each in encoders.items() if each.kind == "face"},
     }
+    of_sound = {name: StateMaker(each) for name, each in encoders.items() if each.kind == "audio"}
     detector = FaceDetector(device) if config.visual and not config.aligned else None
     before = torch.get_num_threads()
     torch.set_num_threads(1)
-    engine = make_engine(embedders, device, run.threads or cores())
+    engine = make_engine({**embedders, **of_sound}, device, run.threads or cores())
     networks = Networks(embedders, engine, detector, device.type != "cpu", encoders)
     try:
         yield Session(config, entries, weights, run.stall_timeout_s, networks)

@@ -111,8 +111,8 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     )
 
 
-def to_samples(info: VideoInfo, stream: int) -> list[str]:
-    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr.
+def to_samples(info: VideoInfo, stream: int, rate_hz: int = SAMPLE_RATE_HZ) -> list[str]:
+    """Mono float32 of `rate_hz` on stdout; PTS, length and rate of every decoded frame on stderr.
 
     So is what the resampler gave: it loses what it holds where rate or layout change and it is built anew.
     """
@@ -120,11 +120,11 @@ def to_samples(info: VideoInfo, stream: int) -> list[str]:
     # no place in mono. `<` shares the weight among those of the numbers that there are, also after a change in
     # mid-stream.
     every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
-    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={SAMPLE_RATE_HZ},ashowinfo@resampled"
+    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={rate_hz},ashowinfo@resampled"
     # astats says how loud the channels were; what is much quieter in mono cancels out.
     loudness = "astats=measure_perchannel=none:measure_overall=RMS_level+Number_of_samples"
     chain = ",".join(["asettb=expr=1/sr", "ashowinfo", *([loudness] if info.audio_channels > 1 else []), mono])
-    return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
+    return _compile(info, stream, {}, af=chain, ac=1, ar=rate_hz, f="f32le")
 
 
 def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
