@@ -30,6 +30,10 @@ CROP_PX = 112
 SMALL_CROP_PX = 48
 
 
+# Settings that came later, and are said only where they are set: the fingerprints of before hold without them.
+SAID_WHEN_SET = ("denoise", "audio_file")
+
+
 @dataclass(frozen=True)
 class Feature:
     """A kind of row: `row_shape` of `dtype` a frame, from a `view` of the stream.
@@ -85,7 +89,10 @@ SOURCES = {
     )
 }
 
-_OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+_OF_FACE = ("missing_face",)
+# What is done to the sound before anything is made from it.
+_OF_SAMPLES = ("audio_stream", "denoise", "audio_file")
+_OF_SOUND = ("audio_align", *_OF_SAMPLES)
 _PIXELS = ("crop_row", "crop_column", "rgb")
 TABLE = {
     feature.name: feature
@@ -163,6 +170,7 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         feature = TABLE[name]
-        used = {option: settings.get(option) for option in feature.options}
+        said = (each for each in feature.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        used = {option: settings.get(option) for option in said}
         entries[name] = entry_of(name, feature.revision, used, weights.get(name), feature.made_from, entries)
     return entries

@@ -9,6 +9,7 @@ from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, Vggis
 from ..features_store.schema import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
+Denoise = Literal["dfn3"]
 
 # What to try when memory runs out.
 LESS_MEMORY = "a smaller --batch-size"
@@ -19,6 +20,7 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
+    `denoise`: what cleans the sound before every audio feature; None: nothing does.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video.
     """
 
@@ -32,6 +34,7 @@ class ExtractConfig:
     aligned: bool = False
     video_stream: int | None = None
     audio_stream: int | None = None
+    denoise: Denoise | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.features if name not in TABLE]
@@ -48,6 +51,8 @@ class ExtractConfig:
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
+        if self.denoise not in (None, *get_args(Denoise)):
+            raise ValueError(f"{self.denoise!r} is not one of {', '.join(get_args(Denoise))}")
         if self.detect_every < 1:
             raise ValueError(f"detect_every is 1 or more frames, got {self.detect_every}")
         for number in (self.video_stream, self.audio_stream):
@@ -58,6 +63,11 @@ class ExtractConfig:
     def visual(self) -> tuple[str, ...]:
         """Features made from the face."""
         return of_stream(self.features, "visual")
+
+    @property
+    def audio(self) -> tuple[str, ...]:
+        """Features made from the sound."""
+        return of_stream(self.features, "audio")
 
     @property
     def networks(self) -> tuple[str, ...]:

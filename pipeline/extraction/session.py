@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from ...batch.resources import cores, keep_freed_memory
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.schema import JsonValue
+from ..audio.denoise import check_denoise
 from ..config import ExtractConfig, RunConfig
 from ..media.process import ffmpeg_version
 from .provenance import recorded
@@ -55,10 +56,13 @@ class Session:
 def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Session]:
     """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video.
 
-    Raises WeightsInvalid, ValueError. Where networks are wanted torch has one thread until then wherever it is called:
-    there are as many callers as cores. The process keeps the memory that it frees, for good.
+    Raises WeightsInvalid, and ValueError, also where a package is missing that the settings need. Where networks are
+    wanted torch has one thread until then wherever it is called: there are as many callers as cores. The process keeps
+    the memory that it frees, for good.
     """
     ffmpeg_version()
+    if config.denoise is not None and config.audio:
+        check_denoise()
     entries = recorded(config, weights)
     if not config.networks and (config.aligned or not config.visual):
         yield Session(config, entries, weights, run.stall_timeout_s, None)
