@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from ...batch.resources import cores, keep_freed_memory
@@ -20,18 +20,22 @@ from .provenance import recorded
 
 if TYPE_CHECKING:
     from ...encoders.embed import Embedder
-    from ...encoders.engine import Engine
+    from ...encoders.engine import Engine, StateEncoder
     from ..faces.mtcnn import FaceDetector
 
 
 @dataclass(frozen=True)
 class Networks:
-    """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given)."""
+    """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given).
+
+    `encoders`: of sound, by feature; the engine has each as a `StateMaker`.
+    """
 
     embedders: Mapping[str, Embedder]
     engine: Engine
     detector: FaceDetector | None
     on_gpu: bool
+    encoders: Mapping[str, StateEncoder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
