@@ -36,7 +36,7 @@ def test_probabilities_are_those_of_the_package(detector, sound, monkeypatch):
     assert spec is not None
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        model = torch.jit.load(str(Path((spec.submodule_search_locations or [""])[0], "data/silero_vad.jit")))  # type: ignore[no-untyped-call]
+        model = torch.jit.load(str(Path((spec.submodule_search_locations or [""])[0], "data/silero_vad.jit")))
     chunks = torch.from_numpy(sound[: len(sound) // 512 * 512].reshape(-1, 512))
     with torch.no_grad():
         theirs = np.array([model(chunk, 16_000).item() for chunk in chunks])
@@ -44,7 +44,8 @@ def test_probabilities_are_those_of_the_package(detector, sound, monkeypatch):
     assert ours.dtype == np.float32
     assert len(ours) == len(sound) // 512 > 512
     assert np.abs(ours - theirs).max() < 1e-5
-    assert ((ours > 0.9).sum() > 200) and ((ours < 0.1).sum() > 100)
+    assert (ours > 0.9).sum() > 200
+    assert (ours < 0.1).sum() > 100
 
 
 def test_the_blocks_do_not_matter(detector, sound):

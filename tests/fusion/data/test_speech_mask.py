@@ -7,13 +7,17 @@ import numpy as np
 import pytest
 import torch
 
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.data.dataset import load
 from avfuse.fusion.data.matching import TrialSource
 from avfuse.fusion.data.runtime import Room
 
-MADE = {"face": {"fingerprint": "f", "made_from": "faces"}, "voice": {"fingerprint": "v", "made_from": "audio"}}
-HEARD = {"speech": {"fingerprint": "s", "made_from": "audio"}}
+MADE: dict[str, JsonValue] = {
+    "face": {"fingerprint": "f", "made_from": "faces"},
+    "voice": {"fingerprint": "v", "made_from": "audio"},
+}
+HEARD: dict[str, JsonValue] = {"speech": {"fingerprint": "s", "made_from": "audio"}}
 
 
 def add_speech(store, flat=False):

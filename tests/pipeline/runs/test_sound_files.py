@@ -87,9 +87,9 @@ def films(make_clip, flashes, tmp_path):
     folder.mkdir()
     for name in ("a", "b"):
         noise = np.random.default_rng(ord(name)).uniform(-0.5, 0.5, 32_000)
-        clip = make_clip(f"{name}.mkv", flashes(50, [3], (16, 16)), samples=noise, rate_hz=16_000,
-                         options=("-c:v", "ffv1", "-c:a", "pcm_s16le"))  # fmt: skip
-        clip.rename(folder / f"{name}.mkv")
+        clip = make_clip(f"{name}.mov", flashes(50, [3], (16, 16)), samples=noise, rate_hz=16_000,
+                         options=("-c:v", "mjpeg", "-c:a", "pcm_s16le"))  # fmt: skip
+        clip.rename(folder / f"{name}.mov")
     return folder
 
 
@@ -109,7 +109,7 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     own, own_valid, own_entry = rows_of(store, "a")
     assert not {"denoise", "audio_file"} & set(own_entry["settings"])
     for name in ("a", "b"):
-        ffmpeg_run("-i", films / f"{name}.mkv", sounds / f"{name}.wav")
+        ffmpeg_run("-i", films / f"{name}.mov", sounds / f"{name}.wav")
 
     # The same sound from a file: the same rows, another origin, which is said and not taken for the same.
     result = extract(avfuse, films, store, "--audio", sounds)
@@ -122,9 +122,9 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     assert np.array_equal(rows, own)
     assert np.array_equal(valid, own_valid)
     assert entry["fingerprint"] != own_entry["fingerprint"]
-    told = FeatureStore(other)["a"].attributes["audio_file"]
-    assert isinstance(told, dict)
-    assert (told["name"], told["sha256"]) == ("a.wav", entry["settings"]["audio_file"])
+    record = FeatureStore(other)["a"].attributes["audio_file"]
+    assert isinstance(record, dict)
+    assert (record["name"], record["sha256"]) == ("a.wav", entry["settings"]["audio_file"])
     assert json.loads(extract(avfuse, films, other, "--audio", sounds).stdout)["done_before"] == 2
 
     # Another file is another origin, for its trial alone; a shorter one leaves rows without sound.
@@ -153,8 +153,8 @@ def test_a_broken_or_missing_file_fails_its_video_alone(avfuse, films, tmp_path)
     (sounds / "a.wav").write_text("not sound at all")
     result = extract(avfuse, films, tmp_path / "s.zarr", "--audio", sounds)
     assert result.exit_code == 3
-    assert "failed: a.mkv: audio: " in result.stderr
-    assert f"failed: b.mkv: plan: there is no b.wav or .flac in {sounds} (--audio)" in result.stderr
+    assert "failed: a.mov: audio: " in result.stderr
+    assert f"failed: b.mov: plan: there is no b.wav or .flac in {sounds} (--audio)" in result.stderr
     assert FeatureStore(tmp_path / "s.zarr").trials() == []
 
 
