@@ -21,7 +21,7 @@ from ...batch.resources import cores
 if TYPE_CHECKING:
     import torch
 
-    from ..table import Precision
+    from ..contract import Precision
 
 KIND = "audio"
 REVISION = 1

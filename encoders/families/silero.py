@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 if TYPE_CHECKING:
-    from ..table import Precision
+    from ..contract import Precision
 
 KIND = "audio"
 REVISION = 1

@@ -115,7 +115,7 @@ def consume_speech(task: SoundTask) -> Consumed:
 
     The detector remembers what it has heard, from the beginning of the sound on: there are no windows.
     """
-    detector = cast("SpeechDetector", task.session.networks.encoders[task.name])
+    detector = cast("SpeechDetector", task.session.networks.encoders[task.name].made)
     times = detector.window_s, detector.context_s, detector.hop_s, detector.first_s
     grid = StateGrid(SAMPLE_RATE_HZ, *times, field_s=detector.hop_s)
     sound = task.sound(SAMPLE_RATE_HZ)
