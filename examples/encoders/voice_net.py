@@ -23,15 +23,16 @@ class VoiceNet:
         self.network, self.device = network.eval().to(device), device
 
     def states(self, samples):
+        """One pass over all windows, which are of one length."""
         with torch.inference_mode():
             found = self.network(torch.from_numpy(samples).to(self.device)[:, None])
         return found.transpose(1, 2).contiguous().cpu().numpy()
 
 
 def load(weights, device, precision, options):
-    network = nn.Sequential(
-        nn.Conv1d(1, 8, 10, 5), nn.GELU(), nn.Conv1d(8, 16, 8, 8), nn.GELU(), nn.Conv1d(16, 24, 8, 8)
-    )
+    """Strict, as every loader should be: `load_state_dict` says what is missing."""
+    layers = nn.Conv1d(1, 8, 10, 5), nn.GELU(), nn.Conv1d(8, 16, 8, 8), nn.GELU(), nn.Conv1d(16, 24, 8, 8)
+    network = nn.Sequential(*layers)
     if weights is None:
         raise ValueError("give its weights: --weights voice_net=FILE.safetensors")
     network.load_state_dict(load_file(weights))

@@ -17,13 +17,14 @@ from ...encoders.plugins import use_files
 from ...encoders.table import feature
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.schema import JsonValue
+from ..audio.denoise import check_denoise
 from ..config import ExtractConfig, RunConfig
 from ..media.process import ffmpeg_version
 from .provenance import recorded
 
 if TYPE_CHECKING:
     from ...encoders.embed import Embedder
-    from ...encoders.engine import Engine, StateEncoder
+    from ...encoders.engine import Engine
     from ...encoders.loading import LoadedEncoder
     from ..faces.mtcnn import FaceDetector
 
@@ -32,15 +33,15 @@ if TYPE_CHECKING:
 class Networks:
     """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given).
 
-    `embedders`: ours and encoders of faces; `encoders`: those that modules load, of all kinds. The engine has each of
-    sound as a `StateMaker`.
+    `embedders`: what the engine runs, ours and encoders of faces; `encoders`: those that modules load, of all kinds, of
+    which the engine has those of sound too, each as a `StateMaker`.
     """
 
     embedders: Mapping[str, Embedder | LoadedEncoder]
     engine: Engine
     detector: FaceDetector | None
     on_gpu: bool
-    encoders: Mapping[str, LoadedEncoder | StateEncoder] = field(default_factory=dict)
+    encoders: Mapping[str, LoadedEncoder] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -62,10 +63,8 @@ class Session:
 
     def row_of(self, name: str) -> tuple[tuple[int, ...], np.dtype[np.generic]]:
         """Shape and type of a row: as its network gives it, else as the table says."""
-        if self.loaded is not None and name in self.loaded.encoders:
-            return (self.loaded.encoders[name].dim,), np.dtype(np.float32)
-        if self.loaded is not None and name in self.loaded.embedders:
-            return self.loaded.embedders[name].row_shape, self.loaded.embedders[name].dtype
+        if self.loaded is not None and (made := self.loaded.encoders.get(name) or self.loaded.embedders.get(name)):
+            return made.row_shape, made.dtype
         return feature(name).row_shape or (), np.dtype(feature(name).dtype)
 
 
@@ -73,12 +72,14 @@ class Session:
 def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Session]:
     """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video.
 
-    Raises WeightsInvalid, ValueError, as where an encoder cannot be loaded. Where networks are wanted torch has one
-    thread until then wherever it is called: there are as many callers as cores. The process keeps the memory that it
-    frees, for good.
+    Raises WeightsInvalid, and ValueError where an encoder cannot be loaded or a package is missing that the settings
+    need. Where networks are wanted torch has one thread until then wherever it is called: there are as many callers as
+    cores. The process keeps the memory that it frees, for good.
     """
     ffmpeg_version()
     use_files(config.encoders)
+    if config.denoise is not None and config.audio:
+        check_denoise()
     entries = recorded(config, weights)
     if not config.networks and (config.aligned or not config.visual):
         yield Session(config, entries, weights, run.stall_timeout_s, None)
@@ -97,10 +98,10 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
         **load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size),
         **{name: each for name, each in encoders.items() if each.kind == "face"},
     }
-    of_sound = {name: StateMaker(each) for name, each in encoders.items() if each.kind == "audio"}
     detector = FaceDetector(device) if config.visual and not config.aligned else None
     before = torch.get_num_threads()
     torch.set_num_threads(1)
+    of_sound = {name: StateMaker(each) for name, each in encoders.items() if each.kind == "audio"}
     engine = make_engine({**embedders, **of_sound}, device, run.threads or cores())
     networks = Networks(embedders, engine, detector, device.type != "cpu", encoders)
     try:

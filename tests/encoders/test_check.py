@@ -90,7 +90,7 @@ def test_one_of_words():
 
 
 def a_sound(hop=320, said_hop=320, late=0, ramp=0.0):
-    """Loudness in parts of `hop` samples, of sound that is heard `late` samples late; a window's place shows by `ramp`."""
+    """Loudness in parts of `hop` samples, heard `late` samples late; a place in the window shows by `ramp`."""
 
     def states(samples):
         heard = np.roll(samples, late, axis=1)

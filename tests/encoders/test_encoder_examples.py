@@ -2,6 +2,7 @@
 
 import json
 import runpy
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -73,7 +74,7 @@ def rows_of(states, first_s, hop_s, time_s):
     centres_s = first_s + hop_s * np.arange(len(states))
     edges_s = np.append(time_s, 2 * time_s[-1] - time_s[-2])
     rows = []
-    for start_s, stop_s in zip(edges_s, edges_s[1:], strict=False):
+    for start_s, stop_s in pairwise(edges_s):
         inside = (centres_s >= start_s - 1e-6) & (centres_s < stop_s - 1e-6)
         nearest = np.abs(centres_s - (start_s + stop_s) / 2).argmin()
         rows.append(states[inside].mean(axis=0) if inside.any() else states[nearest])

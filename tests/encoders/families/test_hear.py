@@ -75,7 +75,7 @@ def test_times_that_are_none(package, times, said):
 def test_times_that_become_others_are_seen(package):
     package(lambda ms: ms if len(ms) == 600 else ms * 1.01)
     encoder = load()
-    with pytest.raises(ValueError, match="state 2 lies at 126.2 ms, where 125.0 ms is due"):
+    with pytest.raises(ValueError, match=r"state 2 lies at 126\.2 ms, where 125\.0 ms is due"):
         encoder.states(np.zeros((1, 2000), np.float32))
 
 
