@@ -89,9 +89,7 @@ class Embedder:
             wanted = f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
             raise ValueError(f"this network takes {wanted}, got {batch.dtype.name} {list(batch.shape)}")
         done = [torch.zeros((0, *self.row_shape), device=self._device)]
-        # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
-        with torch.inference_mode(), exact:
+        with torch.inference_mode():
             for start in range(0, len(batch), self.batch_size):
                 # Copied: torch takes neither read-only arrays nor negative strides.
                 part = torch.from_numpy(np.array(batch[start : start + self.batch_size]))
