@@ -1,0 +1,1 @@
+"""Encoders that other libraries make: one module a family, which loads its library when it is asked for rows."""
