@@ -1,1 +1,1 @@
-"""Encoders that other libraries make: one module a family, which loads its library when it is asked for rows."""
+"""Encoders that come from libraries: one module a family, each as `encoders/contract.py` says."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..table import Precision
+from ..contract import Precision
 from . import timm_models
 
 if TYPE_CHECKING:
@@ -37,9 +37,10 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
 
     Raises ValueError where the folder holds another network, or a tower without its projection.
     """
-    from .images import ImageEncoder, read_json  # noqa: PLC0415
+    from ..weights.folder import CONFIG, read_json  # noqa: PLC0415
+    from .images import ImageEncoder  # noqa: PLC0415
 
-    config = {} if weights is None else read_json(weights / "config.json")
+    config = {} if weights is None else read_json(weights / CONFIG)
     if weights is None or "architecture" in config:
         network, preprocessing = _of_timm(weights, config, options.get("untrained"))
     else:
@@ -52,7 +53,8 @@ def _of_timm(weights: Path | None, config: Mapping[str, Any], seed: str | None) 
     import timm  # noqa: PLC0415
 
     from ..networks.layouts import assign_strictly, fill_untrained  # noqa: PLC0415
-    from .images import Preprocessing, build, read_tensors  # noqa: PLC0415
+    from ..weights.folder import load_tensors  # noqa: PLC0415
+    from .images import Preprocessing, build  # noqa: PLC0415
 
     if weights is None:
         described = dict(vars(timm.get_pretrained_cfg(f"{_UNTRAINED}.openai", allow_unregistered=False)))
@@ -75,7 +77,7 @@ def _of_timm(weights: Path | None, config: Mapping[str, Any], seed: str | None) 
         if weights is None:
             fill_untrained(network, int(seed or 0), "clip_large")
         else:
-            assign_strictly(network, read_tensors(weights), architecture)
+            assign_strictly(network, load_tensors(weights), architecture)
 
     return build(create, fill, architecture), Preprocessing(*timm_models.preprocessing_of(described, None))
 
@@ -89,7 +91,8 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     import torch  # noqa: PLC0415
 
     from ..networks.layouts import assign_strictly  # noqa: PLC0415
-    from .images import CANNOT_BUILD, Preprocessing, build, read_json, read_tensors  # noqa: PLC0415
+    from ..weights.folder import load_tensors, read_json  # noqa: PLC0415
+    from .images import CANNOT_BUILD, Preprocessing, build  # noqa: PLC0415
 
     try:
         from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
@@ -116,7 +119,7 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
         return tower
 
     def fill(network: nn.Module) -> None:
-        assign_strictly(network, read_tensors(folder), "CLIP's image tower", _TEXT_PREFIXES)
+        assign_strictly(network, load_tensors(folder), "CLIP's image tower", _TEXT_PREFIXES)
 
     network = build(create, fill, "CLIP's image tower")
     network.register_forward_hook(lambda _module, _pixels, output: output.image_embeds)

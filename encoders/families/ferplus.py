@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..table import Precision
+from ..contract import Precision
 
 if TYPE_CHECKING:
     import torch

@@ -9,26 +9,21 @@ It loads torch: families import it when they load. Tested by tests/encoders/fami
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from ..table import CROP_PX, Precision
+from ..contract import Precision
+from ..table import CROP_PX
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_PX = 1024
-_MOST_CONFIG_BYTES = 1 << 20
 # What libraries raise where a configuration asks for what they cannot build.
 CANNOT_BUILD = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
@@ -87,6 +82,8 @@ class ImageEncoder:
         self._network = network.to(memory_format=self._format)
         try:
             blank = self._forward(np.zeros((1, self.input_px, self.input_px, 3), np.uint8))
+        except torch.OutOfMemoryError:
+            raise
         except CANNOT_BUILD as error:
             raise ValueError(f"the network does not take pictures of {preprocessing.side_px} px: {error}") from error
         if blank.ndim != 2 or len(blank) != 1:
@@ -113,37 +110,6 @@ class ImageEncoder:
             inputs = self._preprocessing(part.to(self._device, non_blocking=True)).to(_DTYPES[self._precision])
             rows: Tensor = self._network(inputs.contiguous(memory_format=self._format))
             return rows.float()
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON file with a dict in it. Raises ValueError, naming the file, where it is not one, or a huge one."""
-    try:
-        if path.stat().st_size > _MOST_CONFIG_BYTES:
-            raise ValueError(f"of more than {_MOST_CONFIG_BYTES} bytes")
-        found = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ValueError(f"{path.name} cannot be read: {error}") from error
-    if not isinstance(found, dict):
-        raise ValueError(f"{path.name} holds a {type(found).__name__}, not a configuration")
-    return found
-
-
-def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """What `model.safetensors` of a folder holds, or its parts `model-…-of-….safetensors`.
-
-    Raises ValueError where there is none, or one is cut short.
-    """
-    whole = folder / "model.safetensors"
-    parts = [whole] if whole.is_file() else sorted(folder.glob("model-*-of-*.safetensors"))
-    if not parts:
-        raise ValueError("there is no model.safetensors in the folder")
-    tensors: dict[str, Tensor] = {}
-    for part in parts:
-        try:
-            tensors |= load_file(part)
-        except SafetensorError as error:
-            raise ValueError(f"{part.name} is not a safetensors file, or cut short ({error})") from error
-    return tensors
 
 
 def build(create: Callable[[], nn.Module], fill: Callable[[nn.Module], None], name: str) -> nn.Module:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..table import Precision
+from ..contract import Precision
 
 if TYPE_CHECKING:
     import torch
@@ -63,7 +63,8 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     import timm  # noqa: PLC0415
 
     from ..networks.layouts import assign_strictly, fill_untrained  # noqa: PLC0415
-    from .images import ImageEncoder, Preprocessing, build, even_out, read_json, read_tensors  # noqa: PLC0415
+    from ..weights.folder import CONFIG, load_tensors, read_json  # noqa: PLC0415
+    from .images import ImageEncoder, Preprocessing, build, even_out  # noqa: PLC0415
 
     feature = options.get("feature", "")
     known, wanted = BUILT_IN.get(feature), feature.removeprefix("timm:").partition(".")[0]
@@ -73,7 +74,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
         check_architecture(architecture)
         described = dict(vars(timm.get_pretrained_cfg(architecture, allow_unregistered=False)))
     else:
-        architecture, arguments, described = read_config(read_json(weights / "config.json"))
+        architecture, arguments, described = read_config(read_json(weights / CONFIG))
         if not (architecture.startswith(known.prefix) if known else architecture == wanted):
             raise ValueError(f"the folder holds {architecture}, not {f'{known.prefix}…' if known else wanted}")
 
@@ -91,7 +92,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
         heads = [heads] if isinstance(heads, str) else heads
         # Of a head of several layers the file has all, the network none.
         prefixes = [f"{str(head).partition('.')[0]}." for head in heads]
-        assign_strictly(network, read_tensors(weights), architecture, prefixes)
+        assign_strictly(network, load_tensors(weights), architecture, prefixes)
 
     network = build(create, fill, architecture)
     preprocessing = Preprocessing(*preprocessing_of(described, known.side_px if known else None))
