@@ -17,8 +17,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ..contract import Precision
 from ..networks.layouts import fill_untrained
-from ..table import Precision
 from ..weights.folder import load_tensors, strict
 
 _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}

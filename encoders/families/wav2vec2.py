@@ -20,7 +20,7 @@ from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..table import Precision
+from ..contract import Precision
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ..table import Precision
+from ..contract import Precision
 
 if TYPE_CHECKING:
     import torch

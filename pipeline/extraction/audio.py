@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE
+from ...encoders.table import feature
 from ...encoders.views import VIEWS
 from ...features_store.schema import JsonValue, RowSource
 from ..audio.logmel import patch_valid, patches
@@ -71,10 +71,7 @@ def read_sound(reading: Reading, features: Sequence[str]) -> Sound:
 
     Raises MediaError where another try may succeed: a disk that gave nothing for too long.
     """
-    buffers = {
-        name: RowBuffer(reading.scratch / f"{name}.rows", _row_shape(reading, name), TABLE[name].dtype)
-        for name in features
-    }
+    buffers = {name: RowBuffer(reading.scratch / f"{name}.rows", *reading.session.row_of(name)) for name in features}
     sound = Sound(reading.info.audio_stream is not None, buffers, is_told=bool(features) or not reading.job.adds)
     if not (sound.present and buffers):
         return sound
@@ -95,11 +92,6 @@ def read_sound(reading: Reading, features: Sequence[str]) -> Sound:
     return sound
 
 
-def _row_shape(reading: Reading, name: str) -> tuple[int, ...]:
-    shape = TABLE[name].row_shape
-    return (reading.session.networks.encoders[name].dim,) if shape is None else shape
-
-
 def open_sound(reading: Reading, rate_hz: int = SAMPLE_RATE_HZ) -> AudioReader:
     """What all samples of a video come from: a context manager that gives blocks, then its ending and real spans."""
     return AudioReader(reading.info, stall_timeout_s=reading.session.stall_timeout_s, rate_hz=rate_hz)
@@ -109,7 +101,7 @@ def _decode(reading: Reading, buffers: Mapping[str, RowBuffer]) -> tuple[dict[st
     """Fill the buffers from one pass over the sound; the flags of each feature's rows, and what there is to say."""
     session, time_s = reading.session, reading.clock.row_time_s
     align = session.config.audio_align
-    of_patches = {name: buffer for name, buffer in buffers.items() if TABLE[name].view == "patch"}
+    of_patches = {name: buffer for name, buffer in buffers.items() if feature(name).view == "patch"}
     consumers = {name: CONSUMERS.get(name, STATES) for name in buffers if name not in of_patches}
     plain = {name: buffer for name, buffer in of_patches.items() if name in VIEWS}
     # Embedder → its name and the rows on their way: two features with the same weights share them.
