@@ -3,7 +3,7 @@
     video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
                    └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
                               ├ samples ─ mfcc
-                              └ states                                 encoders of sound
+                              └ states ── wavlm_large, whisper_large …  the means of an encoder's states in a frame
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
 An entry with `load` is a module of `families`, as `contract.py` says. `feature` knows more names than the table has:
@@ -176,6 +176,28 @@ TABLE = {
                 ("senet50_ferplus", 512, "ferplus", "FER+ SENet-50 of the face, before its last expansion"),
                 ("mobilenetv3_large", 1280, "timm_models", "MobileNetV3-Large of the face, 112 px"),
                 ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
+            )
+        ),
+        *(
+            Feature(
+                *(name, "audio", "states", (dim,), long_name, (*_OF_STATES, "precision", *layers)),
+                network=name,
+                weights="folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, long_name, layers, family in (
+                ("wavlm_large", 1024, "WavLM-large states of the audio", ("layers",), "wav2vec2"),
+                ("wavlm_base", 768, "WavLM-base states of the audio", ("layers",), "wav2vec2"),
+                ("hubert_large", 1024, "HuBERT-large states of the audio", ("layers",), "wav2vec2"),
+                ("wav2vec2_large", 1024, "wav2vec 2.0 large states of the audio", ("layers",), "wav2vec2"),
+                (
+                    "wav2vec2_emotion",
+                    1024,
+                    "wav2vec 2.0 tuned on emotion, states of the audio",
+                    ("layers",),
+                    "wav2vec2",
+                ),
+                ("whisper_large", 1280, "Whisper-large encoder states of the audio", (), "whisper"),
             )
         ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
