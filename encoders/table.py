@@ -1,9 +1,9 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
-    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
+    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
                    └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
                               ├ samples ─ mfcc
-                              └ states                                 encoders of sound
+                              └ states ── wavlm_large, whisper_large …  the means of an encoder's states in a frame
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
 An entry with `load` is a module of `families`, as `contract.py` says. `feature` knows more names than the table has:
@@ -160,6 +160,45 @@ TABLE = {
             *("crop48", "visual", "crop", (SMALL_CROP_PX, SMALL_CROP_PX, 3), "aligned face, shrunk", _OF_FACE),
             dtype="uint8",
             axes=tuple(f"small_{axis}" if axis != "rgb" else axis for axis in _PIXELS),
+        ),
+        *(
+            Feature(
+                *(name, "visual", "crop", (dim,), long_name, (*_OF_FACE, "precision")),
+                network=name,
+                weights="file" if family == "ferplus" else "folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, family, long_name in (
+                ("clip_large", 768, "clip", "CLIP ViT-L/14 of the face, projected, not normalised"),
+                ("eva02_large", 1024, "timm_models", "EVA02-L/14 of the face"),
+                ("eva02_base", 768, "timm_models", "EVA02-B/14 of the face"),
+                ("resnet50_ferplus", 512, "ferplus", "FER+ ResNet-50 of the face, before its last expansion"),
+                ("senet50_ferplus", 512, "ferplus", "FER+ SENet-50 of the face, before its last expansion"),
+                ("mobilenetv3_large", 1280, "timm_models", "MobileNetV3-Large of the face, 112 px"),
+                ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
+            )
+        ),
+        *(
+            Feature(
+                *(name, "audio", "states", (dim,), long_name, (*_OF_STATES, "precision", *layers)),
+                network=name,
+                weights="folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, long_name, layers, family in (
+                ("wavlm_large", 1024, "WavLM-large states of the audio", ("layers",), "wav2vec2"),
+                ("wavlm_base", 768, "WavLM-base states of the audio", ("layers",), "wav2vec2"),
+                ("hubert_large", 1024, "HuBERT-large states of the audio", ("layers",), "wav2vec2"),
+                ("wav2vec2_large", 1024, "wav2vec 2.0 large states of the audio", ("layers",), "wav2vec2"),
+                (
+                    "wav2vec2_emotion",
+                    1024,
+                    "wav2vec 2.0 tuned on emotion, states of the audio",
+                    ("layers",),
+                    "wav2vec2",
+                ),
+                ("whisper_large", 1280, "Whisper-large encoder states of the audio", (), "whisper"),
+            )
         ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
