@@ -1,8 +1,9 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
     video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
-                   └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
-                              └ samples ─ mfcc
+                   ├─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
+                   │          └ samples ─ mfcc
+                   └─ (words) ─ words ─ bert
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
 A stream more is a word of `Stream` with what its features are made from, and an entry of `STREAMS` in
@@ -16,14 +17,14 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..features_store.entries import AUDIO, CLOCK, FACES, entry_of
+from ..features_store.entries import AUDIO, CLOCK, FACES, WORDS, entry_of
 from ..features_store.schema import ArraySpec, JsonValue
 
 Precision = Literal["fp32", "bf16", "fp16"]
 VggishOutput = Literal["raw", "relu", "pca"]
-Stream = Literal["visual", "audio"]
-# What the features of a stream are made from: the face track, or the sound at the frames' times.
-MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO}
+Stream = Literal["visual", "audio", "text"]
+# What the features of a stream are made from: the face track, or sound or words at the frames' times.
+MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO, "text": WORDS}
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
@@ -42,7 +43,7 @@ class Feature:
 
     name: str
     stream: Stream
-    view: Literal["crop", "patch", "samples"]
+    view: Literal["crop", "patch", "samples", "words"]
     row_shape: tuple[int, ...] | None
     long_name: str
     options: tuple[str, ...]
@@ -133,6 +134,7 @@ TABLE = {
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
         Feature("fake_sound", "audio", "patch", (8,), "means of eight bands of the patch", _OF_SOUND, hidden=True),
+        Feature("fake_words", "text", "words", (4,), "length and place of the word", (), hidden=True),
     )
 }
 

@@ -35,6 +35,7 @@ class ExtractRequest:
     store: str | None
     annotations: Path | None
     aligned: Path | None
+    words: Path | None
     video_stream: int | None
     audio_stream: int | None
 
@@ -129,7 +130,7 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
 
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
-    "Input and store": ("videos", "store", "annotations", "aligned", "video-stream", "audio-stream"),
+    "Input and store": ("videos", "store", "annotations", "aligned", "words", "video-stream", "audio-stream"),
     "Features": ("features", "vggish-output", "audio-align"),
     "Faces": ("face", "detect-every", "missing-face"),
     "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
@@ -179,6 +180,12 @@ _OPTIONS = (
         "--aligned",
         type=FOLDER,
         help="The organisers' cropped_aligned folder, used instead of face detection. [default: detect faces]",
+    ),
+    click.option(
+        "--words",
+        type=FOLDER,
+        help="Folder of words with times for features made from them: TRIAL.csv with word,start_s,end_s, as `avfuse "
+        "transcribe` writes it. [default: none]",
     ),
     click.option(
         "--features",

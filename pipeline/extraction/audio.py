@@ -58,6 +58,10 @@ class Sound:
         """Whether there is sound."""
         return {"audio": "present" if self.present else "absent"} if self.is_told else {}
 
+    def files(self) -> dict[str, JsonValue]:
+        """None: all is in the video."""
+        return {}
+
     def sources(self) -> tuple[str, ...]:
         """None: sound is decoded anew each time, at the times of the clock."""
         return ()

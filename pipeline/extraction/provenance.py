@@ -76,6 +76,11 @@ def crops_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def words_digest(path: Path | None) -> str | None:
+    """Sha256 of a trial's file of words; None without one. Raises OSError."""
+    return sha256_of(path) if path is not None else None
+
+
 def has_crops(folder: Path | None) -> bool:
     """Whether the organiser's crops of a trial are there."""
     if folder is None:
@@ -98,7 +103,7 @@ def weights_attributes(config: ExtractConfig, weights: Mapping[str, WeightSource
     return made
 
 
-def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, JsonValue]:
+def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, dict[str, JsonValue]]:
     """What a trial says of each of the features, and of what they are made from: with versions, and fingerprints."""
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
     versions["ffmpeg"] = ffmpeg_version()
@@ -123,11 +128,15 @@ def made_differently(
 ) -> list[str]:
     """What a trial's feature, or its clock or face track, was made with otherwise, by name with both values.
 
-    Empty where its numbers are the same. `stored`, `wanted`: entries by name.
+    Empty where its numbers are the same. `stored`, `wanted`: entries by name; a file of words that came later is no
+    difference.
     """
-    if stored[feature].get("fingerprint") == wanted[feature]["fingerprint"]:
-        return []
     differences = []
+    words = stored[feature].get("words")
+    if words is not None and words != (today := wanted[feature].get("words")):
+        differences.append(f"words: {str(words)[:16]} in the store, {str(today)[:16]} now")
+    if stored[feature].get("fingerprint") == wanted[feature]["fingerprint"]:
+        return differences
     name: str | None = feature
     while name is not None:
         before, now = stored.get(name, {}), wanted[name]
@@ -138,9 +147,9 @@ def made_differently(
             if key in settings and settings[key] != value:
                 old, new = ("default" if each is None else each for each in (settings[key], value))
                 differences.append(f"{key}: {old} in the store, {new} now")
-        then, today = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
-        if then != today:
-            differences.append(f"weights of {name}: {str(then)[:16]} in the store, {str(today)[:16]} now")
+        then, later = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
+        if then != later:
+            differences.append(f"weights of {name}: {str(then)[:16]} in the store, {str(later)[:16]} now")
         if before.get("revision") != now["revision"]:
             differences.append(
                 f"how {name} is computed: revision {before.get('revision')} in the store, {now['revision']} now (other "

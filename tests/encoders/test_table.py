@@ -13,6 +13,7 @@ from avfuse.pipeline.config import ExtractConfig
 CONFIG = ExtractConfig(features=tuple(TABLE))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
+TEXT = {"fake_words"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
 
 
@@ -25,7 +26,7 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, AUDIO),
         ({"audio_stream": 1}, AUDIO),
-        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
     ],
@@ -65,6 +66,7 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
         assert sum([feature.network is not None, name in VIEWS, feature.view == "samples"]) == 1
         assert feature.row_shape is None or len(feature.spec.axes) == len(feature.row_shape)
     assert set(of_stream(CONFIG.features, "visual")) == VISUAL
+    assert set(of_stream(CONFIG.features, "text")) == TEXT
     assert "fake_face" not in FEATURES
     assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
 
