@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE
+from ...encoders.table import feature
 from ...encoders.views import VIEWS
 from ...features_store.clock import NO_ROW, fit_rows
 from ...features_store.schema import FeatureTrack, JsonValue, RowSource
@@ -53,7 +53,7 @@ class SpokenWords:
         source = self.spoken[frame_of_row] if len(self.spoken) else frame_of_row
         valid = (source != NO_ROW) & real
         tracks = (
-            FeatureTrack(name, GatheredRows(buffer, source), valid, TABLE[name].spec)
+            FeatureTrack(name, GatheredRows(buffer, source), valid, feature(name).spec)
             for name, buffer in self.buffers.items()
         )
         return [track_arrays(tracks)]
@@ -90,12 +90,9 @@ def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
 
     Raises MediaError where the file cannot be read.
     """
-    path = reading.job.words
+    session, path = reading.session, reading.job.words
     time_s = reading.clock.row_time_s
-    buffers = {
-        name: RowBuffer(reading.scratch / f"{name}.rows", TABLE[name].row_shape or (), TABLE[name].dtype)
-        for name in features
-    }
+    buffers = {name: RowBuffer(reading.scratch / f"{name}.rows", *session.row_of(name)) for name in features}
     if not features or path is None:
         return SpokenWords(buffers, np.full(len(time_s), NO_ROW, np.int64))
     try:
@@ -110,8 +107,10 @@ def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
         for name, buffer in buffers.items():
             if not is_heard:
                 rows = np.zeros((len(texts), *buffer.row_shape), buffer.dtype)
-            else:
+            elif name in VIEWS:
                 rows = VIEWS[name](texts)
+            else:
+                rows = session.networks.encoders[name].rows(texts)
             buffer.append(rows)
         end_s = words[part.stop - 1].end_s
         reading.progress(int(np.searchsorted(time_s, end_s, side="right")), end_s, reading.info.duration_s)

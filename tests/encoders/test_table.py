@@ -13,8 +13,8 @@ from avfuse.pipeline.config import ExtractConfig
 CONFIG = ExtractConfig(features=tuple(TABLE))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
-TEXT = {"fake_words"}
-NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
+TEXT = {"bert", "fake_words"}
+NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg", "bert"}
 
 
 @pytest.mark.parametrize(
