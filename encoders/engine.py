@@ -41,11 +41,41 @@ class RowMaker(Protocol):
         """Rows of a batch."""
 
 
+class StateEncoder(Protocol):
+    """An encoder of sound. States are `hop_s` apart, the first centred `first_s` after a window's start.
+
+    `window_s`: what is kept of a window, with `context_s` more at either end of it.
+    """
+
+    dim: int
+    sample_rate: int
+    window_s: float
+    context_s: float
+    hop_s: float
+    first_s: float
+
+    def states(self, samples: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """States float32 [B, K, dim] of windows [B, n] of one length."""
+
+
+class StateMaker:
+    """An encoder of sound as a network of the engine: a batch of windows, of any one length, is one input."""
+
+    batch_size = 1
+
+    def __init__(self, encoder: StateEncoder) -> None:
+        self._encoder = encoder
+
+    def rows(self, batch: NDArray[Any]) -> Rows:
+        """States [1, B, K, dim] of windows [1, B, n]."""
+        return self._encoder.states(batch[0])[None]
+
+
 class CpuEngine:
-    """A pool of threads; a batch is made of one video's inputs alone."""
+    """A pool of threads; a batch is made of one video's inputs alone. `parallel`: batches that are computed at once."""
 
     def __init__(self, networks: Mapping[str, RowMaker], threads: int) -> None:
-        self._networks = networks
+        self._networks, self.parallel = networks, threads
         self._pool = ThreadPoolExecutor(threads, "embed", initializer=torch.set_num_threads, initargs=(1,))
 
     def submit(self, name: str, inputs: NDArray[Any]) -> list[Future[Rows]]:
@@ -60,7 +90,9 @@ class CpuEngine:
 
 
 class BatchingEngine:
-    """Batches of one size, filled across videos; the device sees one shape only."""
+    """Batches of one size, filled across videos; the device sees one shape only. `parallel`: of one network's."""
+
+    parallel = _THREADS_A_GPU_NETWORK
 
     def __init__(self, networks: Mapping[str, RowMaker], device: torch.device) -> None:
         batchers = {id(network): DynamicBatcher(network, device) for network in networks.values()}

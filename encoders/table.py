@@ -39,6 +39,10 @@ CROP_PX = 112
 SMALL_CROP_PX = 48
 
 
+# Settings that came later, and are said only where they are set: the fingerprints of before hold without them.
+SAID_WHEN_SET = ("denoise", "audio_file")
+
+
 @dataclass(frozen=True)
 class Feature:
     """A kind of row: `row_shape` of `dtype` a frame, from a `view` of the stream.
@@ -100,9 +104,12 @@ SOURCES = {
     )
 }
 
-_OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+_OF_FACE = ("missing_face",)
+# What is done to the sound before anything is made from it.
+_OF_SAMPLES = ("audio_stream", "denoise", "audio_file")
+_OF_SOUND = ("audio_align", *_OF_SAMPLES)
 # States lie where they lie: a row is the mean of those of its frame, whatever --audio-align says of patches.
-_OF_STATES = ("audio_stream",)
+_OF_STATES = _OF_SAMPLES
 _PIXELS = ("crop_row", "crop_column", "rgb")
 TABLE = {
     each.name: each
@@ -129,6 +136,14 @@ TABLE = {
         Feature(
             *("logmel", "audio", "patch", (96, 64), "log-mel patch of 0.96 s", _OF_SOUND),
             axes=("patch_frame", "mel_band"),
+        ),
+        Feature(
+            *("egemaps", "audio", "states", (88,), "eGeMAPSv02: 88 functionals of a second of the audio", _OF_SOUND),
+            load="encoders.families.egemaps:load",
+        ),
+        Feature(
+            *("speech", "audio", "states", (1,), "probability of speech", _OF_SAMPLES),
+            load="encoders.families.silero:load",
         ),
         Feature(
             *("iresnet50_map", "visual", "crop", None, "last feature map of the face network"),
@@ -246,7 +261,8 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         made = feature(name)
-        used = {option: settings.get(option) for option in made.options}
+        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        used = {option: settings.get(option) for option in said}
         if made.code_sha256 is not None:
             used["encoder"] = made.code_sha256
         entries[name] = entry_of(name, made.revision, used, weights.get(name), made.made_from, entries)

@@ -26,7 +26,7 @@ from ..shell.options import (
     trial_options,
     with_options,
 )
-from .config import ExtractConfig, FacePolicy, RunConfig
+from .config import Denoise, ExtractConfig, FacePolicy, RunConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,7 @@ class ExtractRequest:
     store: str | None
     annotations: Path | None
     aligned: Path | None
+    audio: Path | None
     words: Path | None
     video_stream: int | None
     audio_stream: int | None
@@ -46,6 +47,7 @@ class ExtractRequest:
     layers: str
     vggish_output: VggishOutput
     audio_align: AudioAlign
+    denoise: Denoise | None
     face: FacePolicy
     detect_every: int
     missing_face: MissingFace
@@ -99,6 +101,7 @@ class ExtractRequest:
             aligned=self.aligned is not None,
             video_stream=self.video_stream,
             audio_stream=self.audio_stream,
+            denoise=self.denoise,
             layers=self.layers,
             encoders=encoders,
         )
@@ -142,8 +145,8 @@ class NamedPath(click.ParamType[tuple[str, Path]]):
 
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
-    "Input and store": ("videos", "store", "annotations", "aligned", "words", "video-stream", "audio-stream"),
-    "Features": ("features", "encoder", "layers", "vggish-output", "audio-align"),
+    "Input and store": ("videos", "store", "annotations", "aligned", "audio", "words", "video-stream", "audio-stream"),
+    "Features": ("features", "encoder", "layers", "vggish-output", "audio-align", "denoise"),
     "Faces": ("face", "detect-every", "missing-face"),
     "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
     "Which videos": ("trials", "trials-from", "limit", "replace", "overwrite", "retry-failed", "dry-run"),
@@ -192,6 +195,12 @@ _OPTIONS = (
         "--aligned",
         type=FOLDER,
         help="The organisers' cropped_aligned folder, used instead of face detection. [default: detect faces]",
+    ),
+    click.option(
+        "--audio",
+        type=FOLDER,
+        help="Folder of TRIAL.wav or TRIAL.flac, one for every trial, used instead of the videos' own sound: separated "
+        "speakers, for example. A file begins where the video's sound does. [default: the videos' own sound]",
     ),
     click.option(
         "--words",
@@ -268,6 +277,11 @@ _OPTIONS = (
         default="start",
         show_default=True,
         help="Position of the 0.96 s audio patch of a frame at t: [t, t+0.96), centred, or [t-0.96, t).",
+    ),
+    click.option(
+        "--denoise",
+        type=click.Choice(get_args(Denoise)),
+        help="Clean the sound before every audio feature: `dfn3` is DeepFilterNet3. [default: off]",
     ),
     click.option(
         "--vggish-output",

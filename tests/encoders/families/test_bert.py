@@ -1,4 +1,4 @@
-"""BERT on words: the rows are those of its own library, whatever the words; what is not a BERT is refused."""
+"""BERT on words: the rows are those of its own library, in the store too; what is not a BERT is refused."""
 
 import json
 import re
@@ -13,6 +13,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from avfuse.encoders.families import bert
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.words.transcript import Word, write_transcript
 
 CPU = torch.device("cpu")
 SENTENCE = ["The", "cat's", "well-known", "mat,", "日本", "☃", "x y", "é", "is", "a" * 30, "cat."]
@@ -183,3 +185,46 @@ def test_a_tokenizer_that_is_none_is_refused(altered, content, message):
 def test_there_are_no_untrained_words():
     with pytest.raises(ValueError, match="there is no untrained one: give the folder of a BERT"):
         bert.load(None, CPU, "fp32", {"feature": "bert", "untrained": "0"})
+
+
+def test_real_clips_have_its_rows_where_words_are_spoken(avfuse, media, tmp_path, tiny_bert, library_rows):
+    videos, words, store = tmp_path / "videos", tmp_path / "words", tmp_path / "s.zarr"
+    videos.mkdir()
+    shutil.copy(media / "derived/aoc_vfr_dropped.mp4", videos / "clip.mp4")
+    sentences = (["The", "cat", "sat."], ["On", "a", "mat,", "all", "day."])
+    spoken = [Word(text, 0.5 * number, 0.5 * number + 0.3) for number, text in enumerate(sum(sentences, []))]
+    write_transcript(words / "clip.csv", spoken)
+    made = ("extract", "--videos", videos, "--store", store, "--words", words, "--device", "cpu")
+    result = avfuse(*made, "--features", "mfcc,bert", "--weights", f"bert={tiny_bert}")
+    assert result.exit_code == 0, result.output
+    trial = FeatureStore(store)["clip"]
+    wanted = np.concatenate([library_rows(each) for each in sentences])
+    rows, valid = np.zeros((trial.rows, 32), np.float32), np.zeros(trial.rows, bool)
+    for row, now_s in enumerate(trial.time_s):
+        for number, word in enumerate(spoken):
+            if word.start_s < now_s <= word.end_s:
+                rows[row], valid[row] = wanted[number], True
+    assert 0.3 < valid.mean() < 0.8
+    np.testing.assert_array_equal(trial.valid("bert"), valid)
+    np.testing.assert_allclose(trial["bert"][:], rows, atol=1e-5)
+    assert not np.any(np.asarray(trial["bert"][:])[~valid])
+    entry = trial.entries["bert"]
+    assert (entry["made_from"], entry["settings"]) == ("words", {"precision": "fp32"})
+    assert entry["weights"]["sha256"]
+    assert "transformers" in entry["versions"]
+    again = avfuse(*made, "--features", "mfcc,bert", "--weights", f"bert={tiny_bert}")
+    assert "0 videos to do, 1 done before" in again.stderr
+    other = avfuse(*made, "--features", "bert", "--untrained", 0)
+    assert other.exit_code == 1
+    assert "words need a real vocabulary" in other.stderr or "weights of bert" in other.stderr
+
+
+def test_a_head_learns_from_rows_that_are_mostly_invalid(fit, plant_small, tmp_path):
+    corpus = plant_small(tmp_path)
+    rng = np.random.default_rng(0)
+    for trial in FeatureStore(corpus.store).trials():
+        spoken = rng.random(len(corpus.rows(trial)["time"])) < 0.3
+        rows = np.where(spoken[:, None], rng.standard_normal((len(spoken), 32)), 0).astype(np.float32)
+        corpus.rewrite(trial, bert=rows, bert_valid=spoken)
+    fit(corpus, tmp_path / "run", "--modalities", "face,bert")
+    assert json.loads((tmp_path / "run" / "metrics.json").read_text())["P"] > -1
