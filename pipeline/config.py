@@ -81,6 +81,11 @@ class ExtractConfig:
         return of_stream(self.features, "audio")
 
     @property
+    def text(self) -> tuple[str, ...]:
+        """Features made from words."""
+        return of_stream(self.features, "text")
+
+    @property
     def networks(self) -> tuple[str, ...]:
         """Features that a network makes."""
         return tuple(name for name in self.features if feature(name).network or feature(name).load)

@@ -63,6 +63,10 @@ class Sound:
         file: dict[str, JsonValue] = {"audio_file": dict(self.file)} if self.file is not None else {}
         return {"audio": "present" if self.present else "absent", **file} if self.is_told else {}
 
+    def files(self) -> dict[str, JsonValue]:
+        """None: all is in the video."""
+        return {}
+
     def sources(self) -> tuple[str, ...]:
         """None: sound is decoded anew each time, at the times of the clock."""
         return ()

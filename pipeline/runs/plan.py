@@ -23,7 +23,7 @@ from ...features_store.store import FeatureStore
 from ...shell.text import check_known, counted, preview
 from ..config import ExtractConfig
 from ..extraction.jobs import Failure, Job
-from ..extraction.provenance import UNRECORDED, crops_digest, has_crops, made_differently, wanted_entries
+from ..extraction.provenance import UNRECORDED, crops_digest, has_crops, made_differently, wanted_entries, words_digest
 from ..media.probe import probe
 from ..media.types import MediaError
 from .discover import Sources, check_sources, file_identity, find_jobs
@@ -248,6 +248,8 @@ def standing(
     if is_other_video or not store.has_all_faces(job.trial):
         return whole
     wanted = wanted_entries(config, weights, stored, _sound_sha256(job, attributes))
+    for name in config.text:
+        wanted[name]["words"] = words_digest(job.words)
     if differences := _frames_differ(attributes, job, config, stored, wanted):
         return replace(whole, differences=() if overwrite else tuple(dict.fromkeys(differences)))
 
@@ -273,6 +275,8 @@ def standing(
         elif of_name := made_differently(name, stored, wanted):
             features.append(name)
             differs |= dict.fromkeys(of_name)
+        elif stored[name].get("words") is None and wanted[name].get("words") is not None:
+            features.append(name)  # its file came later
     visual = of_stream(features, "visual")
     if overwrite and not others:
         return Standing(config.features)

@@ -10,9 +10,11 @@ from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for
 from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
-CONFIG = ExtractConfig(features=tuple(TABLE))
+# Ours; encoders of libraries are tested with their families.
+CONFIG = ExtractConfig(features=tuple(name for name, feature in TABLE.items() if feature.load is None))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
+TEXT = {"fake_words"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
 # Encoders of faces that libraries make.
 LIBRARIES = {"clip_large", "eva02_large", "eva02_base", "mobilenetv3_large", "efficientnetv2_t"}
@@ -30,7 +32,7 @@ NETWORKS |= LIBRARIES
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, AUDIO),
         ({"audio_stream": 1}, AUDIO),
-        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
     ],
@@ -67,9 +69,11 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
     from avfuse.encoders.views import VIEWS
 
     for name, feature in TABLE.items():
-        assert sum([feature.network is not None, name in VIEWS, feature.view == "samples"]) == 1
+        made = feature.network is not None or feature.load is not None
+        assert sum([made, name in VIEWS, feature.view == "samples"]) == 1
         assert feature.row_shape is None or len(feature.spec.axes) == len(feature.row_shape)
     assert set(of_stream(CONFIG.features, "visual")) == VISUAL
+    assert set(of_stream(CONFIG.features, "text")) == TEXT
     assert "fake_face" not in FEATURES
     assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
 
