@@ -6,21 +6,22 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, of_stream
+from avfuse.encoders.contract import pip_command
+from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, module_of, of_stream
 from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
-# Ours; encoders of libraries are tested with their families.
-CONFIG = ExtractConfig(features=tuple(name for name, feature in TABLE.items() if feature.load is None))
-VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
-AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
-TEXT = {"fake_words"}
-NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
-# Encoders of faces that libraries make.
-LIBRARIES = {"clip_large", "eva02_large", "eva02_base", "mobilenetv3_large", "efficientnetv2_t"}
-LIBRARIES |= {"resnet50_ferplus", "senet50_ferplus"}
-VISUAL |= LIBRARIES
-NETWORKS |= LIBRARIES
+CONFIG = ExtractConfig(features=tuple(TABLE))
+# Encoders of libraries, by what they are fed.
+FACES = {"clip_large", "eva02_large", "eva02_base", "mobilenetv3_large", "efficientnetv2_t"}
+FACES |= {"resnet50_ferplus", "senet50_ferplus"}
+LAYERED = {"wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"}
+STATES = {*LAYERED, "whisper_large"}
+VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"} | FACES
+ALIGNED = {"vggish", "logmel_vgg", "mfcc", "logmel", "egemaps", "fake_sound"}
+AUDIO = ALIGNED | STATES | {"speech"}
+TEXT = {"fake_words", "bert"}
+NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg", "bert"} | FACES | STATES
 
 
 @pytest.mark.parametrize(
@@ -30,11 +31,13 @@ NETWORKS |= LIBRARIES
         ({"detect_every": 1}, {"faces"} | VISUAL),
         ({"aligned": True}, {"faces"} | VISUAL),
         ({"missing_face": "zero"}, VISUAL),
-        ({"audio_align": "end"}, AUDIO),
+        ({"audio_align": "end"}, ALIGNED),
         ({"audio_stream": 1}, AUDIO),
+        ({"denoise": "dfn3"}, AUDIO),
         ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
+        ({"layers": "6-12"}, LAYERED),
     ],
 )
 def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
@@ -76,6 +79,17 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
     assert set(of_stream(CONFIG.features, "text")) == TEXT
     assert "fake_face" not in FEATURES
     assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
+
+
+@pytest.mark.parametrize("name", [name for name, made in TABLE.items() if made.load is not None])
+def test_the_table_and_the_module_of_an_encoder_agree(name):
+    made = TABLE[name]
+    module, said = module_of(made)
+    assert made.load is not None
+    assert callable(getattr(module, made.load.partition(":")[2]))
+    assert {"face": "visual", "audio": "audio", "words": "text"}[said.kind] == made.stream
+    assert said.revision == made.revision
+    assert not pip_command(said.needs, said.kind).endswith(said.needs), "no extra brings it"
 
 
 def test_it_loads_no_torch():
