@@ -13,6 +13,8 @@ from avfuse.pipeline.config import ExtractConfig
 CONFIG = ExtractConfig(features=tuple(TABLE))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
+LAYERED = {"wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"}
+STATES = {*LAYERED, "whisper_large"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
 
 
@@ -24,10 +26,11 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
         ({"aligned": True}, {"faces"} | VISUAL),
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, AUDIO),
-        ({"audio_stream": 1}, AUDIO),
-        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO),
+        ({"audio_stream": 1}, AUDIO | STATES),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | STATES),
         ({"vggish_output": "relu"}, {"vggish"}),
-        ({"precision": "bf16"}, NETWORKS),
+        ({"precision": "bf16"}, NETWORKS | STATES),
+        ({"layers": "6-12"}, LAYERED),
     ],
 )
 def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
