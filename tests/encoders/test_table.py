@@ -10,12 +10,16 @@ from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for
 from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
-# Ours; encoders of libraries are tested with their families.
-CONFIG = ExtractConfig(features=tuple(name for name, feature in TABLE.items() if feature.load is None))
-VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
-AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
-TEXT = {"fake_words"}
-NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
+CONFIG = ExtractConfig(features=tuple(TABLE))
+LAYERED = {"wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"}
+STATES = {*LAYERED, "whisper_large"}
+LIBRARY_FACES = {"clip_large", "eva02_large", "eva02_base", "mobilenetv3_large", "efficientnetv2_t"}
+LIBRARY_FACES |= {"resnet50_ferplus", "senet50_ferplus"}
+VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face", *LIBRARY_FACES}
+ALIGNED = {"vggish", "logmel_vgg", "mfcc", "logmel", "egemaps", "fake_sound"}
+AUDIO = {*ALIGNED, *STATES, "speech"}
+TEXT = {"bert", "fake_words"}
+NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg", *LIBRARY_FACES, *STATES, "bert"}
 
 
 @pytest.mark.parametrize(
@@ -25,11 +29,12 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
         ({"detect_every": 1}, {"faces"} | VISUAL),
         ({"aligned": True}, {"faces"} | VISUAL),
         ({"missing_face": "zero"}, VISUAL),
-        ({"audio_align": "end"}, AUDIO),
+        ({"audio_align": "end"}, ALIGNED),
         ({"audio_stream": 1}, AUDIO),
         ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
+        ({"layers": "6-12"}, LAYERED),
     ],
 )
 def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
