@@ -160,6 +160,7 @@ def test_a_broken_or_missing_file_fails_its_video_alone(avfuse, films, tmp_path)
 
 def test_denoised_features_have_another_fingerprint_and_lie_where_they_lay(avfuse, films, tmp_path):
     plain, cleaned = tmp_path / "p.zarr", tmp_path / "c.zarr"
+    (films / "b.mov").unlink()
     assert extract(avfuse, films, plain).exit_code == 0
     result = extract(avfuse, films, cleaned, "--denoise", "dfn3")
     assert result.exit_code == 0, result.stderr
