@@ -12,7 +12,8 @@ from avfuse.pipeline.config import ExtractConfig
 
 CONFIG = ExtractConfig(features=tuple(TABLE))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
-AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
+AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "egemaps", "fake_sound"}
+STATES = {"speech"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
 
 
@@ -24,8 +25,9 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
         ({"aligned": True}, {"faces"} | VISUAL),
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, AUDIO),
-        ({"audio_stream": 1}, AUDIO),
-        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO),
+        ({"audio_stream": 1}, AUDIO | STATES),
+        ({"denoise": "dfn3"}, AUDIO | STATES),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | STATES),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
     ],
@@ -35,6 +37,24 @@ def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
     before = entries_for(CONFIG.features, asdict(CONFIG), weights)
     after = entries_for(CONFIG.features, asdict(replace(CONFIG, **change)), weights)
     assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
+
+
+def test_a_file_in_place_of_the_sound_changes_what_is_made_from_sound():
+    plain, first, second = (
+        entries_for(CONFIG.features, {**asdict(CONFIG), **more}, {})
+        for more in ({}, {"audio_file": "ab"}, {"audio_file": "cd"})
+    )
+    for one, other in ((plain, first), (first, second)):
+        assert {name for name in one if one[name]["fingerprint"] != other[name]["fingerprint"]} == AUDIO | STATES
+    assert plain == entries_for(CONFIG.features, {**asdict(CONFIG), "audio_file": None}, {})
+
+
+def test_what_came_later_is_not_said_where_it_is_not_set():
+    """Trials of before keep their fingerprints: these are of a store made before there was --denoise and --audio."""
+    entries = entries_for(("mfcc", "logmel"), asdict(CONFIG), {})
+    assert entries["mfcc"]["settings"] == {"audio_align": "start", "audio_stream": None}
+    assert str(entries["mfcc"]["fingerprint"])[:16] == "fb9f8e892778c81c"
+    assert str(entries["logmel"]["fingerprint"])[:16] == "d1ee40807f35d6f1"
 
 
 @pytest.mark.parametrize("name", sorted(NETWORKS))
@@ -62,7 +82,8 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
     from avfuse.encoders.views import VIEWS
 
     for name, feature in TABLE.items():
-        assert sum([feature.network is not None, name in VIEWS, feature.view == "samples"]) == 1
+        is_network = feature.network is not None or feature.load is not None
+        assert sum([is_network, name in VIEWS, feature.view == "samples"]) == 1
         assert feature.row_shape is None or len(feature.spec.axes) == len(feature.row_shape)
     assert set(of_stream(CONFIG.features, "visual")) == VISUAL
     assert "fake_face" not in FEATURES
