@@ -1,6 +1,6 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
-    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
+    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
                    └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
                               ├ samples ─ mfcc
                               └ states                                 encoders of sound
@@ -160,6 +160,23 @@ TABLE = {
             *("crop48", "visual", "crop", (SMALL_CROP_PX, SMALL_CROP_PX, 3), "aligned face, shrunk", _OF_FACE),
             dtype="uint8",
             axes=tuple(f"small_{axis}" if axis != "rgb" else axis for axis in _PIXELS),
+        ),
+        *(
+            Feature(
+                *(name, "visual", "crop", (dim,), long_name, (*_OF_FACE, "precision")),
+                network=name,
+                weights="file" if family == "ferplus" else "folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, family, long_name in (
+                ("clip_large", 768, "clip", "CLIP ViT-L/14 of the face, projected, not normalised"),
+                ("eva02_large", 1024, "timm_models", "EVA02-L/14 of the face"),
+                ("eva02_base", 768, "timm_models", "EVA02-B/14 of the face"),
+                ("resnet50_ferplus", 512, "ferplus", "FER+ ResNet-50 of the face, before its last expansion"),
+                ("senet50_ferplus", 512, "ferplus", "FER+ SENet-50 of the face, before its last expansion"),
+                ("mobilenetv3_large", 1280, "timm_models", "MobileNetV3-Large of the face, 112 px"),
+                ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
+            )
         ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),

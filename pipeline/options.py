@@ -18,11 +18,10 @@ from ..shell.options import (
     FOLDER,
     STORE,
     MergedOption,
+    NamedPath,
     Number,
     config_option,
     device_option,
-    expand_home,
-    key_and_value,
     trial_options,
     with_options,
 )
@@ -124,22 +123,6 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
         """Split; whether there are such features is seen once --encoder is read."""
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
-
-
-class NamedPath(click.ParamType[tuple[str, Path]]):
-    """NAME=FILE; the file may be a folder."""
-
-    name = "NAME=FILE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        """Split at the first equals sign."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            name, file = key_and_value(value, self.name)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return name, Path(expand_home(file, self, param, ctx))
 
 
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.

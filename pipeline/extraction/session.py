@@ -87,7 +87,7 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
     from ...encoders.embed import load_embedders  # noqa: PLC0415
-    from ...encoders.engine import StateMaker, choose_device, make_engine  # noqa: PLC0415
+    from ...encoders.engine import StateMaker, choose_device, make_engine, whole_float32  # noqa: PLC0415
     from ...encoders.loading import load_encoders  # noqa: PLC0415
     from ..faces.mtcnn import FaceDetector  # noqa: PLC0415
 
@@ -105,7 +105,8 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     engine = make_engine({**embedders, **of_sound}, device, run.threads or cores())
     networks = Networks(embedders, engine, detector, device.type != "cpu", encoders)
     try:
-        yield Session(config, entries, weights, run.stall_timeout_s, networks)
+        with whole_float32(config.precision):
+            yield Session(config, entries, weights, run.stall_timeout_s, networks)
     finally:
         engine.close()
         torch.set_num_threads(before)
