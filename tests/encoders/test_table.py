@@ -32,6 +32,7 @@ NETWORKS |= LIBRARIES
         ({"audio_align": "end"}, AUDIO),
         ({"audio_stream": 1}, AUDIO | STATES),
         ({"denoise": "dfn3"}, AUDIO | STATES),
+        ({"audio_file": True}, AUDIO | STATES),
         ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | STATES),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
@@ -42,16 +43,6 @@ def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
     before = entries_for(CONFIG.features, asdict(CONFIG), weights)
     after = entries_for(CONFIG.features, asdict(replace(CONFIG, **change)), weights)
     assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
-
-
-def test_a_file_in_place_of_the_sound_changes_what_is_made_from_sound():
-    plain, first, second = (
-        entries_for(CONFIG.features, {**asdict(CONFIG), **more}, {})
-        for more in ({}, {"audio_file": "ab"}, {"audio_file": "cd"})
-    )
-    for one, other in ((plain, first), (first, second)):
-        assert {name for name in one if one[name]["fingerprint"] != other[name]["fingerprint"]} == AUDIO | STATES
-    assert plain == entries_for(CONFIG.features, {**asdict(CONFIG), "audio_file": None}, {})
 
 
 def test_what_came_later_is_not_said_where_it_is_not_set():
