@@ -25,7 +25,8 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
-    `denoise`: what cleans the sound before every audio feature; None: nothing does.
+    `denoise`: what cleans the sound before every audio feature; None: nothing does. `audio_file`: the sound is that of
+    a file for each trial, which is part of no fingerprint: entries name it, as trials name their video.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video. `layers`: of the
     encoders of sound: `last4`, `last`, one by its number or the mean of `A-B`. `encoders`: the user's own files, known
     to this process by `use_files`.
@@ -42,6 +43,7 @@ class ExtractConfig:
     video_stream: int | None = None
     audio_stream: int | None = None
     denoise: Denoise | None = None
+    audio_file: bool = False
     layers: str = "last4"
     encoders: tuple[EncoderFile, ...] = ()
 

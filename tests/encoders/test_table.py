@@ -44,6 +44,14 @@ def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
     assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
 
 
+def test_what_came_later_is_not_said_where_it_is_not_set():
+    """Trials of before keep their fingerprints: these are of a store made before there was --denoise and --audio."""
+    entries = entries_for(("mfcc", "logmel"), asdict(CONFIG), {})
+    assert entries["mfcc"]["settings"] == {"audio_align": "start", "audio_stream": None}
+    assert str(entries["mfcc"]["fingerprint"])[:16] == "fb9f8e892778c81c"
+    assert str(entries["logmel"]["fingerprint"])[:16] == "d1ee40807f35d6f1"
+
+
 @pytest.mark.parametrize("name", sorted(NETWORKS))
 def test_weights_change_their_own_feature_alone(name):
     weights = {each: {"untrained_seed": 0} for each in NETWORKS}
