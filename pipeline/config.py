@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from ..encoders.contract import Precision
@@ -11,6 +12,7 @@ from ..encoders.plugins import EncoderFile
 from ..encoders.table import DEFAULT_FEATURES, VggishOutput, feature, of_stream
 from ..features_store.schema import AudioAlign, MissingFace
 
+RecogniserPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
 Denoise = Literal["dfn3"]
 
@@ -108,3 +110,19 @@ class RunConfig:
     videos_at_once: int = 0
     timeout_factor: float = 100.0
     timeout_floor_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class RecogniserSettings:
+    """Which model turns speech into words, and how it is run: settings of `avfuse transcribe`.
+
+    `language`: its code (`en`), None: as the model hears it in each video. `threads`: 0: as many as it likes; `device`:
+    auto, cpu or cuda[:N]; `precision` auto: fp16 on a GPU, else fp32. `beam`: readings that are followed at once.
+    """
+
+    folder: Path
+    language: str | None = None
+    device: str = "auto"
+    precision: RecogniserPrecision = "auto"
+    beam: int = 5
+    threads: int = 0
