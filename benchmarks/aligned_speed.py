@@ -20,8 +20,8 @@ from extract_speed import ours
 from measure import machine
 from PIL import Image
 
+from avfuse.encoders.contract import Precision
 from avfuse.encoders.embed import Embedder
-from avfuse.encoders.table import Precision
 from avfuse.encoders.weights.read import untrained_network
 from avfuse.pipeline.faces.crops import follow_faces
 from avfuse.pipeline.faces.mtcnn import FaceDetector

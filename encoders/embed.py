@@ -21,9 +21,10 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
+from .contract import Precision
 from .networks.ir50 import SUZHANG_PX
 from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, OverlappingVggish, apply_pca, is_vggish
-from .table import CROP_PX, TABLE, Precision, VggishOutput
+from .table import CROP_PX, VggishOutput, feature
 from .views import Patches
 from .weights.read import Network, Pca
 from .weights.registry import PCA
@@ -132,7 +133,7 @@ def load_embedders(
     device: torch.device | str,
     batch_size: int,
 ) -> dict[str, Embedder]:
-    """An embedder for every feature that has a network; features with equal weights and output share one.
+    """An embedder for every feature that has a network of ours; features with equal weights and output share one.
 
     `sources` are the weights by network. `vggish_output` concerns `vggish` alone: `logmel_vgg` stays raw, and shares
     `vggish`'s network only where that is raw too. Raises WeightsInvalid, ValueError.
@@ -140,19 +141,19 @@ def load_embedders(
     pca = load_pca(sources[PCA]) if PCA in sources else None
     loaded: dict[tuple[object, Output], Embedder] = {}
     embedders: dict[str, Embedder] = {}
-    for feature in features:
-        network = TABLE[feature].network
-        if network is None:
+    for name in features:
+        network = feature(name).network
+        if network is None or feature(name).load is not None:
             continue
-        output: Output = vggish_output if feature == "vggish" else "raw"
-        if feature == "iresnet50_map":
+        output: Output = vggish_output if name == "vggish" else "raw"
+        if name == "iresnet50_map":
             output = "map"
         key = (sources[network].path or network, output)
         if key not in loaded:
             loaded[key] = Embedder(
                 load_network(sources[network]), device, precision, batch_size, output=output, pca=pca
             )
-        embedders[feature] = loaded[key]
+        embedders[name] = loaded[key]
     return embedders
 
 

@@ -2,9 +2,12 @@
 
     video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
                    └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
-                              └ samples ─ mfcc
+                              ├ samples ─ mfcc
+                              └ states                                 encoders of sound
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
+An entry with `load` is a module of `families`, as `contract.py` says. `feature` knows more names than the table has:
+`timm:NAME`, `hear:MODULE`, those of installed packages and of the user's own files (`plugins.py`).
 A stream more is a word of `Stream` with what its features are made from, and an entry of `STREAMS` in
 `pipeline/extraction/video.py`, with the file that reads it.
 Tested by tests/encoders/test_table.py.
@@ -12,18 +15,23 @@ Tested by tests/encoders/test_table.py.
 
 from __future__ import annotations
 
+import importlib
+import re
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from ..features_store.entries import AUDIO, CLOCK, FACES, entry_of
 from ..features_store.schema import ArraySpec, JsonValue
+from ..shell.text import did_you_mean
+from . import plugins
+from .contract import About, EncoderModule, about
 
-Precision = Literal["fp32", "bf16", "fp16"]
 VggishOutput = Literal["raw", "relu", "pca"]
 Stream = Literal["visual", "audio"]
 # What the features of a stream are made from: the face track, or the sound at the frames' times.
 MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO}
+View = Literal["crop", "patch", "samples", "states"]
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
@@ -35,14 +43,16 @@ class Feature:
     """A kind of row: `row_shape` of `dtype` a frame, from a `view` of the stream.
 
     `row_shape` None: as the network's output. `network`: whose weights it takes (None: it needs none);
-    `else_network`: whose serve where it has none of its own. `options`: the settings of `extract` that change its
-    rows, beside those of what it is made from. `revision`: raised when the same settings begin to give other rows.
+    `else_network`: whose serve where it has none of its own. `weights`: whether these are one file or a folder, and
+    whether it does without any. `load`: `MODULE:FUNCTION` below avfuse that loads its encoder, or where a plug-in is.
+    `options`: the settings of `extract` that change its rows, beside those of what it is made from. `revision`: raised
+    when the same settings begin to give other rows. `is_own`: a plug-in, `code_sha256`: of its file, if it is one.
     `default`: whether it is extracted unless --features says otherwise; `hidden`: not in any list, for tests.
     """
 
     name: str
     stream: Stream
-    view: Literal["crop", "patch", "samples"]
+    view: View
     row_shape: tuple[int, ...] | None
     long_name: str
     options: tuple[str, ...]
@@ -50,7 +60,11 @@ class Feature:
     axes: tuple[str, ...] | None = None
     network: str | None = None
     else_network: str | None = None
+    weights: Literal["file", "folder", "optional"] = "file"
+    load: str | None = None
     revision: int = 1
+    is_own: bool = False
+    code_sha256: str | None = None
     default: bool = False
     hidden: bool = False
 
@@ -62,7 +76,7 @@ class Feature:
     @property
     def spec(self) -> ArraySpec:
         """What the store writes beside its array."""
-        rank = len(self.row_shape) if self.row_shape is not None else 3
+        rank = len(self.row_shape) if self.row_shape is not None else 1
         several = tuple(f"feature_{self.name}_{axis}" for axis in range(2, rank + 1))
         return ArraySpec(self.dtype, self.axes or (f"feature_{self.name}", *several), "1", self.long_name)
 
@@ -86,10 +100,12 @@ SOURCES = {
 }
 
 _OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+# States lie where they lie: a row is the mean of those of its frame, whatever --audio-align says of patches.
+_OF_STATES = ("audio_stream",)
 _PIXELS = ("crop_row", "crop_column", "rgb")
 TABLE = {
-    feature.name: feature
-    for feature in (
+    each.name: each
+    for each in (
         Feature(
             *("iresnet50", "visual", "crop", (512,), "visual embedding of the face", (*_OF_FACE, "precision")),
             network="iresnet50",
@@ -136,13 +152,73 @@ TABLE = {
     )
 }
 
+# What an encoder that is not in the table is fed, by its KIND: stream, view, and the settings that change its rows.
+_KINDS: dict[str, tuple[Stream, View, tuple[str, ...]]] = {
+    "face": ("visual", "crop", (*_OF_FACE, "precision")),
+    "audio": ("audio", "states", (*_OF_STATES, "precision")),
+}
+# prefix → KIND, module, weights, and what the rest of the name is.
+_PREFIXES: dict[str, tuple[str, str, Literal["folder", "optional"], re.Pattern[str]]] = {
+    "timm": ("face", "encoders.families.timm_models:load", "folder", re.compile(r"[A-Za-z0-9_][\w.+-]*")),
+    "hear": ("audio", "encoders.families.hear:load", "optional", re.compile(r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*")),
+}
 FEATURES = tuple(name for name, feature in TABLE.items() if not feature.hidden)
 DEFAULT_FEATURES = tuple(name for name, feature in TABLE.items() if feature.default)
 
 
+def feature(name: str) -> Feature:
+    """The feature of this name, from the table or from a plug-in.
+
+    Raises ValueError where there is none, with the nearest name, or where a plug-in cannot be loaded.
+    """
+    if name in TABLE:
+        return TABLE[name]
+    prefix, colon, rest = name.partition(":")
+    if colon and prefix in _PREFIXES:
+        kind, load, weights, form = _PREFIXES[prefix]
+        if not form.fullmatch(rest):
+            raise ValueError(f"{name}: {rest!r} cannot be the name of a {prefix} model")
+        stream, view, options = _KINDS[kind]
+        long_name = f"{prefix} model {rest}"
+        return Feature(name, stream, view, None, long_name, options, network=name, weights=weights, load=load)
+    plug_in = plugins.find(name)
+    if plug_in is None:
+        known = [*FEATURES, *plugins.installed(), *(file.name for file in plugins.files_in_use())]
+        more = "; your own: --encoder NAME=FILE.py"
+        hint = did_you_mean(name, known) or f"; the features are {', '.join(known)}, timm:NAME, hear:MODULE{more}"
+        raise ValueError(f"{name}: no such feature{hint}")
+    if plug_in.about.kind not in _KINDS:
+        raise ValueError(f"{plug_in.where}: encoders of {plug_in.about.kind} are not supported yet")
+    stream, view, options = _KINDS[plug_in.about.kind]
+    return Feature(
+        *(name, stream, view, None, f"rows of the encoder {name}", options),
+        network=name,
+        weights="optional",
+        load=plug_in.where,
+        revision=plug_in.about.revision,
+        is_own=True,
+        code_sha256=plug_in.sha256,
+    )
+
+
+def module_of(made: Feature) -> tuple[EncoderModule, About]:
+    """The module that loads a feature's encoder, and what it says of itself: neither its weights nor its libraries.
+
+    Raises ValueError where the feature is not loaded from one, or where it cannot be imported.
+    """
+    module: Any
+    if made.load is None:
+        raise ValueError(f"{made.name} is not loaded from a module")
+    if made.is_own:
+        module = plugins.module_of(made.name)
+    else:
+        module = importlib.import_module(f"avfuse.{made.load.partition(':')[0]}")
+    return module, about(module, made.load)
+
+
 def of_stream(features: Collection[str], stream: Stream) -> tuple[str, ...]:
     """Those of the features that are made from a stream, in their order."""
-    return tuple(name for name in features if TABLE[name].stream == stream)
+    return tuple(name for name in features if feature(name).stream == stream)
 
 
 def entries_for(
@@ -154,7 +230,7 @@ def entries_for(
     of the settings that a feature uses, its weights and the fingerprint of what it is made from.
     """
     entries: dict[str, dict[str, JsonValue]] = {}
-    needed = {CLOCK, *(TABLE[name].made_from for name in features)}
+    needed = {CLOCK, *(feature(name).made_from for name in features)}
     for source in SOURCES.values():
         if source.name not in needed:
             continue
@@ -162,7 +238,9 @@ def entries_for(
         used = {option: settings.get(option) for option in options}
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
-        feature = TABLE[name]
-        used = {option: settings.get(option) for option in feature.options}
-        entries[name] = entry_of(name, feature.revision, used, weights.get(name), feature.made_from, entries)
+        made = feature(name)
+        used = {option: settings.get(option) for option in made.options}
+        if made.code_sha256 is not None:
+            used["encoder"] = made.code_sha256
+        entries[name] = entry_of(name, made.revision, used, weights.get(name), made.made_from, entries)
     return entries

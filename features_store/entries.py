@@ -38,7 +38,13 @@ _FORMER_FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
     "logmel": (AUDIO, ("audio_align", "audio_stream")),
 }
 # What avfuse's own table of features has beside them, which nobody else may call theirs.
-_LATER_FEATURES = ("iresnet50_map", "crop112", "crop48", "fake_face", "fake_sound")
+_LATER_FEATURES = (
+    *("iresnet50_map", "crop112", "crop48", "fake_face", "fake_sound"),
+    *("clip_large", "eva02_large", "eva02_base", "resnet50_ferplus", "senet50_ferplus", "mobilenetv3_large"),
+    *("efficientnetv2_t", "wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"),
+    *("whisper_large", "egemaps", "speech", "bert"),
+)
+_PREFIXES = ("timm:", "hear:")
 # Settings that came with a later version had these values before.
 _FORMER_DEFAULTS = {
     "face": "largest",
@@ -151,7 +157,7 @@ def arrays_of(feature: str) -> tuple[str, ...]:
 
 def reserved_name(name: str) -> str | None:
     """Why what was made elsewhere cannot have this name; None where it can."""
-    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES, *_LATER_FEATURES):
+    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES, *_LATER_FEATURES) or name.startswith(_PREFIXES):
         return "that is one of avfuse's own"
     if name.endswith(VALID_SUFFIX):
         return f"names that end with {VALID_SUFFIX!r} are those of masks"

@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Literal, get_args
 
-from ..encoders.table import Precision
+from ..encoders.contract import Precision
 from ..shell.text import counted
 from .tasks.table import LOSS_SETTINGS, TASKS, used_settings
 

@@ -16,7 +16,7 @@ from typing import Any, get_type_hints
 import torch
 from torch import nn
 
-from ..encoders.table import TABLE
+from ..encoders.table import TABLE, feature
 from ..features_store.store import FeatureStore
 from ..shell.text import did_you_mean, preview, text_table
 from .config import HeadSettings, TrainConfig
@@ -198,9 +198,11 @@ def shapes_of(modalities: Sequence[str], store: FeatureStore | None) -> list[tup
         return [tuple(store[trial][name].shape[1:]) for name, trial in having.items() if trial is not None]
     shapes = []
     for name in modalities:
-        if name not in TABLE:
-            raise ValueError(f"{name} is not a feature of avfuse{did_you_mean(name, TABLE)}; --store tells its width")
-        shape = TABLE[name].row_shape
+        try:
+            shape = feature(name).row_shape
+        except ValueError:
+            near = did_you_mean(name, TABLE)
+            raise ValueError(f"{name} is not a feature of avfuse{near}; --store tells its width") from None
         if shape is None:
             raise ValueError(f"how wide {name} is depends on its network; --store tells it")
         shapes.append(shape)

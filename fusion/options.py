@@ -14,7 +14,7 @@ from typing import Any, Literal, get_args
 import click
 
 from ..batch.options import batch_options
-from ..encoders.table import Precision
+from ..encoders.contract import Precision
 from ..shell.options import (
     FOLDER,
     NAME_LIST,

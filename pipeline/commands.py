@@ -16,7 +16,7 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
-from ..encoders.table import TABLE
+from ..encoders.table import feature
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
 from ..shell.errors import clean_errors
 from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
@@ -76,7 +76,7 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
     # A run that is refused makes no store.
     earlier = FeatureStore(location) if open_files(location).is_file(NODE_FILE) else None
     plan = make_plan(sources, config, earlier, selection, weights if lacking is None else None)
-    if lacking is not None and not request.dry_run and any(TABLE[name].network for name in plan.features):
+    if lacking is not None and not request.dry_run and any(feature(name).network for name in plan.features):
         raise lacking
     _print_plan(plan, request, location, earlier, weights, lacking)
     if request.dry_run:
@@ -105,14 +105,14 @@ def _print_plan(
 
     Raises click.ClickException if finished trials would be replaced, which nobody has asked for.
     """
-    if lacking is not None and any(TABLE[name].network for name in plan.features):
+    if lacking is not None and any(feature(name).network for name in plan.features):
         click.echo(f"note: the run itself needs weights: {lacking}", err=True)
-    untrained = [feature for feature, source in weights.items() if source.untrained_seed is not None]
+    untrained = [name for name, source in weights.items() if source.untrained_seed is not None]
     if line := untrained_line(untrained):
         click.echo(line, err=True)
-    for feature, source in weights.items():
+    for name, source in weights.items():
         if source.same_as:
-            click.echo(f"note: {feature} uses the weights of {source.same_as}: both features are equal.", err=True)
+            click.echo(f"note: {name} uses the weights of {source.same_as}: both features are equal.", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput, of_stream
+from ..encoders.contract import Precision
+from ..encoders.plugins import EncoderFile
+from ..encoders.table import DEFAULT_FEATURES, VggishOutput, feature, of_stream
 from ..features_store.schema import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
+
+_LAYERS = re.compile(r"last4|last|\d+|(\d+)-(\d+)")
 
 # What to try when memory runs out.
 LESS_MEMORY = "a smaller --batch-size"
@@ -19,7 +24,9 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
-    `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video.
+    `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video. `layers`: of the
+    encoders of sound: `last4`, `last`, one by its number or the mean of `A-B`. `encoders`: the user's own files, known
+    to this process by `use_files`.
     """
 
     features: tuple[str, ...] = DEFAULT_FEATURES
@@ -32,13 +39,14 @@ class ExtractConfig:
     aligned: bool = False
     video_stream: int | None = None
     audio_stream: int | None = None
+    layers: str = "last4"
+    encoders: tuple[EncoderFile, ...] = ()
 
     def __post_init__(self) -> None:
-        unknown = [name for name in self.features if name not in TABLE]
-        if unknown or not self.features or len(set(self.features)) != len(self.features):
-            raise ValueError(
-                f"features must be different names out of {', '.join(FEATURES)}, got {list(self.features)}"
-            )
+        for name in self.features:
+            feature(name)
+        if not self.features or len(set(self.features)) != len(self.features):
+            raise ValueError(f"features must be different names, got {list(self.features)}")
         for value, choices in (
             (self.face, FacePolicy),
             (self.missing_face, MissingFace),
@@ -48,6 +56,9 @@ class ExtractConfig:
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
+        between = _LAYERS.fullmatch(self.layers)
+        if between is None or (between[1] and int(between[1]) > int(between[2])):
+            raise ValueError(f"layers are last4, last, a number or A-B with A ≤ B, got {self.layers!r}")
         if self.detect_every < 1:
             raise ValueError(f"detect_every is 1 or more frames, got {self.detect_every}")
         for number in (self.video_stream, self.audio_stream):
@@ -62,7 +73,7 @@ class ExtractConfig:
     @property
     def networks(self) -> tuple[str, ...]:
         """Features that a network makes."""
-        return tuple(name for name in self.features if TABLE[name].network)
+        return tuple(name for name in self.features if feature(name).network or feature(name).load)
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,9 @@ from typing import Any, get_args
 import click
 
 from ..batch.options import batch_options
-from ..encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, Precision, VggishOutput
+from ..encoders.contract import Precision
+from ..encoders.plugins import encoder_file, use_files
+from ..encoders.table import DEFAULT_FEATURES, FEATURES, VggishOutput, feature
 from ..features_store.schema import AudioAlign, MissingFace
 from ..shell.options import (
     FOLDER,
@@ -39,6 +41,8 @@ class ExtractRequest:
     audio_stream: int | None
 
     features: tuple[str, ...]
+    encoder: tuple[tuple[str, Path], ...]
+    layers: str
     vggish_output: VggishOutput
     audio_align: AudioAlign
     face: FacePolicy
@@ -72,7 +76,17 @@ class ExtractRequest:
     verbose: bool
 
     def config(self) -> ExtractConfig:
-        """What changes the numbers. Raises ValueError on settings that are not possible."""
+        """What changes the numbers; this process knows the user's encoders from now on.
+
+        Raises ValueError on settings that are not possible, click.BadParameter for a feature that there is not.
+        """
+        encoders = tuple(encoder_file(name, path) for name, path in dict(self.encoder).items())
+        use_files(encoders)
+        for name in self.features:
+            try:
+                feature(name)
+            except ValueError as error:
+                raise click.BadParameter(str(error), param_hint="'--features'") from error
         return ExtractConfig(
             features=self.features,
             face=self.face,
@@ -84,6 +98,8 @@ class ExtractRequest:
             aligned=self.aligned is not None,
             video_stream=self.video_stream,
             audio_stream=self.audio_stream,
+            layers=self.layers,
+            encoders=encoders,
         )
 
     def run_config(self) -> RunConfig:
@@ -103,16 +119,12 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
     name = "LIST"
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, ...]:
-        """Split and check the names."""
-        names = tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
-        unknown = [name for name in names if name not in TABLE]
-        if unknown:
-            self.fail(f"{', '.join(unknown)}: no such feature; the features are {', '.join(FEATURES)}", param, ctx)
-        return names
+        """Split; whether there are such features is seen once --encoder is read."""
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-class WeightsOption(click.ParamType[tuple[str, Path]]):
-    """NAME=FILE."""
+class NamedPath(click.ParamType[tuple[str, Path]]):
+    """NAME=FILE; the file may be a folder."""
 
     name = "NAME=FILE"
 
@@ -130,7 +142,7 @@ class WeightsOption(click.ParamType[tuple[str, Path]]):
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
     "Input and store": ("videos", "store", "annotations", "aligned", "video-stream", "audio-stream"),
-    "Features": ("features", "vggish-output", "audio-align"),
+    "Features": ("features", "encoder", "layers", "vggish-output", "audio-align"),
     "Faces": ("face", "detect-every", "missing-face"),
     "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
     "Which videos": ("trials", "trials-from", "limit", "replace", "overwrite", "retry-failed", "dry-run"),
@@ -185,14 +197,31 @@ _OPTIONS = (
         type=FeatureList(),
         default=",".join(DEFAULT_FEATURES),
         show_default=True,
-        help=f"Features, separated by commas: any of {', '.join(FEATURES)}.",
+        help=f"Features, separated by commas: any of {', '.join(FEATURES)}; timm:NAME, hear:MODULE, what installed "
+        "packages bring, and your own by --encoder (`avfuse encoder list`).",
+    ),
+    click.option(
+        "--encoder",
+        cls=MergedOption,
+        type=NamedPath(),
+        multiple=True,
+        help="An encoder of your own as a feature NAME (repeatable): a Python file, which is run. [default: none]",
+    ),
+    click.option(
+        "--layers",
+        metavar="LAYERS",
+        default=ExtractConfig.layers,
+        show_default=True,
+        help="Layers of encoders of sound that a row is made of: last4 (their sum), last, one by its number, or the "
+        "mean of A-B.",
     ),
     click.option(
         "--weights",
         cls=MergedOption,
-        type=WeightsOption(),
+        type=NamedPath(),
         multiple=True,
-        help="Weight file of a feature (repeatable). [default: $AVFUSE_WEIGHTS, then the cache]",
+        help="Weights of a feature (repeatable): a file, or a folder with config.json and model.safetensors. [default: "
+        "$AVFUSE_WEIGHTS, then the cache]",
     ),
     click.option(
         "--untrained",

@@ -53,7 +53,7 @@ def test_every_option_is_under_one_heading(name):
 @pytest.mark.parametrize("name", ALL, ids=" ".join)
 def test_placeholders_are_those_of_all_commands(name):
     words = {"DIR", "FILE", "PATH", "STORE", "DEVICE", "ADDRESS", "LIST", "N", "S", "X", "GB", "SEED", "I/N", "K|all"}
-    words |= {"KEY=VALUE", "NAME", "NAME=FILE", "NAME|FILE", "SETS", "none|ma:K|savgol:K"}
+    words |= {"KEY=VALUE", "NAME", "NAME=FILE", "NAME|FILE", "SETS", "LAYERS", "none|ma:K|savgol:K"}
     for parameter in ALL[name].params:
         if isinstance(parameter, click.Option) and not parameter.is_flag:
             shown = parameter.make_metavar(click.Context(ALL[name]))

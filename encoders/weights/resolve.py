@@ -2,6 +2,8 @@
 
     --weights FEATURE=FILE, else --untrained SEED, else $AVFUSE_WEIGHTS, else the cache, else WeightsMissing
 
+The weights of an encoder from a library are a folder, `FEATURE/` in those of `$AVFUSE_WEIGHTS` and the cache
+(`timm/NAME/` for `timm:NAME`); one of the user's own has whatever --weights gives it, or nothing.
 Tested by tests/encoders/weights/test_resolve.py.
 """
 
@@ -17,20 +19,24 @@ from typing import TYPE_CHECKING, TypeVar
 
 from ...features_store.disk.atomic import sha256_of
 from ...features_store.schema import JsonValue
-from ..table import TABLE, VggishOutput
+from ...shell.text import one_line
+from .. import plugins
+from ..table import TABLE, VggishOutput, feature
+from .folder import check_folder, folder_sha256, licence_of
 from .registry import PCA, REGISTRY, WeightFile
 
 if TYPE_CHECKING:
     from .read import Network, Pca
 
 
-_NETWORKS = tuple(dict.fromkeys(feature.network for feature in TABLE.values() if feature.network))
+_NETWORKS = tuple(dict.fromkeys(each.network for each in TABLE.values() if each.network))
+_FILE_NETWORKS = tuple(
+    dict.fromkeys(each.network for each in TABLE.values() if each.network and each.weights == "file")
+)
 WEIGHT_NAMES = (*_NETWORKS, PCA)
 SUFFIXES = (".pth", ".pt", ".safetensors", ".onnx")
 Read = TypeVar("Read")
-_ELSE = {
-    feature.network: feature.else_network for feature in TABLE.values() if feature.network and feature.else_network
-}
+_ELSE = {each.network: each.else_network for each in TABLE.values() if each.network and each.else_network}
 
 
 class WeightsMissing(RuntimeError):  # noqa: N818 - named by docs and users' scripts
@@ -61,8 +67,31 @@ class WeightSource:
 
 def weight_names(features: Sequence[str], vggish_output: VggishOutput) -> tuple[str, ...]:
     """What `resolve` must find for these features: the names of their networks, VGGish's PCA where it is used."""
-    networks = tuple(dict.fromkeys(network for name in features if (network := TABLE[name].network)))
+    networks = tuple(dict.fromkeys(network for name in features if (network := feature(name).network)))
     return (*networks, PCA) if vggish_output == "pca" and "vggish" in features else networks
+
+
+def form_of(name: str) -> str | None:
+    """Whether these weights are a `file`, a `folder`, or `optional`; None where nothing takes weights of this name."""
+    if name == PCA or name in _FILE_NETWORKS:
+        return "file"
+    try:
+        made = feature(name)
+    except ValueError:
+        if ":" in name or plugins.find(name) is not None:
+            raise
+        return None
+    return made.weights if made.network == name else None
+
+
+def hash_of_weights(source: WeightSource) -> str:
+    """Hash of what a source's path holds now. Raises OSError, ValueError."""
+    path = source.path
+    if path is None:
+        raise ValueError(f"the weights of {source.feature} are no file")
+    if not path.is_dir():
+        return sha256_of(path)
+    return folder_sha256(path, everything=form_of(source.feature) == "optional")
 
 
 def cache_folder() -> Path:
@@ -112,13 +141,24 @@ def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: 
     """
     for name in (*features, *given):
         # A misspelt --weights must not end in other weights without a word.
-        if name not in WEIGHT_NAMES and (name in given or name not in TABLE):
-            raise ValueError(f"no weights are used for {name!r}, only for {', '.join(WEIGHT_NAMES)}")
+        if form_of(name) is None and (name in given or name not in TABLE):
+            raise ValueError(f"no weights are used for {name!r}, only for {', '.join(WEIGHT_NAMES)}, and plug-ins")
     hash_of = functools.cache(sha256_of)
-    needed = [name for name in dict.fromkeys(features) if name in WEIGHT_NAMES]
-    sources = {name: _find(name, given, untrained_seed, hash_of) for name in needed}
+    needed = [name for name in dict.fromkeys(features) if form_of(name) is not None]
+    sources = {
+        name: _find(name, given, untrained_seed, hash_of)
+        if form_of(name) == "file"
+        else _find_folder(name, given, untrained_seed)
+        for name in needed
+    }
     found = {name: source for name, source in sources.items() if source is not None}
-    if missing := [name for name in needed if name not in found]:
+    if folders := [name for name in needed if name not in found and form_of(name) == "folder"]:
+        raise WeightsMissing(
+            f"no weights for {', '.join(folders)}: give `--weights {folders[0]}=DIR`, a folder with config.json and "
+            f"model.safetensors, or put it at AVFUSE_WEIGHTS/{_folder_name(folders[0])}/; `avfuse weights list` says "
+            "where from. For tests and demos only: `--untrained SEED`, random numbers"
+        )
+    if missing := [name for name in needed if name not in found and form_of(name) == "file"]:
         wanted = {_ELSE.get(name, name) for name in missing}
         files = [file for file in REGISTRY.values() if file.feature in wanted]
         raise WeightsMissing(
@@ -137,9 +177,9 @@ def files_given(sources: Mapping[str, WeightSource], given: Collection[str]) -> 
     `given`: the names that --weights had.
     """
     files: dict[str, dict[str, str] | None] = {}
-    for feature, source in sources.items():
+    for network, source in sources.items():
         if source.path is not None:
-            name = source.same_as or feature
+            name = source.same_as or network
             file = {"path": os.path.abspath(source.path), "sha256": str(source.sha256)}
             files[name] = file if name in given else None
     return files
@@ -194,6 +234,30 @@ def _find(
     other = _ELSE.get(feature)
     source = _find(other, given, seed, hash_of) if other else None
     return replace(source, feature=feature, same_as=other) if source else None
+
+
+def _folder_name(feature: str) -> str:
+    """Where a feature's folder is looked for, below those of `weight_folders`."""
+    return feature.replace(":", "/")
+
+
+def _find_folder(name: str, given: Mapping[str, Path], seed: int | None) -> WeightSource | None:
+    is_own = form_of(name) == "optional"
+    if name not in given and seed is not None and not is_own:
+        return WeightSource(name, "untrained", None, None, "none: random numbers", untrained_seed=seed)
+    places = [Path(given[name])] if name in given else [each / _folder_name(name) for each in weight_folders()]
+    path = next((each for each in places if name in given or each.is_dir()), None)
+    if path is None:
+        return None
+    licence = None
+    try:
+        if not is_own:
+            check_folder(path)
+            licence = licence_of(path)
+        source = WeightSource(name, path.resolve().name, path, None, licence or "not known to avfuse (your own)")
+        return replace(source, sha256=hash_of_weights(source))
+    except ValueError as error:
+        raise WeightsInvalid(f"{path}: {one_line(error)}") from error
 
 
 def _from_file(feature: str, path: Path, hash_of: Callable[[Path], str]) -> WeightSource:

@@ -218,6 +218,7 @@ def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> 
             settings |= entries[source_of(above)].get("settings", {})
             above = entries[source_of(above)].get("made_from")
         made = entry.get("weights") or {}
+        has_code = settings.pop("encoder", None) is not None  # the hash of a user's own file
         if "untrained_seed" in made:
             settings["untrained"] = made["untrained_seed"]
         for features, known, _ in together:
@@ -230,6 +231,8 @@ def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> 
         for features, _, weights in together:
             if feature in features and made.get("untrained_seed") is None and made:
                 weights.append(_weights(feature, made, inputs))
+            if feature in features and has_code:
+                weights.append(f"--encoder {shlex.quote(feature)}=….py")
     found = []
     for features, settings, weights in together or [([], {}, [])]:
         words = [*folders, f"--features {shlex.quote(','.join(features))}"] if features else folders.copy()

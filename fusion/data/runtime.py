@@ -14,8 +14,8 @@ import torch
 
 from ...batch.protocols import JobContext
 from ...batch.resources import free_bytes
+from ...encoders.contract import Precision
 from ...encoders.engine import choose_device
-from ...encoders.table import Precision
 from ..config import RunConfig
 
 _SHARE = 0.5  # of the free memory: the other half is the network's, and other people's

@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ...encoders.table import Precision
+from ...encoders.contract import Precision
 from ..config import TrainConfig
 from ..data.batches import Batches
 from ..data.dataset import Dataset

@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...encoders.table import Precision
+from ...encoders.contract import Precision
 from ..data.batches import Batch, Batches
 from ..data.dataset import Dataset
 from ..data.runtime import autocast

@@ -11,7 +11,7 @@ from pathlib import Path
 import click
 
 from ...batch.torch_errors import torch_errors
-from ...encoders.table import Precision
+from ...encoders.contract import Precision
 from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, Number, device_option
 from ...shell.text import counted

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE
+from ...encoders.table import feature
 from ...features_store.clock import fill_missing, fit_rows
 from ...features_store.schema import FeatureTrack, MissingFace, RowSource
 from ..faces.crops import SeenFaces
@@ -50,7 +50,7 @@ def person_arrays(
     source = fill_missing(found, missing)[frame_of_row]
     valid = found[frame_of_row] & real
     tracks = (
-        FeatureTrack(name, GatheredRows(buffer, source), valid, TABLE[name].spec)
+        FeatureTrack(name, GatheredRows(buffer, source), valid, feature(name).spec)
         for name, buffer in person.buffers.items()
     )
     arrays = track_arrays(tracks)
@@ -81,7 +81,7 @@ def sound_arrays(
         valid = valid_rows.get(name, np.zeros(0, bool))
         flags = np.zeros(length, bool)
         flags[: len(valid)] = valid[:length]
-        tracks.append(FeatureTrack(name, GatheredRows(buffer, source), flags & real, TABLE[name].spec))
+        tracks.append(FeatureTrack(name, GatheredRows(buffer, source), flags & real, feature(name).spec))
     return track_arrays(tracks)
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE
+from ...encoders.table import feature
 from ...encoders.views import VIEWS
 from ...features_store.schema import JsonValue, RowSource
 from ..audio.logmel import patch_valid, patches
@@ -72,10 +72,7 @@ def read_sound(reading: Reading, features: Sequence[str]) -> Sound:
 
     Raises MediaError where another try may succeed: a disk that gave nothing for too long.
     """
-    buffers = {
-        name: RowBuffer(reading.scratch / f"{name}.rows", TABLE[name].row_shape or (), TABLE[name].dtype)
-        for name in features
-    }
+    buffers = {name: RowBuffer(reading.scratch / f"{name}.rows", *reading.session.row_of(name)) for name in features}
     sound = Sound(reading.info.audio_stream is not None, buffers, is_told=bool(features) or not reading.job.adds)
     if not (sound.present and buffers):
         return sound
@@ -100,7 +97,7 @@ def _decode(reading: Reading, buffers: Mapping[str, RowBuffer]) -> tuple[dict[st
     """Fill the buffers from one pass over the sound; the flags of each feature's rows, and how decoding ended."""
     session, time_s = reading.session, reading.clock.row_time_s
     align = session.config.audio_align
-    of_patches = {name: buffer for name, buffer in buffers.items() if TABLE[name].view == "patch"}
+    of_patches = {name: buffer for name, buffer in buffers.items() if feature(name).view == "patch"}
     plain = {name: buffer for name, buffer in of_patches.items() if name in VIEWS}
     # Embedder → its name and the rows on their way: two features with the same weights share them.
     embedded: dict[int, tuple[str, list[PendingRows]]] = {}

@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE, entries_for
+from ...encoders.contract import lacking
+from ...encoders.table import entries_for, feature, module_of
 from ...encoders.weights.registry import PCA
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
@@ -90,11 +91,11 @@ def has_crops(folder: Path | None) -> bool:
 def weights_attributes(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, dict[str, JsonValue]]:
     """What the store says of the weights of each feature; a PCA stands beside those of the network before it."""
     made: dict[str, dict[str, JsonValue]] = {}
-    for feature in config.networks:
-        if (source := weights.get(TABLE[feature].network or "")) is not None:
-            made[feature] = source.as_attributes()
-            if feature == "vggish" and config.vggish_output == "pca" and PCA in weights:
-                made[feature]["pca"] = weights[PCA].as_attributes()
+    for name in config.networks:
+        if (source := weights.get(feature(name).network or "")) is not None:
+            made[name] = source.as_attributes()
+            if name == "vggish" and config.vggish_output == "pca" and PCA in weights:
+                made[name]["pca"] = weights[PCA].as_attributes()
     return made
 
 
@@ -103,7 +104,13 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
     versions["ffmpeg"] = ffmpeg_version()
     entries = entries_for(config.features, asdict(config), weights_attributes(config, weights))
-    return {name: {**entry, "versions": versions} for name, entry in entries.items()}
+    found: dict[str, JsonValue] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
+    for name in config.features:
+        if feature(name).load is not None:  # libraries have versions too, but other ones do not make other rows
+            _, said = module_of(feature(name))
+            of_libraries: dict[str, JsonValue] = {each: version(each) for each in said.needs if not lacking([each])}
+            found[name] = {**entries[name], "versions": {**versions, **of_libraries}, "licence": said.licence}
+    return found
 
 
 def wanted_entries(

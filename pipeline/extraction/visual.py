@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import CROP_PX, TABLE
+from ...encoders.table import CROP_PX
 from ...encoders.views import VIEWS
 from ...features_store.entries import CLOCK, FACES
 from ...features_store.schema import JsonValue, MissingFace, RowSource
@@ -157,9 +157,8 @@ class _People:
         while len(self.rows) < len(group):
             buffers = {}
             for name in self._features:
-                made = TABLE[name] if name in VIEWS else self._session.networks.embedders[name]
                 path = self._scratch / f"{name}-{len(self.rows)}.rows"
-                buffers[name] = RowBuffer(path, made.row_shape or (), made.dtype)
+                buffers[name] = RowBuffer(path, *self._session.row_of(name))
             self.rows.append(PersonRows(buffers, [unseen(self._frames)]))
             networks = {name: PendingRows(buffer) for name, buffer in buffers.items() if name not in VIEWS}
             self._pending_of.append(networks)

@@ -8,7 +8,6 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...batch.loop import run_jobs
@@ -16,9 +15,9 @@ from ...batch.protocols import JobContext, WorkerLost
 from ...batch.resources import jobs_at_once
 from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, open_executor
-from ...encoders.weights.resolve import WeightsInvalid, WeightSource
+from ...encoders.plugins import use_files
+from ...encoders.weights.resolve import WeightsInvalid, WeightSource, hash_of_weights
 from ...features_store.claims.claims import ClaimLost, claim, claimed_features, release_all
-from ...features_store.disk.atomic import sha256_of
 from ...features_store.disk.owner import Owner
 from ...features_store.records.failures import Stage, read_failures
 from ...features_store.store import FeatureStore
@@ -66,9 +65,10 @@ class ExtractTask:
     def prepare(self) -> Iterator[Callable[[Job, JobContext], Result]]:
         """Load the networks. Raises what `open_session` does, OSError or WeightsInvalid for another machine's files."""
         if self.foreign:  # the same path may be another file on this machine
-            for path, sha256 in {(source.path, source.sha256) for source in self.weights.values() if source.path}:
-                if sha256_of(Path(path)) != sha256:
-                    raise WeightsInvalid(f"{path} is another file than on the machine that started the run")
+            use_files(self.config.encoders)
+            for source in {source.path: source for source in self.weights.values() if source.path}.values():
+                if hash_of_weights(source) != source.sha256:
+                    raise WeightsInvalid(f"{source.path} is another file than on the machine that started the run")
         with open_session(self.config, self.run, dict(self.weights)) as session:
             yield partial(self._do, FeatureStore(self.store, mode="a"), session)
 
