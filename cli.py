@@ -67,6 +67,7 @@ COMMANDS = {
     ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
+    "encoder": ("encoders.commands", "encoder", "Encoders: which there are, and whether one keeps its word."),
     "synth": (
         "pipeline.synth.commands",
         "synth",

@@ -20,7 +20,7 @@ import torch
 from measure import machine
 
 from avfuse.encoders.embed import Embedder
-from avfuse.encoders.engine import CpuEngine, choose_device
+from avfuse.encoders.engine import CpuEngine, choose_device, whole_float32
 from avfuse.encoders.networks.vgg import OverlappingVggish
 from avfuse.encoders.views import Patches
 from avfuse.encoders.weights.read import untrained_network
@@ -80,8 +80,9 @@ def main() -> None:
         ours(patches[:AT_ONCE])
         wall, cpu, speeds = [], [], []
         for _ in range(asked.rounds):
-            bare_rows, bare_s, bare_cpu_s = timed(lambda: embedder.rows(alone))  # noqa: B023 - called at once
-            rows, ours_s, ours_cpu_s = timed(lambda: ours(patches))  # noqa: B023
+            with whole_float32(asked.precision):
+                bare_rows, bare_s, bare_cpu_s = timed(lambda: embedder.rows(alone))  # noqa: B023 - called at once
+                rows, ours_s, ours_cpu_s = timed(lambda: ours(patches))  # noqa: B023
             wall.append(bare_s / ours_s)
             cpu.append(bare_cpu_s / ours_cpu_s)
             speeds.append((len(patches) / bare_s, len(patches) / ours_s))

@@ -59,7 +59,8 @@ class AudioEncoder(Protocol):
 
     `window_s`: the sound whose states are kept of one call, with `context_s` more on either side that is heard and
     dropped; `hop_s`: from one state to the next; `first_s`: from the first sample to the middle of the first state.
-    Optional `level`: whether the samples are first brought to mean 0 and variance 1, over the whole file.
+    Optional `field_s`: how much sound a state is made from at least, 0.025 without it; `level`: whether the samples are
+    first brought to mean 0 and variance 1, over the whole file.
     """
 
     dim: int

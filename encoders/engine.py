@@ -17,7 +17,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -25,6 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..shell.text import counted
+from .contract import Precision
 from .views import Patches
 
 Rows = NDArray[np.float32]
@@ -47,11 +48,41 @@ class RowMaker(Protocol):
         """Rows of a batch."""
 
 
+class StateEncoder(Protocol):
+    """An encoder of sound. States are `hop_s` apart, the first centred `first_s` after a window's start.
+
+    `window_s`: what is kept of a window, with `context_s` more at either end of it.
+    """
+
+    dim: int
+    sample_rate: int
+    window_s: float
+    context_s: float
+    hop_s: float
+    first_s: float
+
+    def states(self, samples: NDArray[np.float32], /) -> NDArray[np.float32]:
+        """States float32 [B, K, dim] of windows [B, n] of one length."""
+
+
+class StateMaker:
+    """An encoder of sound as a network of the engine: a batch of windows, of any one length, is one input."""
+
+    batch_size = 1
+
+    def __init__(self, encoder: StateEncoder) -> None:
+        self._encoder = encoder
+
+    def rows(self, batch: NDArray[Any]) -> Rows:
+        """States [1, B, K, dim] of windows [1, B, n]."""
+        return self._encoder.states(batch[0])[None]
+
+
 class CpuEngine:
-    """A pool of threads; a batch is made of one video's inputs alone."""
+    """A pool of threads; a batch is made of one video's inputs alone. `parallel`: batches that are computed at once."""
 
     def __init__(self, networks: Mapping[str, RowMaker], threads: int) -> None:
-        self._networks = networks
+        self._networks, self.parallel = networks, threads
         self._pool = ThreadPoolExecutor(threads, "embed", initializer=torch.set_num_threads, initargs=(1,))
 
     def submit(self, name: str, inputs: Inputs) -> list[Future[Rows]]:
@@ -68,7 +99,9 @@ class CpuEngine:
 
 
 class BatchingEngine:
-    """Batches of one size, filled across videos; the device sees one shape only."""
+    """Batches of one size, filled across videos; the device sees one shape only. `parallel`: of one network's."""
+
+    parallel = _THREADS_A_GPU_NETWORK
 
     def __init__(self, networks: Mapping[str, RowMaker], device: torch.device) -> None:
         batchers = {id(network): DynamicBatcher(network, device) for network in networks.values()}
@@ -107,6 +140,15 @@ def choose_device(name: str) -> torch.device:
             "(`avfuse doctor` shows what there is)"
         )
     return torch.device("cuda", int(number or 0))
+
+
+def whole_float32(precision: Precision) -> AbstractContextManager[None]:
+    """Under fp32, convolutions in whole float32 until the end: on a GPU torch takes TF32 by default, off by 1e-3.
+
+    There is one switch a process. Threads that turned it a call at a time would turn it back under each other.
+    """
+    switched: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=precision != "fp32")
+    return switched
 
 
 def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:

@@ -27,7 +27,7 @@ class LoadedEncoder:
     """An encoder in use: what it takes, and its answers, each checked.
 
     `row_shape`, `dtype`: of its rows; `dim`: their width; `input_px` and `batch_size` of faces; `sample_rate`,
-    `window_s`, `context_s`, `hop_s`, `first_s`, `level` of sound, as `AudioEncoder` has them; `made`: the object.
+    `window_s`, `context_s`, `hop_s`, `first_s`, `field_s`, `level` of sound, as `AudioEncoder` has them.
     """
 
     def __init__(self, name: str, kind: Kind, made: Any, batch_size: int = 32) -> None:
@@ -42,6 +42,7 @@ class LoadedEncoder:
         self.context_s, self.first_s = (
             self._number(each, least=0.0) if kind == "audio" else 0.0 for each in ("context_s", "first_s")
         )
+        self.field_s = self._number("field_s", 0.025)
         call = "states" if kind == "audio" else "rows"
         if not callable(getattr(made, call, None)):
             raise EncoderFailed(f"encoder {name}: what load gives has no method {call}")

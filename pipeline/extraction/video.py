@@ -19,7 +19,7 @@ from ..media.probe import probe
 from ..media.streams import Choice
 from .audio import read_sound
 from .jobs import Job, Progress, Receipt
-from .provenance import video_attributes
+from .provenance import video_attributes, with_sound
 from .session import Session
 from .stored import check_start, read_stored
 from .streams import Clock, Reading, Stream, StreamRows
@@ -57,7 +57,10 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
             reading = replace(reading, clock=gave[stream.word].clock or reading.clock)
         clock = reading.clock
         warnings = _warnings(job, gave, clock)
-        entries = {name: entry for name, entry in session.entries.items() if name in features}
+        made = session.entries
+        if isinstance(record := gave["sound"].attributes().get("audio_file"), dict):
+            made = with_sound(made, session.config, session.weights, features, str(record["sha256"]))
+        entries = {name: entry for name, entry in made.items() if name in features}
         attributes: dict[str, JsonValue] = {}
         arrays: list[list[dict[str, RowSource]]] = []
         for rows in gave.values():

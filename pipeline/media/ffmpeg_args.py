@@ -32,6 +32,8 @@ _ASKED = (
     ",time_base,start_pts,nb_frames,duration:stream_disposition:stream_side_data=rotation,displaymatrix"
     ":stream_tags=title,name,handler_name:program_stream=index:format=format_name,duration"
 )
+# Of the files of `extract --audio`, which somebody has named: a video is never opened as one of these.
+SOUND_CONTAINERS = ("wav", "flac")
 _FIRST_S = 10
 # A decoder works on as many pictures at once as it has threads, of which it takes 16 at most by itself.
 _OWN_THREADS = 16
@@ -111,8 +113,8 @@ def to_frames(info: VideoInfo, *, pixels: bool, version: str) -> list[str]:
     )
 
 
-def to_samples(info: VideoInfo, stream: int) -> list[str]:
-    """Mono 16 kHz float32 on stdout; PTS, length and rate of every decoded frame on stderr.
+def to_samples(info: VideoInfo, stream: int, rate_hz: int = SAMPLE_RATE_HZ) -> list[str]:
+    """Mono float32 of `rate_hz` on stdout; PTS, length and rate of every decoded frame on stderr.
 
     So is what the resampler gave: it loses what it holds where rate or layout change and it is built anew.
     """
@@ -120,11 +122,11 @@ def to_samples(info: VideoInfo, stream: int) -> list[str]:
     # no place in mono. `<` shares the weight among those of the numbers that there are, also after a change in
     # mid-stream.
     every = "+".join(f"c{number}" for number in range(_MOST_CHANNELS))
-    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={SAMPLE_RATE_HZ},ashowinfo@resampled"
+    mono = f"aformat=sample_fmts=fltp,pan=mono|c0<{every},aresample={rate_hz},ashowinfo@resampled"
     # astats says how loud the channels were; what is much quieter in mono cancels out.
     loudness = "astats=measure_perchannel=none:measure_overall=RMS_level+Number_of_samples"
     chain = ",".join(["asettb=expr=1/sr", "ashowinfo", *([loudness] if info.audio_channels > 1 else []), mono])
-    return _compile(info, stream, {}, af=chain, ac=1, ar=SAMPLE_RATE_HZ, f="f32le")
+    return _compile(info, stream, {}, af=chain, ac=1, ar=rate_hz, f="f32le")
 
 
 def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
@@ -144,7 +146,8 @@ def shift_s(info: VideoInfo) -> int:
 def _compile(info: VideoInfo, stream: int, decoding: dict[str, int | None], **options: Any) -> list[str]:
     look = _LONG_LOOK if info.hard_to_probe else {}
     shifted = {"itsoffset": shift_s(info)} if shift_s(info) else {}
-    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **look, **shifted, **decoding)[str(stream)]
+    safe = {**_SAFE, "format_whitelist": info.container} if info.container in SOUND_CONTAINERS else _SAFE
+    source = ffmpeg.input(_PLACE, **_SAID, **safe, **look, **shifted, **decoding)[str(stream)]
     # One thread to write what is decoded: each more would hold a frame.
     compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, threads=1, **options).compile()
     # ffmpeg-python hashes its words as UTF-8, which a file name need not be

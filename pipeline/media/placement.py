@@ -38,12 +38,12 @@ _STEEPEST = 0.012
 _MIN_TREND_S = 2.0
 _MIN_TREND_FRAMES = 8
 # More would be hours of zeros to write, for times that are damaged.
-_MOST_SILENCE_SAMPLES = 24 * 3600 * SAMPLE_RATE_HZ
+_MOST_SILENCE_S = 24 * 3600
 # A frame this long says by itself where it lies. Readers of Ogg guess times, but of packets of 0.12 s at most (Opus).
 _LONG_FRAME_S = 0.5
 # What a filter can hold back when it is built anew (16 samples of the slower rate: 16 ms at 1 kHz); more would be a
 # line of the log that was lost.
-_MOST_HELD_SAMPLES = 320
+_MOST_HELD_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,18 @@ class _Run:
 
 
 class Placement:
-    """Puts joined 16 kHz samples where the times of their frames put them: zeros into gaps, overlaps dropped.
+    """Puts joined samples of `rate_hz` where the times of their frames put them: zeros into gaps, overlaps dropped.
 
     The running count of samples is the clock, and the frames' times steer it: what they are off by more than 5 ms in
     the middle of several seconds is followed evenly, by single samples; where they step and stay, it steps with
-    them. Places are whole samples: off by at most 31 µs.
+    them. Places are whole samples: off by at most 31 µs at 16 kHz.
     Call `place` when the frames of the next `LOOK_AHEAD_S` are known, or all are.
     """
 
-    def __init__(self, origin_s: float, start_s: float, parts: Sequence[Part] = ()) -> None:
+    def __init__(
+        self, origin_s: float, start_s: float, parts: Sequence[Part] = (), rate_hz: int = SAMPLE_RATE_HZ
+    ) -> None:
+        self._rate_hz = rate_hz
         self.joined_s = 0.0
         self.num_moves = 0
         self.num_impossible = 0
@@ -99,8 +102,8 @@ class Placement:
         `after_samples`: the resampler was built anew for this frame, when it had given so many samples.
         """
         if after_samples is not None:
-            held = round(self.joined_s * SAMPLE_RATE_HZ) - after_samples
-            if abs(held - self._rebuilt[-1][1]) <= _MOST_HELD_SAMPLES:
+            held = round(self.joined_s * self._rate_hz) - after_samples
+            if abs(held - self._rebuilt[-1][1]) <= _MOST_HELD_S * self._rate_hz:
                 self._rebuilt.append((after_samples, held))
         time_s = self._parts.on_one_clock(time_s)
         if time_s is None and not self.joined_s:
@@ -125,12 +128,12 @@ class Placement:
             count = min(len(samples), BLOCK_SAMPLES)
             if len(self._rebuilt) > 1:
                 count = min(count, self._rebuilt[1][0] - self._taken)
-            self._decide((running + count) / SAMPLE_RATE_HZ)
+            self._decide((running + count) / self._rate_hz)
             while len(self._runs) > 1 and self._runs[1].start <= running:
                 self._runs.popleft()
             if len(self._runs) > 1:
                 count = min(count, self._runs[1].start - running)
-            run = self._runs[0] if self._runs else _Run(0, round(self._shift_s * SAMPLE_RATE_HZ))
+            run = self._runs[0] if self._runs else _Run(0, round(self._shift_s * self._rate_hz))
             if run.growth and running < run.start + run.length:
                 count = min(count, run.start + run.length - running)
                 n = np.arange(running, running + count + 1, dtype=np.int64)
@@ -143,7 +146,7 @@ class Placement:
 
     def real_spans(self) -> list[tuple[float, float]]:
         """Where there is real audio: [start, end) in s from the origin."""
-        return [(start / SAMPLE_RATE_HZ, stop / SAMPLE_RATE_HZ) for start, stop in self.spans]
+        return [(start / self._rate_hz, stop / self._rate_hz) for start, stop in self.spans]
 
     def _decide(self, until_s: float) -> None:
         """Decide for every frame with a time that begins before `until_s` of the joined sound where it lies."""
@@ -180,7 +183,7 @@ class Placement:
             if not np.isnan(off[at]):
                 self._steer(begin, off, at)
             elif not self._runs:
-                start, shift = round(begin[at] * SAMPLE_RATE_HZ), round(self._shift_s * SAMPLE_RATE_HZ)
+                start, shift = round(begin[at] * self._rate_hz), round(self._shift_s * self._rate_hz)
                 self._runs.append(_Run(start, shift))
             self._undecided += 1
 
@@ -190,7 +193,7 @@ class Placement:
         if not starts_run and begin[at] < self._knot_s:
             return
         self._knot_s = float(begin[at]) + _KNOT_S
-        start = round(begin[at] * SAMPLE_RATE_HZ)
+        start = round(begin[at] * self._rate_hz)
         last = int(np.searchsorted(begin, begin[at] + _WINDOW_S, side="right"))
         end = next((each for each in range(at + 1, last) if self._starts_run[each]), last)
         if starts_run:
@@ -202,7 +205,7 @@ class Placement:
                     self._offset_s -= by_s  # a new clock goes on where the old one ended
             level_s, stamp_s = self._trend(begin, off, at, end, float(begin[at])), float(off[at]) + self._offset_s
             self._shift_s = stamp_s if abs(level_s - stamp_s) <= _OUT_OF_PLACE_S else level_s
-            self._runs.append(_Run(start, round(self._shift_s * SAMPLE_RATE_HZ)))
+            self._runs.append(_Run(start, round(self._shift_s * self._rate_hz)))
             self._drifting = False
             return
         tolerated_s = _FOLLOWED_S if self._drifting else _OUT_OF_PLACE_S
@@ -210,12 +213,12 @@ class Placement:
             return
         level_s = self._trend(begin, off, at, end, self._knot_s)
         if abs(level_s - self._shift_s) > tolerated_s:
-            shift, length = round(self._shift_s * SAMPLE_RATE_HZ), round(_KNOT_S * SAMPLE_RATE_HZ)
-            growth = max(round(level_s * SAMPLE_RATE_HZ) - shift, -length // 2)
+            shift, length = round(self._shift_s * self._rate_hz), round(_KNOT_S * self._rate_hz)
+            growth = max(round(level_s * self._rate_hz) - shift, -length // 2)
             self._runs.append(_Run(start, shift, growth, length))
-            self._shift_s = (shift + growth) / SAMPLE_RATE_HZ
+            self._shift_s = (shift + growth) / self._rate_hz
             self._drifting = True
-            self.drift_s += abs(growth) / SAMPLE_RATE_HZ
+            self.drift_s += abs(growth) / self._rate_hz
 
     def _is_step(self, begin: NDArray[np.float64], off: NDArray[np.float64], at: int) -> bool:
         """Whether the times step at this frame, by more than they jitter, and stay."""
@@ -256,7 +259,7 @@ class Placement:
             return
         start = max(start, self.position)
         self._silence += start - self.position
-        if self._silence > _MOST_SILENCE_SAMPLES:
+        if self._silence > _MOST_SILENCE_S * self._rate_hz:
             raise ValueError("more than 24 h of silence between its parts: its times are damaged")
         while self.position < start:
             zeros = np.zeros(min(BLOCK_SAMPLES, start - self.position), np.float32)

@@ -28,7 +28,7 @@ from .types import SAMPLE_RATE_HZ, Ending, FrameBatch, MediaError, VideoInfo
 
 Item = TypeVar("Item")
 
-_MOST_WAITING_SAMPLES = 60 * SAMPLE_RATE_HZ
+_MOST_WAITING_S = 60
 _BATCH_BYTES = 64 << 20
 _DEFAULT_STEP_S = 1 / 30
 _LONGEST_STEP_S = 3600.0
@@ -115,23 +115,30 @@ class FrameReader(Decoder):
 
 
 class AudioReader(Decoder):
-    """Iterates over a file's sound, mono 16 kHz float32 blocks without gaps from the origin on; read once.
+    """Iterates over a file's sound, mono float32 blocks of `rate_hz` without gaps from the origin on; read once.
 
-    Sample n of the whole lies at n/16000 s: zeros stand before the sound's start and in its gaps. Memory:
+    Sample n of the whole lies at n/rate_hz s: zeros stand before the sound's start and in its gaps. Memory:
     10 s. After the last block `ending` says how it went and `real_spans()` where real sound is. What lies later
     than `until_s` (from the origin) is not decoded. Raises MediaError when nothing can be decoded, when the times
     are absurd, or no byte comes for `stall_timeout_s`; ValueError without sound.
     """
 
-    def __init__(self, info: VideoInfo, *, until_s: float = math.inf, stall_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        info: VideoInfo,
+        *,
+        until_s: float = math.inf,
+        stall_timeout_s: float = 60.0,
+        rate_hz: int = SAMPLE_RATE_HZ,
+    ) -> None:
         if info.audio_stream is None or info.audio_start_s is None:
             raise ValueError(f"{info.path} has no audio stream")
-        arguments = ffmpeg_args.to_samples(info, info.audio_stream)
+        arguments = ffmpeg_args.to_samples(info, info.audio_stream, rate_hz)
         super().__init__(info, "audio", arguments, stall_timeout_s)
-        self._placement = Placement(info.origin_s, info.audio_start_s, info.audio_parts)
+        self._placement = Placement(info.origin_s, info.audio_start_s, info.audio_parts, rate_hz)
         self._num_broken = 0
         self._energy = 0.0
-        self._until = until_s * SAMPLE_RATE_HZ
+        self._rate_hz, self._until = rate_hz, until_s * rate_hz
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
         num_samples, num_placed = 0, 0
@@ -151,8 +158,8 @@ class AudioReader(Decoder):
                 self._placement.add(stamp.time_s, stamp.num_samples * stamp.tick_s, stamp.after_samples)
             waiting = np.concatenate([waiting, samples]) if len(waiting) else samples
             # The times of what follows a sample decide where it lies.
-            known = int((self._placement.joined_s - LOOK_AHEAD_S) * SAMPLE_RATE_HZ) - num_placed
-            count = len(waiting) if ended else max(0, known, len(waiting) - _MOST_WAITING_SAMPLES)
+            known = int((self._placement.joined_s - LOOK_AHEAD_S) * self._rate_hz) - num_placed
+            count = len(waiting) if ended else max(0, known, len(waiting) - _MOST_WAITING_S * self._rate_hz)
             ready, waiting = waiting[:count], waiting[count:]
             num_placed += len(ready)
             try:

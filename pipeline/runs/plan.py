@@ -247,7 +247,7 @@ def standing(
     is_other_video = isinstance(source, dict) and not _same_content(job.video, source)
     if is_other_video or not store.has_all_faces(job.trial):
         return whole
-    wanted = wanted_entries(config, weights, stored)
+    wanted = wanted_entries(config, weights, stored, _sound_sha256(job, attributes))
     if differences := _frames_differ(attributes, job, config, stored, wanted):
         return replace(whole, differences=() if overwrite else tuple(dict.fromkeys(differences)))
 
@@ -308,6 +308,19 @@ def _frames_differ(
     for name in config.features if differences else ():
         differences += made_differently(name, stored, wanted) if name in stored else []
     return differences
+
+
+def _sound_sha256(job: Job, attributes: Mapping[str, JsonValue]) -> str | None:
+    """Of the file in place of a job's own sound; as recorded, where size and time are those of the record."""
+    if job.sound is None:
+        return None
+    record = attributes.get("audio_file")
+    if isinstance(record, dict) and (record.get("size"), record.get("mtime_ns")) == file_identity(job.sound):
+        return str(record.get("sha256"))
+    try:
+        return sha256_of(job.sound)
+    except OSError:  # the extraction will say so, for this video alone
+        return ""
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

@@ -14,6 +14,11 @@ CONFIG = ExtractConfig(features=tuple(TABLE))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
+# Encoders of faces that libraries make.
+LIBRARIES = {"clip_large", "eva02_large", "eva02_base", "mobilenetv3_large", "efficientnetv2_t"}
+LIBRARIES |= {"resnet50_ferplus", "senet50_ferplus"}
+VISUAL |= LIBRARIES
+NETWORKS |= LIBRARIES
 
 
 @pytest.mark.parametrize(
