@@ -148,9 +148,9 @@ def _decode(reading: Reading, buffers: Mapping[str, RowBuffer]) -> tuple[dict[st
             with settled([each for _, pending in embedded.values() for each in pending]):
                 for batch in patches(passing, time_s, align, _ROWS_AT_ONCE):
                     for name, buffer in plain.items():
-                        buffer.append(VIEWS[name](batch.logmel))
+                        buffer.append(VIEWS[name](batch))
                     for name, pending in embedded.values():
-                        futures = session.networks.engine.submit(name, batch.logmel)
+                        futures = session.networks.engine.submit(name, batch)
                         for each in pending:
                             each.expect(futures)
                     tell(min(map(len, of_patches.values())))
