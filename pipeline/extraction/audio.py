@@ -66,10 +66,6 @@ class Sound:
         """The file in place of the video's own sound."""
         return {} if self.file is None else {"audio_file": dict(self.file)}
 
-    def files(self) -> dict[str, JsonValue]:
-        """None: all is in the video."""
-        return {}
-
     def sources(self) -> tuple[str, ...]:
         """None: sound is decoded anew each time, at the times of the clock."""
         return ()
