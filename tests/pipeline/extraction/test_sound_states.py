@@ -258,4 +258,4 @@ def test_memory_is_that_of_windows_whatever_the_length(tmp_path):
         engine.close()
         assert len(buffer) == 60 * minutes
         assert consumed.valid.all()
-    assert peaks[1] <= 1.1 * peaks[0]
+    assert peaks[1] <= peaks[0] + 6e6  # how many of a few windows wait is by chance; an hour of samples is 230 MB

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from avfuse.pipeline.config import RecogniserSettings
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader
 from avfuse.pipeline.transcribe.recogniser import (
     Recogniser,
-    RecogniserSettings,
     check_whisper_folder,
     clamped,
     stretches,
