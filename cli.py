@@ -31,6 +31,11 @@ COMMANDS = {
         "extract",
         "Videos below a folder → frame-synchronised features in a store.",
     ),
+    "transcribe": (
+        "pipeline.transcribe.commands",
+        "transcribe",
+        "Speech of videos → words with times, for features of words.",
+    ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
     "compare": (
         "fusion.commands",
@@ -67,6 +72,7 @@ COMMANDS = {
     ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
+    "encoder": ("encoders.commands", "encoder", "Encoders: which there are, and whether one keeps its word."),
     "synth": (
         "pipeline.synth.commands",
         "synth",

@@ -22,6 +22,7 @@ from PIL import Image
 
 from avfuse.encoders.contract import Precision
 from avfuse.encoders.embed import Embedder
+from avfuse.encoders.table import CROP_PX
 from avfuse.encoders.weights.read import untrained_network
 from avfuse.pipeline.faces.crops import follow_faces
 from avfuse.pipeline.faces.mtcnn import FaceDetector
@@ -38,7 +39,7 @@ def save_crops(clip: Path, folder: Path) -> int:
     search = FaceSearch(FaceDetector(), Followers("largest", (info.width_px, info.height_px)), 30)
     with FrameReader(info) as reader:
         for (crops,) in follow_faces(reader, search):
-            for number, pixels in zip(np.flatnonzero(crops.seen.found), crops.pixels, strict=True):
+            for number, pixels in zip(np.flatnonzero(crops.seen.found), crops.views[CROP_PX], strict=True):
                 Image.fromarray(pixels).save(folder / f"{frame + number + 1:05d}.jpg", quality=95)
             frame += len(crops.seen.scores)
     return frame

@@ -1,6 +1,7 @@
 """What every head learns from features whose truth is known: `avfuse compare` over all of HEADS on both planted laws.
 
     python benchmarks/heads.py [--out heads] [--seeds 3] [--epochs 10] [--full] [--laws context,lag]
+                              [--device cpu] [--workers 1]
 
 Stores and laws are those of tests/fusion (conftest.py), the features 64, 32 and 32 wide and the networks made small as
 in the suite over all heads; with `--full` features and networks have their real widths. All heads learn alike,
@@ -56,6 +57,8 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=10)
     parser.add_argument("--full", action="store_true")
     parser.add_argument("--laws", default="context,lag")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--workers", default="1")
     asked = parser.parse_args()
     print(machine(), flush=True)
     size = {"widths": (512, 128, 128), "trials": 40} if asked.full else {"widths": (64, 32, 32), "trials": 40}
@@ -71,8 +74,9 @@ def main() -> None:
         words = ["--grid", "grid.yaml", "--fold", "0", "--seeds", str(asked.seeds), "--epochs", str(asked.epochs)]
         places = ["--store", "features.zarr", "--annotations", "annotations", "--out", "runs"]
         modalities = ",".join(module("conftest").MODALITIES)
-        shape = ["--task", "va", "--modalities", modalities, "--device", "cpu", "--no-tensorboard"]
-        command = [sys.executable, "-m", "avfuse", "compare", *words, *places, *shape, *settings]
+        shape = ["--task", "va", "--modalities", modalities, "--no-tensorboard"]
+        where = ["--device", asked.device, "--workers", asked.workers]
+        command = [sys.executable, "-m", "avfuse", "compare", *words, *places, *shape, *where, *settings]
         subprocess.run(command, cwd=folder, check=True)
 
 

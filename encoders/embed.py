@@ -36,7 +36,7 @@ _DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
-    """One network on one device; `row_shape` and `dtype` are those of its rows.
+    """One network on one device; `row_shape` and `dtype` are those of its rows, `input_px` the side of a face.
 
     `output` is what becomes of VGGish's embedding: as it is, after a ReLU, or after ReLU and PCA (of `pca`); or the
     `map`, the last feature map of a face network in place of its embedding, float16 [512, 7, 7] (5 at 40 px).
@@ -59,11 +59,11 @@ class Embedder:
         side = _MAP_PX.get(network.input_px or 0, 0)
         self.row_shape = (network.dim, side, side) if output == "map" else (network.dim,)
         self.dtype = np.dtype("float16" if output == "map" else "float32")
-        self.batch_size = batch_size
+        self.batch_size, self.input_px = batch_size, CROP_PX
         self._device, self._precision = torch.device(device), precision
         if precision == "fp16" and self._device.type == "cpu":
             raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
-        self._input_px, self._output = network.input_px, output
+        self._network_px, self._output = network.input_px, output
         self._pca: tuple[Tensor, Tensor] | None = None
         if output == "pca" and pca is not None:
             self._pca = (
@@ -83,22 +83,20 @@ class Embedder:
 
         Raises ValueError for anything else.
         """
-        shape = (PATCH_FRAMES, PATCH_BANDS) if self._input_px is None else (CROP_PX, CROP_PX, 3)
-        dtype = np.float32 if self._input_px is None else np.uint8
+        shape = (PATCH_FRAMES, PATCH_BANDS) if self._network_px is None else (CROP_PX, CROP_PX, 3)
+        dtype = np.float32 if self._network_px is None else np.uint8
         if batch.shape[1:] != shape or batch.dtype != dtype:
             wanted = f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
             raise ValueError(f"this network takes {wanted}, got {batch.dtype.name} {list(batch.shape)}")
         done = [torch.zeros((0, *self.row_shape), device=self._device)]
-        # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
-        with torch.inference_mode(), exact:
+        with torch.inference_mode():
             for start in range(0, len(batch), self.batch_size):
                 # Copied: torch takes neither read-only arrays nor negative strides.
                 part = torch.from_numpy(np.array(batch[start : start + self.batch_size]))
                 if self._device.type == "cuda":  # which takes it by itself from pinned memory
                     part = part.pin_memory()
                 part = part.to(self._device, non_blocking=True)
-                inputs = part[:, None] if self._input_px is None else faces_to_input(part, self._input_px)
+                inputs = part[:, None] if self._network_px is None else faces_to_input(part, self._network_px)
                 rows = self._module(inputs.to(self._dtype).contiguous(memory_format=self._format)).float()
                 if self._output == "map":
                     rows = rows.clamp(-_HALF_MAX, _HALF_MAX)

@@ -16,7 +16,7 @@ import queue
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import nullcontext, suppress
+from contextlib import AbstractContextManager, nullcontext, suppress
 from typing import Any, Protocol
 
 import numpy as np
@@ -24,7 +24,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..shell.text import counted
-from .contract import AudioEncoder
+from .contract import AudioEncoder, Precision
 
 Rows = NDArray[np.float32]
 _MAX_QUEUE_DELAY_S = 0.003  # how long a batch that is not full waits for more
@@ -115,6 +115,15 @@ def choose_device(name: str) -> torch.device:
             "(`avfuse doctor` shows what there is)"
         )
     return torch.device("cuda", int(number or 0))
+
+
+def whole_float32(precision: Precision) -> AbstractContextManager[None]:
+    """Under fp32, convolutions in whole float32 until the end: on a GPU torch takes TF32 by default, off by 1e-3.
+
+    There is one switch a process. Threads that turned it a call at a time would turn it back under each other.
+    """
+    switched: AbstractContextManager[None] = torch.backends.cudnn.flags(enabled=True, allow_tf32=precision != "fp32")
+    return switched
 
 
 def make_engine(networks: Mapping[str, RowMaker], device: torch.device, threads: int) -> Engine:

@@ -44,6 +44,7 @@ class LoadedEncoder:
         self.context_s, self.first_s = (
             self._number(each, least=0.0) if kind == "audio" else 0.0 for each in ("context_s", "first_s")
         )
+        self.field_s = self._number("field_s", 0.025)
         call = "states" if kind == "audio" else "rows"
         if not callable(getattr(made, call, None)):
             raise EncoderFailed(f"encoder {name}: what load gives has no method {call}")

@@ -1,9 +1,10 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
-    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48
-                   └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
-                              ├ samples ─ mfcc
-                              └ states ── wavlm_large, whisper_large …  the means of an encoder's states in a frame
+    video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
+                   ├─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
+                   │          ├ samples ─ mfcc
+                   │          └ states ── wavlm_large, whisper_large …  the means of an encoder's states in a frame
+                   └─ (words) ─ words ─ bert
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
 An entry with `load` is a module of `families`, as `contract.py` says. `feature` knows more names than the table has:
@@ -21,21 +22,25 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..features_store.entries import AUDIO, CLOCK, FACES, entry_of
+from ..features_store.entries import AUDIO, CLOCK, FACES, WORDS, entry_of
 from ..features_store.schema import ArraySpec, JsonValue
 from ..shell.text import did_you_mean
 from . import plugins
 from .contract import About, EncoderModule, about
 
 VggishOutput = Literal["raw", "relu", "pca"]
-Stream = Literal["visual", "audio"]
-# What the features of a stream are made from: the face track, or the sound at the frames' times.
-MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO}
-View = Literal["crop", "patch", "samples", "states"]
+Stream = Literal["visual", "audio", "text"]
+# What the features of a stream are made from: the face track, or sound or words at the frames' times.
+MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO, "text": WORDS}
+View = Literal["crop", "patch", "samples", "states", "words"]
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
 SMALL_CROP_PX = 48
+
+
+# Settings that came later, and are said only where they are set: the fingerprints of before hold without them.
+SAID_WHEN_SET = ("denoise", "audio_file")
 
 
 @dataclass(frozen=True)
@@ -99,9 +104,12 @@ SOURCES = {
     )
 }
 
-_OF_FACE, _OF_SOUND = ("missing_face",), ("audio_align", "audio_stream")
+_OF_FACE = ("missing_face",)
+# What is done to the sound before anything is made from it.
+_OF_SAMPLES = ("audio_stream", "denoise", "audio_file")
+_OF_SOUND = ("audio_align", *_OF_SAMPLES)
 # States lie where they lie: a row is the mean of those of its frame, whatever --audio-align says of patches.
-_OF_STATES = ("audio_stream",)
+_OF_STATES = _OF_SAMPLES
 _PIXELS = ("crop_row", "crop_column", "rgb")
 TABLE = {
     each.name: each
@@ -130,6 +138,14 @@ TABLE = {
             axes=("patch_frame", "mel_band"),
         ),
         Feature(
+            *("egemaps", "audio", "states", (88,), "eGeMAPSv02: 88 functionals of a second of the audio", _OF_SOUND),
+            load="encoders.families.egemaps:load",
+        ),
+        Feature(
+            *("speech", "audio", "states", (1,), "probability of speech", _OF_SAMPLES),
+            load="encoders.families.silero:load",
+        ),
+        Feature(
             *("iresnet50_map", "visual", "crop", None, "last feature map of the face network"),
             (*_OF_FACE, "precision"),
             dtype="float16",
@@ -145,6 +161,23 @@ TABLE = {
             *("crop48", "visual", "crop", (SMALL_CROP_PX, SMALL_CROP_PX, 3), "aligned face, shrunk", _OF_FACE),
             dtype="uint8",
             axes=tuple(f"small_{axis}" if axis != "rgb" else axis for axis in _PIXELS),
+        ),
+        *(
+            Feature(
+                *(name, "visual", "crop", (dim,), long_name, (*_OF_FACE, "precision")),
+                network=name,
+                weights="file" if family == "ferplus" else "folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, family, long_name in (
+                ("clip_large", 768, "clip", "CLIP ViT-L/14 of the face, projected, not normalised"),
+                ("eva02_large", 1024, "timm_models", "EVA02-L/14 of the face"),
+                ("eva02_base", 768, "timm_models", "EVA02-B/14 of the face"),
+                ("resnet50_ferplus", 512, "ferplus", "FER+ ResNet-50 of the face, before its last expansion"),
+                ("senet50_ferplus", 512, "ferplus", "FER+ SENet-50 of the face, before its last expansion"),
+                ("mobilenetv3_large", 1280, "timm_models", "MobileNetV3-Large of the face, 112 px"),
+                ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
+            )
         ),
         *(
             Feature(
@@ -168,9 +201,16 @@ TABLE = {
                 ("whisper_large", 1280, "Whisper-large encoder states of the audio", (), "whisper"),
             )
         ),
+        Feature(
+            *("bert", "text", "words", (768,), "BERT's reading of the word that is spoken", ("precision",)),
+            network="bert",
+            weights="folder",
+            load="encoders.families.bert:load",
+        ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
         Feature("fake_sound", "audio", "patch", (8,), "means of eight bands of the patch", _OF_SOUND, hidden=True),
+        Feature("fake_words", "text", "words", (4,), "length and place of the word", (), hidden=True),
     )
 }
 
@@ -178,6 +218,7 @@ TABLE = {
 _KINDS: dict[str, tuple[Stream, View, tuple[str, ...]]] = {
     "face": ("visual", "crop", (*_OF_FACE, "precision")),
     "audio": ("audio", "states", (*_OF_STATES, "precision")),
+    "words": ("text", "words", ("precision",)),
 }
 # prefix → KIND, module, weights, and what the rest of the name is.
 _PREFIXES: dict[str, tuple[str, str, Literal["folder", "optional"], re.Pattern[str]]] = {
@@ -209,8 +250,6 @@ def feature(name: str) -> Feature:
         more = "; your own: --encoder NAME=FILE.py"
         hint = did_you_mean(name, known) or f"; the features are {', '.join(known)}, timm:NAME, hear:MODULE{more}"
         raise ValueError(f"{name}: no such feature{hint}")
-    if plug_in.about.kind not in _KINDS:
-        raise ValueError(f"{plug_in.where}: encoders of {plug_in.about.kind} are not supported yet")
     stream, view, options = _KINDS[plug_in.about.kind]
     return Feature(
         *(name, stream, view, None, f"rows of the encoder {name}", options),
@@ -261,7 +300,8 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         made = feature(name)
-        used = {option: settings.get(option) for option in made.options}
+        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        used = {option: settings.get(option) for option in said}
         if made.code_sha256 is not None:
             used["encoder"] = made.code_sha256
         entries[name] = entry_of(name, made.revision, used, weights.get(name), made.made_from, entries)

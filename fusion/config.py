@@ -16,8 +16,11 @@ from .tasks.table import LOSS_SETTINGS, TASKS, used_settings
 
 StatisticsKind = Literal["scalar", "feature"]
 RowsInLoss = Literal["labelled", "any", "all"]
+AudioRows = Literal["all", "speech"]
 Optimizer = Literal["adam", "adamw"]
 Protocol = Literal["trials", "s4-window"]
+
+SPEECH = "speech"  # the feature that says where somebody speaks
 
 # What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
@@ -49,6 +52,7 @@ class HeadSettings:
 class TrainConfig:
     """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule).
 
+    `audio_rows`: `speech` makes rows of sound invalid where the probability of speech is below `speech_threshold`.
     `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
     """
 
@@ -60,6 +64,8 @@ class TrainConfig:
     hop_frames: int = 200
     statistics: StatisticsKind = "scalar"
     rows_in_loss: RowsInLoss = "any"
+    audio_rows: AudioRows = "all"
+    speech_threshold: float = 0.5
     loss: str = "auto"
     focal_gamma: float = 2.0
     label_smoothing: float = 0.0
@@ -86,12 +92,13 @@ class TrainConfig:
             self,
             ("window_frames", "hop_frames", "batch_size", "max_epochs", "early_stop", "lr", "plateau_factor"),
             ("seed", "weight_decay", "grad_clip", "warmup_epochs", "plateau_patience", "min_lr", "focal_gamma"),
-            ("modality_dropout", "plateau_factor", "label_smoothing"),
+            ("modality_dropout", "plateau_factor", "label_smoothing", "speech_threshold"),
         )
         for value, choices in (
             (self.task, tuple(TASKS)),
             (self.statistics, get_args(StatisticsKind)),
             (self.rows_in_loss, get_args(RowsInLoss)),
+            (self.audio_rows, get_args(AudioRows)),
             (self.optimizer, get_args(Optimizer)),
             (self.protocol, get_args(Protocol)),
         ):
@@ -106,6 +113,8 @@ class TrainConfig:
                 raise ValueError(
                     f"{each.name} changes nothing under the task {self.task} and its loss {self.loss_name}"
                 )
+        if self.audio_rows == "all" and self.speech_threshold != type(self).speech_threshold:
+            raise ValueError("speech_threshold changes nothing without audio_rows=speech")
         if self.label_smoothing_frames < 1 or self.label_smoothing_frames % 2 == 0:
             raise ValueError(f"label_smoothing_frames must be odd, 1 or more, got {self.label_smoothing_frames}")
         if self.window_frames < task.least_rows:
@@ -121,6 +130,16 @@ class TrainConfig:
     def outputs(self) -> tuple[str, ...]:
         """What the network gives for a frame: valence, arousal or both; the classes; the action units."""
         return TASKS[self.task].columns
+
+    @property
+    def inputs(self) -> tuple[str, ...]:
+        """Features that are read: the modalities and, where it masks the rows of sound, the probability of speech."""
+        return tuple(dict.fromkeys([*self.modalities, *([] if self.speech_above is None else [SPEECH])]))
+
+    @property
+    def speech_above(self) -> float | None:
+        """The least probability of speech of a row of sound that counts; None: all do."""
+        return self.speech_threshold if self.audio_rows == "speech" else None
 
     @property
     def loss_name(self) -> str:

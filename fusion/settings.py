@@ -18,7 +18,10 @@ from .models.table import HEADS, head_settings
 from .tasks.table import TASKS
 
 # Settings that the first runs did not know.
-_YOUNGER = {"loss", "focal_gamma", "label_smoothing", "label_smoothing_frames", "class_weights", "protocol"}
+_YOUNGER = {
+    *("loss", "focal_gamma", "label_smoothing", "label_smoothing_frames", "class_weights", "protocol"),
+    *("audio_rows", "speech_threshold"),
+}
 _SWITCHES = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
 

@@ -16,7 +16,7 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
-from ..encoders.table import feature
+from ..encoders.table import feature, module_of
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
 from ..shell.errors import clean_errors
 from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
@@ -60,7 +60,11 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
 
     target = target_of(request.workers, request.scheduler, request.jobqueue)
     config = request.config()
-    sources = find_sources(request.videos, request.annotations, request.aligned)
+    if config.text and request.words is None:
+        raise click.UsageError(
+            f"{', '.join(config.text)} needs --words DIR, a folder of words with times (`avfuse transcribe` makes it)"
+        )
+    sources = find_sources(request.videos, request.annotations, request.aligned, request.audio, request.words)
     # Beside the name that was typed, also where that is a link: there `train` looks.
     location = request.store or os.path.join(os.path.dirname(os.path.abspath(request.videos)), DEFAULT_STORE)
     trials = chosen_trials(request.trials, request.trials_from)
@@ -113,6 +117,9 @@ def _print_plan(
     for name, source in weights.items():
         if source.same_as:
             click.echo(f"note: {name} uses the weights of {source.same_as}: both features are equal.", err=True)
+    for name in plan.features:
+        if feature(name).load is not None and "non-commercial" in (licence := module_of(feature(name))[1].licence):
+            click.echo(f"note: {name}: {licence}", err=True)
     for note in plan.notes:
         click.echo(f"note: {note}", err=True)
     click.echo(

@@ -12,6 +12,7 @@ from ..encoders.table import DEFAULT_FEATURES, VggishOutput, feature, of_stream
 from ..features_store.schema import AudioAlign, MissingFace
 
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
+Denoise = Literal["dfn3"]
 
 _LAYERS = re.compile(r"last4|last|\d+|(\d+)-(\d+)")
 
@@ -24,6 +25,7 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
+    `denoise`: what cleans the sound before every audio feature; None: nothing does.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video. `layers`: of the
     encoders of sound: `last4`, `last`, one by its number or the mean of `A-B`. `encoders`: the user's own files, known
     to this process by `use_files`.
@@ -39,6 +41,7 @@ class ExtractConfig:
     aligned: bool = False
     video_stream: int | None = None
     audio_stream: int | None = None
+    denoise: Denoise | None = None
     layers: str = "last4"
     encoders: tuple[EncoderFile, ...] = ()
 
@@ -56,6 +59,8 @@ class ExtractConfig:
         ):
             if value not in get_args(choices):
                 raise ValueError(f"{value!r} is not one of {', '.join(get_args(choices))}")
+        if self.denoise not in (None, *get_args(Denoise)):
+            raise ValueError(f"{self.denoise!r} is not one of {', '.join(get_args(Denoise))}")
         between = _LAYERS.fullmatch(self.layers)
         if between is None or (between[1] and int(between[1]) > int(between[2])):
             raise ValueError(f"layers are last4, last, a number or A-B with A ≤ B, got {self.layers!r}")
@@ -69,6 +74,16 @@ class ExtractConfig:
     def visual(self) -> tuple[str, ...]:
         """Features made from the face."""
         return of_stream(self.features, "visual")
+
+    @property
+    def audio(self) -> tuple[str, ...]:
+        """Features made from the sound."""
+        return of_stream(self.features, "audio")
+
+    @property
+    def text(self) -> tuple[str, ...]:
+        """Features made from words."""
+        return of_stream(self.features, "text")
 
     @property
     def networks(self) -> tuple[str, ...]:

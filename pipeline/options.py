@@ -18,15 +18,14 @@ from ..shell.options import (
     FOLDER,
     STORE,
     MergedOption,
+    NamedPath,
     Number,
     config_option,
     device_option,
-    expand_home,
-    key_and_value,
     trial_options,
     with_options,
 )
-from .config import ExtractConfig, FacePolicy, RunConfig
+from .config import Denoise, ExtractConfig, FacePolicy, RunConfig
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,8 @@ class ExtractRequest:
     store: str | None
     annotations: Path | None
     aligned: Path | None
+    audio: Path | None
+    words: Path | None
     video_stream: int | None
     audio_stream: int | None
 
@@ -45,6 +46,7 @@ class ExtractRequest:
     layers: str
     vggish_output: VggishOutput
     audio_align: AudioAlign
+    denoise: Denoise | None
     face: FacePolicy
     detect_every: int
     missing_face: MissingFace
@@ -98,6 +100,7 @@ class ExtractRequest:
             aligned=self.aligned is not None,
             video_stream=self.video_stream,
             audio_stream=self.audio_stream,
+            denoise=self.denoise,
             layers=self.layers,
             encoders=encoders,
         )
@@ -123,26 +126,10 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
         return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else tuple(value)
 
 
-class NamedPath(click.ParamType[tuple[str, Path]]):
-    """NAME=FILE; the file may be a folder."""
-
-    name = "NAME=FILE"
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
-        """Split at the first equals sign."""
-        if isinstance(value, tuple):
-            return value
-        try:
-            name, file = key_and_value(value, self.name)
-        except ValueError as error:
-            self.fail(str(error), param, ctx)
-        return name, Path(expand_home(file, self, param, ctx))
-
-
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
-    "Input and store": ("videos", "store", "annotations", "aligned", "video-stream", "audio-stream"),
-    "Features": ("features", "encoder", "layers", "vggish-output", "audio-align"),
+    "Input and store": ("videos", "store", "annotations", "aligned", "audio", "words", "video-stream", "audio-stream"),
+    "Features": ("features", "encoder", "layers", "vggish-output", "audio-align", "denoise"),
     "Faces": ("face", "detect-every", "missing-face"),
     "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
     "Which videos": ("trials", "trials-from", "limit", "replace", "overwrite", "retry-failed", "dry-run"),
@@ -191,6 +178,18 @@ _OPTIONS = (
         "--aligned",
         type=FOLDER,
         help="The organisers' cropped_aligned folder, used instead of face detection. [default: detect faces]",
+    ),
+    click.option(
+        "--audio",
+        type=FOLDER,
+        help="Folder of TRIAL.wav or TRIAL.flac, one for every trial, used instead of the videos' own sound: separated "
+        "speakers, for example. A file begins where the video's sound does. [default: the videos' own sound]",
+    ),
+    click.option(
+        "--words",
+        type=FOLDER,
+        help="Folder of words with times for features made from them: TRIAL.csv with word,start_s,end_s, as `avfuse "
+        "transcribe` writes it. [default: none]",
     ),
     click.option(
         "--features",
@@ -261,6 +260,11 @@ _OPTIONS = (
         default="start",
         show_default=True,
         help="Position of the 0.96 s audio patch of a frame at t: [t, t+0.96), centred, or [t-0.96, t).",
+    ),
+    click.option(
+        "--denoise",
+        type=click.Choice(get_args(Denoise)),
+        help="Clean the sound before every audio feature: `dfn3` is DeepFilterNet3. [default: off]",
     ),
     click.option(
         "--vggish-output",

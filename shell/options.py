@@ -47,6 +47,22 @@ class NameList(click.ParamType[str]):
     name = "LIST"
 
 
+class NamedPath(click.ParamType[tuple[str, Path]]):
+    """NAME=FILE; the file may be a folder."""
+
+    name = "NAME=FILE"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> tuple[str, Path]:
+        """Split at the first equals sign."""
+        if isinstance(value, tuple):
+            return value
+        try:
+            name, file = key_and_value(value, self.name)
+        except ValueError as error:
+            self.fail(str(error), param, ctx)
+        return name, Path(expand_home(file, self, param, ctx))
+
+
 class Number(click.FloatRange):
     """A number of a range; `nan`, which is in none, is refused."""
 

@@ -8,7 +8,7 @@ Source of the layouts: docs/sources.md (IResNet-50, IR-50). Tested by tests/enco
 from __future__ import annotations
 
 import zlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -58,10 +58,21 @@ def network_of(layout: Layout, state: Mapping[str, Tensor]) -> nn.Module:
     Raises ValueError, with the first three of each kind, when keys or shapes are not exactly the layout's.
     """
     network = empty(layout)
+    assign_strictly(network, state, layout.name)
+    return network.eval().requires_grad_(requires_grad=False)
+
+
+def assign_strictly(
+    network: nn.Module, state: Mapping[str, Tensor], name: str, known_prefixes: Sequence[str] = ()
+) -> None:
+    """The weights of `state` as the network's own; keys that begin with `known_prefixes` may be there beside them.
+
+    Raises ValueError, with the first three of each kind, when keys or shapes are not exactly those of `name`.
+    """
     wanted = network.state_dict()
     kinds = {
         "missing": [key for key in wanted if key not in state],
-        "unexpected": [key for key in state if key not in wanted],
+        "unexpected": [key for key in state if key not in wanted and not key.startswith(tuple(known_prefixes))],
         "shape": [
             f"{key} is {list(state[key].shape)}, not {list(wanted[key].shape)}"
             for key in wanted
@@ -74,11 +85,10 @@ def network_of(layout: Layout, state: Mapping[str, Tensor]) -> nn.Module:
             more = f" and {len(names) - _NUM_NAMED} more" if len(names) > _NUM_NAMED else ""
             complaints.append(f"{kind}: {', '.join(names[:_NUM_NAMED])}{more}")
     if complaints:
-        raise ValueError(f"these are not the tensors of {layout.name} ({'; '.join(complaints)})")
+        raise ValueError(f"these are not the tensors of {name} ({'; '.join(complaints)})")
     # Own, contiguous memory: a checkpoint may hold half precision, or views of one large storage.
     own = {key: state[key].detach().to("cpu", like.dtype).contiguous() for key, like in wanted.items()}
     network.load_state_dict(own, assign=True)
-    return network.eval().requires_grad_(requires_grad=False)
 
 
 def unwrap(loaded: object) -> dict[str, Tensor]:
@@ -126,7 +136,8 @@ def fill_untrained(module: nn.Module, seed: int, feature: str) -> None:
 
     - two dimensions or more: n = `numpy.random.default_rng([seed, crc32(feature), crc32(key)])`, standard normal
       in float32; less its mean over the inputs of each output, the first layer excepted; times √2 / √(inputs).
-    - norm weights and `running_var` 1, PReLU slopes 0.25, biases, `running_mean`, `num_batches_tracked` 0.
+    - norm weights, `running_var` and `gamma` (scales of layers) 1, PReLU slopes 0.25, biases, `running_mean`,
+      `num_batches_tracked` 0.
     - then the gains below, so that 24 residual sums do not grow and the embedding comes out at order 1.
 
     Plain random layers behind a ReLU answer almost the same to every input, because all their inputs are
@@ -142,7 +153,7 @@ def fill_untrained(module: nn.Module, seed: int, feature: str) -> None:
         if key in slopes:
             value = torch.full(like.shape, _PRELU_SLOPE)
         elif like.ndim < 2:
-            value = torch.full(like.shape, int(key.endswith(("weight", "running_var"))), dtype=like.dtype)
+            value = torch.full(like.shape, int(key.endswith(("weight", "running_var", "gamma"))), dtype=like.dtype)
         else:
             num_inputs = like[0].numel()
             value = untrained_matrix((like.shape[0], num_inputs), seed, feature, key)

@@ -71,7 +71,7 @@ def read_network(path: Path, feature: str) -> Network:
     Raises ValueError when the file holds anything but the feature's network; OSError when it cannot be read.
     """
     expected = _LAYOUTS[feature]
-    layout, state = layouts.recognise(layouts.unwrap(_read(path)))
+    layout, state = layouts.recognise(layouts.unwrap(read_checkpoint(path)))
     if layout is not None and layout not in expected:
         names = " or ".join(known.name for known in expected)
         raise ValueError(f"{feature} needs the weights of {names}, this is {layout.name}")
@@ -89,7 +89,7 @@ def untrained_network(feature: str, seed: int) -> Network:
 
 def read_pca(path: Path) -> Pca:
     """The PCA of torchvggish's file. Raises ValueError for another file."""
-    loaded = _read(path)
+    loaded = read_checkpoint(path)
     arrays = [loaded.get(key) for key in ("pca_eigen_vectors", "pca_means")]
     if not all(isinstance(array, (np.ndarray, torch.Tensor)) for array in arrays):
         raise ValueError("no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed")
@@ -105,7 +105,7 @@ def untrained_pca(seed: int) -> Pca:
     return Pca(rotation.astype(np.float32), np.zeros(_PCA_DIM, np.float32))
 
 
-def _read(path: Path) -> Mapping[str, object]:
+def read_checkpoint(path: Path) -> Mapping[str, object]:
     """What a weight file holds. Raises ValueError where it is damaged, or would run code."""
     if path.suffix == ".onnx":
         try:

@@ -20,12 +20,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...features_store.entries import AUDIO
 from ...features_store.schema import VALID_SUFFIX
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial, fill_rows
 from ...shell.progress import Progress, silent
-from ...shell.text import counted
-from ..config import TrainConfig
+from ...shell.text import counted, preview
+from ..config import SPEECH, TrainConfig
 from .matching import TrialSource
 from .runtime import Room
 from .statistics import Moments, Statistics, moments_of, statistics_of, together
@@ -72,12 +73,14 @@ def load(
     room: Room,
     progress: Progress[str] = silent,
     check: Callable[[Sequence[Shape]], object] = tuple,
+    speech_above: float | None = None,
 ) -> Dataset:
     """Read every trial once: to the device, to memory or, if it is too much for both, only to look at it.
 
     Rows that are not finite become zeros that are not valid, with a note. Maps of float16 stay float16; all else
-    becomes float32. `check` is called with the shapes before a row is read. Raises ValueError if there is no trial, or
-    if an array is not what its trial or the other trials say.
+    becomes float32. `check` is called with the shapes before a row is read. `speech_above`: rows that are made from
+    sound are not valid where the feature `speech` is not, or says less. Raises ValueError if there is no trial, if an
+    array is not what its trial or the other trials say, or if `speech` is wanted and is not there, or masks nothing.
     """
     if not sources:
         raise ValueError("no trial has both labels and features")
@@ -92,13 +95,17 @@ def load(
     except KeyError as error:  # removed, or made anew, since labels and features were matched
         raise ValueError(error.args[0]) from error
     check(shapes)
+    notes: list[str] = []
+    spoken: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    if speech_above is not None:
+        spoken, note = _spoken(trials, sources, modalities, speech_above)
+        notes.append(note)
     row_bytes = [math.prod(shape) * dtype.itemsize for shape, dtype in zip(shapes, dtypes, strict=True)]
     place = room.place(total * sum(row_bytes))
     tables: list[NDArray[Any]] | None = None
     if place != "store":
         tables = [np.zeros((total + 1, *shape), dtype) for shape, dtype in zip(shapes, dtypes, strict=True)]
     valid = [np.zeros(total + 1, np.bool_) for _ in shapes]
-    notes: list[str] = []
 
     def read(name: str) -> tuple[Moments, ...]:
         first, count = spans[name]
@@ -108,6 +115,8 @@ def load(
             for at, modality in enumerate(modalities):
                 out = np.empty((count, *shapes[at]), dtypes[at]) if tables is None else tables[at][rows]
                 real, note = _read_rows(trials[name], modality, out)
+                if modality in spoken.get(name, ()):
+                    real &= spoken[name][modality]
                 valid[at][rows] = real
                 moments.append(moments_of(out if real.all() else out[real]))
                 notes.extend([f"{name}: {note}"] if note else [])
@@ -170,6 +179,38 @@ def _rows_of(trials: Sequence[Trial], modality: str) -> tuple[Shape, np.dtype[An
     (shape,) = shapes
     half = len(shape) > 1 and all(trial[modality].dtype == np.float16 for trial in trials)
     return shape, np.dtype(np.float16 if half else np.float32)
+
+
+def _spoken(
+    trials: Mapping[str, Trial], sources: Mapping[str, TrialSource], modalities: Sequence[str], least: float
+) -> tuple[dict[str, dict[str, NDArray[np.bool_]]], str]:
+    """{trial: {modality made from sound: where somebody speaks, bool [T]}}, and a note of how much that takes out.
+
+    Somebody speaks where the probability is `least` or more, and of real sound. Raises ValueError where `speech` is
+    missing, or no modality is made from sound.
+    """
+    lacking = [trial.name for trial in trials.values() if not {SPEECH, f"{SPEECH}{VALID_SUFFIX}"} <= set(trial)]
+    if lacking:
+        raise ValueError(
+            f"audio_rows=speech needs the feature {SPEECH}, which is not in {preview(lacking)}; add it by "
+            f"`avfuse extract --features {SPEECH}`"
+        )
+    masks: dict[str, dict[str, NDArray[np.bool_]]] = {}
+    total = unspoken = 0
+    for name, trial in trials.items():
+        entries, count = trial.entries, sources[name].rows
+        stored = min(trial.rows, count)
+        spoken = np.zeros(count, np.bool_)
+        with trial.unchanged():
+            probability = trial.read(SPEECH).reshape(trial.rows, -1)[:stored, 0]
+            spoken[:stored] = (probability >= least) & trial.valid(SPEECH)[:stored]
+        heard = [each for each in modalities if entries.get(each, {}).get("made_from") == AUDIO and each != SPEECH]
+        masks[name] = dict.fromkeys(heard, spoken)
+        total, unspoken = total + count, unspoken + int(np.sum(~spoken))
+    masked = preview(dict.fromkeys(each for of_trial in masks.values() for each in of_trial))
+    if not masked:
+        raise ValueError(f"audio_rows=speech changes nothing: none of {', '.join(modalities)} is made from sound")
+    return masks, f"no speech in {unspoken} of {counted(total, 'row')}: {masked} count as missing there"
 
 
 def _read_rows(trial: Trial, modality: str, out: NDArray[Any]) -> tuple[NDArray[np.bool_], str]:

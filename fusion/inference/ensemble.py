@@ -93,7 +93,7 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
 def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
     """Raise ValueError if the store's features have other settings or weights than those the run has learned from."""
     learned = run.described.features
-    seen, made = features_of(store, trials, run.described.config.modalities)
+    seen, made = features_of(store, trials, run.described.config.inputs)
     for modality, counts in fingerprints_of(seen).items():
         known = learned.fingerprints.get(modality, {})
         other = {name: count for name, count in counts.items() if name not in known}
@@ -119,18 +119,19 @@ def predict_with(
 ) -> Predictions:
     """Mean prediction of each trial over the runs that are `wanted` for it ({folder: trials}).
 
-    Runs of one modality list share one reading of the store. Columns are averaged each over the runs that have it.
+    Runs that read the same rows share one reading of the store. Columns are averaged each over the runs that have it.
     Raises ValueError on runs that have learned from different labels.
     """
     task = joint_task(TASKS[run.described.config.task] for run in runs if wanted[run.folder])
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
     valid: dict[str, NDArray[np.bool_]] = {}
-    by_modalities: dict[tuple[str, ...], list[TrainedRun]] = defaultdict(list)
+    by_rows: dict[tuple[tuple[str, ...], float | None], list[TrainedRun]] = defaultdict(list)
     for run in runs:
-        by_modalities[run.described.config.modalities].append(run)
-    for modalities, alike in by_modalities.items():
+        by_rows[run.described.config.modalities, run.described.config.speech_above].append(run)
+    for (modalities, speech_above), alike in by_rows.items():
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
-        data = load(store, {name: sources[name] for name in names}, modalities, room, shown)
+        of_these = {name: sources[name] for name in names}
+        data = load(store, of_these, modalities, room, shown, speech_above=speech_above)
         for name, real in valid_by_trial(data, names).items():
             valid[name] = real | valid.get(name, False)
         for run in alike:

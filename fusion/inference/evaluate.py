@@ -87,7 +87,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     label_of = {name: label for name in names if (label := label_name(corpus, name))}
     if unknown := [name for name in names if name not in label_of]:
         raise ValueError(f"{corpus.root} has no labels of {preview(unknown)}, which the runs hold out")
-    modalities = sorted({name for run in runs for name in run.described.config.modalities})
+    modalities = sorted({name for run in runs for name in run.described.config.inputs})
     matched = match_trials(
         opened.store, corpus, sorted(set(label_of.values())), modalities, request.allow_length_difference
     )
@@ -101,7 +101,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     changed: dict[str, set[str]] = {"labels": set(), "features": set()}  # no longer those that a run has seen
     for run in runs:
         seen, before = run.described.labels, run.described.features.trials
-        now, _ = features_of(opened.store, sources, run.described.config.modalities)
+        now, _ = features_of(opened.store, sources, run.described.config.inputs)
         if request.annotations is None:
             digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
             changed["labels"] |= {name for name, digest in digests.items() if digest != seen[name]}
@@ -124,7 +124,7 @@ def predict_store(request: PredictRequest, tell: Tell) -> Results:
     """
     smoothing = parse_smoothing(request.smooth)
     opened = _open(request, tell)
-    modalities = sorted({name for run in opened.runs for name in run.described.config.modalities})
+    modalities = sorted({name for run in opened.runs for name in run.described.config.inputs})
     sources, others = unlabelled(opened.store, modalities, opened.task.labels.width)
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
@@ -189,7 +189,7 @@ def _predict(
     labels = {}
     if corpus is not None:
         labels = {"annotations": os.path.abspath(corpus.root), "labels_sha256": labels_digest(sources.values())}
-    modalities = list(dict.fromkeys(name for run in runs for name in run.described.config.modalities))
+    modalities = list(dict.fromkeys(name for run in runs for name in run.described.config.inputs))
     seen, _ = features_of(store, [source.stored for source in sources.values()], modalities)
     record = made(
         runs=[os.path.abspath(run.folder) for run in runs],

@@ -31,12 +31,12 @@ from ..folds.subjects import subject_of
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
-DataKey = tuple[str, tuple[str, ...]]
+DataKey = tuple[str, tuple[str, ...], float | None]
 
 
 def data_key(config: TrainConfig) -> DataKey:
-    """Runs with the same one, on the same folds, share what is read: its task's labels and its features."""
-    return config.task, config.modalities
+    """Runs with the same one, on the same folds, share what is read: its task's labels, its features, its masks."""
+    return config.task, config.modalities, config.speech_above
 
 
 @dataclass(frozen=True)
@@ -113,9 +113,9 @@ def check_experiment(
         raise ValueError(f"the task {config.task} learns {kind.name} labels, got the {corpus.kind.name} ones")
     wanted = [manifest.fold(number) for number in folds]
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
-    matched = match_trials(store, corpus, names, config.modalities, allow_length_difference)
+    matched = match_trials(store, corpus, names, config.inputs, allow_length_difference)
     if not matched.trials:
-        raise ValueError(_why_nothing_matches(store, names, config.modalities, matched))
+        raise ValueError(_why_nothing_matches(store, names, config.inputs, matched))
     kept = {}  # the folds of the trials that matched, by their names in the store
     for fold in wanted:
         sides = []
@@ -134,7 +134,7 @@ def check_experiment(
     added: dict[str, TrialSource] = {}
     if extra is not None:
         # A trial with labels of its own keeps them; and an extra one is on no side where it is validated.
-        further = match_trials(store, extra, list(extra.files), config.modalities, allow_length_difference)
+        further = match_trials(store, extra, list(extra.files), config.inputs, allow_length_difference)
         notes += further.notes
         every = {name: source for name, source in named_by_store(further.trials).items() if source.labelled.any()}
         added = {name: source for name, source in every.items() if label_name(corpus, name) is None}
@@ -148,7 +148,7 @@ def check_experiment(
             left = preview(sorted(set(added) - set(apart)))
             notes.append(f"fold {number}: {counted(len(apart), 'trial')} of {extra.root} to train on as well")
             notes += [f"fold {number}: not {left}, whose subjects it validates on"] if left else []
-    seen, made = features_of(store, trials, config.modalities)
+    seen, made = features_of(store, trials, config.inputs)
     fingerprints = fingerprints_of(seen)
     for modality, counts in fingerprints.items():
         if len(counts) > 1 and not allow_other_features:
@@ -190,7 +190,9 @@ def open_experiment(
     allowed = (allow_other_features, allow_length_difference)
     checked = check_experiment(store, corpus, manifest, folds, config, *allowed, extra)
     fits = partial(check_shapes, config)
-    return Experiment(checked, load(store, checked.trials, config.modalities, room_of(run), progress, fits))
+    room = room_of(run)
+    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above)
+    return Experiment(checked, data)
 
 
 def labels_digest(sources: Iterable[TrialSource]) -> str:

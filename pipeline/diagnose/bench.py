@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import DEFAULT_FEATURES, of_stream
+from ...encoders.table import CROP_PX, DEFAULT_FEATURES, of_stream
 from ...features_store.store import FeatureStore
 from ..audio.logmel import patches
 from ..extraction.jobs import Job
@@ -97,7 +97,7 @@ def measure(video: Path, session: Session, store: FeatureStore) -> Speeds:
                 break
     searched = sum(len(batch.time_s) for batch in batches)
     began_s = time.perf_counter()
-    crops = [group[0].pixels for group in detected_faces(batches, info, session.config.face, session)]
+    crops = [group[0].views[CROP_PX] for group in detected_faces(batches, info, session.config.face, session)]
     stages.append(StageSpeed("detect", searched / (time.perf_counter() - began_s)))
 
     blocks: list[NDArray[np.float32]] = []

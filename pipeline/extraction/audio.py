@@ -18,11 +18,14 @@ from numpy.typing import NDArray
 from ...encoders.table import feature
 from ...encoders.views import VIEWS
 from ...features_store.schema import JsonValue, RowSource
+from ..audio.denoise import DenoisedReader
 from ..audio.logmel import patch_valid, patches
 from ..media.readers import AudioReader
+from ..media.sound_file import open_sound_file
 from ..media.types import SAMPLE_RATE_HZ, MediaError
 from .assemble import sound_arrays
 from .consumers import CONSUMERS, STATES, KeptSound, SoundTask
+from .provenance import source_attributes
 from .row_buffer import PendingRows, RowBuffer, settled
 from .streams import Reading
 
@@ -33,7 +36,8 @@ _ROWS_AT_ONCE = 64
 class Sound:
     """The audio rows of a video: a buffer on disk and the flags of its rows for each feature.
 
-    `is_told`: whether the trial is to say if there is sound, as it does when it is made and when features are.
+    `is_told`: whether the trial is to say if there is sound, as it does when it is made and when features are; `file`:
+    what it says of the file in place of the video's own sound.
     """
 
     present: bool
@@ -41,6 +45,7 @@ class Sound:
     valid: Mapping[str, NDArray[np.bool_]] = field(default_factory=dict)
     said: tuple[str, ...] = ()
     is_told: bool = True
+    file: Mapping[str, JsonValue] | None = None
     clock: None = None
 
     def share(self) -> float | None:
@@ -54,8 +59,13 @@ class Sound:
         return [sound_arrays(self.buffers, self.valid, length)]
 
     def attributes(self) -> dict[str, JsonValue]:
-        """Whether there is sound."""
-        return {"audio": "present" if self.present else "absent"} if self.is_told else {}
+        """Whether there is sound, and the file that it is from."""
+        file: dict[str, JsonValue] = {"audio_file": dict(self.file)} if self.file is not None else {}
+        return {"audio": "present" if self.present else "absent", **file} if self.is_told else {}
+
+    def files(self) -> dict[str, JsonValue]:
+        """None: all is in the video."""
+        return {}
 
     def sources(self) -> tuple[str, ...]:
         """None: sound is decoded anew each time, at the times of the clock."""
@@ -69,23 +79,31 @@ class Sound:
 def read_sound(reading: Reading, features: Sequence[str]) -> Sound:
     """These audio features at the clock's frames that have rows; a stream that does not decode counts as no audio.
 
-    Raises MediaError where another try may succeed: a disk that gave nothing for too long.
+    Raises MediaError where another try may succeed, a disk that gave nothing for too long, and where the sound is to be
+    that of a file which does not decode: nobody is to take its silence for the speaker's.
     """
+    file, about_file, path = None, list[str](), reading.job.sound
+    if path is not None and features:
+        opened = open_sound_file(path, reading.info)
+        reading, file = replace(reading, info=opened.info), source_attributes(path)
+        about_file += [opened.warning] if opened.warning else []
     buffers = {name: RowBuffer(reading.scratch / f"{name}.rows", *reading.session.row_of(name)) for name in features}
-    sound = Sound(reading.info.audio_stream is not None, buffers, is_told=bool(features) or not reading.job.adds)
+    sound = Sound(
+        reading.info.audio_stream is not None, buffers, is_told=bool(features) or not reading.job.adds, file=file
+    )
     if not (sound.present and buffers):
         return sound
     try:
         valid, said = _decode(reading, buffers)
     except MediaError as error:
-        if error.is_transient:
+        if error.is_transient or file is not None:
             raise
         empty = {
             name: RowBuffer(reading.scratch / f"{name}-none.rows", buffer.row_shape, buffer.dtype)
             for name, buffer in buffers.items()
         }
         return replace(sound, present=False, buffers=empty, said=(f"the audio could not be decoded: {error}",))
-    sound = replace(sound, valid=valid, said=said)
+    sound = replace(sound, valid=valid, said=(*about_file, *said))
     if sound.share() == 0:
         silent = "no row has sound that is real throughout: is it damaged, or shorter than a second?"
         return replace(sound, said=(*sound.said, silent))
@@ -93,8 +111,12 @@ def read_sound(reading: Reading, features: Sequence[str]) -> Sound:
 
 
 def open_sound(reading: Reading, rate_hz: int = SAMPLE_RATE_HZ) -> AudioReader:
-    """What all samples of a video come from: a context manager that gives blocks, then its ending and real spans."""
-    return AudioReader(reading.info, stall_timeout_s=reading.session.stall_timeout_s, rate_hz=rate_hz)
+    """What all samples of a video come from: a context manager that gives blocks, then its ending and real spans.
+
+    With `--denoise` they are clean.
+    """
+    reader = AudioReader if reading.session.config.denoise is None else DenoisedReader
+    return reader(reading.info, stall_timeout_s=reading.session.stall_timeout_s, rate_hz=rate_hz)
 
 
 def _decode(reading: Reading, buffers: Mapping[str, RowBuffer]) -> tuple[dict[str, NDArray[np.bool_]], tuple[str, ...]]:

@@ -1,6 +1,8 @@
 """What an audio feature makes of the sound: the table of its consumers, all fed from one decode.
 
     samples on disk ─┬─ mfccs ─────────────────────────────► mfcc
+                     ├─ chunks of 32 ms, one by one ───────► speech
+                     ├─ seconds ─ functionals ─────────────► egemaps
                      └─ level ─ windows ─ engine ─ states ─► wavlm_base, whisper_large …
 
 A feature more is an entry of `CONSUMERS`; without one it is an encoder's states. Patches go their own way, while the
@@ -15,12 +17,13 @@ from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass
 from itertools import chain
+from typing import TYPE_CHECKING, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.contract import EncoderFailed
-from ..audio.framing import Spans
+from ..audio.framing import Spans, lie_on
 from ..audio.mfcc import mfcc_valid, mfccs
 from ..audio.states import StateGrid, Window, is_silence, level, state_rows
 from ..media.placement import BLOCK_SAMPLES
@@ -28,7 +31,12 @@ from ..media.types import SAMPLE_RATE_HZ
 from .row_buffer import RowBuffer
 from .session import Session
 
+if TYPE_CHECKING:
+    from ...encoders.families.silero import SpeechDetector
+
 _ROWS_AT_ONCE = 64
+# Where the second of a row begins, from its time.
+_SECOND_S = {"start": 0.0, "center": -0.5, "end": -1.0}
 # What fills a GPU at 30 s each: more would only take more memory.
 _WINDOWS_ON_GPU = 4
 # Batches of windows that may wait beyond those that are being computed.
@@ -101,6 +109,50 @@ def consume_mfcc(task: SoundTask) -> Consumed:
         task.buffer.append(rows)
         task.tell(len(task.buffer))
     return Consumed(mfcc_valid(task.time_s, align, sound.real_spans()))
+
+
+def consume_speech(task: SoundTask) -> Consumed:
+    """Probabilities of speech: the mean of the chunks whose middle lies in [t, t + Δt), the nearest where none does.
+
+    The detector remembers what it has heard, from the beginning of the sound on: there are no windows.
+    """
+    detector = cast("SpeechDetector", task.session.networks.encoders[task.name].made)
+    times = detector.window_s, detector.context_s, detector.hop_s, detector.first_s
+    grid = StateGrid(SAMPLE_RATE_HZ, *times, field_s=detector.hop_s)
+    sound = task.sound(SAMPLE_RATE_HZ)
+    first, stop = grid.of_rows(task.time_s)
+    num_chunks = 0
+
+    def pieces() -> Iterator[NDArray[np.float32]]:
+        nonlocal num_chunks
+        for probabilities in detector.stream(sound.blocks()):
+            num_chunks += len(probabilities)
+            yield probabilities[:, None]
+
+    for rows in state_rows(pieces(), first, stop):
+        task.buffer.append(rows)
+        task.tell(len(task.buffer))
+    return Consumed(grid.valid(task.time_s, num_chunks, sound.real_spans()))
+
+
+def consume_egemaps(task: SoundTask) -> Consumed:
+    """Functionals of the second of each row: [t, t + 1 s) or, as `--audio-align` says, around t or before it.
+
+    Zeros stand before time 0. A row whose second is not over when the sound ends is not delivered. Each row is a
+    computation of its own: functionals of overlapping seconds share nothing exactly.
+    """
+    extractor = task.session.networks.encoders[task.name]
+    sound = task.sound(SAMPLE_RATE_HZ)
+    starts = np.rint((task.time_s + _SECOND_S[task.session.config.audio_align]) * SAMPLE_RATE_HZ).astype(np.int64)
+    whole = int(np.searchsorted(starts + SAMPLE_RATE_HZ, len(sound), side="right"))
+    for at in range(0, whole, _ROWS_AT_ONCE):
+        seconds = np.zeros((min(_ROWS_AT_ONCE, whole - at), SAMPLE_RATE_HZ), np.float32)
+        for second, start in zip(seconds, starts[at : at + len(seconds)].tolist(), strict=True):
+            samples = sound.read(max(0, start), max(0, start + SAMPLE_RATE_HZ))
+            second[SAMPLE_RATE_HZ - len(samples) :] = samples
+        task.buffer.append(extractor.states(seconds)[:, 0])
+        task.tell(len(task.buffer))
+    return Consumed(lie_on(sound.real_spans(), starts, SAMPLE_RATE_HZ))
 
 
 def consume_states(task: SoundTask) -> Consumed:
@@ -176,4 +228,6 @@ def _in_order(
 STATES = SoundConsumer(consume_states)
 CONSUMERS: Mapping[str, SoundConsumer] = {
     "mfcc": SoundConsumer(consume_mfcc, reads_once=True),
+    "speech": SoundConsumer(consume_speech, reads_once=True),
+    "egemaps": SoundConsumer(consume_egemaps),
 }

@@ -17,6 +17,7 @@ from ...encoders.plugins import use_files
 from ...encoders.table import feature
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.schema import JsonValue
+from ..audio.denoise import check_denoise
 from ..config import ExtractConfig, RunConfig
 from ..media.process import ffmpeg_version
 from .provenance import recorded
@@ -32,8 +33,8 @@ if TYPE_CHECKING:
 class Networks:
     """The networks by feature, the engine that runs them, the face detector (None: no faces wanted, or crops given).
 
-    `embedders`: what the engine runs, ours and encoders of faces; `encoders`: those that modules load, of all kinds,
-    of which it runs those of sound too.
+    `embedders`: what the engine runs, ours and encoders of faces; `encoders`: those that modules load, of all kinds, of
+    which the engine has those of sound too, each as a `StateMaker`.
     """
 
     embedders: Mapping[str, Embedder | LoadedEncoder]
@@ -48,7 +49,7 @@ class Session:
     """The settings, what the store says of each feature made with them, and the networks (None: none are needed)."""
 
     config: ExtractConfig
-    entries: Mapping[str, JsonValue]
+    entries: Mapping[str, Mapping[str, JsonValue]]
     weights: Mapping[str, WeightSource]
     stall_timeout_s: float
     loaded: Networks | None
@@ -71,12 +72,14 @@ class Session:
 def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, WeightSource]) -> Iterator[Session]:
     """Load the networks, until the end. Raises MediaError without ffmpeg: better now than once a video.
 
-    Raises WeightsInvalid, ValueError, as where an encoder cannot be loaded. Where networks are wanted torch has one
-    thread until then wherever it is called: there are as many callers as cores. The process keeps the memory that it
-    frees, for good.
+    Raises WeightsInvalid, and ValueError where an encoder cannot be loaded or a package is missing that the settings
+    need. Where networks are wanted torch has one thread until then wherever it is called: there are as many callers as
+    cores. The process keeps the memory that it frees, for good.
     """
     ffmpeg_version()
     use_files(config.encoders)
+    if config.denoise is not None and config.audio:
+        check_denoise()
     entries = recorded(config, weights)
     if not config.networks and (config.aligned or not config.visual):
         yield Session(config, entries, weights, run.stall_timeout_s, None)
@@ -84,7 +87,7 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     import torch  # noqa: PLC0415 - torch, and what imports it, only where it is used
 
     from ...encoders.embed import load_embedders  # noqa: PLC0415
-    from ...encoders.engine import StateMaker, choose_device, make_engine  # noqa: PLC0415
+    from ...encoders.engine import StateMaker, choose_device, make_engine, whole_float32  # noqa: PLC0415
     from ...encoders.loading import load_encoders  # noqa: PLC0415
     from ..faces.mtcnn import FaceDetector  # noqa: PLC0415
 
@@ -102,7 +105,8 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
     engine = make_engine({**embedders, **of_sound}, device, run.threads or cores())
     networks = Networks(embedders, engine, detector, device.type != "cpu", encoders)
     try:
-        yield Session(config, entries, weights, run.stall_timeout_s, networks)
+        with whole_float32(config.precision):
+            yield Session(config, entries, weights, run.stall_timeout_s, networks)
     finally:
         engine.close()
         torch.set_num_threads(before)

@@ -34,6 +34,7 @@ from .streams import Clock, Reading
 
 _PROBLEMS_NAMED = 5
 _FRAMES_AT_ONCE = 32
+_WAITING_BYTES = 64 << 20  # of one feature's views on their way through its network
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,10 @@ class Picture:
             return {}
         crops: dict[str, JsonValue] = {} if self.job.crops is None else {"crops": crops_digest(self.job.crops)}
         return {"face": self.job.face, **crops}
+
+    def files(self) -> dict[str, JsonValue]:
+        """None: all is in the video."""
+        return {}
 
     def sources(self) -> tuple[str, ...]:
         """The clock, unless the trial has it, and the face track where one is made."""
@@ -119,11 +124,12 @@ def read_picture(reading: Reading, features: Sequence[str]) -> Picture:
                 yield batch
 
         if not with_pixels:
-            groups = _given_faces(noted(), job if features else replace(job, crops=None), problems)
+            given = job if features else replace(job, crops=None)
+            groups = _given_faces(noted(), given, problems, people.sides_px)
         elif stored is not None and job.keeps_track:
-            groups = known_faces(noted(), stored.tracks)
+            groups = known_faces(noted(), stored.tracks, people.sides_px)
         else:
-            groups = detected_faces(noted(), info, job.face, session)
+            groups = detected_faces(noted(), info, job.face, session, people.sides_px)
         for group in groups:
             people.take(group)
     time_s = np.concatenate(times)
@@ -143,7 +149,9 @@ class _People:
     """The people of a video: where they were seen, and their embeddings on the way to the buffers."""
 
     def __init__(self, features: Sequence[str], session: Session, scratch: Path) -> None:
-        self._features = features
+        of_network = {name: session.networks.embedders[name].input_px for name in features if name not in VIEWS}
+        self._side_px = {name: of_network.get(name, CROP_PX) for name in features}
+        self.sides_px = tuple(dict.fromkeys(self._side_px.values())) or (CROP_PX,)
         self.rows: list[PersonRows] = []
         self.pending: list[PendingRows] = []  # of all features of everybody
         self._session, self._scratch = session, scratch
@@ -156,20 +164,24 @@ class _People:
         """The next frames of everybody there is so far."""
         while len(self.rows) < len(group):
             buffers = {}
-            for name in self._features:
+            for name in self._side_px:
                 path = self._scratch / f"{name}-{len(self.rows)}.rows"
                 buffers[name] = RowBuffer(path, *self._session.row_of(name))
             self.rows.append(PersonRows(buffers, [unseen(self._frames)]))
-            networks = {name: PendingRows(buffer) for name, buffer in buffers.items() if name not in VIEWS}
+            networks = {}
+            for name, buffer in buffers.items():
+                if name not in VIEWS:
+                    bytes_a_view = 3 * self._side_px[name] ** 2
+                    networks[name] = PendingRows(buffer, min(16, max(2, _WAITING_BYTES // (16 * bytes_a_view))))
             self._pending_of.append(networks)
             self.pending.extend(self._pending_of[-1].values())
         for person, pending, crops in zip(self.rows, self._pending_of, group, strict=True):
             person.parts.append(crops.seen)
             for name, buffer in person.buffers.items():
                 if name in VIEWS:
-                    buffer.append(VIEWS[name](crops.pixels))
+                    buffer.append(VIEWS[name](crops.views[CROP_PX]))
             for name, each in pending.items():
-                each.expect(self._session.networks.engine.submit(name, crops.pixels))
+                each.expect(self._session.networks.engine.submit(name, crops.views[self._side_px[name]]))
         self._frames += len(group[0].seen.scores)
         self._on_the_way.append((self._frames, [(each, each.asked) for each in self.pending]))
 
@@ -181,7 +193,11 @@ class _People:
 
 
 def detected_faces(
-    batches: Iterable[FrameBatch], info: VideoInfo, face: FacePolicy, session: Session
+    batches: Iterable[FrameBatch],
+    info: VideoInfo,
+    face: FacePolicy,
+    session: Session,
+    sides_px: Sequence[int] = (CROP_PX,),
 ) -> Iterator[list[FaceCrops]]:
     """Crops of each followed person, batch by batch. Raises ValueError where no detector was wanted."""
     from ..faces.search import FaceSearch  # noqa: PLC0415 - torch only where it is used
@@ -189,7 +205,8 @@ def detected_faces(
     if session.loaded is None or session.networks.detector is None:
         raise ValueError("visual features without aligned crops need a face detector")
     followers = Followers(face, (info.width_px, info.height_px))
-    return follow_faces(batches, FaceSearch(session.networks.detector, followers, session.config.detect_every))
+    search = FaceSearch(session.networks.detector, followers, session.config.detect_every)
+    return follow_faces(batches, search, sides_px)
 
 
 def _without_pixels(time_s: NDArray[np.float64]) -> Iterator[FrameBatch]:
@@ -199,15 +216,17 @@ def _without_pixels(time_s: NDArray[np.float64]) -> Iterator[FrameBatch]:
         yield FrameBatch(np.zeros((len(part), 0, 0, 3), np.uint8), part)
 
 
-def _given_faces(batches: Iterable[FrameBatch], job: Job, problems: list[str]) -> Iterator[list[FaceCrops]]:
+def _given_faces(
+    batches: Iterable[FrameBatch], job: Job, problems: list[str], sides_px: Sequence[int]
+) -> Iterator[list[FaceCrops]]:
     """The organiser's crops of the decoded frames; without a crops folder there is nobody to look at."""
     first = 0
     for batch in batches:
         frames = len(batch.time_s)
         if job.crops is None:
-            yield [FaceCrops(np.zeros((0, CROP_PX, CROP_PX, 3), np.uint8), unseen(frames))]
+            yield [FaceCrops.of([], sides_px, unseen(frames))]
         else:
-            crops, wrong = aligned_crops(job.crops, first, frames)
+            crops, wrong = aligned_crops(job.crops, first, frames, sides_px)
             problems.extend(wrong)
             yield [crops]
         first += frames

@@ -1,4 +1,6 @@
-"""A face turned and scaled onto the ArcFace template.
+"""A face turned and scaled onto the ArcFace template, in as many pixels as an encoder takes.
+
+    frame ── similarity of five points ── template of 112 px ── the same square in `side_px` pixels a side
 
 Tested by tests/pipeline/faces/test_crops.py.
 """
@@ -15,8 +17,6 @@ TEMPLATE_PX = np.array(
     [[38.2946, 51.6963], [73.5318, 51.5014], [56.0252, 71.7366], [41.5493, 92.3655], [70.7299, 92.2041]]
 )
 
-_CROP_GRID = np.arange(CROP_PX) + 1j * np.arange(CROP_PX)[:, None]
-
 
 def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> tuple[complex, complex]:
     """Least-squares similarity transform as complex numbers: target ≈ a · source + b, with points x + iy.
@@ -30,15 +30,21 @@ def similarity(source: NDArray[np.floating], target: NDArray[np.floating]) -> tu
     return a, complex(to_mid - a * from_mid)
 
 
-def align(frame: NDArray[np.uint8], landmarks: NDArray[np.floating]) -> NDArray[np.uint8] | None:
+def align(
+    frame: NDArray[np.uint8], landmarks: NDArray[np.floating], side_px: int = CROP_PX
+) -> NDArray[np.uint8] | None:
     """The face of `landmarks` [5, 2] px in `frame` [H, W, 3], bilinear on the ArcFace template; black outside.
 
-    None where the landmarks span no area.
+    uint8 [side_px, side_px, 3]. Any side shows what the 112 px of the template do: pixel k has its centre at
+    (k + 1/2) · 112/side − 1/2 of theirs, as if the crop had been resized. None where the landmarks span no area.
     """
     a, b = similarity(landmarks.astype(np.float64), TEMPLATE_PX)
     if abs(a) < 1e-6 or not np.isfinite(abs(a)):
         return None
-    position = (_CROP_GRID - b) / a  # of each pixel of the crop in the frame; pixel centres at whole numbers
+    of_template = (np.arange(side_px) + 0.5) * (CROP_PX / side_px) - 0.5  # 0, 1, 2 … at 112 px, exactly
+    position = (
+        of_template + 1j * of_template[:, None] - b
+    ) / a  # of each pixel of the crop in the frame; pixel centres at whole numbers
     left, top = np.floor(position.real).astype(np.int64), np.floor(position.imag).astype(np.int64)
     across = (position.real - left).astype(np.float32)[..., None]
     down = (position.imag - top).astype(np.float32)[..., None]

@@ -1,14 +1,17 @@
 """Aligned faces: the followed face of each frame on the ArcFace template, or the organiser's own crops.
 
+Every encoder gets a view of its own side in pixels, cut from the frame once for all encoders of that side; what one
+gets does not depend on the others.
+
 Tested by tests/pipeline/faces/test_crops.py.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,36 +55,48 @@ def unseen(num_frames: int) -> SeenFaces:
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """One person's face over N frames: `pixels` uint8 RGB [F, 112, 112, 3] of the F frames that have one."""
+    """One person's face over N frames: `views` uint8 RGB [F, px, px, 3] by side, of the F frames that have one."""
 
-    pixels: NDArray[np.uint8]
+    views: Mapping[int, NDArray[np.uint8]]
     seen: SeenFaces
 
     def __post_init__(self) -> None:
-        if len(self.pixels) != int(self.seen.found.sum()):
-            raise ValueError(f"{len(self.pixels)} crops for {int(self.seen.found.sum())} frames with a face")
+        for crops in self.views.values():
+            if len(crops) != int(self.seen.found.sum()):
+                raise ValueError(f"{len(crops)} crops for {int(self.seen.found.sum())} frames with a face")
+
+    @classmethod
+    def of(cls, crops: Sequence[Mapping[int, NDArray[np.uint8]]], sides_px: Sequence[int], seen: SeenFaces) -> Self:
+        """From the crops of each frame with a face, by side."""
+        return cls(
+            {px: np.array([crop[px] for crop in crops], np.uint8).reshape(-1, px, px, 3) for px in sides_px}, seen
+        )
 
 
-def follow_faces(batches: Iterable[FrameBatch], search: FaceSearch) -> Iterator[list[FaceCrops]]:
+def follow_faces(
+    batches: Iterable[FrameBatch], search: FaceSearch, sides_px: Sequence[int] = (CROP_PX,)
+) -> Iterator[list[FaceCrops]]:
     """Crops of each followed person, batch by batch (one person, or under `all` as many as have appeared)."""
     for batch, cuts in with_cuts(batches):
         frames = list(search(batch, cuts))
         people = []
         for slot in range(max(len(chosen) for _, chosen in frames)):
-            seen, pixels = unseen(len(frames)), []
+            seen, crops = unseen(len(frames)), []
             for row, (faces, chosen) in enumerate(frames):
                 face = chosen[slot] if slot < len(chosen) else None
-                crop = None if face is None else align(batch.pixels[row], faces.landmarks[face])
-                if crop is not None:
-                    pixels.append(crop)
+                cut = {} if face is None else _cut(batch.pixels[row], faces.landmarks[face], sides_px)
+                if cut:
+                    crops.append(cut)
                     seen.boxes[row] = faces.boxes[face]
                     seen.landmarks[row] = faces.landmarks[face]
                     seen.scores[row] = faces.scores[face]
-            people.append(FaceCrops(np.array(pixels, np.uint8).reshape(-1, CROP_PX, CROP_PX, 3), seen))
+            people.append(FaceCrops.of(crops, sides_px, seen))
         yield people
 
 
-def known_faces(batches: Iterable[FrameBatch], tracks: Sequence[SeenFaces]) -> Iterator[list[FaceCrops]]:
+def known_faces(
+    batches: Iterable[FrameBatch], tracks: Sequence[SeenFaces], sides_px: Sequence[int] = (CROP_PX,)
+) -> Iterator[list[FaceCrops]]:
     """Crops of people whose faces are known, batch by batch; in frames past the end of a track nobody is seen."""
     first = 0
     for batch in batches:
@@ -92,28 +107,40 @@ def known_faces(batches: Iterable[FrameBatch], tracks: Sequence[SeenFaces]) -> I
             for values, known in zip(vars(seen).values(), vars(track).values(), strict=True):
                 part = known[first : first + frames]
                 values[: len(part)] = part
-            crops = [align(batch.pixels[row], seen.landmarks[row]) for row in np.flatnonzero(seen.found)]
-            pixels = np.array([crop for crop in crops if crop is not None], np.uint8)
-            people.append(FaceCrops(pixels.reshape(-1, CROP_PX, CROP_PX, 3), seen))
+            crops = [_cut(batch.pixels[row], seen.landmarks[row], sides_px) for row in np.flatnonzero(seen.found)]
+            people.append(FaceCrops.of([cut for cut in crops if cut], sides_px, seen))
         yield people
         first += frames
 
 
-def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[FaceCrops, list[str]]:
+def _cut(
+    frame: NDArray[np.uint8], landmarks: NDArray[np.floating], sides_px: Sequence[int]
+) -> dict[int, NDArray[np.uint8]]:
+    """A face in every size; none where the landmarks span no area."""
+    crops = {px: align(frame, landmarks, px) for px in sides_px}
+    return {px: crop for px, crop in crops.items() if crop is not None}
+
+
+def aligned_crops(
+    folder: Path, first_frame: int, num_frames: int, sides_px: Sequence[int] = (CROP_PX,)
+) -> tuple[FaceCrops, list[str]]:
     """The organiser's crops `%05d.jpg` of frames [first, first + N) (file number = frame + 1), and what was wrong.
 
     A missing number is a missing face; so is a picture that does not open, which is also reported. Other sizes
-    are brought to 112 px. Boxes and landmarks are unknown (NaN); the score is 1 where there is a crop.
+    are resized, antialiased: bilinear to 112 px, bicubic to the others, as S4's code enlarged them
+    (docs/sources.md (Visual encoders)). Boxes and landmarks are unknown (NaN); the score is 1 where there is a crop.
     """
     seen = unseen(num_frames)
-    pixels, problems = [], []
+    crops, problems = [], []
     for row in range(num_frames):
         path = folder / f"{first_frame + row + 1:05d}.jpg"
         try:
             with Image.open(path) as picture:
                 rgb = picture.convert("RGB")
-                if rgb.size != (CROP_PX, CROP_PX):
-                    rgb = rgb.resize((CROP_PX, CROP_PX), Image.Resampling.BILINEAR)
+            resized = {}
+            for px in sides_px:
+                kind = Image.Resampling.BILINEAR if px == CROP_PX else Image.Resampling.BICUBIC
+                resized[px] = np.asarray(rgb if rgb.size == (px, px) else rgb.resize((px, px), kind), np.uint8)
         except FileNotFoundError:
             continue
         except (OSError, SyntaxError, Image.DecompressionBombError) as error:
@@ -121,6 +148,6 @@ def aligned_crops(folder: Path, first_frame: int, num_frames: int) -> tuple[Face
                 raise  # the disk's fault, not the picture's: no reason to call the face missing
             problems.append(f"{path.name}: {error}")
             continue
-        pixels.append(np.asarray(rgb, np.uint8))
+        crops.append(resized)
         seen.scores[row] = 1.0
-    return FaceCrops(np.array(pixels, np.uint8).reshape(-1, CROP_PX, CROP_PX, 3), seen), problems
+    return FaceCrops.of(crops, sides_px, seen), problems

@@ -32,6 +32,8 @@ _ASKED = (
     ",time_base,start_pts,nb_frames,duration:stream_disposition:stream_side_data=rotation,displaymatrix"
     ":stream_tags=title,name,handler_name:program_stream=index:format=format_name,duration"
 )
+# Of the files of `extract --audio`, which somebody has named: a video is never opened as one of these.
+SOUND_CONTAINERS = ("wav", "flac")
 _FIRST_S = 10
 # A decoder works on as many pictures at once as it has threads, of which it takes 16 at most by itself.
 _OWN_THREADS = 16
@@ -144,7 +146,8 @@ def shift_s(info: VideoInfo) -> int:
 def _compile(info: VideoInfo, stream: int, decoding: dict[str, int | None], **options: Any) -> list[str]:
     look = _LONG_LOOK if info.hard_to_probe else {}
     shifted = {"itsoffset": shift_s(info)} if shift_s(info) else {}
-    source = ffmpeg.input(_PLACE, **_SAID, **_SAFE, **look, **shifted, **decoding)[str(stream)]
+    safe = {**_SAFE, "format_whitelist": info.container} if info.container in SOUND_CONTAINERS else _SAFE
+    source = ffmpeg.input(_PLACE, **_SAID, **safe, **look, **shifted, **decoding)[str(stream)]
     # One thread to write what is decoded: each more would hold a frame.
     compiled: list[str] = source.output("pipe:", copyts=None, flush_packets=1, threads=1, **options).compile()
     # ffmpeg-python hashes its words as UTF-8, which a file name need not be

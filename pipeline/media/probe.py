@@ -85,6 +85,7 @@ def video_info(
         duration_s = float(int(video["nb_frames"]) * tick_s)  # the header's; `duration` is what is left of a cut file
     elif length := video.get("duration") or found["format"].get("duration"):
         duration_s = float(length)
+    audio_length = (audio or {}).get("duration")
     return VideoInfo(
         path=path,
         container=container,
@@ -103,6 +104,7 @@ def video_info(
         turn=turn,
         hard_to_probe=hard_to_probe,
         from_key=from_key,
+        audio_duration_s=float(audio_length) if audio_length else None,
     )
 
 

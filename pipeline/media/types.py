@@ -72,6 +72,7 @@ class VideoInfo:
     # Where recordings were joined: what puts each stream's times on one clock.
     video_parts: tuple[Part, ...] = ()
     audio_parts: tuple[Part, ...] = ()
+    audio_duration_s: float | None = None
 
     @property
     def origin_s(self) -> float:

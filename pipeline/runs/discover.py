@@ -22,6 +22,7 @@ from ...shell.text import counted, one_line, preview
 from ..config import ExtractConfig, FacePolicy
 from ..extraction.jobs import Failure, Job
 from ..extraction.provenance import has_crops
+from ..words.transcript import TranscriptFolder
 
 # Listed in docs/store.md; what of these ffmpeg cannot read is a named failure.
 _BROADCAST = (
@@ -33,6 +34,7 @@ _PHONE_AND_WEB = (
 )
 _RAW = ".264 .h264 .avc .265 .h265 .hevc .h263 .h261 .av1 .obu .ivf .mjpg .mjpeg .y4m"
 _OTHER = ".avi .divx .xvid .wmv .asf .rm .rmvb .nut .nsv .gif"
+SOUND_SUFFIXES = (".wav", ".flac")
 VIDEO_SUFFIXES = frozenset(f"{_BROADCAST} {_CAMERA} {_PHONE_AND_WEB} {_RAW} {_OTHER}".split())
 # Playlists name other files or addresses: they are reported as refused, and never opened.
 PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
@@ -44,19 +46,28 @@ _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where trials come from: the videos' folder, the corpus of labels, folder of aligned crops."""
+    """Where trials come from: the videos' folder, the corpus of labels, folders of crops, sound files and words."""
 
     videos: Path
     corpus: Corpus | None
     crops: Path | None
+    sounds: Path | None = None
+    words: TranscriptFolder | None = None
 
 
-def find_sources(videos: Path, annotations: Path | None, crops: Path | None) -> Sources:
+def find_sources(
+    videos: Path,
+    annotations: Path | None,
+    crops: Path | None,
+    sounds: Path | None = None,
+    words: Path | None = None,
+) -> Sources:
     """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
-    for folder in (videos, crops):
+    for folder in (videos, crops, sounds):
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-    return Sources(videos, open_any_corpus(annotations) if annotations is not None else None, crops)
+    corpus = open_any_corpus(annotations) if annotations is not None else None
+    return Sources(videos, corpus, crops, sounds, TranscriptFolder(words) if words is not None else None)
 
 
 def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
@@ -83,13 +94,20 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
     for trial in sorted(known):
         names.setdefault(video_of(trial), []).append(trial)
 
+    sounds = _sound_files(sources.sounds) if sources.sounds is not None and config.audio else None
     for path in paths:
         for job in _jobs_of(path, sources, names, config):
             try:
-                jobs[job.trial] = _checked(job, jobs, sources)
+                jobs[job.trial] = _checked(_with_sound(job, sources, sounds), jobs, sources)
             except ValueError as problem:
                 # Its own name as the trial's: the trial may well be done, by the video that has it by right.
                 failures.append(Failure(job.name, job.name, Stage.PLAN, one_line(problem), path))
+
+    if sounds is not None and not any(job.sound for job in jobs.values()):
+        raise ValueError(
+            f"{sources.sounds} has sound for none of the trials ({preview(sorted(each.trial for each in failures))}); "
+            f"its sound files are of {preview(sorted(sounds)) or 'none'}: is --audio of these videos?"
+        )
 
     # What the annotations and the videos do not agree on.
     notes = []
@@ -146,7 +164,8 @@ def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], confi
             if config.visual and trial.endswith(side) and not stem.endswith(side):
                 face = of_side
         crops = _crops_folder(trial, sources) if config.visual else None
-        jobs.append(Job(path, name.as_posix(), trial, face, file_identity(path)[0], crops=crops))
+        words = sources.words.find(trial, stem) if sources.words is not None and config.text else None
+        jobs.append(Job(path, name.as_posix(), trial, face, file_identity(path)[0], crops=crops, words=words))
     return jobs
 
 
@@ -165,6 +184,33 @@ def _crops_folder(trial: str, sources: Sources) -> Path | None:
         return whole if whole.is_dir() else named
     wanted = plain_name(named.name)
     return next((entry for entry in sources.crops.iterdir() if plain_name(entry.name) == wanted), named)
+
+
+def _sound_files(folder: Path) -> dict[str, list[Path]]:
+    """The sound files below a folder by the plain names of their trials; several may share one."""
+    found: dict[str, list[Path]] = {}
+    for parent, _, files in os.walk(folder):
+        for name in sorted(files):
+            path = Path(parent, name)
+            if path.suffix.lower() in SOUND_SUFFIXES and not name.startswith("."):
+                found.setdefault(plain_name(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
+    return found
+
+
+def _with_sound(job: Job, sources: Sources, sounds: Mapping[str, Sequence[Path]] | None) -> Job:
+    """The job with the file of its trial's sound, which lies as the trial's name says, or straight in the folder.
+
+    Raises ValueError where there is none: the video's own sound in its place could hold everybody's voice.
+    """
+    if sounds is None:
+        return job
+    names = dict.fromkeys(plain_name(name) for name in (job.trial, Path(job.trial).name))
+    files = next((sounds[name] for name in names if name in sounds), [])
+    if not files:
+        raise ValueError(f"there is no {Path(job.trial).name}.wav or .flac in {sources.sounds} (--audio)")
+    if len(files) > 1:
+        raise ValueError(f"{files[0]} and {files[1].name} are both its sound; remove one")
+    return replace(job, sound=files[0])
 
 
 def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
@@ -202,6 +248,16 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
             raise ValueError(f"crops for 0 of {trials}: {_where_crops_are(sources.crops, jobs)}")
         if without:
             notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
+    if jobs and sources.words is not None and config.text:
+        without = [job.trial for job in jobs if job.words is None]
+        if len(without) == len(jobs):
+            there = preview(sources.words.files) or "(none)"
+            raise ValueError(
+                f"words for 0 of {trials}: {sources.words.folder} has the files of {there}, the trials are "
+                f"{preview(without)}: is --words of these videos?"
+            )
+        if without:
+            notes.append(f"no words for {len(without)} of {trials}: {preview(without)}")
     if jobs and sources.corpus is not None:
         without = [job.trial for job in jobs if label_name(sources.corpus, job.trial) is None]
         if len(without) == len(jobs):

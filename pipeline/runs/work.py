@@ -189,6 +189,15 @@ def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> t
     }
     store = task.store if "://" in task.store else os.path.abspath(task.store)
     run = replace(task.run, threads=task.run.threads or target.threads())
-    jobs = [replace(job, video=job.video.absolute(), crops=job.crops.absolute() if job.crops else None) for job in jobs]
+    jobs = [
+        replace(
+            job,
+            video=job.video.absolute(),
+            crops=job.crops.absolute() if job.crops else None,
+            words=job.words.absolute() if job.words else None,
+            sound=job.sound.absolute() if job.sound else None,
+        )
+        for job in jobs
+    ]
     jobs.sort(key=lambda job: (-job.size_bytes, job.trial))
     return replace(task, store=store, weights=weights, run=run, foreign=target.workers == 1), jobs

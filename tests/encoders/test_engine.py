@@ -8,7 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.encoders.engine import BatchingEngine, CpuEngine, DynamicBatcher, choose_device, make_engine
+from avfuse.encoders.embed import Embedder
+from avfuse.encoders.engine import (
+    BatchingEngine,
+    CpuEngine,
+    DynamicBatcher,
+    choose_device,
+    make_engine,
+    whole_float32,
+)
+from avfuse.encoders.weights.read import untrained_network
 
 CPU = torch.device("cpu")
 
@@ -135,3 +144,28 @@ def test_names_of_no_device(gpus, name):
     gpus(2)
     with pytest.raises(ValueError, match=f"--device is auto, cpu, cuda or cuda:N, got '{name}'"):
         choose_device(name)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_float32_is_whole_for_every_thread_until_the_end(precision):
+    """The switch is the process's: a call that ends leaves it as it is for those that go on."""
+    seen = []
+
+    class Watching:
+        batch_size = 4
+
+        def rows(self, batch):
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return batch
+
+    before = torch.backends.cudnn.allow_tf32
+    embedder = Embedder(untrained_network("vggish", 0), "cpu")
+    with whole_float32(precision):
+        engine = BatchingEngine({"one": Watching(), "two": embedder}, torch.device("cpu"))
+        for _ in range(3):
+            patches = np.zeros((4, 96, 64), np.float32)
+            for future in [*engine.submit("two", patches), *engine.submit("one", patches)]:
+                future.result()
+        engine.close()
+    assert seen == [precision != "fp32"] * 3
+    assert torch.backends.cudnn.allow_tf32 == before

@@ -10,11 +10,11 @@ from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for
 from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
-CONFIG = ExtractConfig(features=tuple(TABLE))
+# Ours; encoders of libraries are tested with their families.
+CONFIG = ExtractConfig(features=tuple(name for name, feature in TABLE.items() if feature.load is None))
 VISUAL = {"iresnet50", "iresnet50_map", "crop112", "crop48", "fake_face"}
 AUDIO = {"vggish", "logmel_vgg", "mfcc", "logmel", "fake_sound"}
-LAYERED = {"wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"}
-STATES = {*LAYERED, "whisper_large"}
+TEXT = {"fake_words"}
 NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
 
 
@@ -26,17 +26,32 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg"}
         ({"aligned": True}, {"faces"} | VISUAL),
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, AUDIO),
-        ({"audio_stream": 1}, AUDIO | STATES),
-        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | STATES),
+        ({"audio_stream": 1}, AUDIO),
+        ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
-        ({"precision": "bf16"}, NETWORKS | STATES),
-        ({"layers": "6-12"}, LAYERED),
+        ({"precision": "bf16"}, NETWORKS),
     ],
 )
 def test_a_setting_changes_what_it_concerns_and_nothing_else(change, others):
     weights = {name: {"untrained_seed": 0} for name in NETWORKS}
     before = entries_for(CONFIG.features, asdict(CONFIG), weights)
     after = entries_for(CONFIG.features, asdict(replace(CONFIG, **change)), weights)
+    assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
+
+
+@pytest.mark.parametrize(
+    ("change", "others"),
+    [
+        ({"layers": "6-12"}, {"wavlm_base"}),
+        ({"audio_align": "end"}, set()),
+        ({"audio_stream": 1}, {"wavlm_base", "whisper_large"}),
+        ({"precision": "bf16"}, {"wavlm_base", "whisper_large"}),
+    ],
+)
+def test_states_lie_where_they_lie_and_layers_are_wav2vec_2s(change, others):
+    features = ("wavlm_base", "whisper_large")
+    before = entries_for(features, asdict(CONFIG), {})
+    after = entries_for(features, asdict(replace(CONFIG, **change)), {})
     assert {name for name in before if before[name]["fingerprint"] != after[name]["fingerprint"]} == others
 
 
@@ -65,9 +80,11 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
     from avfuse.encoders.views import VIEWS
 
     for name, feature in TABLE.items():
-        assert sum([feature.network is not None, name in VIEWS, feature.view == "samples"]) == 1
+        made = feature.network is not None or feature.load is not None
+        assert sum([made, name in VIEWS, feature.view == "samples"]) == 1
         assert feature.row_shape is None or len(feature.spec.axes) == len(feature.row_shape)
     assert set(of_stream(CONFIG.features, "visual")) == VISUAL
+    assert set(of_stream(CONFIG.features, "text")) == TEXT
     assert "fake_face" not in FEATURES
     assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
 

@@ -215,3 +215,31 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
     assert saved is not None
     assert 2 <= len(saved.history) < EPOCHS
     whole_again(tmp_path / "run", EPOCHS)
+
+
+def test_a_comparison_killed_from_outside(corpus, alone, avfuse, same_run, tmp_path):
+    """In the second of its runs: the first is not done again, and all comes out as if nothing had been."""
+    place = ("compare", "--store", corpus.store, "--annotations", corpus.annotations, "--modalities", "face,voice")
+    settings = ("--set", "window_frames=60", "--set", "hop_frames=40", "--set", "warmup_epochs=1", "--device", "cpu")
+    what = ("--presets", "concat", "--seeds", 2, "--fold", 0, "--epochs", EPOCHS, "--no-tensorboard")
+    words = (*place, *settings, *what)
+    whole, out = tmp_path / "whole", tmp_path / "out"
+    assert avfuse(*words, "--out", whole).exit_code == 0
+    runs = [f"concat_face+voice/fold0/seed{seed}" for seed in (0, 1)]
+    with alone.start(*map(str, words), "--out", str(out)) as process:
+        wait_for_epoch(out / runs[1], 3, process)
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    state = load_state(out / runs[1])
+    assert state is not None
+    assert 3 <= len(state.history) < EPOCHS
+    assert not (out / "compare.json").exists()
+    first = {path: path.stat().st_mtime_ns for path in (out / runs[0]).rglob("*") if path.is_file()}
+    result = avfuse(*words, "--out", out)
+    assert result.exit_code == 0, result.stderr
+    assert "1 run to do, 1 done before" in result.stderr
+    assert {path: path.stat().st_mtime_ns for path in first} == first
+    for run in runs:
+        same_run(out / run, whole / run)
+    one, other = (json.loads((folder / "compare.json").read_text()) for folder in (out, whole))
+    assert [each["scores"] for each in one["runs"]] == [each["scores"] for each in other["runs"]]

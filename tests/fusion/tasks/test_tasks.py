@@ -13,6 +13,7 @@ from PIL import Image
 
 from avfuse.features_store.labels.corpus import labels_of, open_corpus
 from avfuse.features_store.labels.kinds import AU, EXPR, LabelKind
+from avfuse.fusion.artifacts.state import read_metrics
 from avfuse.fusion.models.crossattn import CrossAttentionSettings
 from avfuse.fusion.models.table import build
 from avfuse.fusion.settings import preset
@@ -259,6 +260,28 @@ class TestLearned:
         predicted = np.loadtxt(tmp_path / "predictions" / "clip7.txt", delimiter=",", skiprows=1)[:, 1:-1]
         cells = np.array([line.split(",")[1:] for line in lines[1:198]], int)
         assert np.array_equal(cells, task.decide(predicted)[2:199])
+
+
+@pytest.mark.parametrize("name", ["expr", "au"])
+def test_compare_is_over_the_task_s_own_scores(planted, avfuse, name, tmp_path):
+    """Two cells, one of which sees the voice alone: scores, table and differences are those of the task."""
+    place = ("compare", "--store", planted.store, "--annotations", planted.annotations, "--out", tmp_path / "out")
+    words = (*place, "--task", name, "--presets", "concat", "--modalities", "face,voice; voice", "--fold", 0)
+    settings = ("statistics=feature", "window_frames=60", "hop_frames=40", "lr=0.03", "warmup_epochs=1")
+    more = (*(f"--set={each}" for each in settings), "--epochs", 6, "--device", "cpu", "--no-tensorboard")
+    result = avfuse(*words, *more)
+    assert result.exit_code == 0, result.stderr
+    found = json.loads((tmp_path / "out" / "compare.json").read_text())
+    both, voice = (run["scores"] for run in found["runs"])
+    task = TASKS[name]
+    assert both["P"] == pytest.approx(np.mean([both[score] for score in task.primary]))
+    assert both["P"] > voice["P"] + 0.1
+    (pair,) = found["differences"]
+    scores = pair["scores"]
+    assert scores["P"]["high"] < 0
+    assert scores["P"]["difference"] == pytest.approx(voice["P"] - both["P"], abs=1e-5)
+    alone = read_metrics(tmp_path / "out" / "concat_face+voice/fold0/seed0")
+    assert {key: alone[key] for key in both if key in alone} == pytest.approx(both)
 
 
 def test_two_runs_of_different_tasks_are_refused(learned, avfuse):

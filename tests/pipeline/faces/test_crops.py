@@ -9,7 +9,8 @@ from skimage.transform import SimilarityTransform, warp
 
 from avfuse.encoders.table import CROP_PX
 from avfuse.pipeline.faces.align import TEMPLATE_PX, align, neighbours, similarity
-from avfuse.pipeline.faces.crops import FaceCrops, SeenFaces, aligned_crops, unseen
+from avfuse.pipeline.faces.crops import FaceCrops, SeenFaces, aligned_crops, known_faces, unseen
+from avfuse.pipeline.media.types import FrameBatch
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))  # above left, above right, below left, below right
 LANDMARKS_PX = np.array([[60.0, 52], [103, 55], [80, 80], [62, 101], [98, 104]])
@@ -53,9 +54,65 @@ def test_the_template_is_insightfaces():
     assert TEMPLATE_PX.tolist() == published
 
 
-def warped(frame, landmarks):
-    theirs = SimilarityTransform.from_estimate(landmarks, TEMPLATE_PX)
-    return warp(frame, theirs.inverse, output_shape=(CROP_PX, CROP_PX), order=1, preserve_range=True)
+def warped(frame, landmarks, side_px=CROP_PX):
+    """Pixels have a width: where 112 of them have the centre c, 224 have it at 2 c + 1/2."""
+    scale = side_px / CROP_PX
+    theirs = SimilarityTransform.from_estimate(landmarks, (TEMPLATE_PX + 0.5) * scale - 0.5)
+    return warp(frame, theirs.inverse, output_shape=(side_px, side_px), order=1, preserve_range=True)
+
+
+@pytest.mark.parametrize("side_px", [CROP_PX, 160, 224, 448])
+def test_a_larger_view_lies_on_the_scaled_template(picture, side_px):
+    crop = align(picture, LANDMARKS_PX, side_px)
+    assert crop is not None
+    assert crop.shape == (side_px, side_px, 3)
+    assert np.abs(crop.astype(float) - warped(picture, LANDMARKS_PX, side_px)).max() <= 0.51
+
+
+def test_a_landmark_lies_where_the_template_says():
+    """A bump of light on each landmark of a face that fits the template: its middle in crops of 112 and 224 px."""
+    y, x = np.mgrid[0:300, 0:300]
+    marks = TEMPLATE_PX * 1.3 + (70, 60)
+    for mark, place in zip(marks, TEMPLATE_PX, strict=True):
+        bump = 200 * np.exp(-((x - mark[0]) ** 2 + (y - mark[1]) ** 2) / 30)
+        frame = np.repeat(bump[..., None], 3, axis=2).astype(np.uint8)
+        for side_px, expected in ((CROP_PX, place), (224, 2 * place + 0.5)):
+            crop = align(frame, marks, side_px)
+            assert crop is not None
+            light = crop[..., 0].astype(float)
+            middle = [np.sum(light * axis) / light.sum() for axis in np.mgrid[0:side_px, 0:side_px][::-1]]
+            np.testing.assert_allclose(middle, expected, atol=0.05 * side_px / CROP_PX)
+
+
+def test_112_px_are_cut_as_ever():
+    """The template's own pixels: their centres come out as the whole numbers, bit for bit."""
+    of_template = (np.arange(CROP_PX) + 0.5) * (CROP_PX / CROP_PX) - 0.5
+    assert (of_template == np.arange(CROP_PX)).all()
+
+
+def test_views_do_not_depend_on_each_other(picture):
+    seen = SeenFaces(np.ones((1, 4), np.float32), LANDMARKS_PX[None].astype(np.float32), np.ones(1, np.float32))
+    batch = FrameBatch(picture[None], np.zeros(1))
+    (both,) = next(known_faces([batch], [seen], (224, CROP_PX)))
+    assert list(both.views) == [224, CROP_PX]
+    for side_px, view in both.views.items():
+        (alone,) = next(known_faces([batch], [seen], (side_px,)))
+        assert list(alone.views) == [side_px]
+        np.testing.assert_array_equal(alone.views[side_px], view)
+
+
+def test_aligned_crops_in_more_pixels(tmp_path, picture):
+    """Enlarged by PIL's bicubic, as S4's code does; crops of the wanted size are taken as they are."""
+    small = Image.fromarray(picture[:CROP_PX, :CROP_PX])
+    small.save(tmp_path / "00001.jpg", format="PNG")
+    large = Image.fromarray(np.ascontiguousarray(np.resize(picture, (224, 224, 3))))
+    large.save(tmp_path / "00002.jpg", format="PNG")
+    crops, problems = aligned_crops(tmp_path, 0, 3, (CROP_PX, 224))
+    assert problems == []
+    assert {px: view.shape for px, view in crops.views.items()} == {112: (2, 112, 112, 3), 224: (2, 224, 224, 3)}
+    np.testing.assert_array_equal(crops.views[CROP_PX][0], np.asarray(small))
+    np.testing.assert_array_equal(crops.views[224][0], np.asarray(small.resize((224, 224), Image.Resampling.BICUBIC)))
+    np.testing.assert_array_equal(crops.views[224][1], np.asarray(large))
 
 
 def test_a_face_well_inside_the_frame_equals_scikit_image_too():
@@ -108,7 +165,7 @@ def test_landmarks_in_one_point_give_no_crop(picture):
 
 def test_crops_and_flags_must_agree():
     with pytest.raises(ValueError, match="1 crops for 0 frames with a face"):
-        FaceCrops(np.zeros((1, CROP_PX, CROP_PX, 3), np.uint8), unseen(3))
+        FaceCrops({CROP_PX: np.zeros((1, CROP_PX, CROP_PX, 3), np.uint8)}, unseen(3))
 
 
 def test_found_follows_the_score():
@@ -125,7 +182,7 @@ def test_aligned_crops_by_number(tmp_path):
     Image.new("1", (20_000, 20_000)).save(tmp_path / "00008.jpg", format="PNG")  # a bomb of 400 million px
     crops, problems = aligned_crops(tmp_path, 2, 6)
     assert crops.seen.found.tolist() == [True, False, True, True, False, False]
-    assert [int(pixels.mean()) for pixels in crops.pixels] == [30, 50, 60]
+    assert [int(pixels.mean()) for pixels in crops.views[CROP_PX]] == [30, 50, 60]
     assert np.isnan(crops.seen.boxes).all()
     assert [problem.split(":")[0] for problem in problems] == ["00007.jpg", "00008.jpg"]
 

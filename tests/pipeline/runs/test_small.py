@@ -253,10 +253,12 @@ def test_frames_count_when_they_are_embedded(tmp_path):
         asked.append(Future())
         return asked[-1:]
 
-    faces = FaceCrops(np.zeros((4, 112, 112, 3), np.uint8), replace(unseen(4), scores=np.ones(4, np.float32)))
-    embedder = SimpleNamespace(row_shape=(2,), dtype=np.dtype(np.float32))
+    faces = FaceCrops({112: np.zeros((4, 112, 112, 3), np.uint8)}, replace(unseen(4), scores=np.ones(4, np.float32)))
+    embedder = SimpleNamespace(input_px=112)
     networks = SimpleNamespace(engine=SimpleNamespace(submit=submit), embedders={"iresnet50": embedder})
-    session: Any = SimpleNamespace(config=ExtractConfig(), networks=networks)
+    session: Any = SimpleNamespace(
+        config=ExtractConfig(), networks=networks, row_of=lambda name: ((2,), np.dtype(np.float32))
+    )
     people = _People(("iresnet50",), session, tmp_path)
     with settled(people.pending):
         for _ in range(3):
