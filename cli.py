@@ -31,6 +31,11 @@ COMMANDS = {
         "extract",
         "Videos below a folder → frame-synchronised features in a store.",
     ),
+    "transcribe": (
+        "pipeline.transcribe.commands",
+        "transcribe",
+        "Speech of videos → words with times, for features of words.",
+    ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
     "compare": (
         "fusion.commands",

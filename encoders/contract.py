@@ -27,6 +27,7 @@ if TYPE_CHECKING:  # `avfuse extract --help` loads this file
 Precision = Literal["fp32", "bf16", "fp16"]
 Kind = Literal["face", "audio", "words"]
 
+FIELD_S = 0.025  # that of wav2vec 2.0 and of most features of speech
 # Distribution → the extra of avfuse that brings it.
 _EXTRAS = {
     "timm": "vision",
@@ -59,8 +60,8 @@ class AudioEncoder(Protocol):
 
     `window_s`: the sound whose states are kept of one call, with `context_s` more on either side that is heard and
     dropped; `hop_s`: from one state to the next; `first_s`: from the first sample to the middle of the first state.
-    Optional `field_s`: how much sound a state is made from at least, 0.025 without it; `level`: whether the samples are
-    first brought to mean 0 and variance 1, over the whole file.
+    Optional `level`: whether the samples are first brought to mean 0 and variance 1, over the whole file; `field_s`:
+    how much of the sound around its middle a state is made from, 0.025 without it.
     """
 
     dim: int

@@ -25,7 +25,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..shell.text import counted
-from .contract import Precision
+from .contract import AudioEncoder, Precision
 from .views import Patches
 
 Rows = NDArray[np.float32]
@@ -48,29 +48,12 @@ class RowMaker(Protocol):
         """Rows of a batch."""
 
 
-class StateEncoder(Protocol):
-    """An encoder of sound. States are `hop_s` apart, the first centred `first_s` after a window's start.
-
-    `window_s`: what is kept of a window, with `context_s` more at either end of it.
-    """
-
-    dim: int
-    sample_rate: int
-    window_s: float
-    context_s: float
-    hop_s: float
-    first_s: float
-
-    def states(self, samples: NDArray[np.float32], /) -> NDArray[np.float32]:
-        """States float32 [B, K, dim] of windows [B, n] of one length."""
-
-
 class StateMaker:
     """An encoder of sound as a network of the engine: a batch of windows, of any one length, is one input."""
 
     batch_size = 1
 
-    def __init__(self, encoder: StateEncoder) -> None:
+    def __init__(self, encoder: AudioEncoder) -> None:
         self._encoder = encoder
 
     def rows(self, batch: NDArray[Any]) -> Rows:

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from ..batch.torch_errors import ComputeError, compute_error
 from ..shell.text import one_line
-from .contract import EncoderFailed, Kind, Precision, check_needs
+from .contract import FIELD_S, EncoderFailed, Kind, Precision, check_needs
 from .table import CROP_PX, feature, module_of
 from .weights.resolve import WeightsInvalid, WeightSource
 
@@ -27,7 +27,8 @@ class LoadedEncoder:
     """An encoder in use: what it takes, and its answers, each checked.
 
     `row_shape`, `dtype`: of its rows; `dim`: their width; `input_px` and `batch_size` of faces; `sample_rate`,
-    `window_s`, `context_s`, `hop_s`, `first_s`, `field_s`, `level` of sound, as `AudioEncoder` has them.
+    `window_s`, `context_s`, `hop_s`, `first_s`, `field_s`, `level` of sound, as `AudioEncoder` has them; `made`: the
+    object.
     """
 
     def __init__(self, name: str, kind: Kind, made: Any, batch_size: int = 32) -> None:
@@ -38,11 +39,11 @@ class LoadedEncoder:
         self.batch_size = min(batch_size, int(self._number("batch_size", batch_size, whole=True)))
         self.level = bool(getattr(made, "level", False))
         self.sample_rate = int(self._number("sample_rate", whole=True)) if kind == "audio" else 0
+        self.field_s = self._number("field_s", FIELD_S)
         self.window_s, self.hop_s = (self._number(each) if kind == "audio" else 0.0 for each in ("window_s", "hop_s"))
         self.context_s, self.first_s = (
             self._number(each, least=0.0) if kind == "audio" else 0.0 for each in ("context_s", "first_s")
         )
-        self.field_s = self._number("field_s", 0.025)
         call = "states" if kind == "audio" else "rows"
         if not callable(getattr(made, call, None)):
             raise EncoderFailed(f"encoder {name}: what load gives has no method {call}")

@@ -10,7 +10,7 @@ Tested by tests/encoders/test_plugins.py.
 
 from __future__ import annotations
 
-import importlib
+import functools
 import importlib.util
 import re
 import sys
@@ -82,6 +82,12 @@ def files_in_use() -> tuple[EncoderFile, ...]:
 
 def installed() -> dict[str, EntryPoint]:
     """Entry points of installed packages, by name."""
+    return _installed(tuple(sys.path))
+
+
+@functools.cache
+def _installed(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
+    """The same on this path: the metadata of all packages are read once, and not for each trial of a plan."""
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 

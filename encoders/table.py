@@ -1,9 +1,10 @@
 """The table of features: what each is made from, what its rows are, and which settings change them. Torch-free.
 
     video ─ clock ─┬─ faces ─── crop ── iresnet50, iresnet50_map, crop112, crop48; clip_large, eva02_large … timm:NAME
-                   └─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
-                              ├ samples ─ mfcc
-                              └ states                                 encoders of sound
+                   ├─ (audio) ┬ patch ─ vggish, logmel_vgg, logmel
+                   │          ├ samples ─ mfcc
+                   │          └ states ── wavlm_large, whisper_large …  the means of an encoder's states in a frame
+                   └─ (words) ─ words ─ bert
 
 An addition is one entry of `TABLE`; a network's layouts are in `weights/read.py`, its files in `weights/registry.py`.
 An entry with `load` is a module of `families`, as `contract.py` says. `feature` knows more names than the table has:
@@ -21,17 +22,17 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from ..features_store.entries import AUDIO, CLOCK, FACES, entry_of
+from ..features_store.entries import AUDIO, CLOCK, FACES, WORDS, entry_of
 from ..features_store.schema import ArraySpec, JsonValue
 from ..shell.text import did_you_mean
 from . import plugins
 from .contract import About, EncoderModule, about
 
 VggishOutput = Literal["raw", "relu", "pca"]
-Stream = Literal["visual", "audio"]
-# What the features of a stream are made from: the face track, or the sound at the frames' times.
-MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO}
-View = Literal["crop", "patch", "samples", "states"]
+Stream = Literal["visual", "audio", "text"]
+# What the features of a stream are made from: the face track, or sound or words at the frames' times.
+MADE_FROM: dict[Stream, str] = {"visual": FACES, "audio": AUDIO, "text": WORDS}
+View = Literal["crop", "patch", "samples", "states", "words"]
 
 # Side of an aligned face: what `faces` cuts out is what `embed` takes in.
 CROP_PX = 112
@@ -178,9 +179,38 @@ TABLE = {
                 ("efficientnetv2_t", 1024, "timm_models", "EfficientNetV2-T of the face, 112 px"),
             )
         ),
+        *(
+            Feature(
+                *(name, "audio", "states", (dim,), long_name, (*_OF_STATES, "precision", *layers)),
+                network=name,
+                weights="folder",
+                load=f"encoders.families.{family}:load",
+            )
+            for name, dim, long_name, layers, family in (
+                ("wavlm_large", 1024, "WavLM-large states of the audio", ("layers",), "wav2vec2"),
+                ("wavlm_base", 768, "WavLM-base states of the audio", ("layers",), "wav2vec2"),
+                ("hubert_large", 1024, "HuBERT-large states of the audio", ("layers",), "wav2vec2"),
+                ("wav2vec2_large", 1024, "wav2vec 2.0 large states of the audio", ("layers",), "wav2vec2"),
+                (
+                    "wav2vec2_emotion",
+                    1024,
+                    "wav2vec 2.0 tuned on emotion, states of the audio",
+                    ("layers",),
+                    "wav2vec2",
+                ),
+                ("whisper_large", 1280, "Whisper-large encoder states of the audio", (), "whisper"),
+            )
+        ),
+        Feature(
+            *("bert", "text", "words", (768,), "BERT's reading of the word that is spoken", ("precision",)),
+            network="bert",
+            weights="folder",
+            load="encoders.families.bert:load",
+        ),
         # Made in microseconds, from means of pixels and bands: what most tests extract in place of a network.
         Feature("fake_face", "visual", "crop", (12,), "means of the face's quarters", _OF_FACE, hidden=True),
         Feature("fake_sound", "audio", "patch", (8,), "means of eight bands of the patch", _OF_SOUND, hidden=True),
+        Feature("fake_words", "text", "words", (4,), "length and place of the word", (), hidden=True),
     )
 }
 
@@ -188,6 +218,7 @@ TABLE = {
 _KINDS: dict[str, tuple[Stream, View, tuple[str, ...]]] = {
     "face": ("visual", "crop", (*_OF_FACE, "precision")),
     "audio": ("audio", "states", (*_OF_STATES, "precision")),
+    "words": ("text", "words", ("precision",)),
 }
 # prefix → KIND, module, weights, and what the rest of the name is.
 _PREFIXES: dict[str, tuple[str, str, Literal["folder", "optional"], re.Pattern[str]]] = {
@@ -219,8 +250,6 @@ def feature(name: str) -> Feature:
         more = "; your own: --encoder NAME=FILE.py"
         hint = did_you_mean(name, known) or f"; the features are {', '.join(known)}, timm:NAME, hear:MODULE{more}"
         raise ValueError(f"{name}: no such feature{hint}")
-    if plug_in.about.kind not in _KINDS:
-        raise ValueError(f"{plug_in.where}: encoders of {plug_in.about.kind} are not supported yet")
     stream, view, options = _KINDS[plug_in.about.kind]
     return Feature(
         *(name, stream, view, None, f"rows of the encoder {name}", options),
@@ -271,7 +300,7 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         made = feature(name)
-        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each))
         used = {option: settings.get(option) for option in said}
         if made.code_sha256 is not None:
             used["encoder"] = made.code_sha256

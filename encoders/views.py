@@ -5,7 +5,7 @@ Tested by tests/encoders/test_views.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -82,10 +82,17 @@ def bands(patches: NDArray[np.float32] | Patches) -> NDArray[np.float32]:
     return np.asarray(grouped.mean(axis=(1, 3), dtype=np.float64), np.float32)
 
 
+def word_shapes(words: Sequence[str]) -> NDArray[np.float32]:
+    """Length of each word, sum of its letters' numbers, its place in the segment and the segment's length: [W, 4]."""
+    rows = [(len(word), sum(map(ord, word)), place, len(words)) for place, word in enumerate(words)]
+    return np.array(rows, np.float32).reshape(-1, 4)
+
+
 VIEWS: dict[str, Callable[[Any], NDArray[Any]]] = {
     "crop112": as_they_are,
     "crop48": shrunk,
     "fake_face": quarters,
     "logmel": as_they_are,
     "fake_sound": bands,
+    "fake_words": word_shapes,
 }

@@ -19,7 +19,7 @@ from typing import Any
 from .schema import TIME, VALID_SUFFIX, JsonValue
 
 ENTRIES = "features"
-CLOCK, FACES, AUDIO = "clock", "faces", "audio"
+CLOCK, FACES, AUDIO, WORDS = "clock", "faces", "audio", "words"
 IMPORT = "import"  # made elsewhere: avfuse import-features
 FACE_ARRAYS = ("face_box", "face_landmarks", "face_score")
 # Attributes of format 1 that are the entries' now.
@@ -39,7 +39,7 @@ _FORMER_FEATURES: dict[str, tuple[str, tuple[str, ...]]] = {
 }
 # What avfuse's own table of features has beside them, which nobody else may call theirs.
 _LATER_FEATURES = (
-    *("iresnet50_map", "crop112", "crop48", "fake_face", "fake_sound"),
+    *("iresnet50_map", "crop112", "crop48", "fake_face", "fake_sound", "fake_words"),
     *("clip_large", "eva02_large", "eva02_base", "resnet50_ferplus", "senet50_ferplus", "mobilenetv3_large"),
     *("efficientnetv2_t", "wavlm_large", "wavlm_base", "hubert_large", "wav2vec2_large", "wav2vec2_emotion"),
     *("whisper_large", "egemaps", "speech", "bert"),
@@ -67,7 +67,7 @@ def entry_of(
 ) -> dict[str, JsonValue]:
     """The entry of a feature, or of what features are made from; `entries` has that of what it is made from itself.
 
-    Sound has no entry: it is decoded anew, at the times of the clock.
+    Sound and words have no entry: they are read anew, at the times of the clock.
     """
     above = entries[source_of(made_from)] if made_from else None
     identity = {
@@ -85,7 +85,7 @@ def entry_of(
 
 def source_of(made_from: str) -> str:
     """The entry that what is made from this hangs on."""
-    return CLOCK if made_from == AUDIO else made_from
+    return CLOCK if made_from in (AUDIO, WORDS) else made_from
 
 
 def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
@@ -157,7 +157,7 @@ def arrays_of(feature: str) -> tuple[str, ...]:
 
 def reserved_name(name: str) -> str | None:
     """Why what was made elsewhere cannot have this name; None where it can."""
-    if name in (CLOCK, FACES, AUDIO, TIME, *_FORMER_FEATURES, *_LATER_FEATURES) or name.startswith(_PREFIXES):
+    if name in (CLOCK, FACES, AUDIO, WORDS, TIME, *_FORMER_FEATURES, *_LATER_FEATURES) or name.startswith(_PREFIXES):
         return "that is one of avfuse's own"
     if name.endswith(VALID_SUFFIX):
         return f"names that end with {VALID_SUFFIX!r} are those of masks"

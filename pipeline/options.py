@@ -37,6 +37,7 @@ class ExtractRequest:
     annotations: Path | None
     aligned: Path | None
     audio: Path | None
+    words: Path | None
     video_stream: int | None
     audio_stream: int | None
 
@@ -100,6 +101,7 @@ class ExtractRequest:
             video_stream=self.video_stream,
             audio_stream=self.audio_stream,
             denoise=self.denoise,
+            audio_file=self.audio is not None,
             layers=self.layers,
             encoders=encoders,
         )
@@ -127,7 +129,7 @@ class FeatureList(click.ParamType[tuple[str, ...]]):
 
 # Headings of `avfuse extract --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
-    "Input and store": ("videos", "store", "annotations", "aligned", "audio", "video-stream", "audio-stream"),
+    "Input and store": ("videos", "store", "annotations", "aligned", "audio", "words", "video-stream", "audio-stream"),
     "Features": ("features", "encoder", "layers", "vggish-output", "audio-align", "denoise"),
     "Faces": ("face", "detect-every", "missing-face"),
     "Weights and networks": ("weights", "untrained", "device", "precision", "batch-size"),
@@ -183,6 +185,12 @@ _OPTIONS = (
         type=FOLDER,
         help="Folder of TRIAL.wav or TRIAL.flac, one for every trial, used instead of the videos' own sound: separated "
         "speakers, for example. A file begins where the video's sound does. [default: the videos' own sound]",
+    ),
+    click.option(
+        "--words",
+        type=FOLDER,
+        help="Folder of words with times for features made from them: TRIAL.csv with word,start_s,end_s, as `avfuse "
+        "transcribe` writes it. [default: none]",
     ),
     click.option(
         "--features",

@@ -5,6 +5,7 @@ import os
 import shutil
 import subprocess
 import wave
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -321,3 +322,57 @@ def same_run() -> Callable[[Path, Path], None]:
         assert len(histories[0]) > 1
 
     return check
+
+
+@pytest.fixture(scope="session")
+def speech_folder(tmp_path_factory) -> Callable[..., tuple[Path, Any]]:
+    """A folder of a tiny network for the feature of a name, as transformers saves it, and that network; made once.
+
+    `head`: of which class it is; `normalize`: whether sound is to be levelled; `change`: called with the network.
+    """
+    small = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64, "conv_dim": (16,) * 7}
+    small |= {"num_conv_pos_embeddings": 16, "num_conv_pos_embedding_groups": 4, "num_hidden_layers": 5}
+    large = {**small, "do_stable_layer_norm": True, "feat_extract_norm": "layer", "conv_bias": True}
+    whisper = {"d_model": 32, "vocab_size": 60, "pad_token_id": 1, "bos_token_id": 1, "eos_token_id": 2}
+    for half in ("encoder", "decoder"):
+        whisper |= {f"{half}_layers": 2, f"{half}_attention_heads": 2, f"{half}_ffn_dim": 64}
+    kinds: dict[str, tuple[str, dict[str, Any]]] = {
+        "wavlm_base": ("WavLM", small),
+        "wavlm_large": ("WavLM", {**large, "conv_bias": False}),
+        "hubert_large": ("Hubert", large),
+        "wav2vec2_large": ("Wav2Vec2", large),
+        "wav2vec2_emotion": ("Wav2Vec2", {**large, "num_hidden_layers": 4}),
+        "whisper_large": ("Whisper", {**whisper, "decoder_start_token_id": 3, "num_mel_bins": 128}),
+    }
+    made: dict[str, tuple[Path, Any]] = {}
+
+    def make(name: str, head: str = "Model", *, normalize: bool = True, change: Any = None, **sizes: Any):
+        import torch
+        import transformers
+
+        key = f"{name} {head} {normalize} {change} {sizes}"
+        if key in made:
+            return made[key]
+        transformers.utils.logging.disable_progress_bar()
+        kind, config = kinds[name]
+        settings = getattr(transformers, f"{kind}Config")(**{**config, **sizes})
+        model = getattr(transformers, f"{kind}{head.removeprefix(kind)}")(settings).eval()
+        state = {}
+        for number, tensor in model.state_dict().items():
+            # From arrays of NumPy, which no version of an initialiser changes.
+            drawn = np.random.default_rng(zlib.crc32(number.encode())).standard_normal(tensor.shape)
+            is_norm = "norm" in number and number.endswith("weight")
+            state[number] = torch.from_numpy(drawn.astype(np.float32)) * (0.05 if is_norm else 0.15) + is_norm
+        model.load_state_dict(state)
+        if change is not None:
+            change(model)
+        folder = tmp_path_factory.mktemp(name)
+        model.save_pretrained(folder)
+        if kind == "Whisper":
+            transformers.WhisperFeatureExtractor(feature_size=settings.num_mel_bins).save_pretrained(folder)
+        else:
+            transformers.Wav2Vec2FeatureExtractor(do_normalize=normalize).save_pretrained(folder)
+        made[key] = folder, model
+        return made[key]
+
+    return make

@@ -13,9 +13,10 @@ from ...features_store.disk.atomic import sha256_of
 from ...shell.errors import clean_errors
 from ...shell.progress import shows_bars
 from ...shell.text import text_table
+from ..table import TABLE
 from .http import DownloadError
-from .registry import REGISTRY, WeightFile, entry
-from .resolve import WeightsInvalid, WeightsMissing, cache_folder, local_path, weight_folders
+from .registry import FOLDERS, REGISTRY, WeightFile, entry
+from .resolve import WeightsInvalid, WeightsMissing, cache_folder, local_folder, local_path, weight_folders
 
 _MISMATCH = 3
 
@@ -29,8 +30,10 @@ def weights() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_weights(as_json: bool) -> None:
-    """Every known weight file: feature, architecture, size, licence, whether it is here; then where each comes from."""
+    """Every known file and folder: feature, architecture, size, licence, whether it is here; where each is from."""
     paths = {file.name: local_path(file) for file in REGISTRY.values()}
+    folders = [folder for folder in FOLDERS.values() if folder.feature in TABLE]
+    at = {folder.feature: local_folder(folder.feature) for folder in folders}
     if as_json:
         entries = [
             {
@@ -48,6 +51,18 @@ def list_weights(as_json: bool) -> None:
             }
             for file in REGISTRY.values()
         ]
+        entries += [
+            {
+                "name": folder.feature,
+                "feature": folder.feature,
+                "licence": folder.licence,
+                "from": folder.repository,
+                "command": folder.command,
+                "note": folder.note,
+                "cached": None if at[folder.feature] is None else str(at[folder.feature]),
+            }
+            for folder in folders
+        ]
         click.echo(json.dumps(entries, indent=2))
         return
     cells = [("name", "feature", "architecture", "size", "here", "licence")]
@@ -56,6 +71,9 @@ def list_weights(as_json: bool) -> None:
         cells.append(
             (file.name, file.feature, file.architecture, size, "yes" if paths[file.name] else "no", file.licence)
         )
+    for folder in folders:
+        here = "yes" if at[folder.feature] else "no"
+        cells.append((folder.feature, folder.feature, "folder", "?", here, folder.licence))
     click.echo("\n".join(text_table(cells, words=len(cells[0]))))
     # What does not fit into columns.
     for file in REGISTRY.values():
@@ -64,6 +82,10 @@ def list_weights(as_json: bool) -> None:
         click.echo(f"  from    {file.url or 'by hand'}")
         click.echo(f"  sha256  {known}")
         click.echo(f"  file    {paths[file.name] or file.file_name}")
+    for folder in folders:
+        click.echo(f"\n{folder.feature}: {folder.note or folder.repository}")
+        click.echo(f"  from    {folder.command}")
+        click.echo(f"  folder  {at[folder.feature] or f'--weights {folder.feature}=DIR'}")
 
 
 @weights.command()

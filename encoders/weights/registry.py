@@ -1,6 +1,7 @@
-"""The weight files that avfuse knows: what they are, where from, and under which licence.
+"""The weights that avfuse knows, files and folders: what they are, where from, and under which licence.
 
-Names, hashes and licences: docs/sources.md (Weight files). Tested by tests/encoders/weights/test_resolve.py.
+Names, hashes and licences: docs/sources.md (Weight files, Weight folders). Tested by
+tests/encoders/weights/test_resolve.py and test_folder.py.
 """
 
 from __future__ import annotations
@@ -126,6 +127,49 @@ _FILES = (
 )
 # The order is the order of preference where a folder holds several files of one feature.
 REGISTRY = {file.name: file for file in _FILES}
+
+
+@dataclass(frozen=True)
+class WeightFolder:
+    """A published repository that is an encoder's folder; `revision`: of what is not on its main branch."""
+
+    feature: str
+    repository: str
+    licence: str
+    note: str = ""
+    revision: str | None = None
+
+    @property
+    def command(self) -> str:
+        """What downloads it, once, into `$AVFUSE_WEIGHTS`: the client of the hub that it lies on."""
+        revision = f" --revision {self.revision}" if self.revision else ""
+        kept = "--include '*.json' --include '*.txt' --include 'model*.safetensors'"
+        return f"hf download {self.repository}{revision} {kept} --local-dir $AVFUSE_WEIGHTS/{self.feature}"
+
+
+_FOLDERS = (
+    WeightFolder("clip_large", "openai/clip-vit-large-patch14", "MIT in OpenAI's repository (unverified)", "S4's CLIP"),
+    WeightFolder("eva02_large", "timm/eva02_large_patch14_224.mim_in22k", "MIT", "what S4's paper names"),
+    WeightFolder("eva02_base", "timm/eva02_base_patch14_224.mim_in22k", "MIT", "what S4's code takes"),
+    WeightFolder("mobilenetv3_large", "timm/mobilenetv3_large_100.ra_in1k", "Apache-2.0", "S4's expressions"),
+    WeightFolder("efficientnetv2_t", "timm/efficientnetv2_rw_t.ra2_in1k", "Apache-2.0", "S4's expressions"),
+    WeightFolder(
+        *("wavlm_large", "microsoft/wavlm-large", "CC BY-SA 3.0 (of its repository; no tag on the hub)"),
+        note="S4's WavLM; its main branch has a pickle alone",
+        revision="refs/pr/6",
+    ),
+    WeightFolder("wavlm_base", "microsoft/wavlm-base", "CC BY-SA 3.0 (of its repository)", "a pickle alone, perhaps"),
+    WeightFolder("hubert_large", "facebook/hubert-large-ll60k", "Apache-2.0 (unverified)"),
+    WeightFolder("wav2vec2_large", "facebook/wav2vec2-large", "Apache-2.0"),
+    WeightFolder(
+        *("wav2vec2_emotion", "audeering/wav2vec2-large-robust-12-ft-emotion-msp-dim"),
+        licence="CC BY-NC-SA 4.0: non-commercial, research only",
+        note="trained on arousal, dominance and valence of MSP-Podcast",
+    ),
+    WeightFolder("whisper_large", "openai/whisper-large-v3", "Apache-2.0 on the hub (unverified)"),
+    WeightFolder("bert", "google-bert/bert-base-uncased", "Apache-2.0 (unverified)", "S3's BERT"),
+)
+FOLDERS = {folder.feature: folder for folder in _FOLDERS}
 
 
 def entry(name: str) -> WeightFile:

@@ -127,6 +127,17 @@ def local_path(file: WeightFile) -> Path | None:
     return next((path for path in paths if path.is_file()), None)
 
 
+def _folder_name(name: str) -> str:
+    """Where a feature's folder is looked for, below those of `weight_folders`."""
+    return name.replace(":", "/")
+
+
+def local_folder(name: str) -> Path | None:
+    """Where a feature's folder of weights is on this machine; None while it is not there. It is not looked into."""
+    paths = (folder / _folder_name(name) for folder in weight_folders())
+    return next((path for path in paths if path.is_dir()), None)
+
+
 def is_damaged(path: Path, file: WeightFile, hash_of: Callable[[Path], str] = sha256_of) -> bool:
     """Whether a file under a published name is not the published one, as far as its hash is known."""
     return file.sha256_prefix is not None and not file.matches(hash_of(path))
@@ -236,17 +247,11 @@ def _find(
     return replace(source, feature=feature, same_as=other) if source else None
 
 
-def _folder_name(feature: str) -> str:
-    """Where a feature's folder is looked for, below those of `weight_folders`."""
-    return feature.replace(":", "/")
-
-
 def _find_folder(name: str, given: Mapping[str, Path], seed: int | None) -> WeightSource | None:
     is_own = form_of(name) == "optional"
     if name not in given and seed is not None and not is_own:
         return WeightSource(name, "untrained", None, None, "none: random numbers", untrained_seed=seed)
-    places = [Path(given[name])] if name in given else [each / _folder_name(name) for each in weight_folders()]
-    path = next((each for each in places if name in given or each.is_dir()), None)
+    path = Path(given[name]) if name in given else local_folder(name)
     if path is None:
         return None
     licence = None

@@ -29,6 +29,7 @@ class Stage(StrEnum):
     PROBE = "probe"
     VIDEO = "video"
     AUDIO = "audio"
+    WORDS = "words"
     EMBED = "embed"
     EXTRACT = "extract"
     READ = "read"

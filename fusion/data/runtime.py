@@ -79,7 +79,8 @@ def deterministic() -> Iterator[None]:
     before = torch.are_deterministic_algorithms_enabled()
     warn_only = torch.is_deterministic_algorithms_warn_only_enabled()
     benchmark = torch.backends.cudnn.benchmark
-    fast = torch.backends.cuda.flash_sdp_enabled(), torch.backends.cuda.mem_efficient_sdp_enabled()
+    flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
+    efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     if torch.cuda.is_available():  # whose fast ways back through attention add up in no fixed order
@@ -90,8 +91,8 @@ def deterministic() -> Iterator[None]:
     finally:
         torch.use_deterministic_algorithms(before, warn_only=warn_only)
         torch.backends.cudnn.benchmark = benchmark
-        torch.backends.cuda.enable_flash_sdp(fast[0])
-        torch.backends.cuda.enable_mem_efficient_sdp(fast[1])
+        torch.backends.cuda.enable_flash_sdp(flash)
+        torch.backends.cuda.enable_mem_efficient_sdp(efficient)
 
 
 @contextmanager

@@ -19,13 +19,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from ...encoders.contract import FIELD_S
 from ..media.types import SAMPLE_RATE_HZ
 from .framing import Spans, lie_on
 
 # Times in containers are rounded: a state centred on a frame's time is that frame's, and not the one's before.
 _SAME_TIME_S = 1e-6
 _STATES_AT_ONCE = 4096  # of which something is looked up: an hour has 180,000
-FIELD_S = 0.025  # of an encoder that does not say it: wav2vec2's
 _LONE_FRAME_S = 1 / 30  # how long the only frame of a video is seen
 # As transformers' `zero_mean_unit_var_norm` has it; below this the sound is silence, and rows of it are rounding.
 _LEAST_VARIANCE = 1e-7

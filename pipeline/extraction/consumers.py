@@ -22,9 +22,10 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from ...encoders.contract import EncoderFailed
 from ..audio.framing import Spans, lie_on
 from ..audio.mfcc import mfcc_valid, mfccs
-from ..audio.states import FIELD_S, StateGrid, Window, is_silence, level, state_rows
+from ..audio.states import StateGrid, Window, is_silence, level, state_rows
 from ..media.placement import BLOCK_SAMPLES
 from ..media.types import SAMPLE_RATE_HZ
 from .row_buffer import RowBuffer
@@ -157,15 +158,18 @@ def consume_egemaps(task: SoundTask) -> Consumed:
 def consume_states(task: SoundTask) -> Consumed:
     """Rows of an encoder's states: windows with context through the engine, the mean of a frame's states.
 
-    Raises ValueError naming the encoder, where it does not give what it says it does.
+    Raises EncoderFailed, where it does not give what it says it does.
     """
     encoder = task.session.networks.encoders[task.name]
-    times = encoder.window_s, encoder.context_s, encoder.hop_s, encoder.first_s
-    grid = StateGrid(encoder.sample_rate, *times, field_s=getattr(encoder, "field_s", FIELD_S))
+    times = encoder.window_s, encoder.context_s, encoder.hop_s, encoder.first_s, encoder.field_s
+    try:
+        grid = StateGrid(encoder.sample_rate, *times)
+    except ValueError as error:
+        raise EncoderFailed(f"encoder {task.name}: {error}") from error
     sound = task.sound(grid.rate_hz)
     said: tuple[str, ...] = ()
     mean, deviation = 0.0, 1.0
-    if getattr(encoder, "level", False):
+    if encoder.level:
         mean, deviation = level(sound.blocks(), sound.real_spans(), grid.rate_hz)
         if is_silence(deviation):
             said = (f"digital silence: what {task.name} makes of it are the states of rounding errors",)
@@ -179,7 +183,7 @@ def consume_states(task: SoundTask) -> Consumed:
             try:
                 kept = grid.kept(window, states, len(sound))
             except ValueError as error:
-                raise ValueError(f"the encoder {task.name} {error}") from error
+                raise EncoderFailed(f"encoder {task.name}: {error}") from error
             num_states += len(kept)
             yield kept
 

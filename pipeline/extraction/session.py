@@ -49,7 +49,7 @@ class Session:
     """The settings, what the store says of each feature made with them, and the networks (None: none are needed)."""
 
     config: ExtractConfig
-    entries: Mapping[str, JsonValue]
+    entries: Mapping[str, Mapping[str, JsonValue]]
     weights: Mapping[str, WeightSource]
     stall_timeout_s: float
     loaded: Networks | None

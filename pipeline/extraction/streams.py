@@ -80,6 +80,9 @@ class StreamRows(Protocol):
     def attributes(self) -> dict[str, JsonValue]:
         """What the trial says of the stream."""
 
+    def files(self) -> dict[str, JsonValue]:
+        """What the entries of its features say of the files, beside the video, that they were made from."""
+
     def sources(self) -> tuple[str, ...]:
         """Names of the entries that were made beside those of the features."""
 

@@ -19,14 +19,19 @@ from ..media.probe import probe
 from ..media.streams import Choice
 from .audio import read_sound
 from .jobs import Job, Progress, Receipt
-from .provenance import video_attributes, with_sound
+from .provenance import video_attributes
 from .session import Session
 from .stored import check_start, read_stored
 from .streams import Clock, Reading, Stream, StreamRows
 from .visual import read_picture
+from .words import read_words
 
 # In the order in which they are read: the picture is first, for its frames are the clock of all others.
-STREAMS = (Stream("visual", "picture", read_picture), Stream("audio", "sound", read_sound))
+STREAMS = (
+    Stream("visual", "picture", read_picture),
+    Stream("audio", "sound", read_sound),
+    Stream("text", "words", read_words),
+)
 
 
 def counting_stream(features: Collection[str]) -> str:
@@ -58,14 +63,15 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
         clock = reading.clock
         warnings = _warnings(job, gave, clock)
         made = session.entries
-        if isinstance(record := gave["sound"].attributes().get("audio_file"), dict):
-            made = with_sound(made, session.config, session.weights, features, str(record["sha256"]))
-        entries = {name: entry for name, entry in made.items() if name in features}
+        entries: dict[str, JsonValue] = {}
+        for stream in STREAMS:
+            for name in of_stream(features, stream.name):
+                entries[name] = {**made[name], **gave[stream.word].files()}
         attributes: dict[str, JsonValue] = {}
         arrays: list[list[dict[str, RowSource]]] = []
         for rows in gave.values():
             attributes |= rows.attributes()
-            entries |= {name: session.entries[name] for name in rows.sources() if name in session.entries}
+            entries |= {name: dict(session.entries[name]) for name in rows.sources() if name in session.entries}
             arrays.insert(0, rows.arrays(clock.rows))  # a store lists the picture's last
         people: list[dict[str, RowSource]] = []
         for number in range(max(map(len, arrays))):

@@ -70,6 +70,10 @@ class Picture:
         crops: dict[str, JsonValue] = {} if self.job.crops is None else {"crops": crops_digest(self.job.crops)}
         return {"face": self.job.face, **crops}
 
+    def files(self) -> dict[str, JsonValue]:
+        """None: all is in the video."""
+        return {}
+
     def sources(self) -> tuple[str, ...]:
         """The clock, unless the trial has it, and the face track where one is made."""
         return (*(() if self.job.adds else (CLOCK,)), *((FACES,) if self.makes_track else ()))

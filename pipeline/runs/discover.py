@@ -22,6 +22,7 @@ from ...shell.text import counted, one_line, preview
 from ..config import ExtractConfig, FacePolicy
 from ..extraction.jobs import Failure, Job
 from ..extraction.provenance import has_crops
+from ..words.transcript import TranscriptFolder
 
 # Listed in docs/store.md; what of these ffmpeg cannot read is a named failure.
 _BROADCAST = (
@@ -45,20 +46,28 @@ _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
 
 @dataclass(frozen=True)
 class Sources:
-    """Where trials come from: the videos' folder, the corpus of labels, folders of aligned crops and of sound files."""
+    """Where trials come from: the videos' folder, the corpus of labels, folders of crops, sound files and words."""
 
     videos: Path
     corpus: Corpus | None
     crops: Path | None
     sounds: Path | None = None
+    words: TranscriptFolder | None = None
 
 
-def find_sources(videos: Path, annotations: Path | None, crops: Path | None, sounds: Path | None = None) -> Sources:
+def find_sources(
+    videos: Path,
+    annotations: Path | None,
+    crops: Path | None,
+    sounds: Path | None = None,
+    words: Path | None = None,
+) -> Sources:
     """Check the folders and index the annotations. Raises ValueError or OSError naming the folder."""
     for folder in (videos, crops, sounds):
         if folder is not None and not folder.is_dir():
             raise ValueError(f"{folder} is not a folder")
-    return Sources(videos, open_any_corpus(annotations) if annotations is not None else None, crops, sounds)
+    corpus = open_any_corpus(annotations) if annotations is not None else None
+    return Sources(videos, corpus, crops, sounds, TranscriptFolder(words) if words is not None else None)
 
 
 def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[Failure], list[str]]:
@@ -96,8 +105,8 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 
     if sounds is not None and not any(job.sound for job in jobs.values()):
         raise ValueError(
-            f"{sources.sounds} has sound for none of the trials ({preview(sorted(each.trial for each in failures))}); "
-            f"its sound files are of {preview(sorted(sounds)) or 'none'}: is --audio of these videos?"
+            f"{sources.sounds} has sound for none of the trials ({preview(sorted(each.trial for each in failures))}), "
+            f"{f'only for {preview(sorted(sounds))}' if sounds else 'no wav or flac file at all'}: is --audio right?"
         )
 
     # What the annotations and the videos do not agree on.
@@ -155,7 +164,8 @@ def _jobs_of(path: Path, sources: Sources, names: Mapping[str, list[str]], confi
             if config.visual and trial.endswith(side) and not stem.endswith(side):
                 face = of_side
         crops = _crops_folder(trial, sources) if config.visual else None
-        jobs.append(Job(path, name.as_posix(), trial, face, file_identity(path)[0], crops=crops))
+        words = sources.words.find(trial, stem) if sources.words is not None and config.text else None
+        jobs.append(Job(path, name.as_posix(), trial, face, file_identity(path)[0], crops=crops, words=words))
     return jobs
 
 
@@ -238,6 +248,16 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
             raise ValueError(f"crops for 0 of {trials}: {_where_crops_are(sources.crops, jobs)}")
         if without:
             notes.append(f"no crops for {len(without)} of {trials}: {preview(without)}")
+    if jobs and sources.words is not None and config.text:
+        without = [job.trial for job in jobs if job.words is None]
+        if len(without) == len(jobs):
+            there = preview(sources.words.files) or "(none)"
+            raise ValueError(
+                f"words for 0 of {trials}: {sources.words.folder} has the files of {there}, the trials are "
+                f"{preview(without)}: is --words of these videos?"
+            )
+        if without:
+            notes.append(f"no words for {len(without)} of {trials}: {preview(without)}")
     if jobs and sources.corpus is not None:
         without = [job.trial for job in jobs if label_name(sources.corpus, job.trial) is None]
         if len(without) == len(jobs):

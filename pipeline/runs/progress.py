@@ -7,23 +7,45 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NoReturn, TextIO
+from typing import Any, NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
 from ...shell.progress import shows_bars
 from ...shell.text import counted, flat
-from ..extraction.jobs import Failure, Job, Receipt
+from ..extraction.jobs import Failure, Job
 
 LINE_EVERY_S = 30.0
 _NAMED = 4
 
 
-def make_reporter(verbose: bool, stream: TextIO | None = None, counts: str = "picture") -> Reporter:
+class Done(Protocol):
+    """What a job that went well comes to, as far as it is shown: `rows` that took `seconds`."""
+
+    @property
+    def trial(self) -> str:
+        """The trial."""
+
+    @property
+    def rows(self) -> int:
+        """What was made of it."""
+
+    @property
+    def seconds(self) -> float:
+        """How long that took."""
+
+    @property
+    def warnings(self) -> Sequence[str]:
+        """What its user should know."""
+
+
+def make_reporter(verbose: bool, stream: TextIO | None = None, counts: str = "picture", noun: str = "row") -> Reporter:
     """Bars where `stream` (stderr) is a terminal with a width, else lines."""
     stream = stream or sys.stderr
-    return BarReporter(stream, verbose, counts) if shows_bars(stream) else Reporter(stream, verbose, counts)
+    kind = BarReporter if shows_bars(stream) else Reporter
+    return kind(stream, verbose, counts, noun)
 
 
 @dataclass
@@ -40,11 +62,11 @@ class Reporter:
     """A plain line every 30 s, and one for each failure and warning; several videos may be in progress at once.
 
     `verbose`: a line for each video that is done, too. `counts`: the stream whose rows count, the picture where faces
-    are embedded, else the next one: frames that are only decoded are not rows yet.
+    are embedded, else the next one: frames that are only decoded are not rows yet. `noun`: what a row is called.
     """
 
-    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture") -> None:
-        self._file, self._verbose, self._counts = file, verbose, counts
+    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture", noun: str = "row") -> None:
+        self._file, self._verbose, self._counts, self._noun = file, verbose, counts, noun
         self._videos: dict[str, InProgress] = {}
         self._jobs = self._ended = self._rows_before = 0
         self._began_s: float | None = None
@@ -70,17 +92,18 @@ class Reporter:
                 video.made = max(video.made, rows)  # the rows of the sound are gone through twice for MFCCs
             self.tick()
 
-    def finish(self, job: Job, result: Receipt | Failure | None) -> None:
+    def finish(self, job: Job, result: Done | Failure | None) -> None:
         """A video is done, has failed, or was left to another run (None)."""
         self._videos.pop(job.trial, None)
         self._ended += 1
         if isinstance(result, Failure):
             self._say(flat(f"failed: {result.video}: {result.reason}"))
-        if isinstance(result, Receipt):
+        elif result is not None:
             self._rows_before += result.rows
             if self._verbose:
-                done = f"{counted(result.rows, 'row')} in {result.seconds:.1f} s"
-                self._say(f"done: {flat(result.trial)}: {done} ({result.rows / max(result.seconds, 1e-9):.1f} rows/s)")
+                done = f"{counted(result.rows, self._noun)} in {result.seconds:.1f} s"
+                rate = f"{result.rows / max(result.seconds, 1e-9):.1f} {self._noun}s/s"
+                self._say(f"done: {flat(result.trial)}: {done} ({rate})")
             for warning in result.warnings:
                 self._say(flat(f"warning: {result.trial}: {warning}"))
         self.tick()
@@ -104,7 +127,7 @@ class Reporter:
         if len(self._videos) == 1:
             ((trial, video),) = self._videos.items()
             share = "" if video.share is None else f" ({video.share:.0%})"
-            named = [f"{flat(trial)}: {video.stream} row {video.rows}{share}"]
+            named = [f"{flat(trial)}: {video.stream} {self._noun} {video.rows}{share}"]
         else:
             named = [
                 flat(trial) + ("" if video.share is None else f" {video.share:.0%}")
@@ -122,7 +145,7 @@ class Reporter:
         """Rows so far, and how many a second since the first video was begun, in words; nothing in the first second."""
         rows = self._rows_before + sum(video.made for video in self._videos.values())
         seconds = time.monotonic() - self._began_s if self._began_s else 0.0
-        return rows, f"{rows / seconds:.1f} rows/s" if seconds >= 1 and rows else ""
+        return rows, f"{rows / seconds:.1f} {self._noun}s/s" if seconds >= 1 and rows else ""
 
     def _say(self, line: str) -> None:
         print(line, file=self._file, flush=True)
@@ -131,8 +154,8 @@ class Reporter:
 class BarReporter(Reporter):
     """A bar for the run, and one for the current video, or a line for all that are in progress."""
 
-    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture") -> None:
-        super().__init__(file, verbose, counts)
+    def __init__(self, file: TextIO, verbose: bool, counts: str = "picture", noun: str = "row") -> None:
+        super().__init__(file, verbose, counts, noun)
         self._shown: tuple[str, str] | None = None
         self._run: tqdm[NoReturn] | None = None
         self._now: tqdm[NoReturn] | None = None
@@ -141,7 +164,7 @@ class BarReporter(Reporter):
         """Show the run's bar, and what is done before the first video."""
         shape: dict[str, Any] = {"file": self._file, "dynamic_ncols": True, "smoothing": 0}
         self._run = tqdm(total=jobs, unit="video", position=0, **shape)
-        self._now = tqdm(unit=" rows", position=1, leave=False, bar_format="{desc}", **shape)
+        self._now = tqdm(unit=f" {self._noun}s", position=1, leave=False, bar_format="{desc}", **shape)
         self._now.set_description_str(starting)
 
     def tick(self) -> None:
@@ -160,7 +183,7 @@ class BarReporter(Reporter):
             # The length is a guess from the share of the duration that is done.
             self._now.total = max(video.rows, round(video.rows / video.share)) if video.share else None
         elif self._videos:
-            words = f"{counted(len(self._videos), 'video')} in progress, {counted(rows, 'row')}"
+            words = f"{counted(len(self._videos), 'video')} in progress, {counted(rows, self._noun)}"
             self._shown, self._now.bar_format = None, "{desc}"
             self._now.set_description_str(words, refresh=False)
         self._run.n = self._ended

@@ -194,6 +194,7 @@ def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> t
             job,
             video=job.video.absolute(),
             crops=job.crops.absolute() if job.crops else None,
+            words=job.words.absolute() if job.words else None,
             sound=job.sound.absolute() if job.sound else None,
         )
         for job in jobs

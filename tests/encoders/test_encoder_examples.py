@@ -219,3 +219,22 @@ def test_a_file_that_cannot_start_starts_nothing(extract, text, said):
     assert result.exit_code in (1, 2)
     assert said in result.stderr
     assert "Traceback" not in result.stderr
+
+
+def test_what_is_damaged_is_made_again_with_the_file(extract, avfuse, tmp_path):
+    assert extract(SOUND.replace("CHANGE", "")).exit_code == 0
+    for chunk in (tmp_path / "s.zarr" / "dark" / "mine" / "c").rglob("*"):
+        if chunk.is_file():
+            chunk.write_bytes(b"damaged")
+    result = avfuse("verify", "--store", tmp_path / "s.zarr")
+    assert result.exit_code != 0
+    assert "--encoder mine=….py" in result.output
+    assert "--features mine" in result.output or "mine" in result.output.split("--features ")[1]
+
+
+@pytest.mark.parametrize("path", sorted((EXAMPLES.parent / "configs").glob("*.yaml")), ids=lambda path: path.name)
+def test_settings_of_the_papers_name_what_there_is(path, dark, avfuse, tmp_path):
+    words = ("extract", "--videos", dark / "videos", "--store", tmp_path / "s.zarr", "--config", path, "--dry-run")
+    result = avfuse(*words)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.split() == ["dark"]

@@ -221,8 +221,8 @@ def test_a_comparison_killed_from_outside(corpus, alone, avfuse, same_run, tmp_p
     """In the second of its runs: the first is not done again, and all comes out as if nothing had been."""
     place = ("compare", "--store", corpus.store, "--annotations", corpus.annotations, "--modalities", "face,voice")
     settings = ("--set", "window_frames=60", "--set", "hop_frames=40", "--set", "warmup_epochs=1", "--device", "cpu")
-    words = (*place, *settings, "--presets", "concat", "--seeds", 2, "--fold", 0, "--no-tensorboard")
-    words += ("--epochs", EPOCHS)
+    what = ("--presets", "concat", "--seeds", 2, "--fold", 0, "--epochs", EPOCHS, "--no-tensorboard")
+    words = (*place, *settings, *what)
     whole, out = tmp_path / "whole", tmp_path / "out"
     assert avfuse(*words, "--out", whole).exit_code == 0
     runs = [f"concat_face+voice/fold0/seed{seed}" for seed in (0, 1)]

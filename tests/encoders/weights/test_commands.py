@@ -52,7 +52,7 @@ def test_list_says_everything(cache):
 def test_list_json(cache):
     (cache / "res50_ir_0.887.pth").write_bytes(b"x")
     entries = {held["name"]: held for held in json.loads(call("list", "--json").stdout)}
-    assert list(entries) == list(REGISTRY)
+    assert list(entries)[: len(REGISTRY)] == list(REGISTRY)
     assert entries["suzhang-ir50"]["cached"] == str(cache / "res50_ir_0.887.pth")
     assert entries["vggish"]["cached"] is None
     assert entries["w600k_r50"]["size_bytes"] == 174_383_860

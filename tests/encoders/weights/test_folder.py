@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from avfuse.encoders.table import TABLE
 from avfuse.encoders.weights.folder import (
     check_folder,
     folder_sha256,
@@ -18,6 +19,7 @@ from avfuse.encoders.weights.folder import (
     strict,
     weight_files,
 )
+from avfuse.encoders.weights.registry import FOLDERS
 from avfuse.encoders.weights.resolve import WeightsInvalid, WeightsMissing, hash_of_weights, resolve, weight_names
 
 TIMM = "timm:resnet10t"
@@ -225,3 +227,12 @@ def test_half_a_checkpoint_is_refused():
         strict([f"{number:02}" for number in range(84)], [])
     with pytest.raises(ValueError, match=re.escape("1 tensor too many: head.a")):
         strict([], ["text_model.a", "head.a"], ("text_model.",))
+
+
+def test_every_folder_of_the_table_says_where_it_is_from():
+    needed = {name for name, made in TABLE.items() if made.network and made.weights == "folder"}
+    assert needed <= set(FOLDERS)
+    for name, known in FOLDERS.items():
+        assert known.licence
+        assert known.command.startswith(f"hf download {known.repository}")
+        assert known.command.endswith(f"$AVFUSE_WEIGHTS/{name}")

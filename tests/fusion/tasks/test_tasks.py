@@ -265,10 +265,11 @@ class TestLearned:
 @pytest.mark.parametrize("name", ["expr", "au"])
 def test_compare_is_over_the_task_s_own_scores(planted, avfuse, name, tmp_path):
     """Two cells, one of which sees the voice alone: scores, table and differences are those of the task."""
-    words = ("compare", "--store", planted.store, "--annotations", planted.annotations, "--out", tmp_path / "out")
-    words += ("--task", name, "--presets", "concat", "--modalities", "face,voice; voice", "--fold", 0, "--epochs", 6)
+    place = ("compare", "--store", planted.store, "--annotations", planted.annotations, "--out", tmp_path / "out")
+    words = (*place, "--task", name, "--presets", "concat", "--modalities", "face,voice; voice", "--fold", 0)
     settings = ("statistics=feature", "window_frames=60", "hop_frames=40", "lr=0.03", "warmup_epochs=1")
-    result = avfuse(*words, *(f"--set={each}" for each in settings), "--device", "cpu", "--no-tensorboard")
+    more = (*(f"--set={each}" for each in settings), "--epochs", 6, "--device", "cpu", "--no-tensorboard")
+    result = avfuse(*words, *more)
     assert result.exit_code == 0, result.stderr
     found = json.loads((tmp_path / "out" / "compare.json").read_text())
     both, voice = (run["scores"] for run in found["runs"])

@@ -8,7 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from avfuse.encoders.contract import EncoderFailed
 from avfuse.encoders.engine import StateMaker, make_engine
+from avfuse.encoders.loading import LoadedEncoder
 from avfuse.encoders.table import TABLE, Feature
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.extraction import audio
@@ -57,8 +59,9 @@ def read_states(tmp_path, monkeypatch):
             return whole(reading, *rate_hz)
 
         monkeypatch.setattr(audio, "open_sound", counted)
-        engine = make_engine({name: StateMaker(each) for name, each in encoders.items()}, torch.device("cpu"), 2)
-        networks = Networks({}, engine, None, on_gpu, encoders)
+        loaded = {name: LoadedEncoder(name, "audio", each) for name, each in encoders.items()}
+        engine = make_engine({name: StateMaker(each) for name, each in loaded.items()}, torch.device("cpu"), 2)
+        networks = Networks({}, engine, None, on_gpu, loaded)
         session = Session(ExtractConfig(features=("mfcc",)), {}, {}, 60.0, networks)
         scratch = tmp_path / f"scratch{len(list(tmp_path.iterdir()))}"
         scratch.mkdir()
@@ -126,7 +129,7 @@ def test_clicks_are_in_the_rows_of_their_flashes(case, synced, decode, read_stat
     steps = np.diff(clip.time_s, append=clip.time_s[-1] + 0.04)
     for row in clip.flash_rows:
         # The click is centred on the frame's time; its states are centred up to 12.5 ms from it, and a hop apart.
-        near = np.abs(clip.time_s - clip.time_s[row]) < 0.3
+        near = np.abs(clip.time_s[: len(made)] - clip.time_s[row]) < 0.3
         loudest = np.flatnonzero(near)[made[near].argmax()]
         off_s = min(
             abs(clip.time_s[loudest] - clip.time_s[row]), abs(clip.time_s[loudest] + steps[loudest] - clip.time_s[row])
@@ -226,7 +229,7 @@ def test_an_encoder_that_gives_too_little_is_named(make_clip, flashes, read_stat
 
     samples = np.random.default_rng(0).uniform(-0.5, 0.5, RATE_HZ * 40)
     path = make_clip("a.mkv", flashes(80, [3], (16, 16)), rate="2", samples=samples, rate_hz=RATE_HZ, options=FLAC)
-    with pytest.raises(ValueError, match="the encoder energy gave 900 states for 30 s of sound"):
+    with pytest.raises(EncoderFailed, match="encoder energy: gave 900 states for 30 s of sound"):
         read_states(path, np.arange(80) / 2, energy=Short())
 
 
@@ -234,7 +237,7 @@ def test_memory_is_that_of_windows_whatever_the_length(tmp_path):
     """An hour takes no more than two minutes: samples wait on disk, and states become rows as they come."""
     peaks = []
     for minutes in (2, 60):
-        encoder = Energy()
+        encoder = LoadedEncoder("energy", "audio", Energy())
         engine = make_engine({"energy": StateMaker(encoder)}, torch.device("cpu"), 1)
         session = Session(
             ExtractConfig(("mfcc",)), {}, {}, 60.0, Networks({}, engine, None, False, {"energy": encoder})
@@ -245,11 +248,14 @@ def test_memory_is_that_of_windows_whatever_the_length(tmp_path):
         sound = KeptSound(RATE_HZ, samples, partial(list, [(0.0, 60.0 * minutes)]))
         time_s = np.arange(60 * minutes, dtype=np.float64)
         buffer = RowBuffer(tmp_path / f"{minutes}.rows", (2,))
+        seen: list[int] = []
         tracemalloc.start()
-        consumed = consume_states(SoundTask("energy", time_s, buffer, session, {RATE_HZ: sound}.__getitem__, [].append))
+        consumed = consume_states(
+            SoundTask("energy", time_s, buffer, session, {RATE_HZ: sound}.__getitem__, seen.append)
+        )
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         engine.close()
         assert len(buffer) == 60 * minutes
         assert consumed.valid.all()
-    assert peaks[1] <= 1.1 * peaks[0]
+    assert peaks[1] <= peaks[0] + 6e6  # how many of a few windows wait is by chance; an hour of samples is 230 MB
