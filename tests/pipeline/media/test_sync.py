@@ -6,9 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.lib.stride_tricks import sliding_window_view
 
 from avfuse.features_store.schema import AudioAlign
 from avfuse.pipeline.audio.logmel import patches
+from avfuse.pipeline.audio.states import StateGrid, state_rows
+from avfuse.pipeline.extraction.row_buffer import RowBuffer
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader, FrameReader
 
@@ -31,7 +34,7 @@ def click_places(logmel: np.ndarray, threshold: float = 5.0) -> np.ndarray:
 
 
 def all_patches(samples: np.ndarray, time_s: np.ndarray, align: AudioAlign) -> np.ndarray:
-    return np.concatenate([batch.logmel for batch in patches([samples], time_s, align, 64)])
+    return np.concatenate([np.asarray(batch) for batch in patches([samples], time_s, align, 64)])
 
 
 def sync_errors(clip, align: AudioAlign) -> np.ndarray:
@@ -175,7 +178,7 @@ def test_an_hour_does_not_drift(long_clip):
     assert len(flash_s) == 537
     wanted = np.flatnonzero((time_s < 60) | (time_s > time_s[-1] - 60))
     with AudioReader(info) as audio:
-        logmel = np.concatenate([batch.logmel for batch in patches(audio, time_s[wanted], "start", 256)])
+        logmel = np.concatenate([np.asarray(batch) for batch in patches(audio, time_s[wanted], "start", 256)])
     clicks_s = time_s[wanted][: len(logmel)] + click_places(logmel)
     rows = ~np.isnan(clicks_s)
     errors = np.abs(clicks_s[rows][:, None] - flash_s).min(axis=1)
@@ -186,3 +189,35 @@ def test_an_hour_does_not_drift(long_clip):
     assert abs(errors[early].max() - errors[~early].max()) < 0.001
     # Rows of the naive clock (a hop of 10 patch frames of 10 ms) would be seconds away by then.
     assert time_s[-1] - (len(time_s) - 1) * 0.1 > 3.5
+
+
+def test_an_hour_of_states_does_not_drift(long_clip, tmp_path):
+    """Power of 25 ms every 20 ms, in windows with context: each click is in the state that is nearest to its flash."""
+    info = probe(long_clip)
+    with FrameReader(info, batch_frames=1024) as frames:
+        seen = [(batch.time_s, batch.pixels.mean(axis=(1, 2, 3)) > 128) for batch in frames]
+    time_s, bright = (np.concatenate(each) for each in zip(*seen, strict=True))
+    samples = RowBuffer(tmp_path / "samples", ())
+    with AudioReader(info) as audio:
+        for block in audio:
+            samples.append(block)
+        spans = audio.real_spans()
+    grid = StateGrid(16_000, 20.0, 5.0, 0.02, 0.0125)
+
+    def pieces():
+        for window in grid.windows(len(samples)):
+            parts = sliding_window_view(samples.read(window.start, window.stop), 400)[::320]
+            power = np.square(parts).mean(axis=1)[:, None]
+            yield grid.kept(window, power, len(samples))
+
+    every_20_ms = np.arange(0, len(samples) / 16_000, 0.02)  # rows of which each is one state
+    states = np.concatenate(list(state_rows(pieces(), *grid.of_rows(every_20_ms))))[:, 0]
+    for flash_s in time_s[bright]:
+        near = np.flatnonzero(np.abs(every_20_ms + 0.0125 - flash_s) < 1)
+        loudest_s = every_20_ms[near[states[near].argmax()]] + 0.0125
+        assert abs(loudest_s - flash_s) <= 0.0125 + LOCATING_S
+    rows = np.concatenate(list(state_rows([states[:, None]], *grid.of_rows(time_s))))[:, 0]
+    for row in map(int, np.flatnonzero(bright)):
+        # The click's middle is the begin of its row: some of it is in the last state of the row before.
+        assert rows[row - 5 : row + 6].argmax() in (4, 5)
+    assert grid.valid(time_s, len(states), spans)[1:-1].all()
