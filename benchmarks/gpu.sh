@@ -15,6 +15,11 @@ nvidia-smi --query-gpu=name,driver_version,memory.total --format=csv,noheader
 
 AVFUSE_REQUIRE=gpu "$python" -m pytest -q -m gpu tests/gpu
 
+# Whether computing once what patches have in common would pay here: `extract` does so on the CPU alone.
+for precision in fp32 bf16; do
+    "$python" benchmarks/vgg_speed.py --device cuda --precision "$precision" --batch-size 128 --seconds 120
+done
+
 for clip in "$@"; do
     for precision in fp32 bf16; do
         for batch in 32 128 256; do

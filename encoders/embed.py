@@ -4,7 +4,8 @@
                                                                      ├─ network ─ float32 [N, D]
     float32 [N, 96, 64] ────────────────────────── [n, 1, 96, 64] ───┘
 
-Tested by tests/encoders/test_embed.py.
+On the CPU VGGish takes patches that overlap as `Patches`, and computes once what they have in common.
+Tested by tests/encoders/test_embed.py and test_overlapping.py.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .contract import Precision
 from .networks.ir50 import SUZHANG_PX
-from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, apply_pca
+from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, OverlappingVggish, apply_pca, is_vggish
 from .table import CROP_PX, VggishOutput, feature
+from .views import Patches
 from .weights.read import Network, Pca
 from .weights.registry import PCA
 from .weights.resolve import WeightSource, load_network, load_pca
@@ -77,33 +79,48 @@ class Embedder:
         self._dtype = _DTYPES[precision]
         module = Trunk(network.module) if output == "map" else network.module
         self._module = fold(module).to(self._device, self._dtype).to(memory_format=self._format)
+        # On a GPU patches are a batch like any other.
+        shares = self._device.type == "cpu" and is_vggish(network.module)
+        self._overlapping = OverlappingVggish(self._module) if shares else None
 
-    def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32]) -> NDArray[Any]:
+    def rows(self, batch: NDArray[np.uint8] | NDArray[np.float32] | Patches) -> NDArray[Any]:
         """Rows [N, *row_shape] of RGB faces uint8 [N, 112, 112, 3] or patches float32 [N, 96, 64].
 
-        Raises ValueError for anything else.
+        `Patches` are one batch where what they have in common is computed once. Raises ValueError for anything else.
         """
+        if isinstance(batch, Patches) and self._overlapping is not None:
+            with torch.inference_mode():
+                frames = torch.tensor(batch.frames).to(self._dtype)
+                return self._finished([self._overlapping(frames, batch.firsts)] if len(batch) else [])
+        views = np.asarray(batch)
         shape = (PATCH_FRAMES, PATCH_BANDS) if self._network_px is None else (CROP_PX, CROP_PX, 3)
         dtype = np.float32 if self._network_px is None else np.uint8
-        if batch.shape[1:] != shape or batch.dtype != dtype:
+        if views.shape[1:] != shape or views.dtype != dtype:
             wanted = f"{np.dtype(dtype).name} [N, {', '.join(map(str, shape))}]"
-            raise ValueError(f"this network takes {wanted}, got {batch.dtype.name} {list(batch.shape)}")
-        done = [torch.zeros((0, *self.row_shape), device=self._device)]
+            raise ValueError(f"this network takes {wanted}, got {views.dtype.name} {list(views.shape)}")
+        outputs = []
         with torch.inference_mode():
-            for start in range(0, len(batch), self.batch_size):
+            for start in range(0, len(views), self.batch_size):
                 # Copied: torch takes neither read-only arrays nor negative strides.
-                part = torch.from_numpy(np.array(batch[start : start + self.batch_size]))
+                part = torch.from_numpy(np.array(views[start : start + self.batch_size]))
                 if self._device.type == "cuda":  # which takes it by itself from pinned memory
                     part = part.pin_memory()
                 part = part.to(self._device, non_blocking=True)
                 inputs = part[:, None] if self._network_px is None else faces_to_input(part, self._network_px)
-                rows = self._module(inputs.to(self._dtype).contiguous(memory_format=self._format)).float()
-                if self._output == "map":
-                    rows = rows.clamp(-_HALF_MAX, _HALF_MAX)
-                elif self._output != "raw":
-                    rows = rows.relu()
-                done.append(rows if self._pca is None else apply_pca(rows, *self._pca))
-            return torch.cat(done).cpu().numpy().astype(self.dtype, copy=False)
+                outputs.append(self._module(inputs.to(self._dtype).contiguous(memory_format=self._format)))
+            return self._finished(outputs)
+
+    def _finished(self, outputs: Sequence[Tensor]) -> NDArray[Any]:
+        """Rows of a network's outputs [n, *row_shape], batch by batch."""
+        done = [torch.zeros((0, *self.row_shape), device=self._device)]
+        for output in outputs:
+            rows = output.float()
+            if self._output == "map":
+                rows = rows.clamp(-_HALF_MAX, _HALF_MAX)
+            elif self._output != "raw":
+                rows = rows.relu()
+            done.append(rows if self._pca is None else apply_pca(rows, *self._pca))
+        return torch.cat(done).cpu().numpy().astype(self.dtype, copy=False)
 
 
 def load_embedders(

@@ -300,7 +300,7 @@ def entries_for(
         entries[source.name] = entry_of(source.name, source.revision, used, None, source.made_from, entries)
     for name in features:
         made = feature(name)
-        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each) is not None)
+        said = (each for each in made.options if each not in SAID_WHEN_SET or settings.get(each))
         used = {option: settings.get(option) for option in said}
         if made.code_sha256 is not None:
             used["encoder"] = made.code_sha256

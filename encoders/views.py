@@ -1,4 +1,4 @@
-"""Features that are a view itself, or simple numbers made of it, without a network and without torch.
+"""Views of the sound, and features that are a view itself, or simple numbers made of it, without torch.
 
 Tested by tests/encoders/test_views.py.
 """
@@ -6,18 +6,57 @@ Tested by tests/encoders/test_views.py.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.lib.stride_tricks import sliding_window_view
+from numpy.typing import DTypeLike, NDArray
 from PIL import Image
 
+from ..features_store.clock import PATCH_FRAMES
 from .table import SMALL_CROP_PX
 
+PATCH_BANDS = 64
 
-def as_they_are(views: NDArray[Any]) -> NDArray[Any]:
+
+@dataclass(frozen=True)
+class Patches:
+    """Log-mel patches of consecutive rows, natural logarithm: `frames` float32 [F, 64], what they have in common once.
+
+    Patch i is frames [firsts[i], firsts[i] + 96); `firsts` int64 [N] do not fall. An array of them is [N, 96, 64].
+    """
+
+    frames: NDArray[np.float32]
+    firsts: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        if self.frames.shape[1:] != (PATCH_BANDS,):
+            raise ValueError(f"a log-mel frame has {PATCH_BANDS} bands, got {self.frames.shape = }")
+        if len(self.firsts) and not 0 <= self.firsts[0] <= self.firsts[-1] <= len(self.frames) - PATCH_FRAMES:
+            raise ValueError(
+                f"patches of {PATCH_FRAMES} frames from {self.firsts[0]} to {self.firsts[-1]} do not lie on "
+                f"{len(self.frames)} frames"
+            )
+
+    def __len__(self) -> int:
+        return len(self.firsts)
+
+    def __getitem__(self, rows: slice) -> Patches:
+        firsts = self.firsts[rows]
+        begin, end = (firsts[0], firsts[-1] + PATCH_FRAMES) if len(firsts) else (0, 0)
+        return Patches(self.frames[begin:end], firsts - begin)
+
+    def __array__(self, dtype: DTypeLike | None = None, copy: bool | None = None) -> NDArray[np.float32]:
+        if not len(self):
+            return np.zeros((0, PATCH_FRAMES, PATCH_BANDS), dtype or np.float32)
+        starting = sliding_window_view(self.frames, PATCH_FRAMES, axis=0)  # [F - 95, 64, 96]
+        return np.ascontiguousarray(starting[self.firsts].swapaxes(1, 2), dtype or np.float32)
+
+
+def as_they_are(views: NDArray[Any] | Patches) -> NDArray[Any]:
     """The crops, or the patches, themselves."""
-    return views
+    return np.asarray(views)
 
 
 def shrunk(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -37,9 +76,10 @@ def quarters(crops: NDArray[np.uint8]) -> NDArray[np.float32]:
     return np.asarray(means.reshape(-1, 12) / 255, np.float32)
 
 
-def bands(patches: NDArray[np.float32]) -> NDArray[np.float32]:
+def bands(patches: NDArray[np.float32] | Patches) -> NDArray[np.float32]:
     """Mean of eight groups of mel bands of log-mel patches float32 [N, 96, 64]: float32 [N, 8]."""
-    return np.asarray(patches.reshape(len(patches), 96, 8, 8).mean(axis=(1, 3), dtype=np.float64), np.float32)
+    grouped = np.asarray(patches).reshape(len(patches), PATCH_FRAMES, 8, PATCH_BANDS // 8)
+    return np.asarray(grouped.mean(axis=(1, 3), dtype=np.float64), np.float32)
 
 
 def word_shapes(words: Sequence[str]) -> NDArray[np.float32]:

@@ -65,6 +65,10 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
             f"{', '.join(config.text)} needs --words DIR, a folder of words with times (`avfuse transcribe` makes it)"
         )
     sources = find_sources(request.videos, request.annotations, request.aligned, request.audio, request.words)
+    if config.denoise is not None and config.audio:
+        from .audio.denoise import check_denoise
+
+        check_denoise()  # each worker does so too; here before there is a store
     # Beside the name that was typed, also where that is a link: there `train` looks.
     location = request.store or os.path.join(os.path.dirname(os.path.abspath(request.videos)), DEFAULT_STORE)
     trials = chosen_trials(request.trials, request.trials_from)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal, get_args
 
 from ..encoders.contract import Precision
@@ -11,6 +12,7 @@ from ..encoders.plugins import EncoderFile
 from ..encoders.table import DEFAULT_FEATURES, VggishOutput, feature, of_stream
 from ..features_store.schema import AudioAlign, MissingFace
 
+RecogniserPrecision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 FacePolicy = Literal["largest", "central", "left", "right", "all"]
 Denoise = Literal["dfn3"]
 
@@ -25,7 +27,8 @@ class ExtractConfig:
     """Everything that changes the numbers in a trial, weight files aside.
 
     `detect_every`: frames from one that is searched whole for faces to the next; 1: every frame is.
-    `denoise`: what cleans the sound before every audio feature; None: nothing does.
+    `denoise`: what cleans the sound before every audio feature; None: nothing does. `audio_file`: the sound is that of
+    a file for each trial, which is part of no fingerprint: entries name it, as trials name their video.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video. `layers`: of the
     encoders of sound: `last4`, `last`, one by its number or the mean of `A-B`. `encoders`: the user's own files, known
     to this process by `use_files`.
@@ -42,6 +45,7 @@ class ExtractConfig:
     video_stream: int | None = None
     audio_stream: int | None = None
     denoise: Denoise | None = None
+    audio_file: bool = False
     layers: str = "last4"
     encoders: tuple[EncoderFile, ...] = ()
 
@@ -106,3 +110,19 @@ class RunConfig:
     videos_at_once: int = 0
     timeout_factor: float = 100.0
     timeout_floor_s: float = 120.0
+
+
+@dataclass(frozen=True)
+class RecogniserSettings:
+    """Which model turns speech into words, and how it is run: settings of `avfuse transcribe`.
+
+    `language`: its code (`en`), None: as the model hears it in each video. `threads`: 0: as many as it likes; `device`:
+    auto, cpu or cuda[:N]; `precision` auto: fp16 on a GPU, else fp32. `beam`: readings that are followed at once.
+    """
+
+    folder: Path
+    language: str | None = None
+    device: str = "auto"
+    precision: RecogniserPrecision = "auto"
+    beam: int = 5
+    threads: int = 0

@@ -101,6 +101,7 @@ class ExtractRequest:
             video_stream=self.video_stream,
             audio_stream=self.audio_stream,
             denoise=self.denoise,
+            audio_file=self.audio is not None,
             layers=self.layers,
             encoders=encoders,
         )

@@ -41,7 +41,7 @@ def test_help_is_plain(name):
     assert not re.search(r"\bin hand\b|\bis no (?:folder|file|number)\b|\btold twice\b|\bmend\b", text)
 
 
-@pytest.mark.parametrize("name", ["extract", "train", "compare"])
+@pytest.mark.parametrize("name", ["extract", "transcribe", "train", "compare"])
 def test_every_option_is_under_one_heading(name):
     command = ALL[(name,)]
     grouped = [option for names in command.groups.values() for option in names]
@@ -107,6 +107,7 @@ def test_python_m_avfuse_is_the_same():
     [
         ["--help"],
         ["extract", "--help"],
+        ["transcribe", "--help"],
         ["status", "--help"],
         ["weights", "list"],
         ["train", "--help"],

@@ -76,26 +76,31 @@ def matmul(frames: NDArray[np.float64], matrix: NDArray[np.float64]) -> NDArray[
 
 def rows_on_grid(
     pieces: Iterable[NDArray[np.float64]], starts: NDArray[np.int64], length: int, batch_rows: int
-) -> Iterator[NDArray[np.float64]]:
-    """Yield each row's stretch of a track that arrives in `pieces` [F, D]: [N, length, D], N = `batch_rows`.
+) -> Iterator[tuple[NDArray[np.float64], NDArray[np.int64]]]:
+    """Yield what `batch_rows` rows at a time read of a track that arrives in `pieces` [F, D].
 
-    Row i takes frames [starts[i], starts[i] + length); `starts` [T] do not fall. Rows beyond the track's end
-    are not delivered. `pieces` is read to its end; what no row needs any more is forgotten.
+    Row i reads frames [starts[i], starts[i] + length); `starts` [T] do not fall. A batch is the frames [R, D] that its
+    rows read, each once and no others, and where each of its rows begins among them, [N]: R ≤ N · length. Rows beyond
+    the track's end are not delivered. `pieces` is read to its end; what no row needs any more is forgotten.
     """
     held: NDArray[np.float64] | None = None
-    begin, row, ready = 0, 0, []
+    begin, row = 0, 0
+    ready: list[NDArray[np.float64]] = []
+    firsts: list[int] = []
     for piece in pieces:
         held = piece if held is None else np.concatenate([held, piece])
         while row < len(starts) and starts[row] + length <= begin + len(held):
-            ready.append(held[starts[row] - begin : starts[row] - begin + length].copy())
+            known = max(0, length - int(starts[row] - starts[row - 1])) if ready else 0
+            firsts.append(sum(map(len, ready)) - known)
+            ready.append(held[starts[row] + known - begin : starts[row] + length - begin].copy())
             row += 1
             if len(ready) == batch_rows:
-                yield np.stack(ready)
-                ready = []
+                yield np.concatenate(ready), np.array(firsts)
+                ready, firsts = [], []
         done = len(held) if row == len(starts) else min(len(held), starts[row] - begin)
         held, begin = held[done:], begin + done
     if ready:
-        yield np.stack(ready)
+        yield np.concatenate(ready), np.array(firsts)
 
 
 def lie_on(spans: Spans, starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:

@@ -11,11 +11,11 @@ Tested by tests/pipeline/audio/test_logmel.py and tests/parity/test_logmel.py.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...encoders.views import PATCH_BANDS, Patches
 from ...features_store.clock import PATCH_FRAMES, patch_start_frames
 from ...features_store.schema import AudioAlign
 from .framing import (
@@ -30,21 +30,9 @@ from .framing import (
     windows,
 )
 
-NUM_BANDS = 64
 PATCH_SAMPLES = (PATCH_FRAMES - 1) * GRID_SAMPLES + WINDOW_SAMPLES
 _LOW_HZ, _HIGH_HZ = 125.0, 7500.0
 _LOG_OFFSET = 0.01
-
-
-@dataclass(frozen=True)
-class Patches:
-    """Log-mel patches of consecutive rows: `logmel` float32 [N, 96, 64], natural logarithm."""
-
-    logmel: NDArray[np.float32]
-
-    def __post_init__(self) -> None:
-        if self.logmel.shape[1:] != (PATCH_FRAMES, NUM_BANDS):
-            raise ValueError(f"a patch is 96 × 64, got {self.logmel.shape = }")
 
 
 def patches(
@@ -60,8 +48,8 @@ def patches(
     starts = patch_start_frames(time_s, align)
     first = min(0, int(starts.min(initial=0)))
     frames = (log_mel(piece) for piece in windows(blocks, first))
-    for rows in rows_on_grid(frames, starts - first, PATCH_FRAMES, batch_rows):
-        yield Patches(rows.astype(np.float32))
+    for read, firsts in rows_on_grid(frames, starts - first, PATCH_FRAMES, batch_rows):
+        yield Patches(read.astype(np.float32), firsts)
 
 
 def patch_valid(time_s: NDArray[np.float64], align: AudioAlign, real_spans: Spans) -> NDArray[np.bool_]:
@@ -80,4 +68,4 @@ def log_mel(frames: NDArray[np.float32]) -> NDArray[np.float64]:
 
 
 _HANN = 0.5 - 0.5 * np.cos(2 * np.pi / WINDOW_SAMPLES * np.arange(WINDOW_SAMPLES))
-_MEL = mel_matrix(NUM_BANDS, _LOW_HZ, _HIGH_HZ)
+_MEL = mel_matrix(PATCH_BANDS, _LOW_HZ, _HIGH_HZ)

@@ -51,8 +51,8 @@ def mfccs(
     starts = mfcc_start_frames(time_s, align)
     first = min(0, int(starts.min(initial=0)))
     track = _with_deltas(_with_deltas(_cepstra(piece) for piece in windows(blocks, first)))
-    for rows in rows_on_grid((piece[:, _COLUMNS] for piece in track), starts - first, 1, batch_rows):
-        yield rows[:, 0].astype(np.float32)
+    for read, firsts in rows_on_grid((piece[:, _COLUMNS] for piece in track), starts - first, 1, batch_rows):
+        yield read[firsts].astype(np.float32)
 
 
 def mfcc_valid(time_s: NDArray[np.float64], align: AudioAlign, real_spans: Spans) -> NDArray[np.bool_]:

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.table import CROP_PX, DEFAULT_FEATURES, of_stream
+from ...encoders.views import Patches
 from ...features_store.store import FeatureStore
 from ..audio.logmel import patches
 from ..extraction.jobs import Job
@@ -100,12 +101,12 @@ def measure(video: Path, session: Session, store: FeatureStore) -> Speeds:
     crops = [group[0].views[CROP_PX] for group in detected_faces(batches, info, session.config.face, session)]
     stages.append(StageSpeed("detect", searched / (time.perf_counter() - began_s)))
 
-    blocks: list[NDArray[np.float32]] = []
+    blocks: list[Patches] = []
     if info.audio_stream is not None:
         began_s = time.perf_counter()
         with AudioReader(info) as audio:
             found = patches(audio, times_s, session.config.audio_align, _PATCHES_AT_ONCE)
-            blocks = [block.logmel for block in found]
+            blocks = list(found)
         if blocks:
             stages.append(StageSpeed("sound", frames / (time.perf_counter() - began_s)))
 
@@ -127,7 +128,7 @@ def measure(video: Path, session: Session, store: FeatureStore) -> Speeds:
     return Speeds(frames, tuple(stages), frames / (time.perf_counter() - began_s), session.networks.on_gpu)
 
 
-def _embedding_s(session: Session, name: str, batches: Sequence[NDArray[np.uint8] | NDArray[np.float32]]) -> float:
+def _embedding_s(session: Session, name: str, batches: Sequence[NDArray[np.uint8] | Patches]) -> float:
     """Seconds that a feature's network takes for these batches."""
     began_s = time.perf_counter()
     futures = [future for batch in batches for future in session.networks.engine.submit(name, batch)]

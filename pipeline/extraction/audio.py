@@ -37,7 +37,7 @@ class Sound:
     """The audio rows of a video: a buffer on disk and the flags of its rows for each feature.
 
     `is_told`: whether the trial is to say if there is sound, as it does when it is made and when features are; `file`:
-    what it says of the file in place of the video's own sound.
+    name, size, time and sha256 of the file in place of the video's own sound.
     """
 
     present: bool
@@ -59,13 +59,12 @@ class Sound:
         return [sound_arrays(self.buffers, self.valid, length)]
 
     def attributes(self) -> dict[str, JsonValue]:
-        """Whether there is sound, and the file that it is from."""
-        file: dict[str, JsonValue] = {"audio_file": dict(self.file)} if self.file is not None else {}
-        return {"audio": "present" if self.present else "absent", **file} if self.is_told else {}
+        """Whether there is sound."""
+        return {"audio": "present" if self.present else "absent"} if self.is_told else {}
 
     def files(self) -> dict[str, JsonValue]:
-        """None: all is in the video."""
-        return {}
+        """The file in place of the video's own sound."""
+        return {} if self.file is None else {"audio_file": dict(self.file)}
 
     def sources(self) -> tuple[str, ...]:
         """None: sound is decoded anew each time, at the times of the clock."""
@@ -145,9 +144,9 @@ def _decode(reading: Reading, buffers: Mapping[str, RowBuffer]) -> tuple[dict[st
             with settled([each for _, pending in embedded.values() for each in pending]):
                 for batch in patches(passing, time_s, align, _ROWS_AT_ONCE):
                     for name, buffer in plain.items():
-                        buffer.append(VIEWS[name](batch.logmel))
+                        buffer.append(VIEWS[name](batch))
                     for name, pending in embedded.values():
-                        futures = session.networks.engine.submit(name, batch.logmel)
+                        futures = session.networks.engine.submit(name, batch)
                         for each in pending:
                             each.expect(futures)
                     tell(min(map(len, of_patches.values())))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict
 from fractions import Fraction
 from importlib.metadata import version
@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.contract import lacking
-from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of, of_stream
+from ...encoders.table import SAID_WHEN_SET, entries_for, feature, module_of
 from ...encoders.weights.registry import PCA
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.disk.atomic import sha256_of
@@ -121,40 +121,21 @@ def recorded(config: ExtractConfig, weights: Mapping[str, WeightSource]) -> dict
 
 
 def wanted_entries(
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource] | None,
-    stored: Mapping[str, Mapping[str, Any]],
-    sound_sha256: str | None = None,
+    config: ExtractConfig, weights: Mapping[str, WeightSource] | None, stored: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, Any]]:
-    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial.
-
-    `sound_sha256`: of the file in place of the video's own sound.
-    """
+    """The entries that these settings and weights give; `weights` None: not known, taken for those of the trial."""
     made: Mapping[str, Mapping[str, Any]]
     if weights is None:
         made = {name: stored[name].get("weights") or {} for name in config.features if name in stored}
     else:
         made = weights_attributes(config, weights)
-    return entries_for(config.features, {**asdict(config), "audio_file": sound_sha256}, made)
-
-
-def with_sound(
-    entries: Mapping[str, Mapping[str, JsonValue]],
-    config: ExtractConfig,
-    weights: Mapping[str, WeightSource],
-    features: Collection[str],
-    sound_sha256: str,
-) -> dict[str, Mapping[str, JsonValue]]:
-    """The session's entries with those of a trial whose sound is that of a file; versions stay as they are."""
-    settings = {**asdict(config), "audio_file": sound_sha256}
-    own = entries_for(of_stream(features, "audio"), settings, weights_attributes(config, weights))
-    return {**entries, **{name: {**entries[name], **own[name]} for name in of_stream(features, "audio")}}
+    return entries_for(config.features, asdict(config), made)
 
 
 def _spelled(key: str, value: object) -> object:
-    if key == "audio_file":
-        return "the video's own sound" if value is None else f"a file of sha256 {str(value)[:16]}"
-    return ("off" if key == "denoise" else "default") if value is None else value
+    if key in SAID_WHEN_SET:
+        return value or "off"
+    return "default" if value is None else value
 
 
 def made_differently(

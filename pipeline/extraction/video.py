@@ -19,7 +19,7 @@ from ..media.probe import probe
 from ..media.streams import Choice
 from .audio import read_sound
 from .jobs import Job, Progress, Receipt
-from .provenance import video_attributes, with_sound
+from .provenance import video_attributes
 from .session import Session
 from .stored import check_start, read_stored
 from .streams import Clock, Reading, Stream, StreamRows
@@ -63,8 +63,6 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
         clock = reading.clock
         warnings = _warnings(job, gave, clock)
         made = session.entries
-        if isinstance(record := gave["sound"].attributes().get("audio_file"), dict):
-            made = with_sound(made, session.config, session.weights, features, str(record["sha256"]))
         entries: dict[str, JsonValue] = {}
         for stream in STREAMS:
             for name in of_stream(features, stream.name):

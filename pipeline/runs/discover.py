@@ -105,8 +105,8 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 
     if sounds is not None and not any(job.sound for job in jobs.values()):
         raise ValueError(
-            f"{sources.sounds} has sound for none of the trials ({preview(sorted(each.trial for each in failures))}); "
-            f"its sound files are of {preview(sorted(sounds)) or 'none'}: is --audio of these videos?"
+            f"{sources.sounds} has sound for none of the trials ({preview(sorted(each.trial for each in failures))}), "
+            f"{f'only for {preview(sorted(sounds))}' if sounds else 'no wav or flac file at all'}: is --audio right?"
         )
 
     # What the annotations and the videos do not agree on.

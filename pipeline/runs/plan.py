@@ -247,7 +247,7 @@ def standing(
     is_other_video = isinstance(source, dict) and not _same_content(job.video, source)
     if is_other_video or not store.has_all_faces(job.trial):
         return whole
-    wanted = wanted_entries(config, weights, stored, _sound_sha256(job, attributes))
+    wanted = wanted_entries(config, weights, stored)
     for name in config.text:
         wanted[name]["words"] = words_digest(job.words)
     if differences := _frames_differ(attributes, job, config, stored, wanted):
@@ -272,7 +272,7 @@ def standing(
     for name in config.features:
         if overwrite or name not in stored or (name in config.visual and (of_track or unasked)):
             features.append(name)
-        elif of_name := made_differently(name, stored, wanted):
+        elif of_name := made_differently(name, stored, wanted) or _other_sound(job, stored[name]):
             features.append(name)
             differs |= dict.fromkeys(of_name)
         elif stored[name].get("words") is None and wanted[name].get("words") is not None:
@@ -314,17 +314,12 @@ def _frames_differ(
     return differences
 
 
-def _sound_sha256(job: Job, attributes: Mapping[str, JsonValue]) -> str | None:
-    """Of the file in place of a job's own sound; as recorded, where size and time are those of the record."""
-    if job.sound is None:
-        return None
-    record = attributes.get("audio_file")
-    if isinstance(record, dict) and (record.get("size"), record.get("mtime_ns")) == file_identity(job.sound):
-        return str(record.get("sha256"))
-    try:
-        return sha256_of(job.sound)
-    except OSError:  # the extraction will say so, for this video alone
-        return ""
+def _other_sound(job: Job, entry: Mapping[str, Any]) -> list[str]:
+    """In what the file of a job's sound differs from the one that a feature was made from, if it was made from one."""
+    record = entry.get("audio_file")
+    if job.sound is None or not isinstance(record, dict) or _same_content(job.sound, record):
+        return []
+    return ["audio_file: another than the one in the store"]
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

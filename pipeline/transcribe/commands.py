@@ -28,9 +28,8 @@ from ...shell.options import (
     with_options,
 )
 from ...shell.text import check_known, counted, escaped, flat
-from ..config import ExtractConfig
+from ..config import ExtractConfig, RecogniserPrecision, RecogniserSettings
 from ..media.types import MediaError
-from .recogniser import Precision, RecogniserSettings
 
 WHISPER = "whisper"
 
@@ -46,7 +45,7 @@ class TranscribeRequest:
     language: str | None
     beam: int
     device: str
-    precision: Precision
+    precision: RecogniserPrecision
     trials: str | None
     trials_from: Path | None
     limit: int | None
@@ -99,7 +98,7 @@ _OPTIONS = (
     device_option,
     click.option(
         "--precision",
-        type=click.Choice(get_args(Precision)),
+        type=click.Choice(get_args(RecogniserPrecision)),
         default="auto",
         show_default=True,
         help="Number format of the network; auto: fp16 on a GPU, else fp32.",

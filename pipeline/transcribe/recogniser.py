@@ -10,21 +10,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ...shell.text import one_line, preview
+from ..config import RecogniserSettings
 from ..media.types import SAMPLE_RATE_HZ
 from ..words.transcript import Word
 
 if TYPE_CHECKING:
     from faster_whisper import WhisperModel
 
-Precision = Literal["auto", "fp32", "bf16", "fp16", "int8"]
 _COMPUTE = {"fp32": "float32", "bf16": "bfloat16", "fp16": "float16", "int8": "int8"}
 _FILES = ("model.bin", "config.json", "tokenizer.json")
 _CONVERT = (
@@ -35,21 +35,6 @@ _STRETCH_SAMPLES, _SEARCH_SAMPLES = 300 * SAMPLE_RATE_HZ, 30 * SAMPLE_RATE_HZ
 _QUIET_SAMPLES = SAMPLE_RATE_HZ // 5
 # Of a word: steps of 20 ms, the share of the loudest one's energy from which another is loud, steps of a pause.
 _STEP_SAMPLES, _LOUD, _PAUSE_STEPS = SAMPLE_RATE_HZ // 50, 10**-2.5, 10
-
-
-@dataclass(frozen=True)
-class RecogniserSettings:
-    """Which model, and how it is run. `language`: its code (`en`), None: as the model hears it in each video.
-
-    `threads`: 0: as many as it likes; `device`: auto, cpu or cuda[:N]; `precision` auto: fp16 on a GPU, else fp32.
-    """
-
-    folder: Path
-    language: str | None = None
-    device: str = "auto"
-    precision: Precision = "auto"
-    beam: int = 5
-    threads: int = 0
 
 
 def check_whisper_folder(folder: Path) -> None:
@@ -134,13 +119,13 @@ class Recogniser:
                             each.word.strip(),
                             float(each.start),
                             max(float(each.start), float(each.end)),
-                            each.probability,
+                            float(each.probability),
                         )
                         for each in segment.words or ()
                         if each.word.strip()
                     ]
                     words = [_shifted(word, start_s) for word in tightened(words, samples)]
-                    yield min(start_s + segment.end, end_s), words, info.language
+                    yield min(start_s + float(segment.end), end_s), words, info.language
             yield end_s, [], language or ""
 
 

