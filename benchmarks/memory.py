@@ -3,8 +3,8 @@
     python benchmarks/memory.py CLIP [--short 2] [--long 60] [--fps 1] [--precision bf16] [--more WORDS …]
 
 CLIP is any clip with a face and sound; it is looped to the two lengths (minutes) at so few frames/s and 180×144 px, so
-that all default features of the long one take minutes and not hours. WORDS are further ones for `extract`, as `--features
-wavlm_base`. Target: long ≤ 1.1 × short.
+that all default features of the long one take minutes and not hours. WORDS are further ones for `extract`, such as
+`--features wavlm_base`. Target: long ≤ 1.1 × short.
 """
 
 from __future__ import annotations
