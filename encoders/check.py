@@ -17,13 +17,14 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..shell.text import one_line
+from ..shell.text import counted, one_line
 from .loading import LoadedEncoder
 
 Word = Literal["ok", "note", "FAILED"]
 _ROUNDING = 1e-4  # of a batch, relative to the rows
 _CONTEXT = 0.02  # of the state of one moment in two windows
 _CLICK_S = 0.002
+_HOPS = 10
 _WORDS = ["ask", "not", "what", "your", "country", "can", "do", "for", "you"]
 
 
@@ -129,10 +130,14 @@ def _of_sound(encoder: LoadedEncoder) -> Iterator[Check]:
     rng = np.random.default_rng(1)
     sound = (rng.standard_normal((1, _length(encoder))) * 0.01).astype(np.float32)
     states = encoder.states(sound)[0]
+    if len(states) <= _HOPS:
+        few = counted(len(states), "state")
+        yield Check("where its states lie", "note", f"not measured: a window has {few}")
+        return
     # As many states more as hops.
-    shorter = encoder.states(sound[:, : sound.shape[1] - round(10 * hop * rate)])[0]
+    shorter = encoder.states(sound[:, : sound.shape[1] - round(_HOPS * hop * rate)])[0]
     more = len(states) - len(shorter)
-    yield Check("a state more a hop", "ok" if more == 10 else "FAILED", f"{more} states for 10 hops of sound")
+    yield Check("a state more a hop", "ok" if more == _HOPS else "FAILED", f"{more} states for {_HOPS} hops of sound")
     off_s = []
     length_s = sound.shape[1] / rate
     for part in (0.1, 0.37, 0.63, 0.9):

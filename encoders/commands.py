@@ -16,6 +16,7 @@ from ..shell.text import text_table
 from .contract import Precision, lacking, pip_command
 from .plugins import encoder_file, installed, use_files
 from .table import FEATURES, TABLE, Feature, feature, module_of
+from .weights.registry import FOLDERS
 from .weights.resolve import WeightsInvalid, WeightsMissing, form_of, resolve
 
 encoder_option = click.option(
@@ -68,7 +69,8 @@ def _described(name: str) -> dict[str, Any]:
         return {**found, "error": str(error)}
     missing = lacking(said.needs)
     install = pip_command(missing, said.kind) if missing else ""
-    return {**found, "licence": said.licence, "needs": list(said.needs), "install": install}
+    licence = FOLDERS[name].licence if name in FOLDERS else said.licence  # a family's name is for many weights
+    return {**found, "licence": licence, "needs": list(said.needs), "install": install}
 
 
 def _weights(made: Feature) -> str:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..batch.torch_errors import ComputeError, compute_error
+from ..features_store.schema import JsonValue
 from ..shell.text import one_line
 from .contract import FIELD_S, EncoderFailed, Kind, Precision, check_needs
 from .table import CROP_PX, feature, module_of
@@ -44,10 +45,16 @@ class LoadedEncoder:
         self.context_s, self.first_s = (
             self._number(each, least=0.0) if kind == "audio" else 0.0 for each in ("context_s", "first_s")
         )
-        self.field_s = self._number("field_s", 0.025)
         call = "states" if kind == "audio" else "rows"
         if not callable(getattr(made, call, None)):
             raise EncoderFailed(f"encoder {name}: what load gives has no method {call}")
+
+    def as_attributes(self) -> dict[str, JsonValue]:
+        """What a trial says of it beside its settings: what it is fed, and of sound where its states lie."""
+        if self.kind != "audio":
+            return {"kind": self.kind, **({"input_px": self.input_px} if self.kind == "face" else {})}
+        numbers = ("sample_rate", "window_s", "context_s", "hop_s", "first_s", "field_s", "level")
+        return {"kind": self.kind, **{each: getattr(self, each) for each in numbers}}
 
     def rows(self, batch: NDArray[Any] | Sequence[str]) -> NDArray[np.float32]:
         """Rows [N, dim] of faces uint8 [N, px, px, 3], or of N words. Raises EncoderFailed."""

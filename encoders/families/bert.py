@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 KIND = "words"
 REVISION = 1
-LICENCE = "apache-2.0 (bert-base-uncased)"
+LICENCE = "as the folder says; bert-base-uncased: Apache-2.0 (unverified)"
 NEEDS = ("transformers",)
 
 _MOST_TOKENS = 256

@@ -106,9 +106,7 @@ class ImageEncoder:
         return self._forward(faces).cpu().numpy()
 
     def _forward(self, faces: NDArray[np.uint8]) -> Tensor:
-        # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
-        with torch.inference_mode(), exact:
+        with torch.inference_mode():
             part = torch.from_numpy(
                 np.array(faces)
             )  # copied: torch takes neither read-only arrays nor negative strides

@@ -51,7 +51,7 @@ class SpeechEncoder:
             raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
         self.sample_rate, self.window_s, self.context_s = sample_rate, window_s, context_s
         self.hop_s, self.first_s, self.level = hop_s, first_s, level
-        self._device, self._precision, self._forward = device, precision, forward
+        self._device, self._forward = device, forward
         network.eval().requires_grad_(requires_grad=False).to(device, _DTYPES[precision])
         try:
             blank = self.states(np.zeros((1, sample_rate), np.float32))
@@ -63,9 +63,7 @@ class SpeechEncoder:
 
     def states(self, samples: NDArray[np.float32]) -> NDArray[np.float32]:
         """States float32 [B, K, dim] of windows float32 [B, n]."""
-        # On a GPU torch computes float32 convolutions in TF32 by default: off by 1e-3.
-        exact = torch.backends.cudnn.flags(enabled=True, allow_tf32=self._precision != "fp32")
-        with torch.inference_mode(), exact:
+        with torch.inference_mode():
             windows = torch.from_numpy(np.array(samples, np.float32)).to(self._device)
             return self._forward(windows).float().cpu().numpy()
 

@@ -115,13 +115,11 @@ def sum_of_products(rows: Tensor, kernel: Tensor, below: NDArray[np.int64]) -> T
 
     A row is multiplied by a part of the kernel once, and only where a sum has it.
     """
-    total: Tensor | None = None
+    dtype = torch.promote_types(rows.dtype, torch.float32)
+    total = torch.zeros((len(below), rows.shape[1], kernel.shape[2]), dtype=dtype, device=rows.device)
     for part, places in zip(kernel, below.T, strict=True):
         needed, place = np.unique(places, return_inverse=True)
-        products = _take(_take(rows, needed) @ part, place.ravel())
-        products = products.to(torch.promote_types(products.dtype, torch.float32))
-        total = products if total is None else total.add_(products)
-    assert total is not None
+        total += _take(_take(rows, needed) @ part, place)
     return total
 
 

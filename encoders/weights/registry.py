@@ -124,6 +124,20 @@ _FILES = (
         licence="none stated by its author",
         note="by hand: MS-Celeb-1M then FER+, the Google Drive folder in the README of github.com/sucv/ABAW3",
     ),
+    *(
+        WeightFile(
+            name=f"{network}50_ferplus",
+            feature=f"{network}50_ferplus",
+            architecture=f"{written}-50 of FER+, Caffe's layout",
+            file_name=f"{network}50_ferplus_dag.pth",
+            url=None,
+            size_bytes=None,
+            sha256=None,
+            licence="none stated; the conversion's code is MIT",
+            note="by hand: S. Albanie's conversion, as the README of github.com/zeroQiaoba/MERTools hands it out",
+        )
+        for network, written in (("resnet", "ResNet"), ("senet", "SENet"))
+    ),
 )
 # The order is the order of preference where a folder holds several files of one feature.
 REGISTRY = {file.name: file for file in _FILES}

@@ -172,10 +172,11 @@ def resolve(features: Sequence[str], given: Mapping[str, Path], untrained_seed: 
     if missing := [name for name in needed if name not in found and form_of(name) == "file"]:
         wanted = {_ELSE.get(name, name) for name in missing}
         files = [file for file in REGISTRY.values() if file.feature in wanted]
+        fetched = ", ".join(file.name for file in files if file.url)
+        ways = f"Three ways: `avfuse weights fetch NAME` ({fetched}); " if fetched else "Two ways: "
         raise WeightsMissing(
-            f"no weights for {', '.join(missing)}. Three ways: `avfuse weights fetch NAME` "
-            f"({', '.join(file.name for file in files if file.url)}); "
-            f"`--weights FEATURE=FILE`; AVFUSE_WEIGHTS=FOLDER with FEATURE.pth or the published files in it. "
+            f"no weights for {', '.join(missing)}. {ways}`--weights FEATURE=FILE`; AVFUSE_WEIGHTS=FOLDER with "
+            f"FEATURE.pth or the published files in it. "
             f"Licences: {'; '.join(f'{file.name}: {file.licence}' for file in files)}. "
             f"For tests and demos only: `--untrained SEED`, random numbers"
         )

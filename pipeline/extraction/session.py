@@ -98,6 +98,10 @@ def open_session(config: ExtractConfig, run: RunConfig, weights: dict[str, Weigh
         **load_embedders(config.networks, config.vggish_output, config.precision, weights, device, run.batch_size),
         **{name: each for name, each in encoders.items() if each.kind == "face"},
     }
+    entries = {
+        **entries,
+        **{name: {**entries[name], "encoder": each.as_attributes()} for name, each in encoders.items()},
+    }
     detector = FaceDetector(device) if config.visual and not config.aligned else None
     before = torch.get_num_threads()
     torch.set_num_threads(1)

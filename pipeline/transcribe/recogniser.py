@@ -119,13 +119,13 @@ class Recogniser:
                             each.word.strip(),
                             float(each.start),
                             max(float(each.start), float(each.end)),
-                            each.probability,
+                            float(each.probability),
                         )
                         for each in segment.words or ()
                         if each.word.strip()
                     ]
                     words = [_shifted(word, start_s) for word in tightened(words, samples)]
-                    yield min(start_s + segment.end, end_s), words, info.language
+                    yield min(start_s + float(segment.end), end_s), words, info.language
             yield end_s, [], language or ""
 
 

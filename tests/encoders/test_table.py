@@ -6,7 +6,8 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, of_stream
+from avfuse.encoders.contract import pip_command
+from avfuse.encoders.table import DEFAULT_FEATURES, FEATURES, TABLE, entries_for, module_of, of_stream
 from avfuse.features_store.entries import reserved_name
 from avfuse.pipeline.config import ExtractConfig
 
@@ -31,6 +32,7 @@ NETWORKS = {"iresnet50", "iresnet50_map", "vggish", "logmel_vgg", *LIBRARY_FACES
         ({"missing_face": "zero"}, VISUAL),
         ({"audio_align": "end"}, ALIGNED),
         ({"audio_stream": 1}, AUDIO),
+        ({"denoise": "dfn3"}, AUDIO),
         ({"video_stream": 1}, {"clock", "faces"} | VISUAL | AUDIO | TEXT),
         ({"vggish_output": "relu"}, {"vggish"}),
         ({"precision": "bf16"}, NETWORKS),
@@ -84,6 +86,17 @@ def test_every_feature_is_made_by_a_network_or_from_a_view():
     assert set(of_stream(CONFIG.features, "text")) == TEXT
     assert "fake_face" not in FEATURES
     assert DEFAULT_FEATURES == ("iresnet50", "vggish", "logmel_vgg")
+
+
+@pytest.mark.parametrize("name", [name for name, made in TABLE.items() if made.load is not None])
+def test_the_table_and_the_module_of_an_encoder_agree(name):
+    made = TABLE[name]
+    module, said = module_of(made)
+    assert made.load is not None
+    assert callable(getattr(module, made.load.partition(":")[2]))
+    assert {"face": "visual", "audio": "audio", "words": "text"}[said.kind] == made.stream
+    assert said.revision == made.revision
+    assert not pip_command(said.needs, said.kind).endswith(said.needs), "no extra brings it"
 
 
 def test_it_loads_no_torch():

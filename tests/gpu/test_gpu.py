@@ -8,6 +8,7 @@ import torch
 
 from avfuse.encoders.embed import Embedder
 from avfuse.encoders.engine import BatchingEngine, whole_float32
+from avfuse.encoders.families import clip, ferplus, timm_models
 from avfuse.encoders.weights.read import untrained_network
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.faces.mtcnn import FaceDetector
@@ -46,6 +47,23 @@ def test_rows_of_a_gpu_are_those_of_the_cpu(gpu, name, precision, least):
     reference = Embedder(untrained_network(name, 0), "cpu").rows(inputs)
     with whole_float32(precision):
         rows = Embedder(untrained_network(name, 0), gpu, precision).rows(inputs)
+    assert cosines(reference, rows).min() >= least
+
+
+@pytest.mark.parametrize(("precision", "least"), [("fp32", 0.9999), ("bf16", 0.99), ("fp16", 0.999)])
+@pytest.mark.parametrize(
+    ("family", "feature", "side_px"),
+    [(clip, "clip_large", 224), (timm_models, "mobilenetv3_large", 112), (ferplus, "senet50_ferplus", 224)],
+    ids=lambda each: each if isinstance(each, str) else "",
+)
+def test_encoders_of_libraries_give_the_rows_of_the_cpu(gpu, family, feature, side_px, precision, least):
+    y, x = np.mgrid[0:side_px, 0:side_px] / side_px
+    waves = [127 + 120 * np.sin(20 * x * k + 9 * y + np.arange(3)[:, None, None]) for k in range(1, 5)]
+    faces = np.stack(waves).transpose(0, 2, 3, 1).astype(np.uint8)
+    options = {"feature": feature, "untrained": "0"}
+    reference = family.load(None, torch.device("cpu"), "fp32", options).rows(faces)
+    with whole_float32(precision):
+        rows = family.load(None, gpu, precision, options).rows(faces)
     assert cosines(reference, rows).min() >= least
 
 

@@ -259,3 +259,31 @@ def test_memory_is_that_of_windows_whatever_the_length(tmp_path):
         assert len(buffer) == 60 * minutes
         assert consumed.valid.all()
     assert peaks[1] <= peaks[0] + 6e6  # how many of a few windows wait is by chance; an hour of samples is 230 MB
+
+
+def test_a_gap_in_the_sound_is_invalid_and_moves_nothing(make_clip, flashes, ffmpeg_run, read_states, decode, tmp_path):
+    """Packets of a second are lost: rows there are invalid, what follows stays, and the level is that of the rest."""
+    samples = np.random.default_rng(0).normal(0.1, 0.2, 6 * RATE_HZ)
+    options = ("-c:v", "mpeg4", "-c:a", "aac")
+    clip = make_clip("a.mkv", flashes(150, [3], (16, 16)), samples=samples, rate_hz=RATE_HZ, options=options)
+    lossy = ["-bsf:a", "noise=drop=gt(pts\\,2000)*lt(pts\\,3000)", "-c", "copy"]
+    ffmpeg_run("-i", clip, *lossy, tmp_path / "gap.mkv")
+    whole, gap = decode(clip), decode(tmp_path / "gap.mkv")
+    assert len(gap.spans) == 2
+    rows, valid, said, _ = read_states(tmp_path / "gap.mkv", gap.time_s, energy=Energy(), level=Energy(level=True))
+    made = rows["energy"][:, 0]
+    np.testing.assert_allclose(made, independent_rows(power_of(gap.samples), gap.time_s)[: len(made)], rtol=1e-5)
+    expected = independent_rows(power_of(whole.samples), gap.time_s)
+    begin_s, end_s = gap.spans[0][1], gap.spans[1][0]
+    after = (gap.time_s > end_s + 0.1) & (gap.time_s < 5.8)
+    np.testing.assert_allclose(made[after], expected[after], rtol=0.05)
+    inside = (gap.time_s + 0.04 > begin_s + 0.013) & (gap.time_s < end_s - 0.013)
+    assert not valid["energy"][inside].any()
+    assert valid["energy"][(gap.time_s > 0.05) & (gap.time_s + 0.053 < begin_s)].all()
+    assert valid["energy"][after].all()
+    assert any("moved" in each for each in said)
+    real = np.concatenate([gap.samples[round(start * RATE_HZ) : round(stop * RATE_HZ)] for start, stop in gap.spans])
+    even = (gap.samples - real.mean(dtype=np.float64)) / np.sqrt(real.var(dtype=np.float64) + 1e-7)
+    np.testing.assert_allclose(
+        rows["level"][:, 0], independent_rows(power_of(even), gap.time_s)[: len(made)], rtol=1e-4
+    )
