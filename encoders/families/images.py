@@ -107,9 +107,8 @@ class ImageEncoder:
 
     def _forward(self, faces: NDArray[np.uint8]) -> Tensor:
         with torch.inference_mode():
-            part = torch.from_numpy(
-                np.array(faces)
-            )  # copied: torch takes neither read-only arrays nor negative strides
+            # Copied: torch takes neither read-only arrays nor negative strides.
+            part = torch.from_numpy(np.array(faces))
             if self._device.type == "cuda":
                 part = part.pin_memory()
             inputs = self._preprocessing(part.to(self._device, non_blocking=True)).to(_DTYPES[self._precision])
