@@ -134,7 +134,8 @@ def check(
     made = feature(name)
     if made.load is None:
         raise ValueError(f"{name} is not an encoder from a module: avfuse encoder list names those")
-    source = resolve([name], {name: weights} if weights else {}, untrained).get(name) if made.network else None
+    given = {name: Path(str(weights).removeprefix(f"{name}="))} if weights else {}  # as extract takes them, or bare
+    source = resolve([name], given, untrained).get(name) if made.network else None
     settings = {"layers": layers, "precision": precision}
     load = partial(load_encoder, name, settings, source, choose_device(device), precision)
     found = []

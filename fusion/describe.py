@@ -33,6 +33,8 @@ RUN_SOURCES = {
     "hop_frames": "S3",
     "statistics": "S3's code: scalar",
     "rows_in_loss": "ours",
+    "audio_rows": "ours: all",
+    "speech_threshold": "ours",
     "loss": "the task's",
     "focal_gamma": "Lin et al. 2017",
     "label_smoothing": "ours: none",

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import struct
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,22 @@ def test_a_hostile_folder_is_one_line(folder, name):
     assert "\n" not in str(caught.value)
     with pytest.raises(WeightsInvalid, match=f"^{folder}: "):
         resolve([TIMM], {TIMM: folder}, None)
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_it_is_one_line_for_a_user_too_and_costs_little(folder, name, avfuse):
+    spoil, _ = HOSTILE[name]
+    spoil(folder)
+    tracemalloc.start()
+    try:
+        result = avfuse("encoder", "check", TIMM, "--weights", f"{TIMM}={folder}", "--device", "cpu")
+        _, peak_bytes = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert result.exit_code == 1
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith(f"Error: {folder}: ")
+    assert peak_bytes < 100e6
 
 
 def test_a_good_folder_passes(folder):
