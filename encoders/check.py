@@ -24,6 +24,8 @@ Word = Literal["ok", "note", "FAILED"]
 _ROUNDING = 1e-4  # of a batch, relative to the rows
 _CONTEXT = 0.02  # of the state of one moment in two windows
 _CLICK_S = 0.002
+# Loud where it is, and next to nothing of the whole: base models begin with a norm over all of it.
+_CLICK, _NOISE = 0.5, 0.05
 _HOPS = 10
 _WORDS = ["ask", "not", "what", "your", "country", "can", "do", "for", "you"]
 
@@ -128,7 +130,7 @@ def _of_sound(encoder: LoadedEncoder) -> Iterator[Check]:
     """Times and context, measured. A state's place is that of the click that changes it most."""
     rate, hop = encoder.sample_rate, encoder.hop_s
     rng = np.random.default_rng(1)
-    sound = (rng.standard_normal((1, _length(encoder))) * 0.01).astype(np.float32)
+    sound = (rng.standard_normal((1, _length(encoder))) * _NOISE).astype(np.float32)
     states = encoder.states(sound)[0]
     if len(states) <= _HOPS:
         few = counted(len(states), "state")
@@ -144,7 +146,7 @@ def _of_sound(encoder: LoadedEncoder) -> Iterator[Check]:
         at = round((encoder.first_s + round(part * length_s / hop) * hop) * rate)
         clicked = sound.copy()
         half = max(1, round(_CLICK_S * rate / 2))
-        clicked[0, at - half : at + half] += 0.9
+        clicked[0, at - half : at + half] += _CLICK
         change = np.linalg.norm(encoder.states(clicked)[0] - states, axis=1)
         most = int(change.argmax())
         off_s.append(encoder.first_s + most * hop - at / rate)

@@ -28,6 +28,10 @@ NEEDS = ("timm",)  # transformers for folders of its own alone
 _UNTRAINED = "vit_large_patch14_clip_quickgelu_224"
 _UNTRAINED_DIM = 768
 _BICUBIC = 3  # as PIL counts
+_SIZES = (
+    *("hidden_size", "intermediate_size", "projection_dim", "num_hidden_layers", "num_attention_heads", "num_channels"),
+    *("image_size", "patch_size", "hidden_act", "layer_norm_eps"),
+)
 # What a whole checkpoint of transformers holds beside the image tower.
 _TEXT_PREFIXES = ("text_model.", "text_projection.", "logit_scale", "vision_model.embeddings.position_ids")
 
@@ -106,9 +110,12 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     tower = config.get("vision_config", {}) if kind == "clip" else config
     if not isinstance(tower, dict):
         raise ValueError("config.json has no vision_config")
-    projection = config.get("projection_dim", tower.get("projection_dim"))
+    # Its sizes alone: old folders have dozens of words more, of generating text, and some ask for another attention.
+    sizes = {key: tower[key] for key in _SIZES if key in tower}
+    if "projection_dim" in config:
+        sizes["projection_dim"] = config["projection_dim"]
     try:
-        described = CLIPVisionConfig(**{**tower, **({} if projection is None else {"projection_dim": projection})})
+        described = CLIPVisionConfig(**sizes)
     except (*CANNOT_BUILD, StrictDataclassError) as error:
         raise ValueError(f"config.json is not that of an image tower of CLIP: {error}") from error
 
@@ -125,7 +132,9 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     network.register_forward_hook(lambda _module, _pixels, output: output.image_embeds)
 
     whole, nested = folder / "preprocessor_config.json", folder / "processor_config.json"
-    pictures = read_json(whole) if whole.is_file() or not nested.is_file() else read_json(nested).get("image_processor")
+    if not whole.is_file() and not nested.is_file():
+        raise ValueError(f"has no {whole.name}, which says the mean and std of its pictures: it is published beside it")
+    pictures = read_json(whole) if whole.is_file() else read_json(nested).get("image_processor")
     try:
         mean, std = (tuple(float(value) for value in (pictures or {})[f"image_{key}"]) for key in ("mean", "std"))
         side_px = int(str(described.image_size))

@@ -39,7 +39,7 @@ class Egemaps:
     """
 
     sample_rate = _RATE_HZ
-    window_s = 1.0
+    window_s = 20.0  # each second is computed by itself: windows of any whole number of them give the same
     context_s = 0.0
     hop_s = 1.0
     first_s = 0.5

@@ -19,7 +19,7 @@ CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"embed_dim": 48, "depth": 2, "num_heads": 3, "num_classes": 20}
 
 
-@pytest.mark.parametrize("stored", ["whole", "tower alone", "one processor of everything"])
+@pytest.mark.parametrize("stored", ["whole", "tower alone", "one processor of everything", "of transformers 4.16"])
 def test_a_folder_of_transformers(stored, clip_folder, tmp_path, pictures):
     """Against the whole model's image features, in which transformers finds the projection by itself."""
     model = CLIPModel.from_pretrained(clip_folder, local_files_only=True).eval()
@@ -37,6 +37,19 @@ def test_a_folder_of_transformers(stored, clip_folder, tmp_path, pictures):
             "processor_class": "CLIPProcessor",
         }
         (folder / "processor_config.json").write_text(json.dumps(nested))
+    elif stored == "of transformers 4.16":  # as OpenAI's folder on the hub
+        config = json.loads((folder / "config.json").read_text())
+        config["vision_config"] |= {"dropout": 0.0, "max_length": 20, "num_beams": 1, "return_dict": False, "top_k": 50}
+        config["vision_config"] |= {"torch_dtype": None, "pruned_heads": {}, "attn_implementation": "flash_attention_2"}
+        (folder / "config.json").write_text(json.dumps(config))
+        former = {"feature_extractor_type": "CLIPFeatureExtractor", "crop_size": 224, "size": 224, "resample": 3}
+        described = json.loads((folder / "preprocessor_config.json").read_text())
+        former |= {key: described[key] for key in ("image_mean", "image_std")}
+        (folder / "preprocessor_config.json").write_text(json.dumps(former))
+        state = load_file(folder / "model.safetensors")
+        for tower_name, count in (("vision", 50), ("text", 77)):
+            state[f"{tower_name}_model.embeddings.position_ids"] = torch.arange(count)[None]
+        save_file(state, folder / "model.safetensors")
     faces = pictures(3, 224)
     pixels = CLIPImageProcessor.from_pretrained(clip_folder)(images=[*map(Image.fromarray, faces)], return_tensors="pt")
     with torch.inference_mode():
@@ -106,7 +119,7 @@ def test_a_configuration_that_cannot_be(file, changes, message, clip_folder, tmp
 def test_a_folder_without_what_says_how_pixels_are_brought_in(clip_folder, tmp_path):
     copy = shutil.copytree(clip_folder, tmp_path / "copy")
     (copy / "preprocessor_config.json").unlink()
-    with pytest.raises(ValueError, match=r"preprocessor_config\.json"):
+    with pytest.raises(ValueError, match=r"has no preprocessor_config\.json"):
         load(copy, CPU, "fp32", {"feature": "clip_large"})
 
 
