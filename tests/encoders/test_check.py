@@ -1,6 +1,8 @@
 """`avfuse encoder`: what it lists, and that each lie of an encoder fails the check that is for it."""
 
 import json
+import subprocess
+import sys
 from types import SimpleNamespace
 
 import numpy as np
@@ -146,6 +148,17 @@ def test_check_ends_with_what_it_found(avfuse, tmp_path):
     unknown = avfuse("encoder", "check", "vggish")
     assert unknown.exit_code == 1
     assert "avfuse encoder list" in unknown.stderr
+
+
+def test_to_list_encoders_loads_no_library_of_theirs():
+    code = (
+        "import sys; from click.testing import CliRunner; from avfuse.cli import main\n"
+        "result = CliRunner().invoke(main, ['encoder', 'list', '--json'], catch_exceptions=False)\n"
+        "libraries = {'timm', 'transformers', 'opensmile', 'silero_vad', 'faster_whisper', 'ctranslate2'}\n"
+        "print(result.exit_code, sorted(libraries & set(sys.modules)))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "0 []"
 
 
 def test_list_says_what_is_missing(avfuse, tmp_path):
