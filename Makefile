@@ -20,6 +20,7 @@ test: setup
 soak: setup
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
 	AVFUSE_TRICKS=all $(BIN)/python -m pytest tests/faults/test_nothing_gets_out.py
+	AVFUSE_ZOO_FILES=3000 $(BIN)/python -m pytest --timeout 14400 tests/faults/test_zoo.py
 	$(BIN)/python tests/faults/zoo/soak.py --files 3000 --seed 1
 	$(BIN)/python tests/pipeline/media/sweep.py --clips 200 --seed 1
 

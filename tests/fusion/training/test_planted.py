@@ -21,7 +21,7 @@ SMALL = CrossAttentionSettings(
     lead_channels=(32, 32), other_channels=(16, 16), kernels=(3,), attention_width=64, hidden=64
 )
 WIDTHS = (64, 32, 32)
-CONFIG = replace(preset("crossattn"), lr=3e-3, warmup_epochs=1, max_epochs=10, model=SMALL)
+CONFIG = replace(preset("crossattn"), lr=3e-3, warmup_epochs=1, max_epochs=8, model=SMALL)
 
 
 def scores(planted, folder, config=CONFIG):

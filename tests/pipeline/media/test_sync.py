@@ -168,11 +168,16 @@ def long_clip(tmp_path_factory, ffmpeg_run, clicks):
     (folder / "long.mov").unlink()
 
 
-def test_an_hour_does_not_drift(long_clip):
-    info = probe(long_clip)
-    with FrameReader(info, batch_frames=1024) as frames:
+@pytest.fixture(scope="module")
+def long_picture(long_clip):
+    """Of every frame of the hour: its time, s, and whether it is bright."""
+    with FrameReader(probe(long_clip), batch_frames=1024) as frames:
         seen = [(batch.time_s, batch.pixels.mean(axis=(1, 2, 3)) > 128) for batch in frames]
-    time_s, bright = (np.concatenate(each) for each in zip(*seen, strict=True))
+    return [np.concatenate(each) for each in zip(*seen, strict=True)]
+
+
+def test_an_hour_does_not_drift(long_clip, long_picture):
+    info, (time_s, bright) = probe(long_clip), long_picture
     assert len(time_s) == 35_964
     flash_s = time_s[bright]
     assert len(flash_s) == 537
@@ -191,12 +196,9 @@ def test_an_hour_does_not_drift(long_clip):
     assert time_s[-1] - (len(time_s) - 1) * 0.1 > 3.5
 
 
-def test_an_hour_of_states_does_not_drift(long_clip, tmp_path):
+def test_an_hour_of_states_does_not_drift(long_clip, long_picture, tmp_path):
     """Power of 25 ms every 20 ms, in windows with context: each click is in the state that is nearest to its flash."""
-    info = probe(long_clip)
-    with FrameReader(info, batch_frames=1024) as frames:
-        seen = [(batch.time_s, batch.pixels.mean(axis=(1, 2, 3)) > 128) for batch in frames]
-    time_s, bright = (np.concatenate(each) for each in zip(*seen, strict=True))
+    info, (time_s, bright) = probe(long_clip), long_picture
     samples = RowBuffer(tmp_path / "samples", ())
     with AudioReader(info) as audio:
         for block in audio:
