@@ -83,7 +83,7 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
         module = layouts.empty(layout)
         layouts.fill_untrained(module, 0, name)
         torch.save(module.state_dict(), tmp_path / "weights" / f"{name}.pth")
-    assert avfuse("synth", tmp_path / "planted", "--trials", 6, "--seconds", 1).exit_code == 0
+    assert avfuse("synth", tmp_path / "planted", "--trials", 8, "--seconds", 1).exit_code == 0
     here = tmp_path / "here"
     here.mkdir()
     (tmp_path / "planted/videos").rename(here / "dir")
@@ -110,4 +110,4 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
         result = avfuse(*words)
         assert result.exit_code == 0, result.stderr
         assert "note: --" in result.stderr
-    assert len(list((here / "predictions").rglob("*.txt"))) == 6
+    assert len(list((here / "predictions").rglob("*.txt"))) == 8
