@@ -127,7 +127,7 @@ def check(
     from functools import partial
 
     from .check import check_encoder
-    from .engine import choose_device
+    from .engine import choose_device, whole_float32
     from .loading import load_encoder
 
     use_files(encoder_file(each, path) for each, path in dict(encoder).items())
@@ -139,10 +139,11 @@ def check(
     settings = {"layers": layers, "precision": precision}
     load = partial(load_encoder, name, settings, source, choose_device(device), precision)
     found = []
-    for each in check_encoder(load):
-        found.append(each)
-        if not as_json:
-            click.echo(f"{each.word:8}{each.what:38}{each.found}")
+    with whole_float32(precision):
+        for each in check_encoder(load):
+            found.append(each)
+            if not as_json:
+                click.echo(f"{each.word:8}{each.what:38}{each.found}")
     if as_json:
         click.echo(json.dumps([asdict(each) for each in found], indent=2))
     sys.exit(int(any(each.word == "FAILED" for each in found)))
