@@ -65,7 +65,7 @@ DOES_NOT_LEARN = {
     "mctn": "cannot see what only another modality says",
 }
 # Epochs of heads that need more than the others to learn it.
-EPOCHS = {"can": 10, "mfn": 10, "attention": 10}
+EPOCHS = {"can": 10, "mfn": 10}
 
 
 @pytest.fixture(scope="module", params=EVERY)
