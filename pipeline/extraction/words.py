@@ -8,6 +8,7 @@ Tested by tests/pipeline/extraction/test_words.py.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -19,7 +20,7 @@ from ...encoders.views import VIEWS
 from ...features_store.clock import NO_ROW, fit_rows
 from ...features_store.schema import FeatureTrack, JsonValue, RowSource
 from ...shell.text import counted, one_line
-from ..media.types import MediaError
+from ..media.types import MediaError, VideoInfo
 from ..words.spoken import segments, words_at
 from ..words.transcript import read_transcript
 from .assemble import track_arrays
@@ -32,7 +33,8 @@ from .streams import Reading
 class SpokenWords:
     """The rows of a video's words, a buffer on disk for each feature, and the word of each frame that has a row.
 
-    `spoken` int64 [T]; `digest`: of the file, None without one; `late`: words that begin after the last frame.
+    `spoken` int64 [T]; `digest`: of the file, None without one; `late`: words that begin after the last frame,
+    or the sound.
     """
 
     buffers: Mapping[str, RowBuffer]
@@ -82,11 +84,13 @@ class SpokenWords:
         if not self.late:
             return []
         late = "all words" if self.late == self.num_words else counted(self.late, "word")
-        return [f"{late} after the last frame: are the times in s, and of this video?"]
+        return [f"{late} after the last frame or the end of the sound: are the times in s, and of this video?"]
 
 
 def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
     """These features of the words that are spoken at the clock's frames; no file, or an empty one, has none.
+
+    A word lasts no longer than the video's sound, where the container says how long that is.
 
     Raises MediaError where the file cannot be read.
     """
@@ -100,7 +104,8 @@ def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
     except (OSError, ValueError) as error:
         raise MediaError(str(path), "words", one_line(error)) from error
     words = transcript.words
-    spoken = words_at(words, time_s)
+    end_s = min(_sound_end_s(reading.info), float(time_s[-1]) if len(time_s) else 0.0)
+    spoken = np.where(time_s <= end_s, words_at(words, time_s), NO_ROW)
     for part in segments(words):
         texts = [word.text for word in words[part]]
         is_heard = bool(np.any((spoken >= part.start) & (spoken < part.stop)))
@@ -112,7 +117,14 @@ def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
             else:
                 rows = session.networks.encoders[name].rows(texts)
             buffer.append(rows)
-        end_s = words[part.stop - 1].end_s
-        reading.progress(int(np.searchsorted(time_s, end_s, side="right")), end_s, reading.info.duration_s)
-    late = sum(word.start_s >= time_s[-1] for word in words) if len(time_s) else 0
+        last_s = words[part.stop - 1].end_s
+        reading.progress(int(np.searchsorted(time_s, last_s, side="right")), last_s, reading.info.duration_s)
+    late = sum(word.start_s >= end_s for word in words)
     return SpokenWords(buffers, spoken, len(words), late, digest, transcript.remarks)
+
+
+def _sound_end_s(info: VideoInfo) -> float:
+    """Where the video's sound ends on the clock of its frames; endless where its container does not say."""
+    if info.audio_start_s is None or info.audio_duration_s is None or info.audio_parts:
+        return math.inf
+    return info.audio_start_s - info.origin_s + info.audio_duration_s

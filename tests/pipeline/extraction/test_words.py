@@ -206,3 +206,20 @@ def test_everybody_in_a_video_has_its_words(extract, given, tmp_path):
     store = FeatureStore(tmp_path / "s.zarr")
     assert {int(store[name].valid("fake_words").sum()) for name in faces} == {6}
     assert list(verify(store)) == []
+
+
+def test_no_word_is_spoken_after_the_sound(avfuse, make_clip, tmp_path):
+    """Of a word that a recogniser let go on, what lies beyond the sound's second is nobody's."""
+    pixels, samples = np.zeros((50, 64, 64, 3), np.uint8), np.zeros(44_100, np.float32)
+    videos = tmp_path / "videos"
+    videos.mkdir()
+    shutil.move(make_clip("clip.mp4", pixels, samples=samples), videos)
+    write_transcript(tmp_path / "words" / "clip.csv", [Word("on", 0.5, 1.9), Word("late", 1.5, 1.6)])
+    where = ("--videos", videos, "--store", tmp_path / "s.zarr", "--words", tmp_path / "words")
+    result = avfuse("extract", *where, "--features", "fake_words", "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.output
+    trial = FeatureStore(tmp_path / "s.zarr")["clip"]
+    spoken_s = trial.time_s[trial.valid("fake_words")]
+    assert spoken_s[0] == pytest.approx(0.52)
+    assert 0.9 <= spoken_s[-1] <= 1.1  # sound is coded in frames of some length
+    assert "1 word after" in json.dumps(json.loads(result.stdout)["extracted"][0]["warnings"])
