@@ -67,6 +67,15 @@ def test_a_file_is_a_feature_of_its_own_name(own):
     np.testing.assert_allclose(rows, FACES.mean(axis=(1, 2)), rtol=1e-6)
 
 
+def test_a_file_that_changed_within_a_second_is_not_taken_from_a_cache(own, monkeypatch):
+    """Python's own cache of compiled files goes by size and second."""
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
+    own(HEAD + COLOURS)
+    assert load("mine").dim == 3
+    own(HEAD.replace("3", "4") + COLOURS)
+    assert feature("mine").revision == 4
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
