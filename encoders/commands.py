@@ -11,21 +11,13 @@ from typing import Any, get_args
 import click
 
 from ..shell.errors import clean_errors
-from ..shell.options import PATH, MergedOption, NamedPath, device_option
+from ..shell.options import PATH, device_option, encoder_option
 from ..shell.text import text_table
 from .contract import Precision, lacking, pip_command
 from .plugins import encoder_file, installed, use_files
 from .table import FEATURES, TABLE, Feature, feature, module_of
 from .weights.registry import FOLDERS
 from .weights.resolve import WeightsInvalid, WeightsMissing, form_of, resolve
-
-encoder_option = click.option(
-    "--encoder",
-    cls=MergedOption,
-    type=NamedPath(),
-    multiple=True,
-    help="An encoder of your own as a feature NAME (repeatable): a Python file, which is run. [default: none]",
-)
 
 
 @click.group()

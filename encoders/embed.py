@@ -23,6 +23,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
 from .contract import Precision
 from .networks.ir50 import SUZHANG_PX
+from .networks.layouts import dtype_on
 from .networks.vgg import PATCH_BANDS, PATCH_FRAMES, OverlappingVggish, apply_pca, is_vggish
 from .table import CROP_PX, VggishOutput, feature
 from .views import Patches
@@ -34,7 +35,6 @@ _SUZHANG_STORED_PX = 48  # he stored faces at 48 px and cut the middle 40 out of
 _MAP_PX = {CROP_PX: 7, SUZHANG_PX: 5}  # side of the last feature map, by that of the face
 _HALF_MAX = 65504.0  # of float16
 Output = VggishOutput | Literal["map"]
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Embedder:
@@ -62,9 +62,8 @@ class Embedder:
         self.row_shape = (network.dim, side, side) if output == "map" else (network.dim,)
         self.dtype = np.dtype("float16" if output == "map" else "float32")
         self.batch_size, self.input_px = batch_size, CROP_PX
-        self._device, self._precision = torch.device(device), precision
-        if precision == "fp16" and self._device.type == "cpu":
-            raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
+        self._device = torch.device(device)
+        self._dtype = dtype_on(precision, self._device)
         self._network_px, self._output = network.input_px, output
         self._pca: tuple[Tensor, Tensor] | None = None
         if output == "pca" and pca is not None:
@@ -76,7 +75,6 @@ class Embedder:
         # half floats this way.
         channels_last = network.input_px is not None and (self._device.type == "cpu" or precision != "fp32")
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        self._dtype = _DTYPES[precision]
         module = Trunk(network.module) if output == "map" else network.module
         self._module = fold(module).to(self._device, self._dtype).to(memory_format=self._format)
         # On a GPU patches are a batch like any other.

@@ -22,6 +22,7 @@ from ..shell.options import (
     Number,
     config_option,
     device_option,
+    encoder_option,
     trial_options,
     with_options,
 )
@@ -162,8 +163,35 @@ batch_size_option = click.option(
     show_default=True,
     help="Faces or patches that a network processes at once.",
 )
+# Of transcribe too.
+videos_option = click.option(
+    "--videos", type=FOLDER, required=True, help="Folder of videos; subfolders are searched too."
+)
+audio_stream_option = click.option(
+    "--audio-stream",
+    type=click.IntRange(min=0),
+    metavar="N",
+    help="Take the sound of every video from its audio stream N, counted from 0 like ffmpeg's a:N. [default: the "
+    "default one of the picture's programme, never a commentary]",
+)
+stall_timeout_option = click.option(
+    "--stall-timeout",
+    type=Number(min=1),
+    metavar="S",
+    default=60.0,
+    show_default=True,
+    help="Give up on a video when ffmpeg delivers nothing for S seconds.",
+)
+limit_option = click.option(
+    "--limit", type=click.IntRange(min=1), metavar="N", help="Process at most N videos. [default: all]"
+)
+run_output_options = (
+    click.option("--dry-run", is_flag=True, help="Show what would be done, and stop. [default: off]"),
+    click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary. [default: off]"),
+    click.option("--verbose", is_flag=True, help="Print a line for every video. [default: off]"),
+)
 _OPTIONS = (
-    click.option("--videos", type=FOLDER, required=True, help="Folder of videos; subfolders are searched too."),
+    videos_option,
     click.option(
         "--store",
         type=STORE,
@@ -200,13 +228,7 @@ _OPTIONS = (
         help=f"Features, separated by commas: any of {', '.join(FEATURES)}; timm:NAME, hear:MODULE, what installed "
         "packages bring, and your own by --encoder (`avfuse encoder list`).",
     ),
-    click.option(
-        "--encoder",
-        cls=MergedOption,
-        type=NamedPath(),
-        multiple=True,
-        help="An encoder of your own as a feature NAME (repeatable): a Python file, which is run. [default: none]",
-    ),
+    encoder_option,
     click.option(
         "--layers",
         metavar="LAYERS",
@@ -281,13 +303,7 @@ _OPTIONS = (
         help="Take the picture of every video from its video stream N, counted from 0 like ffmpeg's v:N. [default: the "
         "default one, never a still image]",
     ),
-    click.option(
-        "--audio-stream",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Take the sound of every video from its audio stream N, counted from 0 like ffmpeg's a:N. [default: the "
-        "default one of the picture's programme, never a commentary]",
-    ),
+    audio_stream_option,
     *batch_options("videos"),
     click.option(
         "--videos-at-once",
@@ -303,14 +319,7 @@ _OPTIONS = (
         show_default=True,
         help="Give up on a video after 120 s plus X times its duration.",
     ),
-    click.option(
-        "--stall-timeout",
-        type=Number(min=1),
-        metavar="S",
-        default=60.0,
-        show_default=True,
-        help="Give up on a video when ffmpeg delivers nothing for S seconds.",
-    ),
+    stall_timeout_option,
     *trial_options("extract"),
     click.option(
         "--replace",
@@ -320,10 +329,8 @@ _OPTIONS = (
     ),
     click.option("--overwrite", is_flag=True, help="Extract everything again, including what is done. [default: off]"),
     click.option("--retry-failed", is_flag=True, help="Try again the videos that failed before. [default: off]"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process at most N videos. [default: all]"),
-    click.option("--dry-run", is_flag=True, help="Show what would be done, and stop. [default: off]"),
-    click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary. [default: off]"),
-    click.option("--verbose", is_flag=True, help="Print a line for every video. [default: off]"),
+    limit_option,
+    *run_output_options,
     config_option,
 )
 extract_options = partial(with_options, options=_OPTIONS)

@@ -172,6 +172,15 @@ class GroupedCommand(click.Command):
                 formatter.write_dl(list(records.values()))
 
 
+encoder_option = click.option(
+    "--encoder",
+    cls=MergedOption,
+    type=NamedPath(),
+    multiple=True,
+    help="An encoder of your own as a feature NAME (repeatable): a Python file, which is run. [default: none]",
+)
+
+
 def option_name(parameter: click.Parameter) -> str:
     """The long name of an option, without its dashes."""
     return max(parameter.opts, key=len).lstrip("-")

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+import socket
 import subprocess
 import wave
 import zlib
@@ -70,6 +71,17 @@ def pytest_generate_tests(metafunc):
         entries = json.loads(manifest.read_text()) if manifest.is_file() else []
         clips = [entry for entry in entries if entry.get("decoded_frames")] or [None]
         metafunc.parametrize("clip", clips, ids=[clip["file"] if clip else "missing" for clip in clips])
+
+
+@pytest.fixture
+def no_network(monkeypatch) -> None:
+    """Whoever asks the network fails the test."""
+
+    def refuse(*words, **more):
+        raise AssertionError(f"asked for the network: {words[1:]}")
+
+    monkeypatch.setattr(socket.socket, "connect", refuse)
+    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(scope="session")

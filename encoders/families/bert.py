@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from ...shell.text import one_line
 from ..contract import Precision
+from ..networks.layouts import DTYPES
 from ..weights.folder import load_tensors, read_json, strict
 
 if TYPE_CHECKING:
@@ -35,7 +36,6 @@ _LAYERS = 4
 # Heads of pre-training and of fine-tuning, the pooler, and numbers that old files keep beside the weights.
 _OF_OTHERS = ("cls.", "classifier.", "qa_outputs.", "pooler.", "embeddings.position_ids")
 _TENSORFLOWS = {"gamma": "weight", "beta": "bias"}
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 class Bert:
@@ -125,7 +125,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     except RuntimeError as error:  # a tensor of another shape
         raise ValueError(one_line(error)) from error
     strict(found.missing_keys, found.unexpected_keys, _OF_OTHERS)
-    model.train(False).to(device, _DTYPES[precision])
+    model.train(False).to(device, DTYPES[precision])
     return Bert(model, tokenizer, device)
 
 

@@ -94,9 +94,9 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     """
     import torch  # noqa: PLC0415
 
-    from ..networks.layouts import assign_strictly  # noqa: PLC0415
+    from ..networks.layouts import CANNOT_BUILD, assign_strictly  # noqa: PLC0415
     from ..weights.folder import load_tensors, read_json  # noqa: PLC0415
-    from .images import CANNOT_BUILD, Preprocessing, build  # noqa: PLC0415
+    from .images import Preprocessing, build  # noqa: PLC0415
 
     try:
         from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415

@@ -20,16 +20,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..contract import Precision
+from ..networks.layouts import CANNOT_BUILD, dtype_on
 from ..table import CROP_PX
 
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 _MOST_PX = 1024
 _MOST_AT_ONCE = 4096
 # On a CPU a large network is as fast with two pictures as with sixteen (measured: ViT-L, EVA02-B, ResNet-50), and small
 # parts are shared out evenly among the cores.
 _LARGE, _OF_LARGE_AT_ONCE = 20_000_000, 2
-# What libraries raise where a configuration asks for what they cannot build.
-CANNOT_BUILD = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
 @dataclass(frozen=True)
@@ -77,13 +75,12 @@ class ImageEncoder:
     def __init__(
         self, network: nn.Module, preprocessing: Preprocessing, device: torch.device, precision: Precision
     ) -> None:
-        if precision == "fp16" and device.type == "cpu":
-            raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
+        self._dtype = dtype_on(precision, device)
         self.input_px = max(CROP_PX, preprocessing.side_px)
-        self._preprocessing, self._device, self._precision = preprocessing, device, precision
+        self._preprocessing, self._device = preprocessing, device
         channels_last = device.type == "cpu" or precision != "fp32"  # as for the networks of avfuse's own
         self._format = torch.channels_last if channels_last else torch.contiguous_format
-        network = network.eval().requires_grad_(requires_grad=False).to(device, _DTYPES[precision])
+        network = network.eval().requires_grad_(requires_grad=False).to(device, self._dtype)
         self._network = network.to(memory_format=self._format)
         is_slow = device.type == "cpu" and sum(each.numel() for each in network.parameters()) > _LARGE
         self.batch_size = _OF_LARGE_AT_ONCE if is_slow else _MOST_AT_ONCE
@@ -111,7 +108,7 @@ class ImageEncoder:
             part = torch.from_numpy(np.array(faces))
             if self._device.type == "cuda":
                 part = part.pin_memory()
-            inputs = self._preprocessing(part.to(self._device, non_blocking=True)).to(_DTYPES[self._precision])
+            inputs = self._preprocessing(part.to(self._device, non_blocking=True)).to(self._dtype)
             rows: Tensor = self._network(inputs.contiguous(memory_format=self._format))
             return rows.float()
 

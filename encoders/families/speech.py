@@ -18,12 +18,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ..contract import Precision
-from ..networks.layouts import fill_untrained
+from ..networks.layouts import CANNOT_BUILD, dtype_on, fill_untrained
 from ..weights.folder import load_tensors, strict
-
-_DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
-# What libraries raise where a configuration asks for what they cannot build.
-CANNOT_BUILD = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 
 
 class SpeechEncoder:
@@ -47,12 +43,11 @@ class SpeechEncoder:
         first_s: float,
         level: bool,
     ) -> None:
-        if precision == "fp16" and device.type == "cpu":
-            raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
+        dtype = dtype_on(precision, device)
         self.sample_rate, self.window_s, self.context_s = sample_rate, window_s, context_s
         self.hop_s, self.first_s, self.level = hop_s, first_s, level
         self._device, self._forward = device, forward
-        network.eval().requires_grad_(requires_grad=False).to(device, _DTYPES[precision])
+        network.eval().requires_grad_(requires_grad=False).to(device, dtype)
         try:
             blank = self.states(np.zeros((1, sample_rate), np.float32))
         except CANNOT_BUILD as error:

@@ -66,8 +66,9 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from torch import nn  # noqa: PLC0415
 
+    from ..networks.layouts import CANNOT_BUILD  # noqa: PLC0415
     from ..weights.folder import read_json  # noqa: PLC0415
-    from .speech import CANNOT_BUILD, SpeechEncoder, build  # noqa: PLC0415
+    from .speech import SpeechEncoder, build  # noqa: PLC0415
 
     name = options.get("feature", "")
     drawn = _UNTRAINED.get(name, _UNTRAINED["wavlm_base"])

@@ -46,8 +46,9 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415
     from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: PLC0415
 
+    from ..networks.layouts import CANNOT_BUILD  # noqa: PLC0415
     from ..weights.folder import read_json  # noqa: PLC0415
-    from .speech import CANNOT_BUILD, SpeechEncoder, build  # noqa: PLC0415
+    from .speech import SpeechEncoder, build  # noqa: PLC0415
 
     config: dict[str, Any] = {"model_type": "whisper", "num_mel_bins": _UNTRAINED_BANDS, **_UNTRAINED}
     said: dict[str, Any] = {"feature_size": _UNTRAINED_BANDS}

@@ -19,6 +19,9 @@ from .ir50 import EVOLVE_PX, IR50, SUZHANG_PX, SuZhangIR50
 from .iresnet import INPUT_PX, IResNet50
 from .vgg import DIM, vggish
 
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+# What libraries raise where a configuration asks for what they cannot build.
+CANNOT_BUILD = (TypeError, ValueError, RuntimeError, AssertionError, LookupError, AttributeError, ArithmeticError)
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_backbone")
 _MOST_WRAPPERS = 4
 _PREFIXES = ("module.", "backbone.")
@@ -60,6 +63,13 @@ def network_of(layout: Layout, state: Mapping[str, Tensor]) -> nn.Module:
     network = empty(layout)
     assign_strictly(network, state, layout.name)
     return network.eval().requires_grad_(requires_grad=False)
+
+
+def dtype_on(precision: str, device: torch.device) -> torch.dtype:
+    """Type of a network's numbers under a precision. Raises ValueError for fp16 on a CPU."""
+    if precision == "fp16" and device.type == "cpu":
+        raise ValueError("the precision fp16 needs a GPU; on the CPU take fp32 (exact) or bf16")
+    return DTYPES[precision]
 
 
 def assign_strictly(

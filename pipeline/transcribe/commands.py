@@ -20,7 +20,6 @@ from ...shell.errors import clean_errors
 from ...shell.options import (
     FOLDER,
     GroupedCommand,
-    Number,
     chosen_trials,
     config_option,
     device_option,
@@ -30,6 +29,7 @@ from ...shell.options import (
 from ...shell.text import check_known, counted, escaped, flat
 from ..config import ExtractConfig, RecogniserPrecision, RecogniserSettings
 from ..media.types import MediaError
+from ..options import audio_stream_option, limit_option, run_output_options, stall_timeout_option, videos_option
 
 WHISPER = "whisper"
 
@@ -69,15 +69,9 @@ GROUPS = {
     "Settings file and messages": ("config", "json", "verbose", "help"),
 }
 _OPTIONS = (
-    click.option("--videos", type=FOLDER, required=True, help="Folder of videos; subfolders are searched too."),
+    videos_option,
     click.option("--out", type=FOLDER, required=True, help="Folder for the words: TRIAL.csv."),
-    click.option(
-        "--audio-stream",
-        type=click.IntRange(min=0),
-        metavar="N",
-        help="Take the sound of every video from its audio stream N, counted from 0 like ffmpeg's a:N. [default: the "
-        "default one of the picture's programme, never a commentary]",
-    ),
+    audio_stream_option,
     click.option(
         "--weights",
         type=FOLDER,
@@ -104,20 +98,11 @@ _OPTIONS = (
         help="Number format of the network; auto: fp16 on a GPU, else fp32.",
     ),
     *batch_options("videos"),
-    click.option(
-        "--stall-timeout",
-        type=Number(min=1),
-        metavar="S",
-        default=60.0,
-        show_default=True,
-        help="Give up on a video when ffmpeg delivers nothing for S seconds.",
-    ),
+    stall_timeout_option,
     *trial_options("transcribe"),
-    click.option("--limit", type=click.IntRange(min=1), metavar="N", help="Process at most N videos. [default: all]"),
+    limit_option,
     click.option("--overwrite", is_flag=True, help="Transcribe everything again, also what is done. [default: off]"),
-    click.option("--dry-run", is_flag=True, help="Show what would be done, and stop. [default: off]"),
-    click.option("--json", "as_json", is_flag=True, help="Print a machine-readable summary. [default: off]"),
-    click.option("--verbose", is_flag=True, help="Print a line for every video. [default: off]"),
+    *run_output_options,
     config_option,
 )
 transcribe_options = partial(with_options, options=_OPTIONS)

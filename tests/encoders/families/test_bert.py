@@ -3,7 +3,6 @@
 import json
 import re
 import shutil
-import socket
 import string
 from itertools import chain
 from typing import Any
@@ -19,15 +18,6 @@ from avfuse.pipeline.words.transcript import Word, write_transcript
 
 CPU = torch.device("cpu")
 SENTENCE = ["The", "cat's", "well-known", "mat,", "日本", "☃", "x y", "é", "is", "a" * 30, "cat."]
-
-
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
 
 
 @pytest.fixture(scope="session")

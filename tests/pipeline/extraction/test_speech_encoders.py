@@ -1,7 +1,6 @@
 """Speech encoders through `extract` on real clips, the network refused: the library's numbers where NumPy puts them."""
 
 import shutil
-import socket
 
 import numpy as np
 import pytest
@@ -19,12 +18,7 @@ CLIPS = ("real/grid_bbaf2n.mpg", "derived/aoc_vfr_dropped.mp4")
 NAMES = ("wavlm_base", "wavlm_large", "hubert_large", "wav2vec2_large", "wav2vec2_emotion", "whisper_large")
 
 
-@pytest.fixture(autouse=True)
-def _no_network(monkeypatch):
-    def refuse(*words):
-        raise AssertionError(f"the network was asked for: {words}")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 def run(*words: object) -> str:

@@ -2,7 +2,6 @@
 
 import itertools
 import re
-import socket
 from pathlib import Path
 
 import numpy as np
@@ -29,13 +28,7 @@ OBAMA = (("today", 1.04, 1.54), ("negotiations", None, 3.66), ("states", None, 5
 SAID = "and so my fellow americans ask not what your country can do for you ask what you can do for your country"
 
 
-@pytest.fixture(autouse=True)
-def no_network(monkeypatch):
-    def refuse(*_):
-        raise AssertionError("the network was asked")
-
-    monkeypatch.setattr(socket.socket, "connect", refuse)
-    monkeypatch.setattr(socket, "getaddrinfo", refuse)
+pytestmark = pytest.mark.usefixtures("no_network")
 
 
 @pytest.fixture(scope="module")
