@@ -1,8 +1,8 @@
 """Kills at moments drawn by a seed, of every kind of run; what goes on afterwards gives the same bits.
 
 Ten kills in `make test-slow`, of every kind of run; `AVFUSE_KILLS=300 pytest tests/faults/kills`, in `make soak`, makes
-these and others, AVFUSE_SEED=1000 only others. Runs with workers are killed there only, since three processes that load torch
-take longer than all other kills together.
+these and others, AVFUSE_SEED=1000 only others. Runs with workers are killed there only, since three processes that load
+torch take longer than all other kills together.
 The number of a kill is its seed: `AVFUSE_KILLS=1 AVFUSE_SEED=1234` makes that one again.
 """
 
