@@ -30,13 +30,13 @@ FOREIGN = re.compile(
     r"|\b(?:spec|house|style|references|peers)\.md|\.\./shared\b(?!/media)"
 )
 FILE = re.compile(
-    r"(?<![\w/.*-])(?:docs|tests|benchmarks|examples|cli|batch|encoders|features_store|fusion|pipeline|shell)"
+    r"(?<![\w/.*-])(?:docs|tests|benchmarks|examples|cli|apps|batch|encoders|features_store|fusion|pipeline|shell)"
     r"/[\w./-]*\.(?:cfg|md|npz|py|sh|svg|toml)\b"
 )
 RESULTS = {"crossval.md", "compare.md"}  # what avfuse writes
 # Files that documents name and that are made by the next steps. What is there, leaves this list.
 STILL_TO_COME: set[str] = set()
-ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion")
+ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion", "apps")
 
 
 def blocks(path, language):

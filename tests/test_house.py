@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion")
+ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion", "apps")
 MODULES = sorted(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))
 # Names that modules, classes, functions and variables had, and that are nobody's in this field.
 RETIRED = {
