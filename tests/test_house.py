@@ -95,7 +95,8 @@ def test_the_demo_is_set_up_without_what_tests_and_checks_need():
     rules = dict(re.findall(r"^([^#\t\n:]+): ?([^\n=]*)$", (ROOT / "Makefile").read_text(), re.M))
     assert "$(VENV)/.ready-demo" in rules["demo"].split()
     assert not {"setup", "$(VENV)/.ready"} & set(rules["demo"].split())
-    assert all(rules[target] == "setup" for target in ("test", "check", "soak", "mutants"))
+    assert rules["soak"] == "test-slow"
+    assert all(rules[target] == "setup" for target in ("test", "test-slow", "check", "mutants"))
     demo = (ROOT / "Makefile").read_text().split("$(VENV)/.ready-demo: ")[1].split("ffmpeg:\n")[0]
     assert "'.[demo]'" in demo
     assert "test" not in demo
