@@ -28,7 +28,7 @@ from .signals import gaps_of
 TILE_PX = 96
 FACES_SHOWN = 48
 GAPS_SHOWN = 16
-_ACROSS = 12
+ACROSS = 12
 _STORED = ("crop112", "crop48")
 
 Picture = NDArray[np.uint8]
@@ -44,10 +44,9 @@ class Tile:
     end_s: float | None = None
 
     @property
-    def offset_px(self) -> tuple[int, int]:
-        """Where its face lies in the picture of all of them."""
-        place = self.place or 0
-        return place % _ACROSS * TILE_PX, place // _ACROSS * TILE_PX
+    def at(self) -> tuple[int, int]:
+        """Column and line of its face in the picture of all of them."""
+        return (self.place or 0) % ACROSS, (self.place or 0) // ACROSS
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,18 @@ class Sheet:
     source: str
     faces: tuple[Picture, ...]
 
+    @property
+    def across(self) -> int:
+        """How many faces stand side by side in the picture."""
+        return min(ACROSS, len(self.faces))
+
     def write(self, path: Path) -> None:
         """All faces in one JPEG, in rows of twelve."""
-        across, down = min(_ACROSS, len(self.faces)), -(-len(self.faces) // _ACROSS)
-        whole = Image.new("RGB", (across * TILE_PX, down * TILE_PX))
+        down = -(-len(self.faces) // ACROSS)
+        whole = Image.new("RGB", (self.across * TILE_PX, down * TILE_PX))
         for place, face in enumerate(self.faces):
             small = Image.fromarray(face).resize((TILE_PX, TILE_PX), Image.Resampling.LANCZOS)
-            whole.paste(small, (place % _ACROSS * TILE_PX, place // _ACROSS * TILE_PX))
+            whole.paste(small, (place % ACROSS * TILE_PX, place // ACROSS * TILE_PX))
         whole.save(path, "JPEG", quality=82)
 
 

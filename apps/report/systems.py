@@ -180,10 +180,8 @@ def _named(folders: Sequence[Path]) -> Iterator[tuple[str, list[Path]]]:
     for folder in folders:
         if (folder / "compare.json").is_file():
             runs = comparison_in(folder).get("runs", [])
-            for cell in dict.fromkeys(run["cell"] for run in runs if run.get("protocol", "challenge") is not None):
-                of_cell = [folder / run["folder"] for run in runs if run["cell"] == cell]
-                if of_cell and "/" not in cell:
-                    found.append((folder / cell, of_cell))
+            for cell in dict.fromkeys(run["cell"] for run in runs if "/" not in run["cell"]):
+                found.append((folder / cell, [folder / run["folder"] for run in runs if run["cell"] == cell]))
         else:
             found.append((folder, find_runs([folder])))
     parts = [Path(os.path.abspath(folder)).parts for folder, _ in found]

@@ -39,14 +39,13 @@ from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import video_of, walk_videos
 from ...shell.progress import shown
 from ...shell.text import escaped, flat, one_line, preview
-from .sheet import TILE_PX, Sheet, contact_sheet
+from .sheet import Sheet, contact_sheet
 from .signals import Lane, Line, frames_json, gaps_of, lanes_json, loudness_of_patches, loudness_of_sound
 
 if TYPE_CHECKING:
     from .systems import System
     from .truth import Truth, TruthOf
 
-_PLAYED = (".mp4", ".m4v", ".mov", ".webm", ".ogv", ".mkv")
 _FACE = re.compile(r"/face\d+$")
 _LETTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_LETTERS, _HASH_LETTERS, _WARNING_LETTERS = 60, 8, 200
@@ -240,14 +239,14 @@ def _trial_content(request: ReportRequest, found: _Found, folder: Path) -> dict[
             copied = f"{slug}{found.video.suffix.lower()}"
             shutil.copyfile(found.video, folder / "videos" / copied)
             link = f"../videos/{copied}"
-        video = {"link": link, "name": found.video.name, "played": found.video.suffix.lower() in _PLAYED}
+        video = {"link": link, "name": found.video.name}
     if found.info is not None:
         data["video"] = {"width_px": found.info.width_px, "height_px": found.info.height_px}
     tiles = []
     if found.sheet is not None:
         if found.sheet.faces:
             found.sheet.write(folder / "trials" / f"{slug}.jpg")
-        tiles = [{"tile": tile, "x": tile.offset_px[0], "y": tile.offset_px[1]} for tile in found.sheet.tiles]
+        tiles = [{"tile": tile, "x": tile.at[0], "y": tile.at[1]} for tile in found.sheet.tiles]
     entries = [
         {"name": name, "made_from": entry.get("made_from", ""), "rest": _flattened(entry)}
         for name, entry in trial.entries.items()
@@ -262,9 +261,7 @@ def _trial_content(request: ReportRequest, found: _Found, folder: Path) -> dict[
         "video": video,
         "data": data,
         "drawn": bool(found.lanes),
-        "runs": [column["name"] for column in _columns(request)],
         "tiles": tiles,
-        "tile_px": TILE_PX,
         "sheet": found.sheet,
         "entries": entries,
         "attributes": _flattened(attributes),
@@ -277,14 +274,19 @@ def _facts(found: _Found) -> list[tuple[str, str]]:
     picture, sound = (attributes.get(key) for key in ("video_start_s", "audio_start_s"))
     offset_s = sound - picture if isinstance(sound, float | int) and isinstance(picture, float | int) else None
     audio = str(attributes.get("audio", "not known"))
+    rate_hz = _rate_hz(attributes)
+    rate = "not known" if rate_hz is None else f"{rate_hz:.5g} frames/s"
     share = "" if state.sound is None else f", {state.sound:.1%} of the rows"
     rows = [
         ("Frames", str(attributes.get("frames_decoded", state.rows))),
         ("Rows", str(state.rows)),
         ("Length", "not known" if state.length_s is None else f"{state.length_s:.2f} s"),
-        ("Rate", f"{attributes.get('fps', 'not known')} frames/s{', variable' if attributes.get('vfr') else ''}"),
+        ("Rate", f"{rate}{', variable' if attributes.get('vfr') else ''}"),
         ("Faces", "not looked for" if state.faces is None else f"in {state.faces:.1%} of the rows"),
-        ("Longest gap without a face", "–" if state.face_gap_s is None else f"{state.face_gap_s:.2f} s"),
+        (
+            "Longest gap without a face",
+            "–" if state.face_gap_s is None else f"{state.face_gap_s:.2f} s" if state.face_gap_s else "none",
+        ),
         ("Sound", f"{audio}{share if audio == 'present' else ''}"),
         ("Sound starts", "–" if offset_s is None else f"{offset_s:+.3f} s from the picture"),
         ("Source", str(_source(found.trial).get("name", "not recorded"))),
@@ -295,10 +297,6 @@ def _facts(found: _Found) -> list[tuple[str, str]]:
 def _index_row(found: _Found) -> dict[str, Any]:
     """A trial's line of the index: numbers to sort by, None where something is not known."""
     state, attributes = found.state, found.trial.attributes
-    try:
-        rate_hz: float | None = float(Fraction(str(attributes.get("fps"))))
-    except (ValueError, ZeroDivisionError):
-        rate_hz = None
     starts = [attributes.get(key) for key in ("video_start_s", "audio_start_s")]
     numbers = [float(each) for each in starts if isinstance(each, int | float)]
     warnings = [*state.warnings, *found.problems]
@@ -307,7 +305,7 @@ def _index_row(found: _Found) -> dict[str, Any]:
         "slug": found.slug,
         "frames": attributes.get("frames_decoded", state.rows),
         "length_s": state.length_s,
-        "rate_hz": rate_hz,
+        "rate_hz": _rate_hz(attributes),
         "vfr": bool(attributes.get("vfr")),
         "faces": state.faces,
         "gap_s": state.face_gap_s,
@@ -319,6 +317,13 @@ def _index_row(found: _Found) -> dict[str, Any]:
         "said": "; ".join(warnings)[:_WARNING_LETTERS],
         "scores": [score for of_system in found.scores for score in of_system],
     }
+
+
+def _rate_hz(attributes: Mapping[str, Any]) -> float | None:
+    try:
+        return float(Fraction(str(attributes.get("fps"))))
+    except (ValueError, ZeroDivisionError):
+        return None  # not recorded
 
 
 def _columns(request: ReportRequest) -> list[dict[str, Any]]:

@@ -191,8 +191,10 @@
         video.requestVideoFrameCallback(step);
       } else video.addEventListener("timeupdate", moved);
       video.addEventListener("seeked", moved);
-      video.addEventListener("loadedmetadata", moved);
-      video.addEventListener("error", () => { byId("unplayed").hidden = false; });
+      const unplayed = () => { byId("unplayed").hidden = false; };
+      video.addEventListener("loadedmetadata", () => (video.videoWidth ? moved() : unplayed()));
+      video.addEventListener("error", unplayed);
+      if (video.error) unplayed(); // before this script ran
       byId("show-box").addEventListener("change", () => drawBox(frameAt(now_s)));
       new ResizeObserver(() => drawBox(frameAt(now_s))).observe(video);
     }
