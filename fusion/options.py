@@ -140,6 +140,7 @@ class EvaluateRequest(RunRequest):
 
     runs: tuple[Path, ...]
     smooth: str
+    allow_leak: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,11 @@ _say = partial(click.echo, err=True)
     type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
+@click.option(
+    "--allow-leak",
+    is_flag=True,
+    help="Score also trials that the weights behind their features were tuned on. [default: refuse]",
+)
 @length_option
 @clean_errors()
 @torch_errors(LESS_MEMORY)

@@ -48,7 +48,7 @@ from ..settings import as_json, names_of, preset, with_settings
 from ..tasks.table import TASKS
 from ..training.s4_window import LEAKY, s4_settings
 from .call import Call, say
-from .crossval import RunSpec, plan_runs
+from .crossval import RunSpec, leak_of, plan_runs
 from .experiment import DataKey, data_key
 from .grids import RESERVED, cells_of, load_grid
 from .loggers import usable
@@ -145,6 +145,8 @@ def write_comparison(
         states[name] = {(run.fold, run.config.seed): _kept(call, run, scorer) for run in honest}
     differences = _differences(cells, states)
     warnings = _warnings(rows, states, differences, untrained)
+    if leak := leak_of(described):
+        warnings.insert(0, f"LEAK: {leak}")
     seeds, folds = (counted(len(set(each)), noun) for each, noun in ((call.seeds, "seed"), (call.folds, "fold")))
     title = f"{counted(len(cells), 'cell')} on {folds} and {seeds}, scored on validation trials: mean ± sd over seeds"
     content: dict[str, Any] = {

@@ -18,6 +18,7 @@ from pathlib import Path
 from ...batch.sharding import balanced
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
+from ...features_store.records.leaks import leak_line
 from ...shell.text import preview, text_table
 from ..artifacts import state
 from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json
@@ -148,6 +149,16 @@ def pending_runs(runs: Iterable[RunSpec], resume: bool, anew: Collection[RunSpec
     return pending
 
 
+def leak_of(described: Iterable[Description]) -> str:
+    """What is wrong with runs whose features come from weights tuned on their validation trials; empty if none do."""
+    found: dict[str, list[str]] = {}
+    for run in described:
+        for feature, trials in run.features.leaks(run.fold.validation).items():
+            found[feature] = sorted({*found.get(feature, []), *trials})
+    line = leak_line(found, "validation trial")
+    return f"{line}: these scores say nothing of new ones" if line else ""
+
+
 def is_short(run: RunSpec) -> bool:
     """Whether a finished run was asked for fewer epochs than now, and has done them all."""
     epochs = int(read_json(run.folder, state.FINISHED)["epochs"])
@@ -190,7 +201,7 @@ def sum_up(
             metrics = state.read_metrics(run.folder, keys)
             own = {key: metrics[key] for key in keys}
             scores.append(RunScore(run.fold, run.config.seed, own, metrics["epoch"]))
-        result = cross_validation(scores, task, untrained)
+        result = cross_validation(scores, task, untrained, leak_of(described))
         details = {
             **about,
             "runs": [os.path.relpath(run.folder, out) for run in every],
