@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test soak mutants check formatted lint types imports site generated coverage setup ffmpeg clean
+.PHONY: demo test test-slow soak mutants check formatted lint types imports site generated coverage setup ffmpeg clean
 
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
@@ -14,11 +14,16 @@ demo: ffmpeg $(VENV)/.ready-demo
 # Files are shared out to as many processes as JOBS says. Compiled modules are kept, whatever the environment says: each of
 # the hundred processes that the tests start would compile all of avfuse again.
 JOBS ?= 2
+SUITE := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
 test: setup
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
+	$(SUITE) -m 'not slow'
+
+# What `make test` leaves out: more of what its tests assert, in sizes that take their time.
+test-slow: setup
+	$(SUITE) -m slow
 
 # Hours: 300 kills, thousands of damaged files, every trick under every suffix, and 200 clips whose clocks are at fault.
-soak: setup
+soak: test-slow
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
 	AVFUSE_TRICKS=all $(BIN)/python -m pytest tests/faults/test_nothing_gets_out.py
 	AVFUSE_ZOO_FILES=3000 $(BIN)/python -m pytest --timeout 14400 tests/faults/test_zoo.py
@@ -49,7 +54,7 @@ imports:
 
 # The documentation, to be opened from disk: build/site/index.html. No page without a place, no link that leads nowhere.
 site:
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 # What documents hold that is made from the code, written anew; fails where it was not up to date.
 GENERATED := docs/cli.md docs/weights.md docs/sync.svg

@@ -1,4 +1,4 @@
-"""Draw docs/sync.svg: which sound a frame's row is made from, by the code that places it. Run it after that has changed.
+"""Draw docs/sync.svg: which sound a frame's row is made from, by the code that places it.
 
 python docs/draw_sync.py
 """

@@ -1,4 +1,4 @@
-"""Write the table of docs/weights.md: every weight file and folder that avfuse knows, from encoders/weights/registry.py.
+"""Write the table of docs/weights.md: every weight file and folder of encoders/weights/registry.py.
 
 python docs/generate_weights.py
 """

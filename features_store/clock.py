@@ -73,7 +73,7 @@ def fill_missing(found: NDArray[np.bool_], policy: MissingFace) -> NDArray[np.in
 
 
 def fit_time(time_s: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Times, in s, of a trial of `length` rows, [T] → [`length`]: trimmed, or on at the mean frame step, so that they rise."""
+    """Times in s of a trial of `length` rows, [T] → [`length`]: trimmed, or continued at the mean frame step."""
     if length <= len(time_s):
         return time_s[:length]
     step_s = (time_s[-1] - time_s[0]) / (len(time_s) - 1) if len(time_s) > 1 else 1 / 30

@@ -33,13 +33,13 @@ FOREIGN = re.compile(
     r"|\b(?:spec|house|style|references|peers)\.md|\.\./shared\b(?!/media)"
 )
 FILE = re.compile(
-    r"(?<![\w/.*-])(?:docs|tests|benchmarks|examples|cli|batch|encoders|features_store|fusion|pipeline|shell)"
+    r"(?<![\w/.*-])(?:docs|tests|benchmarks|examples|cli|apps|batch|encoders|features_store|fusion|pipeline|shell)"
     r"/[\w./-]*\.(?:cfg|md|npz|py|sh|svg|toml)\b"
 )
 RESULTS = {"crossval.md", "compare.md"}  # what avfuse writes
 # Files that documents name and that are made by the next steps. What is there, leaves this list.
 STILL_TO_COME: set[str] = set()
-ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion")
+ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion", "apps")
 
 
 def blocks(path, language):
@@ -81,7 +81,8 @@ def test_inline_options_exist():
                 "--strict",
                 "--array",
                 "--constraint",
-            }  # of git, Slurm and pip
+                "--gpus",
+            }  # of git, Slurm, pip and Docker
             assert options <= known, f"{path.name}: {options - known}"
 
 
@@ -229,19 +230,21 @@ def provoked(small, folder):
     """Command lines on a small store that fail, each with a message of the page."""
     (folder / "empty").mkdir()
     (folder / "empty" / "note.txt").write_text("no video")
+    (folder / "clip.mp4").write_bytes(b"")
     (folder / "run").mkdir()
     (folder / "run" / "note.txt").write_text("no run")
     features = ("--modalities", "face,voice", "--device", "cpu")
     store, labels = ("--store", small.store), ("--annotations", small.annotations)
     other = folder / "labels"
     other.mkdir()
-    (other / "somebody.csv").write_text("valence,arousal\n0.1,0.2\n0.2,0.3\n")
+    for name in ("somebody", "else"):
+        (other / f"{name}.csv").write_text("valence,arousal\n0.1,0.2\n0.2,0.3\n")
     return {
         "nothing here is a video by its suffix": ("extract", "--videos", folder / "empty", "--features", "mfcc"),
         "or run `avfuse extract --videos DIR` first": ("train", "--fold", 0),
         "is not an avfuse store": ("status", "--store", folder / "empty"),
         "holds other files and is not an avfuse store; name a new folder": (
-            *("import-h5", folder / "empty" / "note.txt", "--store", folder / "empty"),
+            *("extract", "--videos", folder, "--store", folder / "empty", "--features", "mfcc", "--device", "cpu"),
         ),
         "remembers no folder of labels, since it was extracted without --annotations": ("train", "--fold", 0, *store),
         "has no official split": ("train", "--fold", 0, *store, "--annotations", other, *features),

@@ -1,7 +1,7 @@
 """A newcomer's walk: README and every guide, typed as they stand, in a copy of the checkout.
 
-docs/trying.md says how: what to make first, what to type also and in place of what, and what needs more than a laptop. Its
-tables are read here, so that the page is the walk's only recipe. Commands come out of the pages.
+docs/trying.md says how: what to make first, what to type also and in place of what, and what needs more. Its tables are
+read here, so that the page is the walk's only recipe. Commands come out of the pages.
 """
 
 import os
@@ -72,8 +72,8 @@ def read_recipe():
     also, instead = changes.split("| in place of")
     before = {}
     for _, line in rows(section("Before a guide")):
-        page = re.search(r"\]\(([\w-]+\.md)\)", line)
-        before[f"docs/{page[1]}"] = [code for code in re.findall(r"`([^`]+)`", line) if " " in code]
+        (page,) = re.findall(r"^\| \[[^]]+\]\(([\w-]+\.md)\)", line)
+        before[f"docs/{page}"] = [code for code in re.findall(r"`([^`]+)`", line) if " " in code]
     return Recipe(
         {name: words[0] for (names, words), _ in rows(also) for name in names},
         {old: new for ((old, *_), (new, *_)), _ in rows(f"| in place of{instead}")},
