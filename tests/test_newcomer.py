@@ -20,10 +20,13 @@ TRYING = ROOT / "docs" / "trying.md"
 WALKS = {
     "first hour": ("README.md", "docs/quick-start.md", "docs/weights.md", "docs/gpu.md"),
     "training": ("docs/training.md", "docs/heads.md", "docs/adding-a-head.md", "docs/adding-a-task.md"),
-    "comparing": ("docs/comparing.md",),
+    "comparing": ("docs/comparing.md", "docs/figures.md"),
+    "to look at": ("docs/own-videos.md", "docs/report.md"),
+    "fine-tuning": ("docs/finetuning.md",),
     "Aff-Wild2": ("docs/affwild2.md",),
-    "store": ("docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
+    "store": ("docs/interop.md", "docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
 }
+WALKS = {name: tuple(page for page in pages if (ROOT / page).is_file()) for name, pages in WALKS.items()}
 ALONE = ("examples/README.md",)  # in a checkout, with a corpus of its own
 ELSEWHERE = {"CONTRIBUTING.md", "benchmarks/README.md", "docs/trying.md"}  # for developers; followed by every walk
 
