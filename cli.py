@@ -53,7 +53,17 @@ COMMANDS = {
         "pseudo_label",
         "Labels of unlabelled trials, where several runs agree.",
     ),
+    "run": (
+        "apps.run.commands",
+        "run",
+        "Videos → valence and arousal of every frame by a trained run: tables, plots, drawn videos.",
+    ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
+    "qc": (
+        "apps.qc.commands",
+        "qc",
+        "Trials against thresholds: faces, gaps, silence, lengths, sound against picture.",
+    ),
     "verify": (
         "features_store.commands",
         "verify",

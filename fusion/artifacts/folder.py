@@ -48,7 +48,9 @@ class Features:
     """Which features a run has seen: the store, {modality: {fingerprint: trials}}, untrained ones, shapes of rows.
 
     features.json has `shapes` as `widths`: a number for a vector, a list for a map. `trials`: of each its
-    `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words}.
+    `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words};
+    `entries`: of each modality what it takes to extract it again, its entry in the store and those of what it is made
+    from, of the most frequent fingerprint. Runs of older versions do not have it.
     """
 
     store: str
@@ -57,6 +59,7 @@ class Features:
     shapes: Mapping[str, Shape]
     trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

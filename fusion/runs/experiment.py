@@ -16,7 +16,7 @@ from typing import Any
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
 from ...features_store.labels.corpus import Corpus, label_name
-from ...features_store.records.provenance import making, unlike
+from ...features_store.records.provenance import lineage, making, unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.progress import Progress, silent
@@ -166,9 +166,11 @@ def check_experiment(
     if without_labels := [name for name in matched.without_labels if name not in added]:
         notes.append(f"left out, since they have features but no labels: {preview(without_labels)}")
     untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
-    features = Features(location_of(store), fingerprints, untrained, {}, seen, made)
-    place = os.path.abspath(extra.root) if extra is not None else ""
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes), frozenset(added), place)
+    features = Features(
+        location_of(store), fingerprints, untrained, {}, seen, made, lineages(store, seen, fingerprints)
+    )
+    places = os.path.abspath(corpus.root), os.path.abspath(extra.root) if extra is not None else ""
+    return Checked(trials, kept, features, places[0], tuple(notes), frozenset(added), places[1])
 
 
 def open_experiment(
@@ -225,6 +227,18 @@ def features_of(
                 known.add((modality, fingerprint))
                 made[fingerprint] = {**made.get(fingerprint, {}), **making(entries, modality)}
     return seen, made
+
+
+def lineages(
+    store: FeatureStore, seen: Mapping[str, Mapping[str, Any]], fingerprints: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What it takes to extract each modality again, {modality: {name: entry}}, of its most frequent fingerprint."""
+    found = {}
+    for modality, counts in fingerprints.items():
+        most = next(iter(counts))
+        name = next(name for name, each in seen.items() if each["fingerprints"].get(modality) == most)
+        found[modality] = lineage(entries_of(store.attributes(name) or {}), modality)
+    return found
 
 
 def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
