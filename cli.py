@@ -54,7 +54,17 @@ COMMANDS = {
         "Labels of unlabelled trials, where several runs agree.",
     ),
     "report": ("apps.report.commands", "report", "Pages to look at: trials, faces, gaps, predictions along time."),
+    "run": (
+        "apps.run.commands",
+        "run",
+        "Videos → valence and arousal of every frame by a trained run: tables, plots, drawn videos.",
+    ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
+    "qc": (
+        "apps.qc.commands",
+        "qc",
+        "Trials against thresholds: faces, gaps, silence, lengths, sound against picture.",
+    ),
     "verify": (
         "features_store.commands",
         "verify",

@@ -155,6 +155,7 @@ class PredictRequest(RunRequest):
     submission: Path | None = None
     sample: Path | None = None
     without_seen: bool = False
+    trials: tuple[str, ...] | None = None
 
 
 class Setting(click.ParamType[tuple[str, str]]):
