@@ -293,7 +293,7 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
     """Bring a FOLDER of ABAW3's preprocessing (compacted_48) into a store, and find what is shifted in it.
 
     Its arrays become features `abaw3_video`, `abaw3_vggish` … beside those that are there. Pickles are never read.
-    Exit codes: 0 all in step; 1 nothing was done; 2 wrong usage; 3 something is shifted, and was not fixed.
+    Exit codes: 0 nothing is known to be shifted; 1 could not start; 2 wrong usage; 3 something is, and was not fixed.
     """
     import json
     import os
@@ -328,7 +328,8 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
             record_inputs(opened.files, Inputs(annotations=os.path.abspath(labels)))
     for note in notes:
         click.echo(flat(f"note: {note}"), err=True)
-    off = [each for each in findings if each.verdict != "in step" and (each.trial, each.array) not in moved]
+    known = ("in step", "unclear")
+    off = [each for each in findings if each.verdict not in known and (each.trial, each.array) not in moved]
     if as_json:
         found = [each.as_json() for each in findings]
         click.echo(

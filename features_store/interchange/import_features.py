@@ -288,7 +288,7 @@ def _examine(
             times.append(block.time_s)
         read += len(block.rows)
     good = np.concatenate(flags) if flags else np.zeros(0, np.bool_)
-    if block is None or not good.any():
+    if block is None or not (good.any() or request.blank_invalid):  # of blank rows alone: all are there, none is valid
         raise FeatureFileError(f"{path} has no {'finite ' if read else ''}row")
     if not trial.rows or TIME not in trial:
         raise FeatureFileError(f"{path}: trial {trial.name!r} of the store has no frames")

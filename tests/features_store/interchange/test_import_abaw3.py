@@ -1,4 +1,4 @@
-"""ABAW3 folders with the defects of S3's preprocessing planted in them, as docs/sources.md describes them."""
+"""ABAW3 folders with the defects of S3's preprocessing planted in them: docs/sources.md (ABAW3 folders)."""
 
 import json
 import pickle
@@ -172,6 +172,18 @@ def test_fixed_rows_are_those_of_the_store(folder, truth, corpus, reference, sto
             # The last row of VGGish is a repeated one where there is no frame after the last.
             assert valid.sum() >= T - 1 - len(UNLABELLED[name])
             assert np.array_equal(trial.read(feature)[valid], arrays[own][valid]), (name, feature)
+
+
+def test_a_trial_without_any_crop(folder, reference, corpus, store):
+    """Its rows are there, and none is valid; nothing is said of its crops but that they are black."""
+    np.save(find_trials(folder)["clip_a"].path("video"), np.zeros((T, 48, 48, 3), np.uint8))
+    trials = {"clip_a": find_trials(folder)["clip_a"]}
+    found = {each.array: each for each in check_abaw3(trials, reference, corpus)[0]}["video"]
+    assert (found.verdict, found.blank) == ("unclear", T)
+    import_abaw3(store, trials, corpus)
+    assert not store["clip_a"].read("abaw3_video").any()
+    assert not store["clip_a"].valid("abaw3_video").any()
+    assert store["clip_a"].valid("abaw3_vggish").all()
 
 
 def test_beside_what_a_store_has(folder, truth, tmp_path, corpus):
