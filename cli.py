@@ -85,6 +85,11 @@ COMMANDS = {
         "import_features",
         "Features made elsewhere, a file a trial, into a store.",
     ),
+    "import-abaw3": (
+        "features_store.commands",
+        "import_abaw3",
+        "A folder of ABAW3's preprocessing into a store; what is shifted in it.",
+    ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
     "encoder": ("encoders.commands", "encoder", "Encoders: which there are, and whether one keeps its word."),
