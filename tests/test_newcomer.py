@@ -19,8 +19,8 @@ TRYING = ROOT / "docs" / "trying.md"
 # Guides that follow each other in one folder, as a reader goes from one to the next.
 WALKS = {
     "first hour": ("README.md", "docs/quick-start.md", "docs/weights.md", "docs/gpu.md"),
-    "training": ("docs/training.md", "docs/heads.md", "docs/adding-a-head.md", "docs/adding-a-task.md"),
-    "comparing": ("docs/comparing.md", "docs/figures.md"),
+    "training": ("docs/training.md", "docs/comparing.md", "docs/figures.md"),
+    "your own": ("docs/heads.md", "docs/adding-a-head.md", "docs/adding-a-task.md"),
     "to look at": ("docs/own-videos.md", "docs/report.md"),
     "fine-tuning": ("docs/finetuning.md",),
     "Aff-Wild2": ("docs/affwild2.md",),
