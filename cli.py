@@ -60,7 +60,11 @@ COMMANDS = {
         "verify",
         "Read every chunk of a store again and check every checksum.",
     ),
-    "export": ("features_store.commands", "export", "A store as HDF5, npy, parquet or csv."),
+    "export": (
+        "features_store.commands",
+        "export",
+        "A store as HDF5, for MATLAB, npy, parquet, csv, datasets or webdataset.",
+    ),
     "import-h5": (
         "features_store.commands",
         "import_h5",
