@@ -53,6 +53,7 @@ COMMANDS = {
         "pseudo_label",
         "Labels of unlabelled trials, where several runs agree.",
     ),
+    "report": ("apps.report.commands", "report", "Pages to look at: trials, faces, gaps, predictions along time."),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
     "verify": (
         "features_store.commands",

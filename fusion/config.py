@@ -54,6 +54,7 @@ class TrainConfig:
 
     `audio_rows`: `speech` makes rows of sound invalid where the probability of speech is below `speech_threshold`.
     `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
+    Every setting with unit, range and source: docs/training.md. Raises ValueError on a value out of its range.
     """
 
     preset: str
