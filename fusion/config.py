@@ -19,6 +19,7 @@ RowsInLoss = Literal["labelled", "any", "all"]
 AudioRows = Literal["all", "speech"]
 Optimizer = Literal["adam", "adamw"]
 Protocol = Literal["trials", "s4-window"]
+Figures = Literal["png", "pdf", "svg"]  # formats of pictures
 
 SPEECH = "speech"  # the feature that says where somebody speaks
 

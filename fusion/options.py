@@ -27,7 +27,7 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import RunConfig, TrainConfig
+from .config import Figures, RunConfig, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
@@ -81,6 +81,7 @@ class RunsRequest(RunRequest):
     replace: bool
     tensorboard: bool | None
     plots: bool
+    figures: Figures
 
     workers: int
     scheduler: str | None
@@ -141,6 +142,7 @@ class EvaluateRequest(RunRequest):
     runs: tuple[Path, ...]
     smooth: str
     allow_leak: bool = False
+    figures: Figures = "png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,6 +155,7 @@ class PredictRequest(RunRequest):
     submission: Path | None = None
     sample: Path | None = None
     without_seen: bool = False
+    trials: tuple[str, ...] | None = None
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -201,6 +204,13 @@ length_option = click.option(
     help="Go on if label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
     "row is repeated. [default: refuse]",
 )
+figures_option = click.option(
+    "--figures",
+    type=click.Choice(get_args(Figures)),
+    default="png",
+    show_default=True,
+    help="Format of the pictures; pdf and svg are sharp at any size: docs/figures.md.",
+)
 RUNS = "runs"  # where runs lie unless --out says otherwise
 _MOST_GB = 1e9  # for `inf` and the like: no bound
 
@@ -212,7 +222,7 @@ GROUPS = {
     "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
     "What to let pass": ("allow-length-difference", "allow-other-features"),
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
-    "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
+    "Settings file and reports": ("config", "json", "tensorboard", "plots", "figures", "help"),
 }
 
 COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
@@ -348,7 +358,8 @@ _TRAIN_OPTIONS = (
         default=None,
         help="Write TensorBoard events into the run's folder. [default: if tensorboard is installed]",
     ),
-    click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
+    click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions."),
+    figures_option,
     *batch_options("runs"),
 )
 describe_option = click.option(

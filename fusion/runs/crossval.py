@@ -30,7 +30,7 @@ from ..results.fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
-from ..results.tables import markdown_table
+from ..results.tables import latex_table, markdown_table
 from ..settings import differences
 from ..tasks.table import TASKS
 from .experiment import Checked, DataKey, data_key
@@ -175,9 +175,9 @@ def sum_up(
     """Write the table over these runs and the finished ones of other calls below `out`, if each of those `belongs`.
 
     Only runs with these settings, except for seed and epochs, are asked about. The table is written as text, whose
-    lines are returned without its warnings, Markdown, CSV and JSON; nothing if there is no run. Several calls may do
-    so at once: each looks again after it has written, so that the last one to write has seen all runs. The table of
-    a run that is `alone` in `out` is returned only.
+    lines are returned without its warnings, Markdown, LaTeX, CSV and JSON; nothing if there is no run. Several calls
+    may do so at once: each looks again after it has written, so that the last one to write has seen all runs. The table
+    of a run that is `alone` in `out` is returned only.
     """
     task = TASKS[config.task]
     keys = [score.key for score in task.scores]
@@ -216,6 +216,9 @@ def sum_up(
             "crossval.txt": "\n".join([*lines, *result.warnings, ""]),
             "crossval.md": "\n\n".join(
                 [result.title, markdown_table(cells), *(f"{line}\n" for line in result.warnings)]
+            ),
+            "crossval.tex": latex_table(
+                cells, [result.title, *result.warnings], foot=len(cells) > len(result.folds) + 1
             ),
             "crossval.csv": cross_validation_csv(result),
             "crossval.json": json.dumps({**cross_validation_json(result), "made": details}, indent=1) + "\n",
