@@ -131,7 +131,7 @@ def _print_plan(
     """
     if lacking is not None and any(feature(name).network for name in plan.features):
         click.echo(f"note: the run itself needs weights: {lacking}", err=True)
-    untrained = [name for name, source in weights.items() if source.untrained_seed is not None]
+    untrained = [name for name, source in weights.items() if source.is_untrained]
     if line := untrained_line(untrained):
         click.echo(line, err=True)
     for name, source in weights.items():
