@@ -47,6 +47,8 @@ EVOLVE = Layout("face.evoLVe IR-50", IR50, EVOLVE_PX, 512)
 SUZHANG = Layout("Su Zhang's IR-50", SuZhangIR50, SUZHANG_PX, 512)
 VGGISH = Layout("VGGish", vggish, None, DIM)
 FACE_LAYOUTS = (INSIGHTFACE, EVOLVE, SUZHANG)
+# Face networks by the side of what they take, as `finetune` names them; the first is the one drawn untrained.
+FACE_NETWORKS = {"suzhang40": (SUZHANG,), "iresnet112": (INSIGHTFACE, EVOLVE)}
 
 
 def empty(layout: Layout) -> nn.Module:

@@ -79,9 +79,9 @@ def read_network(path: Path, feature: str) -> Network:
     return Network(layouts.network_of(layout, state), layout.input_px, layout.dim)
 
 
-def untrained_network(feature: str, seed: int) -> Network:
-    """The feature's first network with seeded random weights."""
-    layout = _LAYOUTS[feature][0]
+def untrained_network(feature: str, seed: int, layout: layouts.Layout | None = None) -> Network:
+    """The feature's network with seeded random weights: its first one, or the one of a layout."""
+    layout = layout or _LAYOUTS[feature][0]
     module = layouts.empty(layout)
     layouts.fill_untrained(module, seed, feature)
     return Network(module.eval().requires_grad_(requires_grad=False), layout.input_px, layout.dim)

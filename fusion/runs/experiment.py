@@ -18,6 +18,7 @@ from ...features_store.entries import arrays_of, entries_of
 from ...features_store.labels.corpus import Corpus, label_name
 from ...features_store.records.provenance import making, unlike
 from ...features_store.records.status import untrained_features
+from ...features_store.schema import subject_of
 from ...features_store.store import FeatureStore
 from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
@@ -28,7 +29,6 @@ from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
 from ..data.views import View
 from ..folds.manifest import Fold, Manifest
-from ..folds.subjects import subject_of
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
