@@ -51,8 +51,8 @@ def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfi
 
 def names_of(config: TrainConfig) -> set[str]:
     """Names of the settings that these have, of the run and of its network."""
-    parts = filter(None, (config, config.model, config.finetune))
-    return {name for part in parts for name in _settings_of(part)}
+    tuning = {} if config.finetune is None else _settings_of(config.finetune)
+    return {*_settings_of(config), *_settings_of(config.model), *tuning}
 
 
 def as_json(config: TrainConfig) -> dict[str, JsonValue]:

@@ -13,7 +13,6 @@ Tested by tests/fusion/data/test_views.py.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -143,5 +142,5 @@ def empty_rows(view: Tensor | PatchTable, rows: Tensor, at_once: int) -> Tensor:
 
     `extract` gives such rows zeros in place of an embedding, so a backbone is not asked.
     """
-    parts: list[Any] = [~take_rows(view, part).flatten(1).any(1) for part in torch.split(rows, at_once)]
+    parts = [(take_rows(view, part) == 0).flatten(1).all(1) for part in torch.split(rows, at_once)]
     return torch.cat(parts)

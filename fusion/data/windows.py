@@ -62,12 +62,12 @@ def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
 class ResidentRows:
     """One tensor [N + 1, *shape] a modality, or the patches of a view; taking windows is one indexed copy."""
 
-    tables: Sequence[Tensor | PatchTable]
+    tables: Sequence[Any]
 
-    def gather(self, windows: Windows, window: int) -> tuple[Tensor | PatchTable, ...]:
+    def gather(self, windows: Windows, window: int) -> tuple[Any, ...]:
         """Rows [B, window, *shape] of each modality, on the tables' device; zeros after the end of a trial."""
         index = row_index(windows, window, len(self.tables[0]) - 1)
-        taken: list[Tensor | PatchTable] = []
+        taken: list[Any] = []
         for table in self.tables:
             if isinstance(table, PatchTable):
                 taken.append(table.gather(windows.start, windows.length, window))
@@ -91,7 +91,7 @@ class StreamedRows:
         self._first = [first for first, _ in spans.values()]
         self._kinds = kinds
 
-    def gather(self, windows: Windows, window: int) -> tuple[Tensor | PatchTable, ...]:
+    def gather(self, windows: Windows, window: int) -> tuple[Any, ...]:
         """Rows [B, window, *shape] of each modality, on the CPU; zeros after the end of a trial.
 
         Raises StoreMismatch if rows are broken or missing, or a trial is no longer the one that was opened.

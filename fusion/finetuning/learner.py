@@ -110,8 +110,7 @@ class TunedLearner(Learner):
             cut = None
             if isinstance(view, Tensor):
                 drawn = draw_augmentation(backbone, view.shape[2], len(batch.mask), self.finetune)
-                parts = (each.to(self.device) for each in (drawn.row, drawn.column, drawn.mirrored))
-                cut = Augmentation(*parts, drawn.px)
+                cut = drawn.to(self.device)
 
             def take(
                 begin: int,

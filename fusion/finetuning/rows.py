@@ -40,6 +40,10 @@ class Augmentation:
     mirrored: Tensor
     px: int
 
+    def to(self, device: torch.device) -> Augmentation:
+        """The same on a device."""
+        return Augmentation(self.row.to(device), self.column.to(device), self.mirrored.to(device), self.px)
+
     def cut(self, faces: Tensor, window: Tensor) -> Tensor:
         """Faces uint8 [n, px, px, 3] out of larger ones, each as its `window` int64 [n] is cut."""
         along = torch.arange(self.px, device=faces.device)

@@ -18,12 +18,12 @@ GROUPS = (Group("head", ("5.*",)), Group("second", ("3.*",)), Group("first", ("2
 def face_network(dropout: float = 0.0, seed: int = 0) -> nn.Module:
     """A few blocks of IR-50's kind: faces [N, 3, 40, 40] → [N, 6]."""
     network = nn.Sequential(
-        nn.Conv2d(3, 4, 3, 2, 1, bias=False),
-        nn.BatchNorm2d(4),
-        Unit(4, 4, 2),
-        Unit(4, 8, 2),
+        nn.Conv2d(3, 8, 3, 2, 1, bias=False),
+        nn.BatchNorm2d(8),
+        Unit(8, 8, 2),
+        Unit(8, 16, 2),
         nn.Sequential(nn.Dropout(dropout), nn.AdaptiveAvgPool2d(1), nn.Flatten()),
-        nn.Linear(8, 6),
+        nn.Linear(16, 6),
     )
     fill_untrained(network, seed, "iresnet50")
     return network.eval().requires_grad_(requires_grad=False)
