@@ -58,13 +58,18 @@ COMMANDS = {
         "pseudo_label",
         "Labels of unlabelled trials, where several runs agree.",
     ),
+    "report": ("apps.report.commands", "report", "Pages to look at: trials, faces, gaps, predictions along time."),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
     "verify": (
         "features_store.commands",
         "verify",
         "Read every chunk of a store again and check every checksum.",
     ),
-    "export": ("features_store.commands", "export", "A store as HDF5, npy, parquet or csv."),
+    "export": (
+        "features_store.commands",
+        "export",
+        "A store as HDF5, for MATLAB, npy, parquet, csv, datasets or webdataset.",
+    ),
     "import-h5": (
         "features_store.commands",
         "import_h5",

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 
 EXIT_PROBLEMS = 3
+EXPORTS = ("h5", "matlab", "npy", "parquet", "csv", "datasets", "webdataset")
 _with_trials = partial(with_options, options=trial_options("export"))
 _import_trials = partial(with_options, options=trial_options("import"))
 
@@ -98,15 +99,25 @@ def verify(context: click.Context, store: str | None, as_json: bool) -> None:
 
 @click.command()
 @store_option
-@click.option("--to", "to", required=True, type=click.Choice(["h5", "npy", "parquet", "csv"]), help="Format.")
-@click.option("--out", required=True, type=PATH, help="File to write for h5, folder for the others.")
+@click.option("--to", "to", required=True, type=click.Choice(EXPORTS), help="Format: docs/interop.md.")
+@click.option("--out", required=True, type=PATH, help="File to write for h5 and matlab, folder for the others.")
 @click.option(
     "--features", type=NAME_LIST, help="Features to export, separated by commas, besides the times. [default: all]"
 )
 @click.option("--overwrite", is_flag=True, help="Replace existing files. [default: off]")
+@click.option(
+    "--sample-rows",
+    type=click.IntRange(min=1),
+    metavar="N",
+    default=300,
+    show_default=True,
+    help="Of webdataset: rows of a trial that make a sample.",
+)
 @_with_trials
 @clean_errors()
-def export(store: str | None, to: str, out: Path, features: str | None, overwrite: bool, **chosen: Any) -> None:
+def export(
+    store: str | None, to: str, out: Path, features: str | None, overwrite: bool, sample_rows: int, **chosen: Any
+) -> None:
     """Write a store, or some of its trials and features, in another format."""
     import shutil
 
@@ -116,7 +127,7 @@ def export(store: str | None, to: str, out: Path, features: str | None, overwrit
     opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
-    choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names)
+    choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names, sample_rows)
     folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
     size, free = estimated_bytes(opened, to, choice), shutil.disk_usage(folder).free
     click.echo(f"about {in_words(size)} to write to {out}, {in_words(free)} free there", err=True)

@@ -83,8 +83,8 @@ def finetune(**options: Any) -> None:
 def compare(**options: Any) -> None:
     """Train several systems, features or settings on the same folds, and compare them trial by trial.
 
-    The runs are those of `train`, in OUT/CELL/fold<K>/seed<S>; OUT/compare.txt, .md, .csv, .json and .png have their
-    table, the differences with intervals, and the chart. A second call does what is left. Exit codes as those of
+    The runs are those of `train`, in OUT/CELL/fold<K>/seed<S>; OUT/compare.txt, .md, .tex, .csv, .json and .png have
+    their table, the differences with intervals, and the chart. A second call does what is left. Exit codes as those of
     `train`.
     """
     with listening("runs") as stop:

@@ -19,6 +19,7 @@ RowsInLoss = Literal["labelled", "any", "all"]
 AudioRows = Literal["all", "speech"]
 Optimizer = Literal["adam", "adamw"]
 Protocol = Literal["trials", "s4-window"]
+Figures = Literal["png", "pdf", "svg"]  # formats of pictures
 
 SPEECH = "speech"  # the feature that says where somebody speaks
 
@@ -126,6 +127,7 @@ class TrainConfig:
     `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
     `finetune`: some of the modalities are no stored rows, but what backbones make, which learn too. `min_lr` is then
     the learning rate below which the next of their groups is released.
+    Every setting with unit, range and source: docs/training.md. Raises ValueError on a value out of its range.
     """
 
     preset: str

@@ -28,7 +28,7 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import AUDIO_NETWORKS, UNTRAINED, VISUAL_NETWORKS, FinetuneConfig, RunConfig, TrainConfig
+from .config import AUDIO_NETWORKS, UNTRAINED, VISUAL_NETWORKS, Figures, FinetuneConfig, RunConfig, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
@@ -85,6 +85,7 @@ class RunsRequest(RunRequest):
     replace: bool
     tensorboard: bool | None
     plots: bool
+    figures: Figures
 
     workers: int
     scheduler: str | None
@@ -187,6 +188,8 @@ class EvaluateRequest(RunRequest):
 
     runs: tuple[Path, ...]
     smooth: str
+    allow_leak: bool = False
+    figures: Figures = "png"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -247,6 +250,13 @@ length_option = click.option(
     help="Go on if label rows and frames differ by more than 5 and more than 1 %: features are cut, or the last "
     "row is repeated. [default: refuse]",
 )
+figures_option = click.option(
+    "--figures",
+    type=click.Choice(get_args(Figures)),
+    default="png",
+    show_default=True,
+    help="Format of the pictures; pdf and svg are sharp at any size: docs/figures.md.",
+)
 RUNS = "runs"  # where runs lie unless --out says otherwise
 _MOST_GB = 1e9  # for `inf` and the like: no bound
 FINETUNE_EARLY_STOP = 50  # S3's code: more than the 24 epochs after which the plateau rule releases a group
@@ -259,7 +269,7 @@ GROUPS = {
     "How to run": ("device", "precision", "memory-gb", "compile", "resume", "replace"),
     "What to let pass": ("allow-length-difference", "allow-other-features"),
     "Where to run": ("workers", "scheduler", "jobqueue", "shard", "retries"),
-    "Settings file and reports": ("config", "json", "tensorboard", "plots", "help"),
+    "Settings file and reports": ("config", "json", "tensorboard", "plots", "figures", "help"),
 }
 
 COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
@@ -460,7 +470,8 @@ _TRAIN_OPTIONS = (
         default=None,
         help="Write TensorBoard events into the run's folder. [default: if tensorboard is installed]",
     ),
-    click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions as PNG."),
+    click.option("--plots/--no-plots", default=True, show_default=True, help="Draw curves and predictions."),
+    figures_option,
     *batch_options("runs"),
 )
 describe_option = click.option(

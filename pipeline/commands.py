@@ -18,6 +18,7 @@ from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
 from ..encoders.table import feature, module_of
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
 from ..shell.text import counted, escaped, flat, preview, untrained_line
@@ -121,6 +122,15 @@ def _print_plan(
     for name, source in weights.items():
         if source.same_as:
             click.echo(f"note: {name} uses the weights of {source.same_as}: both features are equal.", err=True)
+    for name in plan.features:
+        used = weights.get(feature(name).network or "")
+        known = learned_from(used.tuning, [job.trial for job in plan.jobs]) if used is not None else []
+        if known:
+            click.echo(
+                f"note: the weights of {name} were tuned on {len(known)} of these trials ({preview(known)}): "
+                "`evaluate` refuses to score heads on them",
+                err=True,
+            )
     for name in plan.features:
         if feature(name).load is not None and "non-commercial" in (licence := module_of(feature(name))[1].licence):
             click.echo(f"note: {name}: {licence}", err=True)

@@ -97,7 +97,7 @@ def open_run(folder: Path, device: torch.device) -> TrainedRun:
 def check_features(run: TrainedRun, store: FeatureStore, trials: Iterable[str]) -> None:
     """Raise ValueError if the store's features have other settings or weights than those the run has learned from."""
     learned = run.described.features
-    seen, made = features_of(store, trials, run.described.config.inputs)
+    seen, made, _ = features_of(store, trials, run.described.config.inputs)
     for modality, counts in fingerprints_of(seen).items():
         known = learned.fingerprints.get(modality, {})
         other = {name: count for name, count in counts.items() if name not in known}

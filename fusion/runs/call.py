@@ -124,6 +124,7 @@ def train_runs(call: Call, whole: Sequence[RunSpec], stop: StopRequest, several:
         run=call.run,
         allow_other_features=request.allow_other_features,
         plots=request.plots and usable("matplotlib.backends.backend_agg", "pictures"),
+        figures=request.figures,
         tensorboard=wants_tensorboard(request.tensorboard),
         alone=any(run.folder == request.out for run in todo),
         allow_length_difference=request.allow_length_difference,

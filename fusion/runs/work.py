@@ -32,7 +32,7 @@ from ...shell.progress import shown, silent
 from ...shell.text import one_line
 from ..artifacts.folder import environment, read_description, run_lock, write_description
 from ..artifacts.state import FINISHED, TRAINING, clear_results
-from ..config import LESS_MEMORY, RunConfig, TrainConfig
+from ..config import LESS_MEMORY, Figures, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
 from ..finetuning.learner import init_tuned, open_backbones, views_of
@@ -101,6 +101,7 @@ class TrainTask:
     command: str = ""
     extra: Corpus | None = None
     weights: Mapping[str, WeightSource] = field(default_factory=dict)
+    figures: Figures = "png"
 
     def name(self, job: RunSpec) -> str:
         """Fold and seed; of a lone run also how to resume it, which a second call does not do by itself."""
@@ -218,10 +219,11 @@ class TrainTask:
                     smoothing="none",
                     UNTRAINED=experiment.checked.features.untrained,
                 )
-                draw_history(folder, outcome.history, task, about)
+                draw_history(folder, outcome.history, task, about, self.figures)
                 sources = [data.sources[name] for name in outcome.predictions]
                 if sources:
-                    draw_predictions(folder / "plots", store, sources, outcome.predictions, outcome.report, about)
+                    drawn = outcome.predictions, outcome.report, about, self.figures
+                    draw_predictions(folder / "plots", store, sources, *drawn)
             ended = {"reason": outcome.reason, "epochs": len(outcome.history), "parameters": outcome.parameters}
             write_json(folder / FINISHED, ended)
             return outcome
