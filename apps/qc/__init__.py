@@ -1,0 +1,1 @@
+"""Trials held against thresholds: faces, gaps, silence, lengths, sound against picture."""

@@ -1,0 +1,1 @@
+"""What happened, to look at: static pages of a store and its runs."""

@@ -1,0 +1,1 @@
+"""Videos in, predictions of a trained run out: tables, plots, drawn videos."""
