@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test soak mutants check formatted lint types imports cli-page coverage setup ffmpeg clean
+.PHONY: demo test test-slow soak mutants check formatted lint types imports site generated coverage setup ffmpeg browser clean
 
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
@@ -14,11 +14,16 @@ demo: ffmpeg $(VENV)/.ready-demo
 # Files are shared out to as many processes as JOBS says. Compiled modules are kept, whatever the environment says: each of
 # the hundred processes that the tests start would compile all of avfuse again.
 JOBS ?= 2
+SUITE := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
 test: setup
-	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist loadfile --no-loadscope-reorder --durations 25
+	$(SUITE) -m 'not slow'
+
+# What `make test` leaves out: more of what its tests assert, in sizes that take their time.
+test-slow: setup
+	$(SUITE) -m slow
 
 # Hours: 300 kills, thousands of damaged files, every trick under every suffix, and 200 clips whose clocks are at fault.
-soak: setup
+soak: test-slow
 	AVFUSE_KILLS=300 $(BIN)/python -m pytest --timeout 14400 tests/faults/kills
 	AVFUSE_TRICKS=all $(BIN)/python -m pytest tests/faults/test_nothing_gets_out.py
 	AVFUSE_ZOO_FILES=3000 $(BIN)/python -m pytest --timeout 14400 tests/faults/test_zoo.py
@@ -31,7 +36,7 @@ mutants: setup
 
 # What stands behind `check` needs no set-up of its own, so that it also serves before a commit and without a network.
 check: setup
-	$(MAKE) --no-print-directory formatted lint types imports
+	$(MAKE) --no-print-directory formatted lint types imports site
 
 formatted:
 	$(BIN)/ruff format --check .
@@ -47,9 +52,15 @@ types:
 imports:
 	$(BIN)/lint-imports --config setup.cfg
 
-# docs/cli.md, written anew; fails where it was not up to date.
-cli-page:
-	before=$$(cksum docs/cli.md) && $(BIN)/python docs/generate_cli.py && [ "$$before" = "$$(cksum docs/cli.md)" ]
+# The documentation, to be opened from disk: build/site/index.html. No page without a place, no link that leads nowhere.
+site:
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What documents hold that is made from the code, written anew; fails where it was not up to date.
+GENERATED := docs/cli.md docs/weights.md docs/sync.svg
+generated:
+	before=$$(cksum $(GENERATED)) && $(BIN)/python docs/generate_cli.py && $(BIN)/python docs/generate_weights.py && \
+		$(BIN)/python docs/draw_sync.py && [ "$$before" = "$$(cksum $(GENERATED))" ]
 
 # The whole suite, with the processes that it starts; a table of what no test runs, and htmlcov/.
 coverage: setup
@@ -59,11 +70,11 @@ coverage: setup
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-setup: ffmpeg $(VENV)/.ready
+setup: ffmpeg browser $(VENV)/.ready
 
 # What tests and checks need comes on top of what the demo needs, so that a first picture is there soon.
 $(VENV)/.ready: $(VENV)/.ready-demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check,docs]'
 	touch $@
 
 $(VENV)/.ready-demo: setup.cfg pyproject.toml constraints.txt
@@ -81,6 +92,13 @@ ffmpeg:
 		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		  $(SUDO_APT) update && $(SUDO_APT) install -y --no-install-recommends ffmpeg; } || \
 		{ echo "ffmpeg and ffprobe are missing; install them: sudo apt-get install ffmpeg" >&2; exit 1; }
+
+# For the tests of the report's pages, which are skipped without it.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		  $(SUDO_APT) update && $(SUDO_APT) install -y --no-install-recommends chromium; } || \
+		echo "no Chromium: the tests of report pages are skipped; sudo apt-get install chromium" >&2
 
 clean:
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov *.egg-info

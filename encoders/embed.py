@@ -194,12 +194,13 @@ def fold(network: nn.Module) -> nn.Module:
 def faces_to_input(faces: Tensor, input_px: int) -> Tensor:
     """RGB faces uint8 [N, 112, 112, 3] → float32 [N, 3, px, px] in [−1, 1].
 
+    Where the network takes 40 px, faces of 48 are as they are when 112 are shrunk, and those of 40 are cut already.
     Source: docs/sources.md (IResNet-50, IR-50).
     """
     inputs = (faces.permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.5
-    if input_px != SUZHANG_PX:
+    if input_px != SUZHANG_PX or inputs.shape[-1] == SUZHANG_PX:
         return inputs
     size = (_SUZHANG_STORED_PX, _SUZHANG_STORED_PX)
-    small = F.interpolate(inputs, size, mode="bilinear", antialias=True)
+    small = inputs if inputs.shape[-2:] == size else F.interpolate(inputs, size, mode="bilinear", antialias=True)
     edge = (_SUZHANG_STORED_PX - SUZHANG_PX) // 2
     return small[:, :, edge:-edge, edge:-edge]

@@ -12,6 +12,7 @@ Tested by tests/features_store/test_schema.py.
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, Protocol
@@ -27,6 +28,13 @@ FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
 FACE_SCORE = "face_score"
+# What follows the subject's name in the last segment of a trial's name; some of the name always remains.
+_SUFFIXES = (
+    re.compile(r"(.+)_(left|right)", re.IGNORECASE),
+    re.compile(r"(.+)[_-](part|pt)[_-]?\d+", re.IGNORECASE | re.ASCII),
+    re.compile(r"(video\d+)_\d+", re.IGNORECASE | re.ASCII),
+    re.compile(r"(\d+-\d+-\d+x\d+)-\d+", re.IGNORECASE | re.ASCII),
+)
 
 CHUNK_BYTES = 1 << 20
 SHARD_BYTES = 64 << 20
@@ -174,6 +182,14 @@ def is_array_name(name: str) -> bool:
 def plain_name(name: str) -> str:
     """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces about its parts."""
     return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
+
+
+def subject_of(trial: str) -> str:
+    """The subject's name in a trial's name: sides and part numbers taken off, folders kept."""
+    folder, slash, name = trial.rpartition("/")
+    while match := next(filter(None, (pattern.fullmatch(name) for pattern in _SUFFIXES)), None):
+        name = match[1]
+    return folder + slash + name
 
 
 def check_trial_name(name: str) -> None:

@@ -18,6 +18,7 @@ from ..batch.target import ExecutionTarget, target_of
 from ..batch.torch_errors import torch_errors
 from ..encoders.table import feature, module_of
 from ..encoders.weights.resolve import WeightsMissing, WeightSource
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import DEFAULT_STORE, GroupedCommand, chosen_trials
 from ..shell.text import counted, escaped, flat, preview, untrained_line
@@ -130,12 +131,21 @@ def _print_plan(
     """
     if lacking is not None and any(feature(name).network for name in plan.features):
         click.echo(f"note: the run itself needs weights: {lacking}", err=True)
-    untrained = [name for name, source in weights.items() if source.untrained_seed is not None]
+    untrained = [name for name, source in weights.items() if source.is_untrained]
     if line := untrained_line(untrained):
         click.echo(line, err=True)
     for name, source in weights.items():
         if source.same_as:
             click.echo(f"note: {name} uses the weights of {source.same_as}: both features are equal.", err=True)
+    for name in plan.features:
+        used = weights.get(feature(name).network or "")
+        known = learned_from(used.tuning, [job.trial for job in plan.jobs]) if used is not None else []
+        if known:
+            click.echo(
+                f"note: the weights of {name} were tuned on {len(known)} of these trials ({preview(known)}): "
+                "`evaluate` refuses to score heads on them",
+                err=True,
+            )
     for name in plan.features:
         if feature(name).load is not None and "non-commercial" in (licence := module_of(feature(name))[1].licence):
             click.echo(f"note: {name}: {licence}", err=True)

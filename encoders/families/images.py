@@ -77,11 +77,11 @@ class ImageEncoder:
     ) -> None:
         self._dtype = dtype_on(precision, device)
         self.input_px = max(CROP_PX, preprocessing.side_px)
-        self._preprocessing, self._device = preprocessing, device
+        self.preprocessing, self._device = preprocessing, device
         channels_last = device.type == "cpu" or precision != "fp32"  # as for the networks of avfuse's own
         self._format = torch.channels_last if channels_last else torch.contiguous_format
         network = network.eval().requires_grad_(requires_grad=False).to(device, self._dtype)
-        self._network = network.to(memory_format=self._format)
+        self.network = network.to(memory_format=self._format)
         is_slow = device.type == "cpu" and sum(each.numel() for each in network.parameters()) > _LARGE
         self.batch_size = _OF_LARGE_AT_ONCE if is_slow else _MOST_AT_ONCE
         try:
@@ -108,8 +108,8 @@ class ImageEncoder:
             part = torch.from_numpy(np.array(faces))
             if self._device.type == "cuda":
                 part = part.pin_memory()
-            inputs = self._preprocessing(part.to(self._device, non_blocking=True)).to(self._dtype)
-            rows: Tensor = self._network(inputs.contiguous(memory_format=self._format))
+            inputs = self.preprocessing(part.to(self._device, non_blocking=True)).to(self._dtype)
+            rows: Tensor = self.network(inputs.contiguous(memory_format=self._format))
             return rows.float()
 
 

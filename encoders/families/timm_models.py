@@ -63,20 +63,14 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     import timm  # noqa: PLC0415
 
     from ..networks.layouts import assign_strictly, fill_untrained  # noqa: PLC0415
-    from ..weights.folder import CONFIG, load_tensors, read_json  # noqa: PLC0415
+    from ..weights.folder import load_tensors  # noqa: PLC0415
     from .images import ImageEncoder, Preprocessing, build, even_out  # noqa: PLC0415
 
     feature = options.get("feature", "")
     known, wanted = BUILT_IN.get(feature), feature.removeprefix("timm:").partition(".")[0]
-    arguments: dict[str, Any] = {}
-    if weights is None:
-        architecture = known.untrained if known else wanted
-        check_architecture(architecture)
-        described = dict(vars(timm.get_pretrained_cfg(architecture, allow_unregistered=False)))
-    else:
-        architecture, arguments, described = read_config(read_json(weights / CONFIG))
-        if not (architecture.startswith(known.prefix) if known else architecture == wanted):
-            raise ValueError(f"the folder holds {architecture}, not {f'{known.prefix}…' if known else wanted}")
+    architecture, arguments, described = read_config(config_of(weights, feature))
+    if weights is not None and not (architecture.startswith(known.prefix) if known else architecture == wanted):
+        raise ValueError(f"the folder holds {architecture}, not {f'{known.prefix}…' if known else wanted}")
 
     def create() -> nn.Module:
         network: nn.Module = timm.create_model(
@@ -99,6 +93,21 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     if weights is None:
         even_out(network, int(options["untrained"]), preprocessing.side_px)
     return ImageEncoder(network, preprocessing, device, precision)
+
+
+def config_of(weights: Path | None, feature: str) -> dict[str, Any]:
+    """The config.json of a folder; without one, what it would say of the network that is drawn untrained."""
+    import timm  # noqa: PLC0415
+
+    from ..weights.folder import CONFIG, read_json  # noqa: PLC0415
+
+    if weights is not None:
+        return read_json(weights / CONFIG)
+    known = BUILT_IN.get(feature)
+    architecture = known.untrained if known else feature.removeprefix("timm:").partition(".")[0]
+    check_architecture(architecture)
+    described = timm.get_pretrained_cfg(architecture, allow_unregistered=False)
+    return {"architecture": architecture, "pretrained_cfg": dict(vars(described))}
 
 
 def read_config(config: Mapping[str, Any]) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -88,4 +88,9 @@ class SuZhangIR50(nn.Module):
 
     def forward(self, faces: Tensor) -> Tensor:
         """RGB faces [N, 3, 40, 40] in [-1, 1] → embeddings [N, 512] of row norm 1."""
-        return F.normalize(self.backbone(faces))
+        return row_norm_1(self.backbone(faces))
+
+
+def row_norm_1(rows: Tensor) -> Tensor:
+    """Rows [N, D] of norm 1."""
+    return F.normalize(rows)

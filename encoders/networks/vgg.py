@@ -51,6 +51,11 @@ def vggish() -> nn.Module:
     return built
 
 
+def flattened(maps: Tensor) -> Tensor:
+    """Maps [N, 512, 6, 4] → [N, 12288], channels last as VGGish's first linear layer wants them."""
+    return maps.permute(0, 2, 3, 1).flatten(1)
+
+
 def is_vggish(network: nn.Module) -> bool:
     """Whether a network is VGGish's, by its layers."""
     return isinstance(network, _NETWORK.VGG)

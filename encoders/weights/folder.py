@@ -27,6 +27,7 @@ from ...shell.text import counted, preview
 if TYPE_CHECKING:
     from torch import Tensor
 
+METADATA = "__metadata__"
 CONFIG, WEIGHTS, INDEX = "config.json", "model.safetensors", "model.safetensors.index.json"
 # Beside the weights, what changes an encoder's rows.
 _OF_INPUTS = (
@@ -121,6 +122,21 @@ def weight_files(folder: Path) -> tuple[Path, ...]:
 
 def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a safetensors file by name, from its header alone. Raises ValueError naming it."""
+    header, start = read_header(path)
+    try:
+        tensors = {name: each for name, each in header.items() if name != METADATA}
+        shapes = {name: tuple(map(int, each["shape"])) for name, each in tensors.items()}
+        end = max((int(each["data_offsets"][1]) for each in tensors.values()), default=0)
+    except (ValueError, LookupError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path.name} is not a safetensors file ({type(error).__name__} in its header)") from error
+    size_bytes = path.stat().st_size
+    if end + start > size_bytes or any(each < 0 for shape in shapes.values() for each in shape):
+        raise ValueError(f"{path.name} is cut short: {size_bytes} bytes of {end + start}")
+    return shapes
+
+
+def read_header(path: Path) -> tuple[dict[str, Any], int]:
+    """The header of a safetensors file, and where its tensors start in it. Raises ValueError naming it."""
     size_bytes = path.stat().st_size
     with path.open("rb") as file:
         length = struct.unpack("<Q", start)[0] if len(start := file.read(8)) == 8 else 0
@@ -128,14 +144,11 @@ def shapes_of(path: Path) -> dict[str, tuple[int, ...]]:
             raise ValueError(f"{path.name} is not a safetensors file, or is cut short")
         try:
             header = json.loads(file.read(length))
-            tensors = {name: each for name, each in header.items() if name != "__metadata__"}
-            shapes = {name: tuple(map(int, each["shape"])) for name, each in tensors.items()}
-            end = max((int(each["data_offsets"][1]) for each in tensors.values()), default=0)
-        except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        except (ValueError, RecursionError) as error:
             raise ValueError(f"{path.name} is not a safetensors file ({type(error).__name__} in its header)") from error
-    if end + length + 8 > size_bytes or any(each < 0 for shape in shapes.values() for each in shape):
-        raise ValueError(f"{path.name} is cut short: {size_bytes} bytes of {end + length + 8}")
-    return shapes
+    if not isinstance(header, dict):
+        raise ValueError(f"{path.name} is not a safetensors file (a header that is no object)")
+    return header, length + 8
 
 
 def load_tensors(folder: Path) -> dict[str, Tensor]:

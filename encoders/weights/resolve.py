@@ -13,7 +13,7 @@ import functools
 import os
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
@@ -24,6 +24,7 @@ from .. import plugins
 from ..table import TABLE, VggishOutput, feature
 from .folder import check_folder, folder_sha256, licence_of
 from .registry import PCA, REGISTRY, WeightFile
+from .tuning import read_tuning
 
 if TYPE_CHECKING:
     from .read import Network, Pca
@@ -49,7 +50,10 @@ class WeightsInvalid(ValueError):  # noqa: N818
 
 @dataclass(frozen=True)
 class WeightSource:
-    """Where a feature's weights come from; without a path they are random numbers of `untrained_seed`."""
+    """Where a feature's weights come from; without a path they are random numbers of `untrained_seed`.
+
+    `tuning`: what a file that `avfuse finetune` wrote says of itself, the trials that it learned from among it.
+    """
 
     feature: str
     name: str
@@ -58,11 +62,19 @@ class WeightSource:
     licence: str
     untrained_seed: int | None = None
     same_as: str | None = None
+    tuning: Mapping[str, JsonValue] | None = field(default=None, hash=False)
 
     def as_attributes(self) -> dict[str, JsonValue]:
         """What the store's `weights` attribute holds for this feature: all but the path on this machine."""
-        kept = {key: value for key, value in asdict(self).items() if key not in ("feature", "path")}
-        return {**kept, "untrained": self.untrained_seed is not None}
+        kept = {key: value for key, value in asdict(self).items() if key not in ("feature", "path", "tuning")}
+        tuned = {} if self.tuning is None else {"tuning": dict(self.tuning)}
+        return {**kept, "untrained": self.is_untrained, **tuned}
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether they are random numbers, or were tuned from such: most of their layers then still are."""
+        base = self.tuning.get("base") if self.tuning is not None else None
+        return self.untrained_seed is not None or (isinstance(base, dict) and base.get("untrained") is True)
 
 
 def weight_names(features: Sequence[str], vggish_output: VggishOutput) -> tuple[str, ...]:
@@ -261,7 +273,8 @@ def _find_folder(name: str, given: Mapping[str, Path], seed: int | None) -> Weig
             check_folder(path)
             licence = licence_of(path)
         source = WeightSource(name, path.resolve().name, path, None, licence or "not known to avfuse (your own)")
-        return replace(source, sha256=hash_of_weights(source))
+        tuning = None if is_own else read_tuning(path)
+        return replace(source, sha256=hash_of_weights(source), tuning=tuning)
     except ValueError as error:
         raise WeightsInvalid(f"{path}: {one_line(error)}") from error
 
@@ -274,4 +287,10 @@ def _from_file(feature: str, path: Path, hash_of: Callable[[Path], str]) -> Weig
         if known is None and not file.sha256_prefix and file.file_name == path.name:
             known = file
     name, licence = (known.name, known.licence) if known else (path.name, "not known to avfuse (your own file)")
-    return WeightSource(feature, name, path, sha256, licence)
+    try:
+        tuning = read_tuning(path)
+    except ValueError as error:
+        raise WeightsInvalid(f"{path}: {error}") from error
+    if tuning is not None and isinstance(inherited := tuning.get("licence"), str):
+        licence = inherited
+    return WeightSource(feature, name, path, sha256, licence, tuning=tuning)

@@ -12,32 +12,16 @@ Tested by tests/fusion/folds/test_subjects.py.
 from __future__ import annotations
 
 import csv
-import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Literal
 
 from ...features_store.labels.corpus import SUBJECTS_HEADER
-from ...features_store.schema import plain_name
+from ...features_store.schema import plain_name, subject_of
 from ...shell.text import preview
 from .manifest import Grouping
 
 GroupChoice = Literal["auto", "subject", "none"]
-# What follows the subject's name in the last segment of a trial's name; some of the name always remains.
-_SUFFIXES = (
-    re.compile(r"(.+)_(left|right)", re.IGNORECASE),
-    re.compile(r"(.+)[_-](part|pt)[_-]?\d+", re.IGNORECASE | re.ASCII),
-    re.compile(r"(video\d+)_\d+", re.IGNORECASE | re.ASCII),
-    re.compile(r"(\d+-\d+-\d+x\d+)-\d+", re.IGNORECASE | re.ASCII),
-)
-
-
-def subject_of(trial: str) -> str:
-    """The subject's name in a trial's name: sides and part numbers taken off, folders kept."""
-    folder, slash, name = trial.rpartition("/")
-    while match := next(filter(None, (pattern.fullmatch(name) for pattern in _SUFFIXES)), None):
-        name = match[1]
-    return folder + slash + name
 
 
 def subjects_of(

@@ -45,6 +45,7 @@ HEADS: dict[str, Head] = {
     "su-zhang": Head("crossattn:CrossAttentionSettings", "crossattn:CrossAttentionFusion", {"lr": 1e-5}),
     "avfuse": Head("avfuse:AvfuseSettings", "avfuse:Avfuse", {"modality_dropout": 0.1}),
     "concat": Head("concat:ConcatSettings", "concat:Concat"),
+    "gru": Head("gru:GRUSettings", "gru:RecurrentBaseline", {"lr": 1e-3}),
     "tcn-transformer": Head(
         "tcn_transformer:TCNTransformerSettings",
         "tcn_transformer:TCNTransformer",

@@ -1,8 +1,8 @@
 """Kills at moments drawn by a seed, of every kind of run; what goes on afterwards gives the same bits.
 
-Ten kills in the suite, of every kind of run; `AVFUSE_KILLS=300 pytest tests/faults/kills`, in `make soak`, makes these
-and others, AVFUSE_SEED=1000 only others. Runs with workers are killed there only, since three processes that load torch
-take longer than all other kills together.
+Ten kills in `make test-slow`, of every kind of run; `AVFUSE_KILLS=300 pytest tests/faults/kills`, in `make soak`, makes
+these and others, AVFUSE_SEED=1000 only others. Runs with workers are killed there only, since three processes that load
+torch take longer than all other kills together.
 The number of a kill is its seed: `AVFUSE_KILLS=1 AVFUSE_SEED=1234` makes that one again.
 """
 
@@ -197,6 +197,7 @@ def kill(draw, started, seconds, root):
         (os.kill if draw.alone else os.killpg)(run.pid, signal.SIGKILL)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(2 * PATIENCE_S)
 def test_killed(kill_number, runs, cli, words, whole, contents, nothing_half, nobody_left, begun, tmp_path):
     draw, root = Draw(kill_number), tmp_path / "s.zarr"

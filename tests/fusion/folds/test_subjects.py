@@ -2,7 +2,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from avfuse.fusion.folds.subjects import read_groups, subject_of, subjects_of
+from avfuse.features_store.schema import subject_of
+from avfuse.fusion.folds.subjects import read_groups, subjects_of
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,160 @@
+"""The files of a report: which there are, what they say, how large they are, what is refused."""
+
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+from avfuse.features_store.schema import JsonValue
+from avfuse.features_store.store import FeatureStore
+
+
+class Read(HTMLParser):
+    """The tags of a page with their attributes, and its text."""
+
+    def __init__(self, path):
+        super().__init__()
+        self.tags, self.text = [], ""
+        self.feed(path.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+
+    def handle_data(self, data):
+        self.text += data
+
+    def of(self, tag, key):
+        return [about[key] for name, about in self.tags if name == tag and key in about]
+
+
+def page_of(report, name):
+    index = (report / "index.html").read_text(encoding="utf-8")
+    return report / re.findall(rf'href="(trials/{name}[^"]*\.html)"', index)[0]
+
+
+def test_every_trial_has_a_line_and_a_page_and_every_link_leads_somewhere(whole_report, corpus):
+    index = Read(whole_report / "index.html")
+    pages = [link for link in index.of("a", "href") if link.startswith("trials/")]
+    assert len(pages) == len(set(pages)) == len(FeatureStore(corpus.store).trials()) == 12
+    for path in [whole_report / "index.html", whole_report / "runs.html", *(whole_report / page for page in pages)]:
+        read = Read(path)
+        links = [*read.of("a", "href"), *read.of("link", "href"), *read.of("script", "src")]
+        for link in links:
+            assert link.startswith(("#", "data:")) or (path.parent / link).is_file(), (path.name, link)
+        assert not re.search(r"(?:src|href|url)\W{0,2}https?:", path.read_text(encoding="utf-8"))
+
+
+def test_names_and_warnings_are_text_and_never_tags(whole_report):
+    own = {"plotly.min.js", "plots.js", "table.js"}
+    for path in [*whole_report.glob("*.html"), *whole_report.glob("trials/*.html")]:
+        read = Read(path)
+        for tag, about in read.tags:
+            if tag == "script":
+                assert about.get("type") == "application/json" or about["src"].rpartition("/")[2] in own
+            assert not [key for key in about if key.startswith("on")]
+        assert "b" not in {tag for tag, _ in read.tags} or path.name == "index.html"
+    text = Read(whole_report / "index.html").text
+    assert "<script>hit=1; x" in text
+    assert "a'b\"c & {{ d }}" in text
+    assert "Ünï 字 #1?%41" in text
+
+
+def test_control_characters_in_a_name_are_spelled(avfuse, tmp_path):
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    store.write("evil\u202egpj", {"time": np.arange(3.0)}, {"warnings": ["bad \x1b[31m word"]})
+    assert avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r").exit_code == 0
+    for path in (tmp_path / "r").rglob("*.html"):
+        assert not set("\u202e\x1b") & set(path.read_text(encoding="utf-8"))
+    assert "evil\\u202egpj" in (tmp_path / "r" / "index.html").read_text(encoding="utf-8")
+
+
+def test_the_index_has_what_the_store_says(whole_report):
+    text = Read(whole_report / "index.html").text
+    row = text[text.index("talk") :].split("\n")
+    words = " ".join(row[:12])
+    assert "100" in words
+    assert "25 VFR" in words
+    assert "85.0%" in words
+    assert "0.60 s" in words
+    assert "+0.040 s" in words
+
+
+def test_a_trials_page_holds_its_lines_gaps_and_boxes(whole_report):
+    html = page_of(whole_report, "talk").read_text(encoding="utf-8")
+    found = re.search(r'id="data">(.*?)</script>', html)
+    assert found is not None
+    data = json.loads(found[1])
+    lanes = {lane["title"]: lane for lane in data["lanes"]}
+    assert list(lanes) == ["Face score", "Loudness, dB", "Valence", "Arousal"]
+    assert lanes["Face score"]["gaps"] == [[0.8, 1.4]]
+    assert [line["name"] for line in lanes["Valence"]["lines"]] == ["run (not seen)"]
+    assert len(lanes["Valence"]["lines"][0]["y"]) == 100
+    assert data["video"] == {"width_px": 160, "height_px": 120}
+    labelled = json.loads(re.findall(r'id="data">(.*?)</script>', page_of(whole_report, "clip3").read_text())[0])
+    valence = labelled["lanes"][0]
+    assert [(line["name"], line["kind"]) for line in valence["lines"]] == [
+        ("label", "truth"),
+        ("run (held out)", "run"),
+    ]
+    assert valence["lines"][0]["y"][40:50] == [None] * 10
+
+
+def test_a_report_is_replaced_and_other_files_are_not(avfuse, corpus, tmp_path):
+    words = ("report", "--store", corpus.store, "--out", tmp_path / "r", "--trials", "clip0,clip3")
+    assert avfuse(*words).exit_code == 0
+    before = sorted(path.name for path in (tmp_path / "r").rglob("*.html"))
+    assert len(before) == 3
+    again = avfuse(*words)
+    assert (again.exit_code, sorted(path.name for path in (tmp_path / "r").rglob("*.html"))) == (0, before)
+    (tmp_path / "r" / "mine.txt").touch()
+    refused = avfuse(*words)
+    assert refused.exit_code == 1
+    assert "mine.txt" in refused.stderr
+    assert avfuse(*words[:-1], "clip99").exit_code == 1
+    assert avfuse("report", "--store", corpus.store, "--out", corpus.store / "r").exit_code == 1
+
+
+def test_videos_can_be_copied_and_those_that_are_not_there_are_named(avfuse, corpus, make_report, tmp_path):
+    report = make_report("--videos", corpus.videos, "--copy-videos")
+    assert len(list((report / "videos").glob("*.mp4"))) == 4
+    assert "../videos/talk-" in page_of(report, "talk").read_text()
+    shutil.copytree(corpus.videos, tmp_path / "videos")
+    (tmp_path / "videos" / "talk.mp4").write_bytes(b"not a video")
+    words = ("report", "--store", corpus.store, "--out", tmp_path / "r", "--videos", tmp_path / "videos")
+    made = avfuse(*words, "--trials", "talk,clip0")
+    assert made.exit_code == 0
+    assert "talk: the video cannot be read" in made.stderr
+    assert "another size" in made.stderr
+    assert "does not have the video of clip0" in made.stderr
+    assert avfuse(*words[:-1], tmp_path / "nowhere").exit_code == 1
+
+
+def test_a_broken_trial_is_named_and_the_others_have_their_pages(avfuse, corpus, tmp_path):
+    shutil.copytree(corpus.store, tmp_path / "s.zarr")
+    for path in (tmp_path / "s.zarr" / "talk" / "face_score").rglob("*"):
+        if path.is_file() and path.name != "zarr.json":
+            path.write_bytes(path.read_bytes()[:-9] + b"\0" * 9)
+    made = avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r", "--trials", "talk,clip0")
+    assert made.exit_code == 3
+    assert "talk: cannot be read" in made.stderr
+    assert len(list((tmp_path / "r" / "trials").glob("*.html"))) == 2
+
+
+@pytest.mark.slow
+def test_600_trials_make_an_index_of_less_than_a_megabyte(avfuse, tmp_path):
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    about: dict[str, JsonValue] = {
+        "fps": "30000/1001",
+        "vfr": True,
+        "audio": "present",
+        "video_start_s": 0.0,
+        "audio_start_s": 0.02,
+    }
+    for number in range(600):
+        arrays: dict[str, np.ndarray] = {"time": np.arange(30) / 30, "face_score": np.ones(30, np.float32)}
+        store.write(f"batch{number % 3}/{number}-30-1920x1080", arrays, {**about, "warnings": ["sound moved " * 30]})
+    assert avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r").exit_code == 0
+    assert (tmp_path / "r" / "index.html").stat().st_size < 1e6
