@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-slow soak mutants check formatted lint types imports cli-page coverage setup ffmpeg browser clean
+.PHONY: demo test test-slow soak mutants check formatted lint types imports site generated coverage setup ffmpeg browser clean
 
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
@@ -36,7 +36,7 @@ mutants: setup
 
 # What stands behind `check` needs no set-up of its own, so that it also serves before a commit and without a network.
 check: setup
-	$(MAKE) --no-print-directory formatted lint types imports
+	$(MAKE) --no-print-directory formatted lint types imports site
 
 formatted:
 	$(BIN)/ruff format --check .
@@ -52,9 +52,15 @@ types:
 imports:
 	$(BIN)/lint-imports --config setup.cfg
 
-# docs/cli.md, written anew; fails where it was not up to date.
-cli-page:
-	before=$$(cksum docs/cli.md) && $(BIN)/python docs/generate_cli.py && [ "$$before" = "$$(cksum docs/cli.md)" ]
+# The documentation, to be opened from disk: build/site/index.html. No page without a place, no link that leads nowhere.
+site:
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
+# What documents hold that is made from the code, written anew; fails where it was not up to date.
+GENERATED := docs/cli.md docs/weights.md docs/sync.svg
+generated:
+	before=$$(cksum $(GENERATED)) && $(BIN)/python docs/generate_cli.py && $(BIN)/python docs/generate_weights.py && \
+		$(BIN)/python docs/draw_sync.py && [ "$$before" = "$$(cksum $(GENERATED))" ]
 
 # The whole suite, with the processes that it starts; a table of what no test runs, and htmlcov/.
 coverage: setup
@@ -68,7 +74,7 @@ setup: ffmpeg browser $(VENV)/.ready
 
 # What tests and checks need comes on top of what the demo needs, so that a first picture is there soon.
 $(VENV)/.ready: $(VENV)/.ready-demo
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[test,check,docs]'
 	touch $@
 
 $(VENV)/.ready-demo: setup.cfg pyproject.toml constraints.txt

@@ -29,8 +29,8 @@ def patch_start_frames(time_s: NDArray[np.float64], align: AudioAlign) -> NDArra
     """First log-mel frame of each row's patch: `round(100 · time)`, half to even, shifted by the alignment.
 
     `time_s` [T] in s on the container's clock; the result [T] counts 10 ms frames from time 0 and is negative
-    where a patch begins before it. Off by at most 5 ms on any row at any rate. Source:
-    docs/sources.md (Audio rows).
+    where a patch begins before it. Off by at most 5 ms on any row at any rate. Raises ValueError on another
+    alignment. Source: docs/sources.md (Audio rows).
     """
     if align not in get_args(AudioAlign):
         raise ValueError(f"audio alignment is one of {get_args(AudioAlign)}, got {align!r}")
@@ -40,8 +40,8 @@ def patch_start_frames(time_s: NDArray[np.float64], align: AudioAlign) -> NDArra
 def fit_rows(num_rows: int, length: int) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Fit `num_rows` rows to a trial of `length`: trimmed from the rear, or the last row repeated.
 
-    Returns (source row of each of the `length` rows, true where that row is not a repetition). With no rows
-    at all every source is `NO_ROW`, a zero row.
+    Returns (source row of each of the `length` rows, true where that row is not a repetition), both [T = `length`].
+    With no rows at all every source is `NO_ROW`, a zero row.
     """
     index = np.arange(length, dtype=np.int64)
     real = index < num_rows
@@ -61,7 +61,8 @@ def are_others(rows: int, frames: int) -> bool:
 def fill_missing(found: NDArray[np.bool_], policy: MissingFace) -> NDArray[np.int64]:
     """Which of the found rows, counted in their own order, stands at each frame.
 
-    `repeat`: the last one found before, at the head the next one; `zero`: `NO_ROW`. `found` bool [T].
+    `repeat`: the last one found before, at the head the next one; `zero`: `NO_ROW`. `found` bool [T]; the result [T].
+    Raises ValueError on another policy.
     """
     if policy not in get_args(MissingFace):
         raise ValueError(f"missing-face policy is one of {get_args(MissingFace)}, got {policy!r}")
@@ -72,7 +73,7 @@ def fill_missing(found: NDArray[np.bool_], policy: MissingFace) -> NDArray[np.in
 
 
 def fit_time(time_s: NDArray[np.float64], length: int) -> NDArray[np.float64]:
-    """Times of a trial of `length` rows: trimmed, or continued at the mean frame step so that they rise."""
+    """Times in s of a trial of `length` rows, [T] → [`length`]: trimmed, or continued at the mean frame step."""
     if length <= len(time_s):
         return time_s[:length]
     step_s = (time_s[-1] - time_s[0]) / (len(time_s) - 1) if len(time_s) > 1 else 1 / 30
@@ -81,7 +82,7 @@ def fit_time(time_s: NDArray[np.float64], length: int) -> NDArray[np.float64]:
 
 
 def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
-    """First row of each window of a trial of `rows`: every hop, and one that ends with the trial; 0 if it is short."""
+    """First row of each window of a trial of `rows`: every hop, one more that ends with it; [0] if short."""
     if rows <= window:
         return np.zeros(min(rows, 1), np.int64)
     starts = np.arange(0, rows - window + 1, hop)

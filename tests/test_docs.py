@@ -1,18 +1,25 @@
-"""What the guides say is so: their commands and options exist, their Python runs, their files are there."""
+"""What the guides say is so: their commands, options and messages exist, their Python runs, their files are there."""
 
+import ast
+import json
 import re
+import runpy
 import shlex
 import subprocess
 import sys
+import textwrap
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
 import pytest
+import yaml
 
 from avfuse.cli import main
 from avfuse.encoders.table import FEATURES, TABLE
+from avfuse.encoders.weights.registry import FOLDERS, REGISTRY
 from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
@@ -35,7 +42,7 @@ FILE = re.compile(
 )
 RESULTS = {"crossval.md", "compare.md"}  # what avfuse writes
 # Files that documents name and that are made by the next steps. What is there, leaves this list.
-STILL_TO_COME: set[str] = set()
+STILL_TO_COME = {f"docs/{name}.md" for name in ("own-videos", "report", "finetuning")}
 ROOMS = ("shell", "features_store", "batch", "encoders", "pipeline", "fusion", "apps")
 
 
@@ -78,7 +85,8 @@ def test_inline_options_exist():
                 "--strict",
                 "--array",
                 "--constraint",
-            }  # of git, Slurm and pip
+                "--gpus",
+            }  # of git, Slurm, pip and Docker
             assert options <= known, f"{path.name}: {options - known}"
 
 
@@ -104,6 +112,62 @@ def test_python_snippets_run(path, a_store):
         exec(compile(snippet, str(path), "exec"), names)
         if "data" in names:
             names["data"].close()
+
+
+# Which test runs, loads or makes each kind of block, beside those of this file; text is a drawing or generated.
+KINDS = {
+    "console": "tests/test_newcomer.py",
+    "bash": "tests/test_cluster_guide.py",
+    "python": "here",
+    "yaml": "here",
+    "json": "here",
+    "toml": "here",
+    "bibtex": "tests/test_house.py",
+    "latex": "",
+    "matlab": "tests/features_store/interchange/test_training_sets.py",
+    "text": "",
+}
+
+
+@pytest.mark.parametrize("path", GUIDES, ids=lambda path: path.name)
+def test_every_block_is_of_a_kind_that_a_test_knows(path):
+    kinds = re.findall(r"^```(\S*)\n.*?^```$", path.read_text(), re.DOTALL | re.MULTILINE)
+    assert set(kinds) <= KINDS.keys()
+    for snippet in blocks(path, "python"):
+        ast.parse(f"{{{snippet}}}" if snippet.startswith('"smoothed": ') else textwrap.dedent(snippet))
+    for snippet in blocks(path, "json"):
+        assert json.loads(snippet)
+    for snippet in blocks(path, "toml"):
+        assert tomllib.loads(snippet)
+
+
+def test_settings_files_of_the_guides_have_known_keys():
+    """Of `avfuse extract`, `train` or `compare`, or of a grid."""
+    context = click.Context(main)
+    found = 0
+    for path in GUIDES:
+        for snippet in blocks(path, "yaml"):
+            content = yaml.safe_load(snippet)
+            keys = {key.replace("_", "-") for key in content}
+            options = {}
+            for name in ("extract", "train", "compare"):
+                command = main.get_command(context, name)
+                assert command is not None
+                options[name] = {option.lstrip("-") for each in command.params for option in each.opts}
+            assert keys <= {"cells", "product"} or any(keys <= known for known in options.values()), (path.name, keys)
+            found += 1
+    assert found >= 3
+
+
+def test_outputs_of_the_readme_look_like_those_of_today():
+    """Their words are in the code; their figures are renewed with each release (CONTRIBUTING.md)."""
+    (shown,) = blocks(ROOT / "README.md", "text")
+    texts = " ".join(literals())
+    for words in ("all frames", "mean of trials", "learning curves, predictions against truth: ", "frames/s"):
+        assert words in shown
+        assert words in texts
+    assert "the backbones are UNTRAINED: random networks; what was learned is the fusion head alone" in shown
+    assert "the backbones are UNTRAINED: random networks; what was learned is the fusion head alone" in texts
 
 
 def anchors(path):
@@ -178,6 +242,97 @@ def test_the_page_of_commands_is_that_of_today():
     assert (ROOT / "docs" / "cli.md").read_text(encoding="utf-8") == made, "run: python docs/generate_cli.py"
 
 
+def test_the_table_of_weights_is_that_of_the_registry():
+    made = runpy.run_path(str(ROOT / "docs" / "generate_weights.py"))["page"]
+    text = (ROOT / "docs" / "weights.md").read_text(encoding="utf-8")
+    assert text == made(text), "run: python docs/generate_weights.py"
+    assert all(f"| `{name}" in text for name in (*REGISTRY, *FOLDERS))
+
+
+def test_the_drawing_of_sync_is_that_of_the_code():
+    made = runpy.run_path(str(ROOT / "docs" / "draw_sync.py"))["drawing"]()
+    assert (ROOT / "docs" / "sync.svg").read_text(encoding="utf-8") == made, "run: python docs/draw_sync.py"
+    assert made.count("row ") == 4
+    assert "row 4: valid" in made
+
+
+def literals():
+    """Every text in the code, docstrings aside, with … for what is put into it."""
+    for path in (ROOT / "cli.py", *(path for room in ROOMS for path in (ROOT / room).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.JoinedStr):
+                yield "".join(str(part.value) if isinstance(part, ast.Constant) else "…" for part in node.values)
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                yield node.value
+
+
+def troubles():
+    """The messages of docs/troubleshooting.md and of the GPU's page: the first cells of their tables."""
+    for page in ("troubleshooting.md", "gpu.md"):
+        for cell in re.findall(r"^\| `(.+?)` \| ", (ROOT / "docs" / page).read_text(), re.MULTILINE):
+            yield page, cell
+
+
+def test_messages_of_the_pages_are_those_of_the_program():
+    """Each stands in one text of the code: its words in their order, `…` for anything."""
+    texts = list(literals())
+    unknown = []
+    for page, message in troubles():
+        words = [re.escape(part) for part in re.split("…|(?<=there is no )cuda:1", message) if part]
+        pattern = re.compile(".*".join(words), re.DOTALL)
+        if not any(pattern.search(text) for text in texts):
+            unknown.append((page, message))
+    assert unknown == []
+    assert len(list(troubles())) > 50
+
+
+def provoked(small, folder):
+    """Command lines on a small store that fail, each with a message of the page."""
+    (folder / "empty").mkdir()
+    (folder / "empty" / "note.txt").write_text("no video")
+    (folder / "clip.mp4").write_bytes(b"")
+    (folder / "run").mkdir()
+    (folder / "run" / "note.txt").write_text("no run")
+    features = ("--modalities", "face,voice", "--device", "cpu")
+    store, labels = ("--store", small.store), ("--annotations", small.annotations)
+    other = folder / "labels"
+    other.mkdir()
+    for name in ("somebody", "else"):
+        (other / f"{name}.csv").write_text("valence,arousal\n0.1,0.2\n0.2,0.3\n")
+    return {
+        "nothing here is a video by its suffix": ("extract", "--videos", folder / "empty", "--features", "mfcc"),
+        "or run `avfuse extract --videos DIR` first": ("train", "--fold", 0),
+        "is not an avfuse store": ("status", "--store", folder / "empty"),
+        "holds other files and is not an avfuse store; name a new folder": (
+            *("extract", "--videos", folder, "--store", folder / "empty", "--features", "mfcc", "--device", "cpu"),
+        ),
+        "remembers no folder of labels, since it was extracted without --annotations": ("train", "--fold", 0, *store),
+        "has no official split": ("train", "--fold", 0, *store, "--annotations", other, *features),
+        "extract it, or choose --modalities": ("train", "--fold", 0, *store, *labels, "--device", "cpu"),
+        "the names differ": ("train", "--fold", 0, "--folds", 2, *store, "--annotations", other, *features),
+        "does not hold a run; name a folder that `avfuse train` made": ("evaluate", "--run", folder / "run"),
+        "has finished; give --run": ("evaluate",),
+        "there is no cuda:7": ("train", "--fold", 0, *store, *labels, *features[:2], "--device", "cuda:7"),
+    }
+
+
+def test_messages_of_the_page_are_really_printed(plant_small, avfuse, tmp_path, monkeypatch):
+    small = plant_small(tmp_path)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    page = (ROOT / "docs" / "troubleshooting.md").read_text() + (ROOT / "docs" / "gpu.md").read_text()
+    for message, words in provoked(small, tmp_path).items():
+        result = avfuse(*words)
+        assert result.exit_code in (1, 2), message
+        assert message in " ".join(result.stderr.split()), result.stderr
+        said = message.replace("cuda:7", "cuda:1").partition("`")[0].strip()
+        assert said in page, message
+
+
+def test_the_readme_is_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) < 200
+
+
 def test_the_architecture_names_what_is_there_and_fits_two_screens():
     text = (ROOT / "docs" / "architecture.md").read_text()
     assert len(text.splitlines()) <= 100
@@ -199,8 +354,8 @@ def test_the_architecture_names_what_is_there_and_fits_two_screens():
         assert not missing, folder
 
 
-def test_the_readme_has_every_feature_of_the_table():
-    table = (ROOT / "README.md").read_text().partition("## What comes out")[2].partition("\n## ")[0]
+def test_the_page_of_formats_has_every_feature_of_the_table():
+    table = (ROOT / "docs" / "formats.md").read_text().partition("## The arrays of a trial")[2].partition("\n## ")[0]
     rows: dict[str, str] = {}
     for line in table.splitlines():
         if line.startswith("| `"):

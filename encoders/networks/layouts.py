@@ -25,6 +25,7 @@ CANNOT_BUILD = (TypeError, ValueError, RuntimeError, AssertionError, LookupError
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "state_dict_backbone")
 _MOST_WRAPPERS = 4
 _PREFIXES = ("module.", "backbone.")
+_RUN_VISUAL, _RUN_AUDIO = "spatial.visual.", "spatial.audio."
 _SUZHANG_FLAT = 12800
 _NUM_NAMED = 3
 _IMAGE_CHANNELS = (1, 3)
@@ -121,6 +122,21 @@ def unwrap(loaded: object) -> dict[str, Tensor]:
         names = ", ".join(sorted(map(str, loaded))[:_NUM_NAMED]) or "nothing"
         raise ValueError(f"no state dict in it, but a dict with {names}")
     return {str(key): tensor for key, tensor in loaded.items()}
+
+
+def part_of_run(state: Mapping[str, Tensor], feature: str) -> dict[str, Tensor]:
+    """Of the state dict of a run of ABAW3 the tensors of the backbone of this feature; any other as it is.
+
+    Raises ValueError where the run has no such backbone. Source of the names: docs/sources.md (Fine-tuning).
+    """
+    prefix = _RUN_VISUAL if feature == "iresnet50" else _RUN_AUDIO
+    bare = {key.removeprefix("module."): tensor for key, tensor in state.items()}
+    if not any(key.startswith((_RUN_VISUAL, _RUN_AUDIO)) for key in bare):
+        return dict(state)
+    part = {key.removeprefix(prefix): tensor for key, tensor in bare.items() if key.startswith(prefix)}
+    if not part:
+        raise ValueError(f"a run of ABAW3 without {prefix}*: it was trained without the network of {feature}")
+    return part
 
 
 def recognise(state: Mapping[str, Tensor]) -> tuple[Layout | None, dict[str, Tensor]]:

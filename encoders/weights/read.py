@@ -66,12 +66,12 @@ class Pca:
 
 
 def read_network(path: Path, feature: str) -> Network:
-    """The feature's network in a checkpoint of any layout that it may have.
+    """The feature's network in a checkpoint of any layout that it may have, or in that of a whole run of ABAW3.
 
     Raises ValueError when the file holds anything but the feature's network; OSError when it cannot be read.
     """
     expected = _LAYOUTS[feature]
-    layout, state = layouts.recognise(layouts.unwrap(read_checkpoint(path)))
+    layout, state = layouts.recognise(layouts.part_of_run(layouts.unwrap(read_checkpoint(path)), feature))
     if layout is not None and layout not in expected:
         names = " or ".join(known.name for known in expected)
         raise ValueError(f"{feature} needs the weights of {names}, this is {layout.name}")

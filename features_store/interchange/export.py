@@ -1,9 +1,12 @@
-"""A store in other formats, slice by slice: HDF5, NumPy files, Parquet, CSV.
+"""A store in other formats, slice by slice: HDF5, NumPy files, Parquet, CSV, and those of training_sets.py.
 
-    h5        one file             /<trial>/<array>, every attribute as JSON text: nothing is lost
-    npy       a folder             <trial>/<array>.npy, <trial>/attributes.json
-    parquet   a folder             <trial>.parquet, one column a value: iresnet50_0, iresnet50_1 …
-    csv       a folder             <trial>.csv, the same columns, floats to the last bit
+    h5          one file           /<trial>/<array>, every attribute as JSON text: nothing is lost
+    matlab      one file           HDF5 too, as MATLAB's h5read takes it: no booleans, no strings of varying length
+    npy         a folder           <trial>/<array>.npy, <trial>/attributes.json
+    parquet     a folder           <trial>.parquet, one column a value: iresnet50_0, iresnet50_1 …
+    csv         a folder           <trial>.csv, the same columns, floats to the last bit
+    datasets    a whole folder     Arrow files for Hugging Face's `load_from_disk`, a row a frame
+    webdataset  a whole folder     tar files, a sample a stretch of a trial
 
 Tested by tests/features_store/interchange/test_export.py.
 """
@@ -17,12 +20,14 @@ import json
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ... import __version__
 from ...shell.text import check_known, preview
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import dims_of, row_slices
@@ -31,6 +36,7 @@ from ..schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
 from ..store import FeatureStore
 from ..trial import Trial
 from .result_files import check_place
+from .training_sets import OWN_FILES, SAMPLE_ROWS, to_datasets, to_webdataset
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
@@ -44,10 +50,14 @@ _CSV_BYTES = {"f": 20, "b": 6}
 
 @dataclass(frozen=True)
 class Choice:
-    """What is exported of a store: these trials and features; None: all of them."""
+    """What is exported of a store: these trials and features; None: all of them.
+
+    `sample_rows`: of webdataset, how many rows of a trial make a sample.
+    """
 
     trials: Sequence[str] | None = None
     features: Sequence[str] | None = None
+    sample_rows: int = SAMPLE_ROWS
 
     def of(self, store: FeatureStore) -> list[Trial]:
         """The trials, sorted by name, each with the chosen features, their flags and the times alone.
@@ -74,22 +84,26 @@ EVERYTHING = Choice()
 
 
 def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERYTHING, overwrite: bool = False) -> int:
-    """Write the chosen complete trials to `out` as `to` (`h5`, `npy`, `parquet`, `csv`); returns their number.
+    """Write the chosen complete trials to `out` as `to`, one of FORMATS; returns their number.
 
-    Each file appears whole or not at all. Raises ValueError on another format, on an unknown trial or feature, where
-    `out` lies in a store, a file is there already and `overwrite` is not given, or pyarrow is needed and missing;
-    OSError where nothing can be written.
+    Each file appears whole or not at all, of datasets and webdataset the whole folder. Raises ValueError on another
+    format, on an unknown trial or feature, where `out` lies in a store, a file is there already and `overwrite` is not
+    given, or pyarrow is needed and missing; OSError where nothing can be written.
     """
     if to not in FORMATS:
         raise ValueError(f"exports are one of {', '.join(FORMATS)}, got {to!r}")
     check_place(out)
-    if to == "h5" and out.is_dir():
-        raise ValueError(f"{out} is a folder, and h5 is one file; name it")
-    if to != "h5" and out.is_file():
+    if to in _ONE_FILE and out.is_dir():
+        raise ValueError(f"{out} is a folder, and {to} is one file; name it")
+    if to not in _ONE_FILE and out.is_file():
         raise ValueError(f"{out} is a file, and {to} is a folder of files; name another --out")
     trials = choice.of(store)
-    if to == "h5":
+    if to in _ONE_FILE:
         targets = [out]
+    elif to in OWN_FILES:
+        targets = sorted(out.iterdir()) if out.is_dir() else []
+        if others := [path.name for path in targets if not OWN_FILES[to].fullmatch(path.name)]:
+            raise ValueError(f"{out} holds other files ({preview(others)}); name another --out")
     elif to == "npy":
         targets = [out / trial.name / f"{array}.npy" for trial in trials for array in trial]
     else:
@@ -100,7 +114,8 @@ def export_store(store: FeatureStore, to: str, out: Path, choice: Choice = EVERY
     for path in there:
         if path.is_dir():
             raise IsADirectoryError(errno.EISDIR, "is a folder, not a file", str(path))
-    FORMATS[to](store, trials, out)
+    write = partial(to_webdataset, sample_rows=choice.sample_rows) if to == "webdataset" else FORMATS[to]
+    write(store, trials, out)
     return len(trials)
 
 
@@ -162,6 +177,43 @@ def _fill_h5_group(group: Any, trial: Trial) -> None:
         data.attrs.update({name: json.dumps(value) for name, value in words.items()})
         for rows in row_slices(values.shape[0], values.chunks[0]):
             data[rows] = read_rows(values, rows)
+
+
+def to_matlab(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
+    """One HDF5 file for MATLAB's `h5read`: format 1.8, true and false as uint8 1 and 0, float16 as float32.
+
+    MATLAB has the axes the other way round: [T, D] is D × T there. Strings are of fixed length; the attributes of a
+    trial are JSON in its uint8 array `attributes_json`: `jsondecode(char(h5read(file, path)'))`.
+    """
+    import h5py  # noqa: PLC0415
+
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        whole_file(out) as temporary,
+        _Written(temporary, "w+") as written,
+        h5py.File(written, "w", libver=("earliest", "v108")) as file,
+    ):
+        order = "C: rows come first in this file, and last in MATLAB; permute(x, ndims(x):-1:1) turns them round"
+        file.attrs.update({"made_by": np.bytes_(f"avfuse {__version__}"), "order": np.bytes_(order)})
+        for trial in trials:
+            try:
+                group = file.require_group(trial.name)
+            except UnicodeEncodeError as error:
+                raise ValueError(
+                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
+                ) from error
+            group.attrs["rows"] = np.float64(trial.rows)
+            group["attributes_json"] = np.frombuffer(json.dumps(trial.attributes).encode(), np.uint8)
+            for name, values in trial.items():
+                dtype = np.dtype({"?": "u1", "e": "f4"}.get(values.dtype.char, values.dtype))
+                chunks = values.chunks if values.size else None
+                data = group.create_dataset(name, shape=values.shape, dtype=dtype, chunks=chunks)
+                words = {"units": "1", "long_name": name, **values.attrs.asdict(), "axes": ",".join(dims_of(values))}
+                data.attrs.update({key: np.bytes_(str(word).encode() or b" ") for key, word in words.items()})
+                for rows in row_slices(values.shape[0], values.chunks[0]):
+                    data[rows] = read_rows(values, rows).astype(dtype)
+            if written.failed:
+                raise written.failed
 
 
 class _Written(io.FileIO):
@@ -233,10 +285,14 @@ def to_csv(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 
 FORMATS: dict[str, Callable[[FeatureStore, Sequence[Trial], Path], None]] = {
     "h5": to_h5,
+    "matlab": to_matlab,
     "npy": to_npy,
     "parquet": to_parquet,
     "csv": to_csv,
+    "datasets": to_datasets,
+    "webdataset": to_webdataset,
 }
+_ONE_FILE = ("h5", "matlab")
 
 
 def _tables(trial: Trial) -> Iterator[dict[str, NDArray[Any]]]:

@@ -30,7 +30,10 @@ SUBJECTS_HEADER = "trial,subject"
 
 @dataclass(frozen=True)
 class Corpus:
-    """Labels of one kind below `root`: trial → label file, sorted; trial → `Train_Set` or `Validation_Set`, or None."""
+    """Labels of one kind below `root`: trial → label file, sorted; trial → `Train_Set` or `Validation_Set`, or None.
+
+    Raises ValueError where trials are not sorted, there is none, or the split does not name every one.
+    """
 
     root: Path
     files: Mapping[str, Path]

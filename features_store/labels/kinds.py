@@ -26,7 +26,7 @@ class LabelKind:
     `names` are those of the header, `values` what a row holds: a real number in [`lowest`, `highest`] for each name
     (-5: masked, and times of their own are allowed), the number of one class, or a flag 0 or 1 for each name (-1:
     masked). `about` says in a message what is labelled, `folder` what the challenge calls the folder, `folders` is
-    the pattern of all the names that it has had.
+    the pattern of all the names that it has had. Raises ValueError where names are missing or twice the same.
     """
 
     name: str
@@ -74,7 +74,7 @@ class LabelKind:
         return words.get(self.values, f"a class, 0 to {len(self.names) - 1}")
 
     def allowed(self, labels: NDArray[np.float64]) -> NDArray[np.bool_]:
-        """Which numbers are labels, or the mask."""
+        """Which numbers [T, L] are labels, or the mask."""
         low, high = self.lowest, self.highest
         if self.values != "real":
             low, high = 0.0, len(self.names) - 1.0 if self.values == "class" else 1.0

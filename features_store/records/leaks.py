@@ -9,15 +9,11 @@ Tested by tests/features_store/records/test_leaks.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ...shell.text import counted, preview
-from ..entries import entries_of
 from ..schema import plain_name, subject_of
-
-if TYPE_CHECKING:
-    from ..store import FeatureStore
 
 
 def trials_of(tuning: Any) -> tuple[str, ...]:
@@ -39,26 +35,28 @@ def learned_from(tuning: Any, trials: Iterable[str]) -> list[str]:
     return [name for name in trials if _key(name) in seen] if seen else []
 
 
-def leaks(store: FeatureStore, trials: Iterable[str], features: Iterable[str]) -> dict[str, list[str]]:
-    """{feature: those of a store's trials that its weights were tuned on}; empty where there are none."""
-    names = tuple(features)
+def leaks(tuned: Mapping[str, Mapping[str, Any]], seen: Mapping[str, Mapping[str, str]]) -> dict[str, list[str]]:
+    """{feature: those of the trials that its weights have learned from}; empty where there are none.
+
+    `tuned`: {feature: {fingerprint: what the weights say of their tuning}}; `seen`: {trial: {feature: fingerprint}}.
+    """
     found: dict[str, list[str]] = {}
-    for trial in trials:
-        entries = entries_of(store.attributes(trial) or {})
-        for name in names:
-            if learned_from(tuning_of(entries.get(name, {})), [trial]):
-                found.setdefault(name, []).append(trial)
+    for trial, fingerprints in seen.items() if tuned else ():
+        for feature, fingerprint in fingerprints.items():
+            if learned_from(tuned.get(feature, {}).get(fingerprint), [trial]):
+                found.setdefault(feature, []).append(trial)
     return found
 
 
-def leak_line(leaking: Mapping[str, Iterable[str]]) -> str:
-    """What is wrong with scores of these trials, in words; empty where nothing is."""
-    parts = []
-    for feature, names in leaking.items():
-        trials = list(names)
-        parts.append(f"{feature} comes from weights that were tuned on {counted(len(trials), 'of them', 'of them')}")
+def leak_line(leaking: Mapping[str, Sequence[str]], scored: str) -> str:
+    """What is wrong with scores of these trials, in words; empty where nothing is. `scored`: what they are."""
+    if not leaking:
+        return ""
     every = list(dict.fromkeys(name for names in leaking.values() for name in names))
-    return f"{'; '.join(parts)} ({preview(every)})" if parts else ""
+    they = "it was" if len(every) == 1 else "they were"
+    return (
+        f"{preview(leaking)} of {counted(len(every), scored)} ({preview(every)}) come from weights that {they} tuned on"
+    )
 
 
 def _key(trial: str) -> str:

@@ -12,7 +12,7 @@ import os
 import platform
 import re
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -26,6 +26,7 @@ from ...features_store.claims.claim_file import look
 from ...features_store.claims.claims import CLAIMS, TTL_S, claim
 from ...features_store.disk.atomic import remove_file, write_json
 from ...features_store.entries import arrays_of, entries_of
+from ...features_store.records.leaks import leaks
 from ...features_store.records.provenance import making
 from ...features_store.schema import JsonValue
 from ..config import RunConfig, TrainConfig
@@ -48,7 +49,10 @@ class Features:
     """Which features a run has seen: the store, {modality: {fingerprint: trials}}, untrained ones, shapes of rows.
 
     features.json has `shapes` as `widths`: a number for a vector, a list for a map. `trials`: of each its
-    `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words}.
+    `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words};
+    `tuned`: {modality: {fingerprint: what its weights say of their tuning}}, in the file only where weights were tuned.
+    `entries`: of each modality what it takes to extract it again, its entry in the store and those of what it is made
+    from, of the most frequent fingerprint. Runs of older versions do not have it.
     """
 
     store: str
@@ -57,6 +61,12 @@ class Features:
     shapes: Mapping[str, Shape]
     trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    tuned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+
+    def leaks(self, trials: Iterable[str]) -> dict[str, list[str]]:
+        """{modality: those of these trials that its weights were tuned on}."""
+        return leaks(self.tuned, {name: self.trials[name]["fingerprints"] for name in trials if name in self.trials})
 
 
 @dataclass(frozen=True)
@@ -119,6 +129,8 @@ def write_description(folder: Path, described: Description, environment: Mapping
     extra = {"extra": dict(described.extra)} if described.extra else {}
     write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels), **extra})
     features = {("widths" if key == "shapes" else key): value for key, value in asdict(described.features).items()}
+    if not described.features.tuned:
+        del features["tuned"]
     features["widths"] = {name: s[0] if len(s) == 1 else list(s) for name, s in described.features.shapes.items()}
     write_json(folder / "features.json", features)
     write_json(folder / "statistics.json", statistics_json(described.statistics))

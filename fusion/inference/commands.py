@@ -16,7 +16,7 @@ from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, STORE, Number, store_option, store_or_default
 from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
-from ..options import RUNS, EvaluateRequest, PredictRequest, length_option, result_options
+from ..options import RUNS, EvaluateRequest, PredictRequest, figures_option, length_option, result_options
 
 _SCREEN_LINES = 30
 _say = partial(click.echo, err=True)
@@ -35,6 +35,12 @@ _say = partial(click.echo, err=True)
     type=FOLDER,
     help="Folder for report.json, predictions and plots. [default: none]",
 )
+@click.option(
+    "--allow-leak",
+    is_flag=True,
+    help="Score also trials that the weights behind their features were tuned on. [default: refuse]",
+)
+@figures_option
 @length_option
 @clean_errors()
 @torch_errors(LESS_MEMORY)
@@ -69,6 +75,7 @@ def evaluate(**options: Any) -> None:
                     predictions.trials,
                     found.report,
                     found.made,
+                    request.figures,
                 )
             write_json(folder / "report.json", content)
         if earlier:

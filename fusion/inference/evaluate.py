@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...features_store.interchange.result_files import made
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
+from ...features_store.records.leaks import leak_line, leaks
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.text import counted, preview, untrained_line
@@ -43,12 +44,12 @@ class Results:
     predictions: Predictions
     made: Mapping[str, Any]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, suffix: str = ".txt") -> None:
         """One file a trial in this folder."""
         for name, rows in self.predictions.trials.items():
             time_s = frame_times(self.store, self.sources[name])
             task, valid = self.predictions.task, self.predictions.valid[name]
-            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits)
+            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits, suffix)
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,8 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
 
     Store and annotations are the runs' own unless given. Trials are named as the store names them. Raises ValueError
     if they cannot be read, if their features have other settings or weights than those that the runs have learned
-    from and the request does not allow it, or if results may not lie in its `out`.
+    from and the request does not allow it, if weights behind them were tuned on trials that are to be scored and it
+    does not allow that, or if results may not lie in its `out`.
     """
     smoothing = parse_smoothing(request.smooth)
     opened = _open(request, tell)
@@ -99,26 +101,37 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     held_out = {run.folder: [stored[n] for n in run.described.fold.validation if n in stored] for run in runs}
     sources = named_by_store(matched.trials)
     changed: dict[str, set[str]] = {"labels": set(), "features": set()}  # no longer those that a run has seen
+    leaking: dict[str, list[str]] = {}
     for run in runs:
         seen, before = run.described.labels, run.described.features.trials
-        now, _ = features_of(opened.store, sources, run.described.config.inputs)
+        now, _, tuned = features_of(opened.store, sources, run.described.config.inputs)
+        leaking |= leaks(tuned, {name: now[name]["fingerprints"] for name in held_out[run.folder]})
         if request.annotations is None:
             digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
             changed["labels"] |= {name for name, digest in digests.items() if digest != seen[name]}
         if request.store is None:
             changed["features"] |= {n for n in now if before.get(n, now[n])["sha256"] != now[n]["sha256"]}
+    if line := leak_line(leaking, "trial"):
+        if not request.allow_leak:
+            raise ValueError(
+                f"{opened.store.path}: {line}: their scores would say nothing of new ones. Extract {preview(leaking)} "
+                "with weights that were tuned on other trials, or say --allow-leak"
+            )
+        tell(f"LEAK: {line}: these scores say nothing of new ones")
     for what, trials in changed.items():
         if trials:
             since = "have changed since the runs were trained; scored as they are now"
             tell(f"note: {what} of {preview(sorted(trials))} {since}")
     results = _predict(request, opened, sources, held_out, smoothing, corpus)
+    if leaking:
+        results = replace(results, made={**results.made, "LEAK": leaking})
     predictions = results.predictions
     scored = report(list(results.sources.values()), predictions.trials, predictions.task)
     return Evaluation(results.store, results.sources, predictions, results.made, scored)
 
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
-    """Mean prediction of the runs for every trial of a store, or for those that none of them has seen the labels of.
+    """Mean prediction of the runs for every trial of a store, for the request's, or for those with unseen labels.
 
     Raises ValueError as `evaluate_runs` does.
     """
@@ -126,6 +139,9 @@ def predict_store(request: PredictRequest, tell: Tell) -> Results:
     opened = _open(request, tell)
     modalities = sorted({name for run in opened.runs for name in run.described.config.inputs})
     sources, others = unlabelled(opened.store, modalities, opened.task.labels.width)
+    if request.trials is not None:
+        sources = {name: source for name, source in sources.items() if name in request.trials}
+        others = [name for name in others if name in request.trials]
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
     if request.without_seen:
@@ -190,7 +206,7 @@ def _predict(
     if corpus is not None:
         labels = {"annotations": os.path.abspath(corpus.root), "labels_sha256": labels_digest(sources.values())}
     modalities = list(dict.fromkeys(name for run in runs for name in run.described.config.inputs))
-    seen, _ = features_of(store, [source.stored for source in sources.values()], modalities)
+    seen, _, _ = features_of(store, [source.stored for source in sources.values()], modalities)
     record = made(
         runs=[os.path.abspath(run.folder) for run in runs],
         store=location_of(store),

@@ -17,6 +17,7 @@ class CrossAttention(nn.Module):
     `reach` frames to either side are attended to, `causal` none that are later; 0: the whole window, as in S1.
     Attention has no notion of time: with a long reach, what is said now is found by its content alone. With `offsets`
     each head learns a number for each offset within reach, which is added to the scores.
+    Raises ValueError where `width` is not a multiple of `heads`, or offsets have no reach.
     """
 
     def __init__(

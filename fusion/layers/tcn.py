@@ -23,7 +23,7 @@ LEAK = 0.01
 
 
 class Block(nn.Module):
-    """Two convolutions of one dilation, and a connection around them."""
+    """Two convolutions of one dilation, and a connection around them; `dropout`: the share [0, 1) after each."""
 
     def __init__(
         self, channels_in: int, channels_out: int, kernel: int, dilation: int, dropout: float, causal: bool
@@ -49,7 +49,7 @@ class Block(nn.Module):
 
 
 class TCN(nn.Module):
-    """Levels of dilation 1, 2, 4 …: [B, D, T] → [B, channels[-1], T]."""
+    """Levels of dilation 1, 2, 4 …: [B, D, T] → [B, channels[-1], T]; `dropout`: the share [0, 1) in each."""
 
     def __init__(
         self, width: int, channels: Sequence[int], kernel: int, dropout: float = 0.1, causal: bool = True
@@ -70,7 +70,10 @@ class TCN(nn.Module):
 
 
 class MultiScaleTCN(nn.Module):
-    """Parallel TCNs of several kernels, concatenated: [B, T, D] → [B, T, len(kernels) · channels[-1]]."""
+    """Parallel TCNs of several kernels, concatenated: [B, T, D] → [B, T, len(kernels) · channels[-1]].
+
+    `dropout`: the share [0, 1) in each level.
+    """
 
     def __init__(
         self, width: int, channels: Sequence[int], kernels: Sequence[int], dropout: float, causal: bool

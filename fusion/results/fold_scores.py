@@ -56,18 +56,23 @@ class Row:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from."""
+    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from.
+
+    `leak`: what is wrong with the scores, in words, where features come from weights tuned on validation trials.
+    """
 
     task: Task
     folds: tuple[Row, ...]
     mean: Row
     untrained: tuple[str, ...] = ()
+    leak: str = ""
 
     @property
     def warnings(self) -> list[str]:
         """What stands below the table."""
         names = ", ".join(self.untrained)
-        return [f"UNTRAINED WEIGHTS: {names}: for tests and demos only"] if names else []
+        lines = [f"UNTRAINED WEIGHTS: {names}: for tests and demos only"] if names else []
+        return [*lines, f"LEAK: {self.leak}"] if self.leak else lines
 
     @property
     def title(self) -> str:
@@ -79,7 +84,9 @@ class CrossValidation:
         return f"{self.task.measure} on the validation set of each fold: best seed, and mean ± sd over {count} seeds"
 
 
-def cross_validation(scores: Iterable[RunScore], task: Task, untrained: Sequence[str] = ()) -> CrossValidation:
+def cross_validation(
+    scores: Iterable[RunScore], task: Task, untrained: Sequence[str] = (), leak: str = ""
+) -> CrossValidation:
     """Sum up runs of a task by fold and over folds, as the papers do.
 
     Best: the seed of largest P of the fold (of two alike the lower number). sd: over the seeds, ddof 1, None with
@@ -110,7 +117,7 @@ def cross_validation(scores: Iterable[RunScore], task: Task, untrained: Sequence
     mean_mean, _ = _mean_and_sd((row.mean for row in rows), names)
     _, sd = _mean_and_sd(seed_means, names)
     over_all = Row(None, len(common), None, None, mean_best, mean_mean, sd)
-    return CrossValidation(task, tuple(rows), over_all, tuple(untrained))
+    return CrossValidation(task, tuple(rows), over_all, tuple(untrained), leak)
 
 
 def _mean_and_sd(scores: Iterable[Numbers], names: Sequence[str]) -> tuple[Numbers, Numbers]:

@@ -1,5 +1,10 @@
-"""Pictures of a run (PNG): its learning curves, each validation trial over time, all frames at once.
+"""Pictures of a run: its learning curves, each validation trial over time, all frames at once.
 
+    learning curves                 a column of a two-column page wide, 3.5 in
+    trials, scatter, comparison     a page wide, 7.16 in; letters of 7 and 8 pt
+
+The suffix of a path is the format: `.png`, `.pdf` with its font embedded, or `.svg` with letters as outlines. What is
+drawn twice from the same numbers is the same file. docs/figures.md shows them.
 Tested by tests/fusion/results/test_plots.py.
 """
 
@@ -18,6 +23,7 @@ from numpy.typing import NDArray
 from ... import __version__
 from ...features_store.disk.atomic import replace_file
 from ...shell.text import flat
+from ..config import Figures
 from ..data.matching import TrialSource, frame_times
 from ..tasks.f1 import confusion
 from ..tasks.task import Task
@@ -25,39 +31,61 @@ from .prediction_files import trial_path
 from .report import Report
 
 if TYPE_CHECKING:
+    from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
     from ...features_store.store import FeatureStore
     from .comparison import CellScores, Difference
 
-DPI = 100
+DPI = 200  # of png, and of the shades within pdf and svg
+COLUMN_IN, PAGE_IN = 3.5, 7.16  # of IEEE's two-column pages
 Column = NDArray[np.float64]
 _RATE = "learning rate"
-# Okabe and Ito's colours, which colour-blind readers can distinguish; dashes where lines are printed in grey.
-_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+# After Tol's high-contrast scheme, with a darker yellow: each is of another lightness (L* 0, 29, 50, 65), so that they
+# differ in grey print, to colour-blind readers, and from white. With four dashes that makes twelve kinds of lines.
+_COLOURS = ("#004488", "#BB5566", "#C99700")
 _DASHES = ("-", "--", "-.", ":")
-_TRUTH, _PREDICTED = "#000000", "#D55E00"
-_GREY, _LIGHT, _MASKED = "#888888", "#DDDDDD", "#E3E3E3"
+_TRUTH, _PREDICTED = "#000000", "#BB5566"
+_GREY, _LIGHT, _MASKED = "#777777", "#DDDDDD", "#E3E3E3"
+_LEAST_SHADE = 0.42  # of matplotlib's Blues, for a single frame: L* 75, which is seen on white
 _MOST_POINTS = 4000
 _MOST_LETTERS = 80
+_NAME_LETTERS = 38  # of a line of a cell's name
 _FEW_EPOCHS = 30
+# What a format calls who has drawn a picture, what it is of, and the dates that matplotlib would put in.
+_METADATA: dict[str, tuple[str, str, tuple[str, ...]]] = {
+    "png": ("Software", "Description", ()),
+    "pdf": ("Creator", "Subject", ("CreationDate",)),
+    "svg": ("Creator", "Description", ("Date",)),
+}
 
 
 @contextmanager
 def _own_style() -> Iterator[None]:
-    """matplotlib's own defaults: no LaTeX, no font that may be missing, whatever a user has set for other pictures."""
+    """Our own letters and lines: no LaTeX, no font that may be missing, whatever a user has set for other pictures."""
     import matplotlib  # noqa: PLC0415 - slow to load
 
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
+        # TrueType is embedded, which publishers ask for; without a salt each svg would have other names inside.
+        own: dict[Any, Any] = {"font.size": 8, "axes.titlesize": 8, "pdf.fonttype": 42, "svg.hashsalt": "avfuse"}
+        own |= dict.fromkeys(("legend.fontsize", "xtick.labelsize", "ytick.labelsize"), 7)
+        own |= dict.fromkeys(("axes.linewidth", "xtick.major.width", "ytick.major.width"), 0.6)
+        matplotlib.rcParams.update(own)
         yield
 
 
-def draw_history(folder: Path, history: Sequence[Mapping[str, Any]], task: Task, about: Mapping[str, Any]) -> None:
-    """plots/learning_curves.png of a run; `about`: how it was made, for the picture's metadata."""
+def draw_history(
+    folder: Path,
+    history: Sequence[Mapping[str, Any]],
+    task: Task,
+    about: Mapping[str, Any],
+    figures: Figures = "png",
+) -> None:
+    """plots/learning_curves.png of a run, or `figures`; `about`: how it was made, for the picture's metadata."""
     names = ("epoch", "loss", "P", *(score.key for score in task.tabled), "lr")
     columns = {name: [row[name] for row in history] for name in names if history[-1][name] is not None}
-    learning_curves(columns, folder / "plots" / "learning_curves.png", about, task.measure)
+    learning_curves(columns, folder / "plots" / f"learning_curves.{figures}", about, task.measure)
 
 
 def draw_predictions(
@@ -67,12 +95,13 @@ def draw_predictions(
     predictions: Mapping[str, NDArray[np.float32]],
     scored: Report,
     about: Mapping[str, Any],
+    figures: Figures = "png",
 ) -> None:
-    """predictions/<trial>.png over time, and all_frames.png, below `folder`."""
+    """predictions/<trial>.png over time, and all_frames.png, below `folder`; or those of `figures`."""
     task = scored.task
     scores = {trial.trial: trial.scores for trial in scored.trials}
     for source in sources:
-        path = trial_path(folder / "predictions", source.name, ".png")
+        path = trial_path(folder / "predictions", source.name, f".{figures}")
         time_s, rows, truth = frame_times(store, source), predictions[source.name], task.targets(source.labels)
         if task.labels.values == "real":
             ccc = task.of_columns(scores[source.name])
@@ -84,7 +113,7 @@ def draw_predictions(
     valid = np.concatenate([source.labelled for source in sources])
     labels = np.concatenate([source.labels for source in sources])[valid]
     predicted = np.concatenate([predictions[source.name] for source in sources])[valid]
-    path, whole = folder / "all_frames.png", task.of_columns(scored.scores)
+    path, whole = folder / f"all_frames.{figures}", task.of_columns(scored.scores)
     if task.labels.values == "real":
         overview(path, task.columns, task.targets(labels), predicted, whole, about, task.limits)
     else:
@@ -114,16 +143,20 @@ def learning_curves(
         raise ValueError(f"{path.name}: the history holds no epoch to draw")
     epochs = columns.get("epoch", np.arange(1.0, 1 + max(map(len, columns.values()))))
     marker = "o" if len(epochs) <= _FEW_EPOCHS else ""
-    figure = _figure(8.5, 0.5 + 2.3 * len(panels))
+    figure = _figure(COLUMN_IN, 0.4 + 1.4 * len(panels))
     all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
     for axes, (panel, lines) in zip(all_axes, panels.items(), strict=True):
         for i, (name, values) in enumerate(lines.items()):
             label = name.replace("_", " ").replace("ccc", "CCC").replace("f1", "F1")
-            (line,) = axes.plot(epochs[: len(values)], values, marker=marker, markersize=3, label=label)
+            (line,) = axes.plot(
+                epochs[: len(values)], values, marker=marker, markersize=2.5, linewidth=1.1, label=label
+            )
             line.set(color=_COLOURS[i % len(_COLOURS)], linestyle=_DASHES[i % len(_DASHES)])
         axes.grid(color=_LIGHT, linewidth=0.6)
-        if len(lines) > 1:
-            axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+        if len(lines) > 1 and axes is all_axes[0]:  # above it stands the best epoch
+            axes.legend(loc="best", frameon=False)
+        elif len(lines) > 1:
+            axes.legend(loc="lower left", bbox_to_anchor=(0.0, 0.98), ncols=3, frameon=False, borderpad=0.1)
         axes.set_ylabel(panel)
         if panel == _RATE and all((values > 0).any() for values in lines.values()):
             axes.set_yscale("log")
@@ -166,13 +199,13 @@ def prediction_plot(
     spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
     seen = np.where(masked[:, None], np.nan, true)
     low, high = limits[0] - 0.05, limits[1] + 0.05
-    figure = _figure(11.0, 0.8 + 2.2 * len(columns))
+    figure = _figure(PAGE_IN, 0.5 + 1.5 * len(columns))
     all_axes = figure.subplots(len(columns), 1, sharex=True, squeeze=False)[:, 0]
     for i, (axes, task) in enumerate(zip(all_axes, columns, strict=True)):
         if spans:
             axes.broken_barh(spans, (low, high - low), facecolors=_MASKED, edgecolors=_MASKED, zorder=0, label="masked")
         if truth is not None:
-            axes.plot(*_envelope(time_s, seen[:, i]), color=_TRUTH, linewidth=1.3, zorder=3, label="truth")
+            axes.plot(*_envelope(time_s, seen[:, i]), color=_TRUTH, linewidth=1.1, zorder=3, label="truth")
         axes.plot(*_envelope(time_s, prediction[:, i]), color=_PREDICTED, linewidth=0.9, label="prediction")
         axes.axhline(0.0, color=_GREY, linewidth=0.6, zorder=1)
         axes.set(ylim=(low, high), ylabel=task, title=_title(task, ccc))
@@ -195,13 +228,14 @@ def overview(
     limits: tuple[float, float] = (-1.0, 1.0),
 ) -> None:
     """Draw one square a column: how many valid frames have which truth and prediction (both [N, C], in `limits`)."""
-    figure = _figure(5.4 * len(columns), 4.6)
+    figure = _figure(PAGE_IN / 2 * len(columns), 3.0)
+    figure.set_layout_engine("constrained", wspace=0.06)  # the left bar's label is not the right axis's
     low, high = limits
     edges = np.linspace(low, high, 61)
     for i, task in enumerate(columns):
         axes = figure.add_subplot(1, len(columns), i + 1)
         frames, _, _ = np.histogram2d(truth[:, i], np.clip(prediction[:, i], low, high), bins=(edges, edges))
-        shades = {"norm": "log", "vmin": 1, "vmax": max(10.0, frames.max()), "cmap": "YlGnBu"}
+        shades = {"norm": "log", "vmin": 1, "vmax": max(10.0, frames.max()), "cmap": _shades(), "rasterized": True}
         picture = axes.pcolormesh(edges, edges, np.ma.masked_equal(frames.T, 0), **shades)
         axes.plot(limits, limits, color=_TRUTH, linewidth=0.8, linestyle="--")
         axes.set(xlabel=f"true {task}", ylabel=f"predicted {task}", title=_title(task, ccc), aspect="equal")
@@ -222,28 +256,31 @@ def comparison_plot(
     """Draw a line a cell: on the left its mean ± sd and each run's score {cell: [R]}; on the right how much it differs
     from the first cell, with the interval. A hollow mark is S4's leaky number.
     """
-    figure = _figure(11.0, 1.4 + 0.42 * len(rows))
+    figure = _figure(PAGE_IN, 1.1 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
     heights = {row.cell: -float(at) for at, row in enumerate(rows)}
     reference = rows[0].cell
     for row in rows:
         height, spread = heights[row.cell], row.sd.get(primary) or 0.0
         scores = list(of_runs.get(row.cell, ()))
-        left.plot(scores, [height] * len(scores), "o", color=_GREY, markersize=3, alpha=0.6, label="runs")
+        left.plot(scores, [height] * len(scores), "o", color=_GREY, markersize=2.5, alpha=0.6, label="runs")
         if primary in row.mean:
-            bar = {"xerr": spread, "fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            bar = {"xerr": spread, "fmt": "D", "color": _COLOURS[0], "markersize": 4, "capsize": 2}
             left.errorbar(row.mean[primary], height, label="mean ± sd over seeds", **bar)
         if row.leaky is not None:
-            mark = {"color": _COLOURS[1], "markersize": 6, "fillstyle": "none", "label": "S4's windows (leaky)"}
+            mark = {"color": _COLOURS[1], "markersize": 5, "fillstyle": "none", "label": "S4's windows (leaky)"}
             left.plot([row.leaky], [height], "s", **mark)
     right.axvline(0.0, color=_GREY, linewidth=1.0, zorder=1)
-    right.plot([0.0], [0.0], "D", color=_COLOURS[0], markersize=5, fillstyle="none")
+    right.plot([0.0], [0.0], "D", color=_COLOURS[0], markersize=4, fillstyle="none")
     for each in differences:
         if each.other == reference and (found := each.paired.scores.get(primary)) is not None:
             bounds = [[found.difference - found.low], [found.high - found.difference]]
-            bar = {"fmt": "D", "color": _COLOURS[0], "markersize": 5, "capsize": 3}
+            bar = {"fmt": "D", "color": _COLOURS[0], "markersize": 4, "capsize": 2}
             right.errorbar(found.difference, heights[each.one], xerr=bounds, **bar)
-    names = [row.cell if len(row.cell) <= _MOST_LETTERS else f"{row.cell[:_MOST_LETTERS]}…" for row in rows]
+    names = []
+    for row in rows:
+        lines = [row.cell[at : at + _NAME_LETTERS] for at in range(0, len(row.cell), _NAME_LETTERS)]
+        names.append("\n".join(lines[:2]) + ("…" if lines[2:] else ""))
     left.set_yticks(list(heights.values()), names, parse_math=False)
     left.set(xlabel=primary, ylim=(-len(rows) + 0.4, 0.6))
     right.set(xlabel=f"difference of {primary} from the first row,\n95 % interval over trials")
@@ -269,19 +306,20 @@ def probability_plot(
     """Draw what is true and how likely each column is held to be, a line of the picture a column, frame after frame.
 
     `prediction` and `truth` [T, C] in [0, 1], NaN where nothing is known; `valid` bool [T]; `time_s` [T], s, begins and
-    ends the axis. What is not known is grey. Raises ValueError if a shape differs.
+    ends the axis. What is not known is hatched. Raises ValueError if a shape differs.
     """
-    from matplotlib import colormaps  # noqa: PLC0415 - slow to load
-
     if not prediction.shape == truth.shape == (len(time_s), len(columns)) or len(valid) != len(time_s):
         raise ValueError(f"{trial}: {len(time_s)} times, {truth.shape} true and {prediction.shape} predicted values")
-    figure = _figure(11.0, 1.0 + 0.4 * len(columns))
+    figure = _figure(PAGE_IN, 0.9 + 0.32 * len(columns))
     extent = (float(time_s[0]), float(time_s[-1]), len(columns) - 0.5, -0.5) if len(time_s) > 1 else None
-    colours = colormaps["YlGnBu"].with_extremes(bad=_MASKED)
     panels = (("truth", np.where(valid[:, None], truth, np.nan)), ("prediction", prediction))
     for axes, (title, rows) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
         shown = np.ma.masked_invalid(rows.T)
-        picture = axes.imshow(shown, vmin=0, vmax=1, cmap=colours, aspect="auto", extent=extent)
+        shades = {"vmin": 0, "vmax": 1, "cmap": "Blues", "interpolation": "nearest"}
+        picture = axes.imshow(shown, aspect="auto", extent=extent, **shades)
+        axes.patch.set(
+            facecolor="white", edgecolor=_GREY, hatch="////", linewidth=0
+        )  # a shade of grey would be a share
         axes.set_yticks(range(len(columns)), columns, fontsize="x-small")
         axes.set_title(title, fontsize="medium")
     axes.set_xlabel("time / s, frames evenly spaced")
@@ -304,7 +342,7 @@ def f1_overview(
     `labels` [N, L] and `prediction` [N, C] are of the labelled frames; a row of the confusion adds up to 1.
     """
     classes = task.labels.values == "class"
-    figure = _figure(12.0 if classes else 8.0, 4.8)
+    figure = _figure(PAGE_IN if classes else PAGE_IN / 2, 2.9)
     axes = figure.add_subplot(1, 1 + classes, 1)
     axes.bar(task.columns, [f1.get(name, 0.0) for name in task.columns], color=_COLOURS[0])
     axes.set(ylim=(0, 1), ylabel="F1", title=f"macro F1 {np.mean(list(f1.values()) or [0.0]):z.3f}")
@@ -313,7 +351,7 @@ def f1_overview(
         frames = confusion(labels[:, 0], prediction.argmax(axis=1), len(task.columns))
         shares = frames / np.maximum(frames.sum(axis=1, keepdims=True), 1)
         axes = figure.add_subplot(1, 2, 2)
-        picture = axes.imshow(shares, vmin=0, vmax=1, cmap="YlGnBu")
+        picture = axes.imshow(shares, vmin=0, vmax=1, cmap="Blues")
         places = range(len(task.columns))
         axes.set_xticks(places, task.columns, rotation=60)
         axes.set_yticks(places, task.columns)
@@ -348,6 +386,14 @@ def _envelope(time_s: Column, values: NDArray[Any]) -> tuple[Column, Column]:
     return time_s[shown], values[shown]
 
 
+def _shades() -> ListedColormap:
+    """Shades of blue, one way from light to dark, of which the lightest is seen on white."""
+    from matplotlib import colormaps  # noqa: PLC0415 - slow to load
+    from matplotlib.colors import ListedColormap  # noqa: PLC0415
+
+    return ListedColormap(colormaps["Blues"](np.linspace(_LEAST_SHADE, 1.0, 256)))
+
+
 def _figure(width_in: float, height_in: float) -> Figure:
     """A figure of its own: no pyplot, no window, nothing shared with the caller's figures."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg  # noqa: PLC0415
@@ -359,9 +405,12 @@ def _figure(width_in: float, height_in: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path, about: Mapping[str, Any] | None) -> None:
-    """Write the picture; its metadata say which avfuse has drawn it and, as JSON, what it is of."""
+    """Write the picture; its metadata say which avfuse has drawn it and, as JSON, what it is of, but not when."""
+    figures = path.suffix[1:]
+    who, what, when = _METADATA[figures]
+    kept = {key: value for key, value in (about or {}).items() if key != "time"}
+    metadata = {who: f"avfuse {__version__}", **({what: json.dumps(kept)} if kept else {}), **dict.fromkeys(when)}
     picture = io.BytesIO()
-    metadata = {"Software": f"avfuse {__version__}", **({"Description": json.dumps(about)} if about else {})}
-    figure.savefig(picture, format="png", dpi=DPI, metadata=metadata)
+    figure.savefig(picture, format=figures, dpi=DPI, metadata=metadata)
     path.parent.mkdir(parents=True, exist_ok=True)
     replace_file(path, picture.getvalue())

@@ -30,7 +30,10 @@ _FORM = re.compile(r"(ma|savgol):(\d{1,6}(?:,\d{1,6})?)")
 
 @dataclass(frozen=True)
 class Smoothing:
-    """What to smooth with: `frames` is the window in rows, one number for every task or one for each."""
+    """What to smooth with: `frames` is the window in rows, one number for every task or one for each.
+
+    Raises ValueError on another kind, and on windows that are even or too short.
+    """
 
     kind: Kind
     frames: tuple[int, ...] = ()
@@ -69,7 +72,7 @@ def smooth(values: NDArray[Float], smoothing: Smoothing) -> NDArray[Float]:
 
     At the ends `ma` averages the rows that are there; `savgol` goes on with the cubic of the outermost window.
     A trial shorter than a window of `savgol` gets the longest one that fits, and stays as it is below 5 rows.
-    Raises ValueError if C is not the number of windows.
+    Raises ValueError if C is not the number of windows. Source: a mean, and scipy's `savgol_filter`.
     """
     if smoothing.kind == "none":
         return values

@@ -1,4 +1,4 @@
-"""Tables of text and Markdown, cut to fit a screen; and that of an evaluation's trials.
+"""Tables of text, Markdown and LaTeX, cut to fit a screen; and that of an evaluation's trials.
 
 Numbers have three decimals. Tested by tests/fusion/results/test_tables.py.
 """
@@ -6,6 +6,7 @@ Numbers have three decimals. Tested by tests/fusion/results/test_tables.py.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
@@ -48,6 +49,57 @@ def markdown_table(cells: Sequence[Sequence[str]]) -> str:
     rows = [[cell.strip().replace("|", "\\|") for cell in row] for row in cells]
     rule = ["---", *["---:"] * (len(cells[0]) - 1)]
     return "".join(f"| {' | '.join(row)} |\n" for row in [rows[0], rule, *rows[1:]])
+
+
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    **{letter: f"\\{letter}" for letter in "&%$#_{}"},
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "−": "$-$",
+    "–": "--",
+    "…": r"\dots{}",
+    **{quote: f"{{{quote}}}" for quote in "\"'`"},
+}
+_SIGNED = re.compile(r"(\[?[-+]?\d[\d.,]*(?: ±\d[\d.]*|, [-+]?\d[\d.]*\])?|[-+]\d[\d.]*)")
+
+
+def latex_table(cells: Sequence[Sequence[str]], caption: Sequence[str], foot: bool = False) -> str:
+    """A table of LaTeX with the rules of booktabs; the last row stands under a rule of its own where it is the `foot`.
+
+    Numbers with a sign, a spread or an interval become formulas; what LaTeX reads as its own in other cells is escaped.
+    """
+
+    def escaped_for_latex(text: str) -> str:
+        return "".join(_LATEX.get(letter, letter) for letter in " ".join(text.split()))
+
+    lines = []
+    for row in cells:
+        words = []
+        for cell in map(str.strip, row):
+            is_formula = _SIGNED.fullmatch(cell) and set(cell) & set("+-±")
+            formula = cell.replace("±", r"\pm ")
+            words.append(f"${formula}$" if is_formula else escaped_for_latex(cell))
+        lines.append(f"{' & '.join(words)} \\\\")
+    body = [*lines[1:-1], r"\midrule", lines[-1]] if foot else lines[1:]
+    return "\n".join(
+        [
+            r"% needs \usepackage{booktabs}",
+            r"\begin{table}[tb]",
+            r"\centering",
+            *([f"\\caption{{{' '.join(f'{escaped_for_latex(line)}.' for line in caption)}}}"] if caption else []),
+            f"\\begin{{tabular}}{{l{'r' * (len(cells[0]) - 1)}}}",
+            r"\toprule",
+            lines[0],
+            r"\midrule",
+            *body,
+            r"\bottomrule",
+            r"\end{tabular}",
+            r"\end{table}",
+            "",
+        ]
+    )
 
 
 def screen(lines: Sequence[str], max_lines: int, header_lines: int = 1) -> list[str]:

@@ -2,7 +2,7 @@
 
     OUT/<cell>/fold<K>/seed<S>                   a run, as `train` leaves it
     OUT/s4-window/<cell>/fold<K>/seed<S>         the same under S4's protocol, if that was asked for
-    OUT/compare.{txt,md,csv,json,png}            table, differences with intervals, chart; every run
+    OUT/compare.{txt,md,tex,csv,json,png}        table, differences with intervals, chart; every run
 
 Tested by tests/fusion/runs/test_compare.py.
 """
@@ -43,17 +43,17 @@ from ..results.comparison import (
 )
 from ..results.plots import comparison_plot
 from ..results.prediction_files import read_prediction, trial_path
-from ..results.tables import markdown_table
+from ..results.tables import latex_table, markdown_table
 from ..settings import as_json, names_of, preset, with_settings
 from ..tasks.table import TASKS
 from ..training.s4_window import LEAKY, s4_settings
 from .call import Call, say
-from .crossval import RunSpec, plan_runs
+from .crossval import RunSpec, leak_of, plan_runs
 from .experiment import DataKey, data_key
 from .grids import RESERVED, cells_of, load_grid
 from .loggers import usable
 
-_OWN = re.compile(r"compare\.(txt|md|csv|json|png)|\..*")
+_OWN = re.compile(r"compare\.(txt|md|tex|csv|json|png|pdf|svg)|\..*")
 _PRIMARY = "P"  # of every task, in every metrics.json
 _ALL_PAIRS = 4  # cells; of more the table shows each against the first, and the JSON all pairs
 
@@ -145,6 +145,8 @@ def write_comparison(
         states[name] = {(run.fold, run.config.seed): _kept(call, run, scorer) for run in honest}
     differences = _differences(cells, states)
     warnings = _warnings(rows, states, differences, untrained)
+    if leak := leak_of(described):
+        warnings.insert(0, f"LEAK: {leak}")
     seeds, folds = (counted(len(set(each)), noun) for each, noun in ((call.seeds, "seed"), (call.folds, "fold")))
     title = f"{counted(len(cells), 'cell')} on {folds} and {seeds}, scored on validation trials: mean ± sd over seeds"
     content: dict[str, Any] = {
@@ -170,10 +172,14 @@ def write_comparison(
     files = {
         "compare.txt": "\n".join([*lines, *warnings, ""]),
         "compare.md": "\n\n".join([title, *map(markdown_table, tables), *(f"{line}\n" for line in warnings)]),
+        "compare.tex": "\n".join(
+            [latex_table(tables[0], [title, *warnings]), *(latex_table(each, []) for each in tables[1:])]
+        ),
         "compare.csv": comparison_csv(rows),
     }
     draws = call.request.plots and usable("matplotlib.backends.backend_agg", "pictures")
-    if not _says_the_same(out, content, files) or (draws and not (out / "compare.png").is_file()):
+    chart = f"compare.{call.request.figures}"
+    if not _says_the_same(out, content, files) or (draws and not (out / chart).is_file()):
         out.mkdir(parents=True, exist_ok=True)
         for name, text in files.items():
             replace_file(out / name, text.encode())
@@ -181,7 +187,7 @@ def write_comparison(
             of_runs = {
                 row.cell: [outcomes[run].scores[_PRIMARY] for run in done if run.cell == row.cell] for row in rows
             }
-            comparison_plot(out / "compare.png", rows, of_runs, differences, _PRIMARY, about)
+            comparison_plot(out / chart, rows, of_runs, differences, _PRIMARY, about)
         replace_file(out / "compare.json", (json.dumps({**content, "made": about}, indent=1) + "\n").encode())
     return {**content, "made": about}, [*lines, *warnings]
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from ...batch.sharding import balanced
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
+from ...features_store.records.leaks import leak_line
 from ...shell.text import preview, text_table
 from ..artifacts import state
 from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json
@@ -29,7 +30,7 @@ from ..results.fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
-from ..results.tables import markdown_table
+from ..results.tables import latex_table, markdown_table
 from ..settings import differences
 from ..tasks.table import TASKS
 from .experiment import Checked, DataKey, data_key
@@ -148,6 +149,16 @@ def pending_runs(runs: Iterable[RunSpec], resume: bool, anew: Collection[RunSpec
     return pending
 
 
+def leak_of(described: Iterable[Description]) -> str:
+    """What is wrong with runs whose features come from weights tuned on their validation trials; empty if none do."""
+    found: dict[str, list[str]] = {}
+    for run in described:
+        for feature, trials in run.features.leaks(run.fold.validation).items():
+            found[feature] = sorted({*found.get(feature, []), *trials})
+    line = leak_line(found, "validation trial")
+    return f"{line}: these scores say nothing of new ones" if line else ""
+
+
 def is_short(run: RunSpec) -> bool:
     """Whether a finished run was asked for fewer epochs than now, and has done them all."""
     epochs = int(read_json(run.folder, state.FINISHED)["epochs"])
@@ -164,9 +175,9 @@ def sum_up(
     """Write the table over these runs and the finished ones of other calls below `out`, if each of those `belongs`.
 
     Only runs with these settings, except for seed and epochs, are asked about. The table is written as text, whose
-    lines are returned without its warnings, Markdown, CSV and JSON; nothing if there is no run. Several calls may do
-    so at once: each looks again after it has written, so that the last one to write has seen all runs. The table of
-    a run that is `alone` in `out` is returned only.
+    lines are returned without its warnings, Markdown, LaTeX, CSV and JSON; nothing if there is no run. Several calls
+    may do so at once: each looks again after it has written, so that the last one to write has seen all runs. The table
+    of a run that is `alone` in `out` is returned only.
     """
     task = TASKS[config.task]
     keys = [score.key for score in task.scores]
@@ -190,7 +201,7 @@ def sum_up(
             metrics = state.read_metrics(run.folder, keys)
             own = {key: metrics[key] for key in keys}
             scores.append(RunScore(run.fold, run.config.seed, own, metrics["epoch"]))
-        result = cross_validation(scores, task, untrained)
+        result = cross_validation(scores, task, untrained, leak_of(described))
         details = {
             **about,
             "runs": [os.path.relpath(run.folder, out) for run in every],
@@ -205,6 +216,9 @@ def sum_up(
             "crossval.txt": "\n".join([*lines, *result.warnings, ""]),
             "crossval.md": "\n\n".join(
                 [result.title, markdown_table(cells), *(f"{line}\n" for line in result.warnings)]
+            ),
+            "crossval.tex": latex_table(
+                cells, [result.title, *result.warnings], foot=len(cells) > len(result.folds) + 1
             ),
             "crossval.csv": cross_validation_csv(result),
             "crossval.json": json.dumps({**cross_validation_json(result), "made": details}, indent=1) + "\n",

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
@@ -16,7 +16,8 @@ from typing import Any
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
 from ...features_store.labels.corpus import Corpus, label_name
-from ...features_store.records.provenance import making, unlike
+from ...features_store.records.leaks import leak_line, tuning_of
+from ...features_store.records.provenance import lineage, making, unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.schema import subject_of
 from ...features_store.store import FeatureStore
@@ -27,16 +28,17 @@ from ..config import RunConfig, TrainConfig
 from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
+from ..data.views import View
 from ..folds.manifest import Fold, Manifest
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
-DataKey = tuple[str, tuple[str, ...], float | None]
+DataKey = tuple[str, tuple[str, ...], tuple[str, ...], float | None]
 
 
 def data_key(config: TrainConfig) -> DataKey:
     """Runs with the same one, on the same folds, share what is read: its task's labels, its features, its masks."""
-    return config.task, config.modalities, config.speech_above
+    return config.task, config.modalities, config.inputs, config.speech_above
 
 
 @dataclass(frozen=True)
@@ -148,7 +150,7 @@ def check_experiment(
             left = preview(sorted(set(added) - set(apart)))
             notes.append(f"fold {number}: {counted(len(apart), 'trial')} of {extra.root} to train on as well")
             notes += [f"fold {number}: not {left}, whose subjects it validates on"] if left else []
-    seen, made = features_of(store, trials, config.inputs)
+    seen, made, tuned = features_of(store, trials, config.inputs)
     fingerprints = fingerprints_of(seen)
     for modality, counts in fingerprints.items():
         if len(counts) > 1 and not allow_other_features:
@@ -160,15 +162,18 @@ def check_experiment(
                 f"{store.path} holds {modality} of different settings or weights: {mixture}; extract it again with one "
                 f"(--features {modality} --replace), or say --allow-other-features"
             )
-    if matched.without_features:
-        lacking = preview(sorted(matched.without_features))
-        notes.append(f"left out, since they have labels but no features: {lacking}; scores are without them")
-    if without_labels := [name for name in matched.without_labels if name not in added]:
-        notes.append(f"left out, since they have features but no labels: {preview(without_labels)}")
-    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
-    features = Features(location_of(store), fingerprints, untrained, {}, seen, made)
-    place = os.path.abspath(extra.root) if extra is not None else ""
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes), frozenset(added), place)
+    notes += _left_out(matched, added)
+    random = (name for name in untrained_features(store) if name in config.inputs)
+    untrained = (*random, *config.untrained_networks)
+    features = Features(
+        *(location_of(store), fingerprints, untrained, {}, seen, made, tuned),
+        entries=lineages(store, seen, fingerprints),
+    )
+    for number, fold in kept.items():
+        line = leak_line(features.leaks(fold.validation), "validation trial")
+        notes += [f"fold {number}: {line}: its scores say nothing"] if line else []
+    places = os.path.abspath(corpus.root), os.path.abspath(extra.root) if extra is not None else ""
+    return Checked(trials, kept, features, places[0], tuple(notes), frozenset(added), places[1])
 
 
 def open_experiment(
@@ -182,8 +187,9 @@ def open_experiment(
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
     extra: Corpus | None = None,
+    views: Mapping[str, View] | None = None,
 ) -> Experiment:
-    """Match labels with features, check them and read the features.
+    """Match labels with features, check them and read the features, or `views` of modalities that backbones make.
 
     Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
@@ -191,7 +197,7 @@ def open_experiment(
     checked = check_experiment(store, corpus, manifest, folds, config, *allowed, extra)
     fits = partial(check_shapes, config)
     room = room_of(run)
-    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above)
+    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above, views)
     return Experiment(checked, data)
 
 
@@ -205,13 +211,15 @@ def labels_digest(sources: Iterable[TrialSource]) -> str:
 
 def features_of(
     store: FeatureStore, trials: Iterable[str], modalities: Sequence[str]
-) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]]]:
+) -> tuple[dict[str, dict[str, Any]], dict[str, dict[str, str]], dict[str, dict[str, Mapping[str, Any]]]]:
     """Of each trial the fingerprint of each modality and the sha256 of their rows; of each fingerprint its making.
 
-    The rows' sha256 is that of the store's own checksums: no row is read.
+    Last, of each modality and fingerprint of tuned weights what these say of their tuning. The rows' sha256 is that of
+    the store's own checksums: no row is read.
     """
     seen: dict[str, dict[str, Any]] = {}
     made: dict[str, dict[str, str]] = {}
+    tuned: dict[str, dict[str, Mapping[str, Any]]] = {}
     known: set[tuple[str, str]] = set()
     for name in trials:
         attributes: dict[str, Any] = store.attributes(name) or {}
@@ -224,7 +232,21 @@ def features_of(
             if (modality, fingerprint) not in known:  # what does not say how it was made shares the trial's own
                 known.add((modality, fingerprint))
                 made[fingerprint] = {**made.get(fingerprint, {}), **making(entries, modality)}
-    return seen, made
+                if (tuning := tuning_of(entries.get(modality, {}))) is not None:
+                    tuned.setdefault(modality, {})[fingerprint] = tuning
+    return seen, made, tuned
+
+
+def lineages(
+    store: FeatureStore, seen: Mapping[str, Mapping[str, Any]], fingerprints: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What it takes to extract each modality again, {modality: {name: entry}}, of its most frequent fingerprint."""
+    found = {}
+    for modality, counts in fingerprints.items():
+        most = next(iter(counts))
+        name = next(name for name, each in seen.items() if each["fingerprints"].get(modality) == most)
+        found[modality] = lineage(entries_of(store.attributes(name) or {}), modality)
+    return found
 
 
 def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:
@@ -239,6 +261,17 @@ def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str
 def location_of(store: FeatureStore) -> str:
     """An absolute path, or the URL: the store is found again whatever the working folder is."""
     return os.path.abspath(store.files.root) if isinstance(store.files, LocalFiles) else store.path
+
+
+def _left_out(matched: Match, added: Collection[str]) -> list[str]:
+    """Which trials have either labels or features; those that are `added` have labels of their own."""
+    lacking, unlabelled = sorted(matched.without_features), [n for n in matched.without_labels if n not in added]
+    notes = []
+    if lacking:
+        notes.append(f"left out, since they have labels but no features: {preview(lacking)}; scores are without them")
+    if unlabelled:
+        notes.append(f"left out, since they have features but no labels: {preview(unlabelled)}")
+    return notes
 
 
 def _several(names: Iterable[str], matched: Match) -> str:

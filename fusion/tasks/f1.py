@@ -60,8 +60,9 @@ def cross_entropy(
 ) -> Tensor:
     """Mean over the frames that count of the cross-entropy, by (1 - p)^gamma of the true class's p in the focal loss.
 
-    Arguments are those of `soft_f1`. With `label_smoothing` that share of each label is spread evenly over all
-    classes. Source: Lin et al. 2017, equation 4; S4's code, docs/sources.md (F1).
+    Arguments are those of `soft_f1`; gamma is `focal_gamma`, 0 for the plain cross-entropy. With `label_smoothing` that
+    share of each label is spread evenly over all classes.
+    Source: Lin et al. 2017, equation 4; S4's code, docs/sources.md (F1).
     """
     counts = mask.unsqueeze(-1)
     log_p = prediction.double().where(counts, 0.0).log_softmax(-1)

@@ -4,7 +4,7 @@
     frame k   [160 k, 160 k + 400)                25 ms, every 10 ms
     patch     frames [round(100 t), + 96)         samples [160 s, 160 s + 15600)
 
-Memory does not grow with the length of the sound.
+Memory does not grow with the length of the sound. Source: docs/sources.md (Audio rows, VGGish).
 Tested by tests/pipeline/audio/test_logmel.py and tests/parity/test_logmel.py.
 """
 

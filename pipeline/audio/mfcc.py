@@ -2,8 +2,8 @@
 
 As Kaldi's `compute-mfcc-feats` with dither 0, remove-dc-offset, preemphasis 0.97, window hamming, 26 mel bins
 of 0–8000 Hz, 13 ceps, cepstral-lifter 22, use-energy false, snip-edges, samples of ±1; Δ over ±2 frames, the
-track's first and last frame repeated beyond its ends. Tested by tests/pipeline/audio/test_mfcc.py and
-tests/parity/test_mfcc.py.
+track's first and last frame repeated beyond its ends. Source: docs/sources.md (MFCC).
+Tested by tests/pipeline/audio/test_mfcc.py and tests/parity/test_mfcc.py.
 """
 
 from __future__ import annotations
@@ -72,7 +72,10 @@ def mfcc_valid(time_s: NDArray[np.float64], align: AudioAlign, real_spans: Spans
 
 
 def mfcc_start_frames(time_s: NDArray[np.float64], align: AudioAlign) -> NDArray[np.int64]:
-    """10 ms index of each row's window: the nearest to [t, t + 25 ms), centred on t, or [t − 25 ms, t)."""
+    """10 ms index [T] of each row's window: the nearest to [t, t + 25 ms), centred on t, or [t − 25 ms, t).
+
+    `time_s` [T] in s. Raises ValueError on another alignment.
+    """
     if align not in _ALIGN_SHIFT_FRAMES:
         raise ValueError(f"audio alignment is one of {tuple(_ALIGN_SHIFT_FRAMES)}, got {align!r}")
     return np.rint(time_s * LOGMEL_RATE_HZ - _ALIGN_SHIFT_FRAMES[align]).astype(np.int64)

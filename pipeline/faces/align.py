@@ -55,7 +55,10 @@ def align(
 
 
 def neighbours(frame: NDArray[np.uint8], top: NDArray[np.int64], left: NDArray[np.int64]) -> list[NDArray[np.float32]]:
-    """The four pixels about each position: above left, above right, below left, below right; black outside."""
+    """The four pixels about each position: above left, above right, below left, below right; black outside.
+
+    `frame` [H, W, 3], `top` and `left` [Y, X] px; four times float32 [Y, X, 3].
+    """
     height, width = frame.shape[:2]
     if top.min() >= 0 and left.min() >= 0 and top.max() < height - 1 and left.max() < width - 1:
         # All lie in the frame, as nearly always: one index instead of two, and no mask.

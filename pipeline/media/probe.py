@@ -59,7 +59,7 @@ def video_info(
     hard_to_probe: bool,
     from_key: bool,
 ) -> VideoInfo:
-    """From ffprobe's JSON about a file and, where one decodes, its first frame; MediaError without a usable size."""
+    """From ffprobe's JSON of a file and, if one decodes, its first frame. Raises MediaError without a usable size."""
     video, audio = streams.video, streams.audio
     width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
     if width_px < 1 or height_px < 1:

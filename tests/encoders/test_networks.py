@@ -16,6 +16,7 @@ from avfuse.encoders.networks.layouts import (
     empty,
     fill_untrained,
     network_of,
+    part_of_run,
     recognise,
     untrained_matrix,
     unwrap,
@@ -33,6 +34,25 @@ def test_recognised_under_every_prefix(layout, prefix):
     found, bare = recognise({prefix + key: tensor for key, tensor in state.items()})
     assert found is layout
     assert set(bare) == set(state)
+
+
+@pytest.mark.parametrize("prefix", ["", "module."])
+def test_the_backbones_of_a_run_of_abaw3(prefix):
+    """As its trainer saves them, in model_state_dict.pth: docs/sources.md (Fine-tuning)."""
+    face, voice = empty(SUZHANG).state_dict(), empty(VGGISH).state_dict()
+    run = {f"{prefix}spatial.visual.{key}": tensor for key, tensor in face.items()}
+    run |= {f"{prefix}spatial.audio.backbone.{key}": tensor for key, tensor in voice.items()}
+    run |= {f"{prefix}temporal.video.network.0.weight": torch.zeros(1), f"{prefix}regressor.weight": torch.zeros(1)}
+    for feature, layout, state in (("iresnet50", SUZHANG, face), ("logmel_vgg", VGGISH, voice)):
+        found, bare = recognise(part_of_run(run, feature))
+        assert found is layout
+        assert set(bare) == set(state)
+    of_face = {key: tensor for key, tensor in run.items() if ".audio." not in key}
+    with pytest.raises(
+        ValueError, match=r"without spatial\.audio\.\*: it was trained without the network of logmel_vgg"
+    ):
+        part_of_run(of_face, "logmel_vgg")
+    assert part_of_run(face, "iresnet50") == face
 
 
 def test_suzhang_without_his_logits_is_still_his():

@@ -2,7 +2,7 @@
 
 import pytest
 
-from avfuse.features_store.records.leaks import leak_line, learned_from, trials_of, tuning_of
+from avfuse.features_store.records.leaks import leak_line, leaks, learned_from, trials_of, tuning_of
 
 
 @pytest.mark.parametrize(
@@ -31,10 +31,21 @@ def test_what_an_entry_says():
     assert trials_of("a") == trials_of({"trials": "a"}) == ()
 
 
+def test_each_trial_by_the_weights_that_its_own_rows_come_from():
+    both = {"f1": {"trials": ["a", "b"]}, "f2": {"trials": ["c"]}}
+    tuned = {"face": both, "voice": both}
+    seen = {
+        "a": {"face": "f2", "voice": "v"},
+        "b": {"face": "f1", "voice": "f1"},
+        "c": {"face": "f1", "voice": "f2"},
+    }
+    assert leaks(tuned, seen) == {"face": ["b"], "voice": ["b", "c"]}
+    assert leaks({"voice": both}, seen) == {"voice": ["b", "c"]}
+    assert leaks({}, seen) == {}
+
+
 def test_the_line_names_features_and_trials():
-    assert leak_line({}) == ""
-    line = leak_line({"iresnet50": ["a", "b"], "logmel_vgg": ["b"]})
-    assert line == (
-        "iresnet50 comes from weights that were tuned on 2 of them; logmel_vgg comes from weights that were tuned on "
-        "1 of them (a, b)"
+    assert leak_line({}, "trial") == ""
+    assert leak_line({"iresnet50": ["a", "b"], "logmel_vgg": ["b"]}, "validation trial") == (
+        "iresnet50, logmel_vgg of 2 validation trials (a, b) come from weights that they were tuned on"
     )

@@ -101,6 +101,15 @@ class TestEvaluate:
             with Image.open(path) as picture:
                 picture.load()
 
+    @pytest.mark.parametrize(("figures", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+    def test_figures_for_print(self, trained, evaluate, tmp_path, figures, begins):
+        evaluate(trained, "--out", tmp_path / "out", "--figures", figures)
+        pictures = [path for path in (tmp_path / "out" / "plots").rglob("*") if path.is_file()]
+        assert sorted(path.name for path in pictures) == [
+            f"{name}.{figures}" for name in ("all_frames", "clip3", "clip7")
+        ]
+        assert all(path.read_bytes().startswith(begins) for path in pictures)
+
     def test_what_it_was_made_of(self, trained, small, evaluate, tmp_path):
         """In the report, and beside the files that have no place for it."""
         words = ("--smooth", "ma:5", "--out", tmp_path / "out")
@@ -254,6 +263,37 @@ class TestEvaluate:
 
     def test_no_run(self, avfuse, tmp_path):
         assert f"{tmp_path} does not hold a run" in refused(avfuse("evaluate", "--run", tmp_path))
+
+
+def test_weights_that_were_tuned_on_what_is_scored(plant_small, fit, avfuse, tmp_path):
+    """Training warns, evaluating refuses, and what is scored nevertheless says so."""
+    tuned = {"voice": {"name": "w", "sha256": "0" * 64, "tuning": {"trials": ["clip0", "elsewhere/clip3"]}}}
+    corpus, out = plant_small(tmp_path / "corpus", weights=tuned), tmp_path / "run"
+    line = "voice of 1 validation trial (clip3) come from weights that it was tuned on"
+    trained = fit(corpus, out, "--epochs", 1)
+    assert f"note: fold 0: {line}: its scores say nothing" in trained.stderr.splitlines()
+    assert json.loads((out / "features.json").read_text())["tuned"] == {"voice": {"planted": tuned["voice"]["tuning"]}}
+    assert read_description(out).features.leaks(["clip3", "clip7"]) == {"voice": ["clip3"]}
+    message = refused(avfuse("evaluate", "--run", out))
+    assert "voice of 1 trial (clip3) come from weights that it was tuned on" in message
+    assert message.endswith("with weights that were tuned on other trials, or say --allow-leak")
+    allowed = avfuse("evaluate", "--run", out, "--allow-leak", "--json", "--out", tmp_path / "scores")
+    assert allowed.exit_code == 0
+    assert allowed.stderr.startswith("LEAK: voice of 1 trial (clip3)")
+    assert json.loads(allowed.stdout)["made"]["LEAK"] == {"voice": ["clip3"]}
+    assert avfuse("predict", "--run", out, "--store", corpus.store, "--out", tmp_path / "p").exit_code == 0
+    # Over several seeds the table says it too.
+    fit(corpus, tmp_path / "runs", "--epochs", 1, "--seeds", 2)
+    assert f"LEAK: {line}: these scores say nothing of new ones" in (tmp_path / "runs" / "crossval.txt").read_text()
+
+
+def test_weights_that_were_tuned_on_other_trials(plant_small, fit, avfuse, tmp_path):
+    tuned = {"voice": {"name": "w", "sha256": "0" * 64, "tuning": {"trials": ["clip0", "clip1"]}}}
+    corpus, out = plant_small(tmp_path / "corpus", weights=tuned), tmp_path / "run"
+    assert "come from weights" not in fit(corpus, out, "--epochs", 1).stderr
+    assert read_description(out).features.tuned == {"voice": {"planted": tuned["voice"]["tuning"]}}
+    result = avfuse("evaluate", "--run", out)
+    assert (result.exit_code, result.stderr) == (0, "")
 
 
 def test_untrained_features_are_told_of(plant_small, fit, avfuse, tmp_path):

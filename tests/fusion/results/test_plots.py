@@ -10,7 +10,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from avfuse import __version__
-from avfuse.fusion.results.plots import _envelope, learning_curves, overview, prediction_plot
+from avfuse.fusion.results.plots import (
+    _COLOURS,
+    _TRUTH,
+    DPI,
+    _envelope,
+    _shades,
+    learning_curves,
+    overview,
+    prediction_plot,
+    probability_plot,
+)
 
 BOTH = ("valence", "arousal")
 
@@ -55,7 +65,7 @@ def wave(rows):
 def test_learning_curves(tmp_path, history, drawn):
     path = tmp_path / "plots" / "curves.png"
     learning_curves(history, path)
-    assert size(path)[0] == 850
+    assert size(path)[0] == 3.5 * DPI
     loss, scores, rate = drawn[0].axes
     assert [axes.get_ylabel() for axes in drawn[0].axes] == ["loss", "CCC", "learning rate"]
     assert [text.get_text() for text in scores.get_legend().get_texts()] == ["CCC valence", "CCC arousal", "P"]
@@ -90,7 +100,7 @@ def test_prediction_plot(tmp_path, drawn):
     valid[100:200] = False
     truth[~valid] = -5
     prediction_plot(tmp_path / "b" / "a.png", "b/a", BOTH, time_s, truth / 2, truth, valid, {"valence": 0.36721})
-    assert size(tmp_path / "b" / "a.png") == (1100, 520)
+    assert size(tmp_path / "b" / "a.png") == (1432, 700)
     first, second = drawn[0].axes
     assert (first.get_title(), second.get_title()) == ("valence: CCC 0.367", "arousal")
     assert second.get_xlabel() == "time / s"
@@ -161,7 +171,7 @@ def test_the_envelope_keeps_peaks_and_gaps(rows, seed):
 def test_overview(tmp_path, drawn):
     truth = np.random.default_rng(0).uniform(-1, 1, (5000, 2))
     overview(tmp_path / "all.png", BOTH, truth, truth * 1.2, {"valence": 0.5, "arousal": 0.6})
-    assert size(tmp_path / "all.png") == (1080, 460)
+    assert size(tmp_path / "all.png") == (1432, 600)
     first, second = drawn[0].axes[0], drawn[0].axes[2]
     assert (first.get_xlabel(), second.get_ylabel()) == ("true valence", "predicted arousal")
     assert first.collections[0].get_array().sum() == 5000
@@ -186,3 +196,79 @@ def test_a_picture_says_what_it_is_of(tmp_path):
     with Image.open(tmp_path / "a.png") as picture:
         assert picture.info["Software"] == f"avfuse {__version__}"
         assert json.loads(picture.info["Description"]) == about
+
+
+class TestPrint:
+    """Figures for a paper: vector formats that are the same file twice, and colours that survive a grey printer."""
+
+    def draw(self, folder, figures):
+        time_s, truth = wave(600)
+        valid = np.arange(600) > 99
+        about = {"command": "avfuse évaluer", "time": "2026-11-26T17:00:00+00:00"}
+        folder.mkdir()
+        learning_curves({"loss": [2.0, 1.0], "P": [0.1, 0.2]}, folder / f"curves.{figures}", about)
+        prediction_plot(folder / f"trial.{figures}", "a/ü", BOTH, time_s, truth, truth, valid, None, about)
+        overview(folder / f"all.{figures}", BOTH, truth, truth, {}, about)
+        share = (truth + 1) / 2
+        probability_plot(folder / f"share.{figures}", "a", BOTH, time_s, share, share, valid, about)
+        return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    @pytest.mark.parametrize("figures", ["png", "pdf", "svg"])
+    def test_twice_the_same_file_without_a_date(self, tmp_path, figures):
+        first, again = self.draw(tmp_path / "a", figures), self.draw(tmp_path / "b", figures)
+        assert len(first) == 4
+        assert first == again
+        for content in first.values():
+            assert b"2026-11-26" not in content
+            assert b"CreationDate" not in content
+            assert b"dc:date" not in content
+
+    def test_pdf_has_its_font_inside(self, tmp_path):
+        for content in self.draw(tmp_path / "a", "pdf").values():
+            assert content.startswith(b"%PDF-")
+            assert b"/FontFile2" in content
+            assert b"/Type3" not in content
+
+    def test_svg_needs_no_font(self, tmp_path):
+        for content in self.draw(tmp_path / "a", "svg").values():
+            assert b"<svg" in content
+            assert b"<text" not in content
+
+    def test_colours_differ_in_grey_and_to_colour_blind_readers(self):
+        """Machado, Oliveira and Fernandes 2009, severity 1, in linear light; CIE L*a*b* of D65."""
+        blind = {
+            "protan": [
+                [0.152286, 1.052583, -0.204868],
+                [0.114503, 0.786281, 0.099216],
+                [-0.003882, -0.048116, 1.051998],
+            ],
+            "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.01182, 0.04294, 0.968881]],
+            "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.3039]],
+        }
+        linear = np.array([to_linear(colour) for colour in (_TRUTH, *_COLOURS)])
+        pairs = np.triu_indices(len(linear), 1)
+        lightness = lab(linear)[:, 0]
+        assert (np.abs(np.subtract.outer(lightness, lightness))[pairs] > 12).all()
+        assert lightness.max() < 70  # a thin line on white
+        for kind, matrix in blind.items():
+            seen = lab(np.clip(linear @ np.array(matrix).T, 0, 1))
+            apart = np.linalg.norm(seen[:, None] - seen[None], axis=-1)[pairs]
+            assert apart.min() > 20, kind
+
+    def test_a_single_frame_is_seen_on_white(self):
+        lightness = lab(np.array([to_linear(colour) for colour in _shades()(np.linspace(0, 1, 50))]))[:, 0]
+        assert lightness[0] < 77
+        assert (np.diff(lightness) <= 0).all()
+
+
+def to_linear(colour):
+    from matplotlib.colors import to_rgb
+
+    light = np.array(to_rgb(colour))
+    return np.where(light <= 0.04045, light / 12.92, ((light + 0.055) / 1.055) ** 2.4)
+
+
+def lab(linear):
+    to_xyz = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+    x, y, z = np.cbrt(np.maximum(linear @ to_xyz.T / [0.9505, 1, 1.089], 0.008856)).T
+    return np.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)

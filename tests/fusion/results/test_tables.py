@@ -14,7 +14,7 @@ from avfuse.fusion.results.fold_scores import (
     cross_validation_csv,
     cross_validation_json,
 )
-from avfuse.fusion.results.tables import TrialScore, markdown_table, number, screen, trial_cells
+from avfuse.fusion.results.tables import TrialScore, latex_table, markdown_table, number, screen, trial_cells
 from avfuse.fusion.tasks.table import TASKS
 from avfuse.shell.text import text_table
 
@@ -105,6 +105,45 @@ def test_text_and_markdown_of_seeds(seeds):
         "| --- | ---: | ---: | ---: | ---: | ---: | ---: |",
         "| 0 | 0.600 | 0.200 | 0.400 | 0.300 ±0.265 | 0.300 ±0.100 | 0.300 ±0.100 |",
     ]
+
+
+def test_latex_of_seeds(seeds):
+    cells = cross_validation_cells(cross_validation(seeds, VA))
+    assert latex_table(cells, ["CCC of 100 % a_b"], foot=True).splitlines() == [
+        r"% needs \usepackage{booktabs}",
+        r"\begin{table}[tb]",
+        r"\centering",
+        r"\caption{CCC of 100 \% a\_b.}",
+        r"\begin{tabular}{lrrrrrr}",
+        r"\toprule",
+        r"fold & Valence & Arousal & Mean & Valence $\pm$ sd & Arousal $\pm$ sd & Mean $\pm$ sd \\",
+        r"\midrule",
+        r"0 & 0.600 & 0.200 & 0.400 & $0.300 \pm 0.265$ & $0.300 \pm 0.100$ & $0.300 \pm 0.100$ \\",
+        r"1 & 0.500 & 0.700 & 0.600 & $0.233 \pm 0.306$ & $0.367 \pm 0.306$ & $0.300 \pm 0.300$ \\",
+        r"\midrule",
+        r"mean of 2 & 0.550 & 0.450 & 0.500 & $0.267 \pm 0.076$ & $0.333 \pm 0.202$ & $0.300 \pm 0.132$ \\",
+        r"\bottomrule",
+        r"\end{tabular}",
+        r"\end{table}",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("cell", "wanted"),
+    [
+        ("-0.050", "$-0.050$"),
+        ("[-0.101, +0.000]", "$[-0.101, +0.000]$"),
+        ("8,578", "8,578"),
+        ("0.300       ", "0.300"),
+        ("–", "--"),
+        ("b_$x$ − a&~^\\{}", r"b\_\$x\$ $-$ a\&\textasciitilde{}\textasciicircum{}\textbackslash{}\{\}"),
+        ("a\nb", "a b"),
+    ],
+)
+def test_cells_of_latex(cell, wanted):
+    lines = latex_table([["x", "y"], [cell, cell]], []).splitlines()
+    assert f"{wanted} & {wanted} \\\\" in lines
+    assert not any("caption" in line for line in lines)
 
 
 def test_a_single_task():
