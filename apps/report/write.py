@@ -35,6 +35,7 @@ from ...features_store.schema import FACE_SCORE, TIME, StoreMismatch, plain_name
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
+from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import video_of, walk_videos
 from ...shell.progress import shown
@@ -146,7 +147,10 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
         if size is not None and size != found.video.stat().st_size:
             found.problems.append(f"{found.video} is not the file that was extracted: it has another size")
         try:
-            found.info = probe(found.video)
+            chosen = (
+                str(trial.attributes.get(key) or "").rpartition(":")[2] for key in ("video_stream", "audio_stream")
+            )
+            found.info = probe(found.video, Choice(*(int(each) if each.isdigit() else None for each in chosen)))
         except MediaError as error:
             found.problems.append(f"the video cannot be read: {one_line(error)}")
     if TIME not in trial or not trial.rows:
@@ -176,8 +180,9 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
 
 
 def _loudness(found: _Found, time_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Loudness from the video's sound, else from stored log-mel patches, else None."""
-    if found.info is not None and found.info.audio_stream is not None:
+    """Loudness from the video's sound, if the rows are from it too, else from stored log-mel patches, else None."""
+    own = not any("audio_file" in entry for entry in found.trial.entries.values())  # extract --audio
+    if own and found.info is not None and found.info.audio_stream is not None:
         try:
             return loudness_of_sound(found.info, time_s)
         except MediaError as error:
