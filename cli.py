@@ -37,6 +37,11 @@ COMMANDS = {
         "Speech of videos → words with times, for features of words.",
     ),
     "train": ("fusion.commands", "train", "The fusion head on the features of one fold, or of all."),
+    "finetune": (
+        "fusion.commands",
+        "finetune",
+        "The head together with the networks that make its features, from stored crops.",
+    ),
     "compare": (
         "fusion.commands",
         "compare",

@@ -6,19 +6,21 @@ Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/infer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
 from ..batch.options import batch_options
 from ..encoders.contract import Precision
 from ..shell.options import (
+    FILE,
     FOLDER,
     NAME_LIST,
     MergedOption,
+    NamedPath,
     Number,
     config_option,
     device_option,
@@ -27,12 +29,24 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import Figures, RunConfig, TrainConfig
+from .config import (
+    AUDIO_NETWORKS,
+    UNTRAINED,
+    VISUAL_NETWORKS,
+    Figures,
+    FinetuneConfig,
+    PictureConfig,
+    RunConfig,
+    TrainConfig,
+)
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
-from .settings import preset, with_settings
+from .settings import picture_settings, preset, with_settings
 from .tasks.table import TASKS
+
+if TYPE_CHECKING:
+    from ..encoders.weights.resolve import WeightSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +133,88 @@ class TrainRequest(RunsRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(RunsRequest):
+    """What `avfuse finetune` is asked to do. `modalities`: stored features beside those that are tuned."""
+
+    preset: str
+    modalities: str | None
+    visual: str
+    audio: str
+    weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
+    micro_batch: int
+
+    def run_config(self) -> RunConfig:
+        """How to run."""
+        return replace(super().run_config(), micro_batch_rows=self.micro_batch)
+
+    def networks(self) -> FinetuneConfig:
+        """Which networks are tuned. Raises click.UsageError if there is none, or one is unknown."""
+        try:
+            return FinetuneConfig(visual=self.visual, audio=self.audio)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+    def config(self, sources: Mapping[str, WeightSource]) -> TrainConfig:
+        """The preset with tuned modalities in front, and what the options change; `sources`: where weights come from.
+
+        Raises click.UsageError on a wrong setting.
+        """
+        began = [
+            f"{name}={source.sha256 or f'{UNTRAINED} {source.untrained_seed}'}" for name, source in sources.items()
+        ]
+        tuned = replace(self.networks(), weights=tuple(began))
+        given = [name for name in map(str.strip, (self.modalities or "").split(",")) if name]
+        first = [name for name in tuned.networks if name not in given]
+        try:
+            changed = replace(
+                preset(self.preset), modalities=(*first, *given), finetune=tuned, early_stop=FINETUNE_EARLY_STOP
+            )
+            return with_settings(changed, self.set_by_options())
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PicturesRequest:
+    """What `avfuse finetune --images` is asked to do; `table`: the CSV file of the pictures."""
+
+    images: Path
+    table: Path
+    visual: str
+    weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
+    settings: tuple[tuple[str, str], ...]
+    epochs: int | None
+    seed: int
+    out: Path
+    device: str
+    precision: Precision
+    memory_gb: float | None
+    resume: bool
+    as_json: bool
+
+    def network(self) -> tuple[str, str]:
+        """The feature whose weights come out, and its network. Raises click.UsageError on one that is no face's."""
+        try:
+            ((feature, network),) = FinetuneConfig(visual=self.visual, audio="none").networks.items()
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        return feature, network
+
+    def config(self) -> PictureConfig:
+        """Settings, changed by what the options say. Raises click.UsageError on a wrong one."""
+        given = {"seed": str(self.seed)} | ({} if self.epochs is None else {"max_epochs": str(self.epochs)})
+        settings = dict(self.settings)
+        if twice := sorted(set(given) & set(settings)):
+            raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
+        try:
+            return picture_settings({**settings, **given})
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareRequest(RunsRequest):
     """What `avfuse compare` is asked to do. `modalities`: each text is one list, or several with `;` between them."""
 
@@ -191,11 +287,12 @@ class FoldChoice(click.ParamType[int | None]):
 
 
 class FoldOption(click.Option):
-    """An option that must be given, unless the network is only described."""
+    """An option that must be given, unless the network is only described, or learns from pictures."""
 
     def value_is_missing(self, value: Any) -> bool:
-        """Whether to complain: --describe, which is read first, needs no fold."""
-        return super().value_is_missing(value) and not click.get_current_context().params.get("describe")
+        """Whether to complain: --describe and --images, which are read first, need no fold."""
+        given = click.get_current_context().params
+        return super().value_is_missing(value) and not (given.get("describe") or given.get("images"))
 
 
 length_option = click.option(
@@ -213,6 +310,7 @@ figures_option = click.option(
 )
 RUNS = "runs"  # where runs lie unless --out says otherwise
 _MOST_GB = 1e9  # for `inf` and the like: no bound
+FINETUNE_EARLY_STOP = 50  # S3's code: more than the 24 epochs after which the plateau rule releases a group
 
 # Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
@@ -228,6 +326,26 @@ GROUPS = {
 COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
 COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
 del COMPARE_GROUPS["What to train"]
+
+FINETUNED = (
+    "images",
+    "csv",
+    "preset",
+    "task",
+    "visual",
+    "audio",
+    "modalities",
+    "weights",
+    "untrained",
+    "set",
+    "epochs",
+)
+FINETUNE_GROUPS = {
+    **GROUPS,
+    "What to tune": (*FINETUNED, "seed", "seeds"),
+    "How to run": (*GROUPS["How to run"], "micro-batch"),
+}
+del FINETUNE_GROUPS["What to train"]
 
 _RUN_OPTIONS = (
     device_option,
@@ -271,6 +389,77 @@ _PRESET_OPTIONS = (
         "--out",
         type=FOLDER,
         help="Folder of the run; with several runs, of all of them. [default: runs/PRESET in the working folder]",
+    ),
+)
+_FINETUNE_OPTIONS = (
+    click.option(
+        "--images",
+        type=FOLDER,
+        is_eager=True,
+        help="Folder of pictures of faces: the network of the face alone is tuned, on them in place of a store. "
+        "[default: none]",
+    ),
+    click.option(
+        "--csv",
+        "table",
+        type=FILE,
+        help="Table of the pictures of --images: path,label or path,valence,arousal or path,p_0,p_1,… (soft labels), "
+        "perhaps with split (train or validation). [default: none]",
+    ),
+    click.option(
+        "--preset",
+        type=click.Choice(list(HEADS)),
+        default="crossattn",
+        show_default=True,
+        help="System whose head is trained with the networks: see docs/training.md.",
+    ),
+    click.option(
+        "--visual",
+        metavar="NAME",
+        default=FinetuneConfig.visual,
+        show_default=True,
+        help=f"Network of the face: {', '.join(VISUAL_NETWORKS)}, timm:NAME or none. It is fed the crops of the store: "
+        "crop48, or crop112 (`extract --features crop48,logmel`).",
+    ),
+    click.option(
+        "--audio",
+        type=click.Choice([*AUDIO_NETWORKS, "none"]),
+        default=FinetuneConfig.audio,
+        show_default=True,
+        help="Network of the sound, fed the log-mel patches of the store.",
+    ),
+    click.option(
+        "--modalities",
+        type=NAME_LIST,
+        help="Stored features beside the tuned ones, separated by commas. The first one leads, a tuned one unless the "
+        "list has those too. [default: none]",
+    ),
+    click.option(
+        "--weights",
+        cls=MergedOption,
+        type=NamedPath(),
+        multiple=True,
+        help="Weights that a network begins from (repeatable): iresnet50=FILE, logmel_vgg=FILE, timm:NAME=DIR. "
+        "[default: $AVFUSE_WEIGHTS, then the cache]",
+    ),
+    click.option(
+        "--untrained",
+        type=click.IntRange(min=0),
+        metavar="SEED",
+        help="Seeded random weights for every network without --weights; for tests only. [default: off]",
+    ),
+    click.option(
+        "--micro-batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=RunConfig.micro_batch_rows,
+        show_default=True,
+        help="Faces or patches that a network takes at once: what the memory of a step depends on.",
+    ),
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Folder of the run; with several runs, of all of them. [default: runs/finetune in the working folder]",
     ),
 )
 _COMPARE_OPTIONS = (
@@ -402,14 +591,38 @@ def compare_request(options: Mapping[str, Any]) -> CompareRequest:
     return CompareRequest(**_with_defaults(options, "compare"))
 
 
+def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
+    """The request that `avfuse finetune` makes of its options, as `train_request` does."""
+    if options["table"] is not None:
+        raise click.UsageError("--csv is the table of --images DIR, the folder of its pictures")
+    own = {name: value for name, value in options.items() if name not in ("images", "table")}
+    return FinetuneRequest(**_with_defaults(own, "finetune"))
+
+
+def pictures_request(options: Mapping[str, Any]) -> PicturesRequest:
+    """The request that `avfuse finetune --images` makes of its options. Raises click.UsageError on others than its."""
+    own = {each.name for each in fields(PicturesRequest)}
+    context = click.get_current_context()
+    for each in context.command.params:
+        is_given = context.get_parameter_source(each.name or "") == click.core.ParameterSource.COMMANDLINE
+        if is_given and each.name not in own | {"config"}:
+            raise click.UsageError(f"{each.opts[0]} does not go with --images")
+    if options["table"] is None:
+        raise click.UsageError("--images needs --csv FILE, the table of its pictures")
+    return PicturesRequest(**{**{name: options[name] for name in own}, "out": _out_or_default(options, "finetune")})
+
+
 def _with_defaults(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     store = store_or_default(options["store"])
     annotations = annotations_or_remembered(options["annotations"], store)
-    out = options["out"]
-    if out is None:
-        out = Path(RUNS, name)
-        click.echo(f"note: --out {out}", err=True)
-    return {**options, "store": store, "annotations": annotations, "out": out}
+    return {**options, "store": store, "annotations": annotations, "out": _out_or_default(options, name)}
+
+
+def _out_or_default(options: Mapping[str, Any], name: str) -> Path:
+    if (out := options["out"]) is not None:
+        return Path(out)
+    click.echo(f"note: --out {Path(RUNS, name)}", err=True)
+    return Path(RUNS, name)
 
 
 def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
@@ -420,5 +633,6 @@ def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
 
 _ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS)
 train_options = partial(with_options, options=_ALONE)
+finetune_options = partial(with_options, options=(*FOLD_OPTIONS, *_FINETUNE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 compare_options = partial(with_options, options=(*FOLD_OPTIONS, *_COMPARE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

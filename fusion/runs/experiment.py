@@ -28,16 +28,17 @@ from ..config import RunConfig, TrainConfig
 from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
+from ..data.views import View
 from ..folds.manifest import Fold, Manifest
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
-DataKey = tuple[str, tuple[str, ...], float | None]
+DataKey = tuple[str, tuple[str, ...], tuple[str, ...], float | None]
 
 
 def data_key(config: TrainConfig) -> DataKey:
     """Runs with the same one, on the same folds, share what is read: its task's labels, its features, its masks."""
-    return config.task, config.modalities, config.speech_above
+    return config.task, config.modalities, config.inputs, config.speech_above
 
 
 @dataclass(frozen=True)
@@ -162,7 +163,8 @@ def check_experiment(
                 f"(--features {modality} --replace), or say --allow-other-features"
             )
     notes += _left_out(matched, added)
-    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
+    random = (name for name in untrained_features(store) if name in config.inputs)
+    untrained = (*random, *config.untrained_networks)
     features = Features(
         *(location_of(store), fingerprints, untrained, {}, seen, made, tuned),
         entries=lineages(store, seen, fingerprints),
@@ -185,8 +187,9 @@ def open_experiment(
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
     extra: Corpus | None = None,
+    views: Mapping[str, View] | None = None,
 ) -> Experiment:
-    """Match labels with features, check them and read the features.
+    """Match labels with features, check them and read the features, or `views` of modalities that backbones make.
 
     Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
@@ -194,7 +197,7 @@ def open_experiment(
     checked = check_experiment(store, corpus, manifest, folds, config, *allowed, extra)
     fits = partial(check_shapes, config)
     room = room_of(run)
-    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above)
+    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above, views)
     return Experiment(checked, data)
 
 
