@@ -116,7 +116,7 @@ class System:
     def _written(self, folder: Path, trial: Trial, rows: int) -> NDArray[np.float32] | None:
         """The run's own predictions of a trial it holds out, while they are of these features and rows."""
         described = self.runs[folder]
-        now, _ = features_of(self.store, [trial.name], described.config.inputs)
+        now, _, _ = features_of(self.store, [trial.name], described.config.inputs)
         before = described.features.trials.get(trial.name, {})
         path = trial_path(folder / "predictions", trial.name, ".txt")
         if not path.is_file() or before.get("sha256") != now[trial.name]["sha256"]:
