@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache, partial
 from typing import TYPE_CHECKING, Any
 
@@ -12,17 +13,22 @@ import click
 from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
+from ..encoders.weights.resolve import WeightsMissing, resolve
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,
+    FINETUNE_GROUPS,
     GROUPS,
     CompareRequest,
+    FinetuneRequest,
     TrainRequest,
     compare_options,
     compare_request,
     config_to_describe,
+    finetune_options,
+    finetune_request,
     train_options,
     train_request,
 )
@@ -55,6 +61,21 @@ def train(**options: Any) -> None:
         _train(train_request(options), stop)
 
 
+@click.command(cls=GroupedCommand, groups=FINETUNE_GROUPS)
+@finetune_options
+@clean_errors(WorkerUnfit, WeightsMissing)
+@torch_errors("a smaller --micro-batch, batch_size or --memory-gb")
+def finetune(**options: Any) -> None:
+    """Train the head together with the networks that make its features, from the crops and patches in a store.
+
+    RUN then holds what a run of `train` holds, and the tuned networks of the best epoch: iresnet50.safetensors,
+    logmel_vgg.safetensors, which `extract --weights` reads. Their layers are released group after group
+    (docs/finetuning.md). A second call leaves finished runs alone. Exit codes as those of `train`.
+    """
+    with listening("runs") as stop:
+        _finetune(finetune_request(options), stop)
+
+
 @click.command(cls=GroupedCommand, groups=COMPARE_GROUPS)
 @compare_options
 @clean_errors(WorkerUnfit)
@@ -81,15 +102,37 @@ def _describe(options: Mapping[str, Any]) -> None:
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:
-    from .runs.call import open_call, train_runs
-    from .runs.crossval import plan_runs
+    from .runs.call import open_call
 
     config = request.config()
-    call = open_call(request, TASKS[config.task].labels)
-    whole = plan_runs(request.out, call.folds, call.seeds, config)
+    _do_runs(config, open_call(request, TASKS[config.task].labels), stop)
+
+
+def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
+    import torch
+
+    from .finetuning.learner import open_backbones
+    from .runs.call import open_call
+
+    found = resolve(list(request.networks().networks), dict(request.weights), request.untrained)
+    sources = {  # for workers in another folder
+        name: source if source.path is None else replace(source, path=source.path.resolve())
+        for name, source in found.items()
+    }
+    config = request.config(sources)
+    open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
+    _do_runs(config, open_call(request, TASKS[config.task].labels, sources), stop)
+
+
+def _do_runs(config: TrainConfig, call: Call, stop: StopRequest) -> None:
+    """The runs of `train` or of `finetune`, folds × seeds, and their table."""
+    from .runs.call import train_runs
+    from .runs.crossval import plan_runs
+
+    whole = plan_runs(call.request.out, call.folds, call.seeds, config)
     ended = train_runs(call, whole, stop, several=len(whole) > 1)
     if ended.done or ended.elsewhere or not ended.failed:
-        _print_results(ended.done, call, config, request.as_json, several=len(whole) > 1)
+        _print_results(ended.done, call, config, call.request.as_json, several=len(whole) > 1)
     ended.raise_failures()
 
 

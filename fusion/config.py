@@ -23,6 +23,12 @@ Figures = Literal["png", "pdf", "svg"]  # formats of pictures
 
 SPEECH = "speech"  # the feature that says where somebody speaks
 
+# Networks that can be tuned: of faces with the crops they are fed, of sound with the feature they make.
+VISUAL_NETWORKS = {"suzhang40": "crop48", "iresnet112": "crop112"}
+AUDIO_NETWORKS = {"vgg": "logmel_vgg"}
+_TIMM = "timm:"
+UNTRAINED = "untrained"  # and the seed, where weights begin from random numbers
+
 # What to change to need less memory, as errors put it.
 LESS_MEMORY = "a smaller batch_size or --memory-gb"
 
@@ -50,11 +56,77 @@ class HeadSettings:
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneConfig:
+    """How backbones are tuned together with the head. Source: docs/sources.md (Fine-tuning).
+
+    `visual` and `audio`: the networks, `none` for neither. `visual_groups`, `audio_groups`: what is released one after
+    the other, as patterns of names (`output_layer.*; body.21.*, body.22.*`); empty: the last layers, as published.
+    `releases`: so many of the groups, the next one at least `release_epochs` after the last. `flip`, `crop`: drawn once
+    a window. `weights`: what each network began from, by name and sha256.
+    """
+
+    visual: str = "suzhang40"
+    audio: str = "vgg"
+    visual_groups: str = ""
+    audio_groups: str = ""
+    backbone_lr: float = 1e-5
+    releases: int = 3
+    release_epochs: int = 5
+    flip: bool = True
+    crop: bool = True
+    weights: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_settings(self, ("backbone_lr",), ("releases", "release_epochs"))
+        if self.visual not in ("none", *VISUAL_NETWORKS) and not self.visual.startswith(_TIMM):
+            raise ValueError(f"visual={self.visual}: there are {', '.join(VISUAL_NETWORKS)}, timm:NAME and none")
+        if self.audio not in ("none", *AUDIO_NETWORKS):
+            raise ValueError(f"audio={self.audio}: there are {', '.join(AUDIO_NETWORKS)} and none")
+        if not self.networks:
+            raise ValueError(
+                "visual=none and audio=none: nothing is left to tune; `avfuse train` trains the head alone"
+            )
+        for groups, network in ((self.visual_groups, self.visual), (self.audio_groups, self.audio)):
+            if groups and network == "none":
+                raise ValueError(f"groups {groups!r} of a network that is none")
+
+    @property
+    def networks(self) -> dict[str, str]:
+        """{modality: its network, as `open_backbone` calls it}: {"iresnet50": "suzhang40"}."""
+        visual = "iresnet50" if self.visual in VISUAL_NETWORKS else self.visual
+        found = {visual: self.visual, "logmel_vgg": AUDIO_NETWORKS.get(self.audio, "none")}
+        return {modality: network for modality, network in found.items() if network != "none"}
+
+    @property
+    def views(self) -> dict[str, str]:
+        """{modality: the array of the store that its network is fed}: {"iresnet50": "crop48"}."""
+        faces = VISUAL_NETWORKS.get(self.visual, "crop112")
+        return {modality: "logmel" if modality == "logmel_vgg" else faces for modality in self.networks}
+
+    @property
+    def untrained(self) -> list[str]:
+        """Modalities whose networks began from random numbers."""
+        return [
+            name for name, _, began in (each.partition("=") for each in self.weights) if began.startswith(UNTRAINED)
+        ]
+
+    @property
+    def groups(self) -> dict[str, str]:
+        """{modality: what is released, as it is given}."""
+        return {
+            modality: self.audio_groups if modality == "logmel_vgg" else self.visual_groups
+            for modality in self.networks
+        }
+
+
+@dataclass(frozen=True, kw_only=True)
 class TrainConfig:
     """Everything that changes the numbers of a run, the data aside. Source: docs/sources.md (Windows, Schedule).
 
     `audio_rows`: `speech` makes rows of sound invalid where the probability of speech is below `speech_threshold`.
     `protocol`: validated on trials that are held out or, as S4 does, on windows that overlap those it learns from.
+    `finetune`: some of the modalities are no stored rows, but what backbones make, which learn too. `min_lr` is then
+    the learning rate below which the next of their groups is released.
     Every setting with unit, range and source: docs/training.md. Raises ValueError on a value out of its range.
     """
 
@@ -87,6 +159,7 @@ class TrainConfig:
     early_stop: int = 20
     restore_best: bool = True
     protocol: Protocol = "trials"
+    finetune: FinetuneConfig | None = None
     model: HeadSettings
 
     def __post_init__(self) -> None:
@@ -127,6 +200,21 @@ class TrainConfig:
             )
         if not self.modalities or len(set(self.modalities)) != len(self.modalities):
             raise ValueError(f"modalities must be distinct feature names, got {list(self.modalities)}")
+        if self.finetune is not None:
+            if lacking := [name for name in self.finetune.networks if name not in self.modalities]:
+                raise ValueError(f"{', '.join(lacking)} is tuned and must be among the modalities {self.modalities}")
+            if self.protocol != "trials":
+                raise ValueError(f"protocol={self.protocol} is for runs on stored features; tuned ones hold trials out")
+
+    @property
+    def views(self) -> dict[str, str]:
+        """{modality that a backbone makes: the array of the store that it is fed}; empty unless backbones are tuned."""
+        return {} if self.finetune is None else self.finetune.views
+
+    @property
+    def untrained_networks(self) -> list[str]:
+        """Modalities whose tuned networks began from random numbers."""
+        return [] if self.finetune is None else self.finetune.untrained
 
     @property
     def outputs(self) -> tuple[str, ...]:
@@ -135,8 +223,9 @@ class TrainConfig:
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Features that are read: the modalities and, where it masks the rows of sound, the probability of speech."""
-        return tuple(dict.fromkeys([*self.modalities, *([] if self.speech_above is None else [SPEECH])]))
+        """What is read: the modalities, or views in their place, and the probability of speech, if it masks rows."""
+        read = [self.views.get(name, name) for name in self.modalities]
+        return tuple(dict.fromkeys([*read, *([] if self.speech_above is None else [SPEECH])]))
 
     @property
     def speech_above(self) -> float | None:
@@ -154,6 +243,7 @@ class RunConfig:
     """How to run. Numbers change only by rounding, and compiled by what dropout draws. Kept in environment.json.
 
     `threads`: for the arithmetic of one process; 0: torch's default. `processes`: how many share this machine's memory.
+    `micro_batch_rows`: views that a backbone takes at once.
     """
 
     device: str = "auto"
@@ -162,3 +252,4 @@ class RunConfig:
     memory_gb: float | None = None
     threads: int = 0
     processes: int = 1
+    micro_batch_rows: int = 128

@@ -223,7 +223,7 @@ def _sourced(config: TrainConfig) -> Iterator[tuple[str, Any, str]]:
     parts = ((config.model, usual.model, sources_of(config.model)), (config, usual, RUN_SOURCES))
     for settings, defaults, sources in parts:
         for each in fields(settings):
-            if each.name in ("preset", "model"):
+            if each.name in ("preset", "model", "finetune"):
                 continue
             value, source = getattr(settings, each.name), sources.get(each.name, "")
             if settings is config and each.name in HEADS[config.preset].training:

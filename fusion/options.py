@@ -6,10 +6,10 @@ Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/infer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 import click
 
@@ -19,6 +19,7 @@ from ..shell.options import (
     FOLDER,
     NAME_LIST,
     MergedOption,
+    NamedPath,
     Number,
     config_option,
     device_option,
@@ -27,12 +28,15 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import Figures, RunConfig, TrainConfig
+from .config import AUDIO_NETWORKS, UNTRAINED, VISUAL_NETWORKS, Figures, FinetuneConfig, RunConfig, TrainConfig
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
 from .settings import preset, with_settings
 from .tasks.table import TASKS
+
+if TYPE_CHECKING:
+    from ..encoders.weights.resolve import WeightSource
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +123,49 @@ class TrainRequest(RunsRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class FinetuneRequest(RunsRequest):
+    """What `avfuse finetune` is asked to do. `modalities`: stored features beside those that are tuned."""
+
+    preset: str
+    modalities: str | None
+    visual: str
+    audio: str
+    weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
+    micro_batch: int
+
+    def run_config(self) -> RunConfig:
+        """How to run."""
+        return replace(super().run_config(), micro_batch_rows=self.micro_batch)
+
+    def networks(self) -> FinetuneConfig:
+        """Which networks are tuned. Raises click.UsageError if there is none, or one is unknown."""
+        try:
+            return FinetuneConfig(visual=self.visual, audio=self.audio)
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+    def config(self, sources: Mapping[str, WeightSource]) -> TrainConfig:
+        """The preset with tuned modalities in front, and what the options change; `sources`: where weights come from.
+
+        Raises click.UsageError on a wrong setting.
+        """
+        began = [
+            f"{name}={source.sha256 or f'{UNTRAINED} {source.untrained_seed}'}" for name, source in sources.items()
+        ]
+        tuned = replace(self.networks(), weights=tuple(began))
+        given = [name for name in map(str.strip, (self.modalities or "").split(",")) if name]
+        first = [name for name in tuned.networks if name not in given]
+        try:
+            changed = replace(
+                preset(self.preset), modalities=(*first, *given), finetune=tuned, early_stop=FINETUNE_EARLY_STOP
+            )
+            return with_settings(changed, self.set_by_options())
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareRequest(RunsRequest):
     """What `avfuse compare` is asked to do. `modalities`: each text is one list, or several with `;` between them."""
 
@@ -155,6 +202,7 @@ class PredictRequest(RunRequest):
     submission: Path | None = None
     sample: Path | None = None
     without_seen: bool = False
+    trials: tuple[str, ...] | None = None
 
 
 class Setting(click.ParamType[tuple[str, str]]):
@@ -212,6 +260,7 @@ figures_option = click.option(
 )
 RUNS = "runs"  # where runs lie unless --out says otherwise
 _MOST_GB = 1e9  # for `inf` and the like: no bound
+FINETUNE_EARLY_STOP = 50  # S3's code: more than the 24 epochs after which the plateau rule releases a group
 
 # Headings of `avfuse train --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
@@ -227,6 +276,14 @@ GROUPS = {
 COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
 COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
 del COMPARE_GROUPS["What to train"]
+
+FINETUNED = ("preset", "task", "visual", "audio", "modalities", "weights", "untrained", "set", "epochs")
+FINETUNE_GROUPS = {
+    **GROUPS,
+    "What to tune": (*FINETUNED, "seed", "seeds"),
+    "How to run": (*GROUPS["How to run"], "micro-batch"),
+}
+del FINETUNE_GROUPS["What to train"]
 
 _RUN_OPTIONS = (
     device_option,
@@ -270,6 +327,63 @@ _PRESET_OPTIONS = (
         "--out",
         type=FOLDER,
         help="Folder of the run; with several runs, of all of them. [default: runs/PRESET in the working folder]",
+    ),
+)
+_FINETUNE_OPTIONS = (
+    click.option(
+        "--preset",
+        type=click.Choice(list(HEADS)),
+        default="crossattn",
+        show_default=True,
+        help="System whose head is trained with the networks: see docs/training.md.",
+    ),
+    click.option(
+        "--visual",
+        metavar="NAME",
+        default=FinetuneConfig.visual,
+        show_default=True,
+        help=f"Network of the face: {', '.join(VISUAL_NETWORKS)}, timm:NAME or none. It is fed the crops of the store: "
+        "crop48, or crop112 (`extract --features crop48,logmel`).",
+    ),
+    click.option(
+        "--audio",
+        type=click.Choice([*AUDIO_NETWORKS, "none"]),
+        default=FinetuneConfig.audio,
+        show_default=True,
+        help="Network of the sound, fed the log-mel patches of the store.",
+    ),
+    click.option(
+        "--modalities",
+        type=NAME_LIST,
+        help="Stored features beside the tuned ones, separated by commas. The first one leads, a tuned one unless the "
+        "list has those too. [default: none]",
+    ),
+    click.option(
+        "--weights",
+        cls=MergedOption,
+        type=NamedPath(),
+        multiple=True,
+        help="Weights that a network begins from (repeatable): iresnet50=FILE, logmel_vgg=FILE, timm:NAME=DIR. "
+        "[default: $AVFUSE_WEIGHTS, then the cache]",
+    ),
+    click.option(
+        "--untrained",
+        type=click.IntRange(min=0),
+        metavar="SEED",
+        help="Seeded random weights for every network without --weights; for tests only. [default: off]",
+    ),
+    click.option(
+        "--micro-batch",
+        type=click.IntRange(min=1),
+        metavar="N",
+        default=RunConfig.micro_batch_rows,
+        show_default=True,
+        help="Faces or patches that a network takes at once: what the memory of a step depends on.",
+    ),
+    click.option(
+        "--out",
+        type=FOLDER,
+        help="Folder of the run; with several runs, of all of them. [default: runs/finetune in the working folder]",
     ),
 )
 _COMPARE_OPTIONS = (
@@ -401,6 +515,11 @@ def compare_request(options: Mapping[str, Any]) -> CompareRequest:
     return CompareRequest(**_with_defaults(options, "compare"))
 
 
+def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
+    """The request that `avfuse finetune` makes of its options, as `train_request` does."""
+    return FinetuneRequest(**_with_defaults(options, "finetune"))
+
+
 def _with_defaults(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     store = store_or_default(options["store"])
     annotations = annotations_or_remembered(options["annotations"], store)
@@ -419,5 +538,6 @@ def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
 
 _ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS)
 train_options = partial(with_options, options=_ALONE)
+finetune_options = partial(with_options, options=(*FOLD_OPTIONS, *_FINETUNE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 compare_options = partial(with_options, options=(*FOLD_OPTIONS, *_COMPARE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
-from .config import HeadSettings, TrainConfig
+from .config import FinetuneConfig, HeadSettings, TrainConfig
 from .models.table import HEADS, head_settings
 from .tasks.table import TASKS
 
@@ -35,24 +35,31 @@ def preset(name: str) -> TrainConfig:
 def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfig:
     """Settings changed by `{key: text}`, of the run or of its network. Raises ValueError on a wrong key or value."""
     own, model = _settings_of(config), _settings_of(config.model)
+    tuning = {} if config.finetune is None else _settings_of(config.finetune)
+    every = own | model | tuning
     for key in changes:
-        if key not in own | model:
-            raise ValueError(
-                f"there is no setting {key!r}{did_you_mean(key, own | model)}; there are {', '.join(own | model)}"
-            )
-    values = {key: _read(key, text, (own | model)[key]) for key, text in changes.items()}
-    changed = replace(config.model, **{key: value for key, value in values.items() if key in model})
-    return replace(config, model=changed, **{key: value for key, value in values.items() if key in own})
+        if key not in every:
+            raise ValueError(f"there is no setting {key!r}{did_you_mean(key, every)}; there are {', '.join(every)}")
+    values = {key: _read(key, text, every[key]) for key, text in changes.items()}
+    parts: dict[str, Any] = {
+        "model": replace(config.model, **{key: value for key, value in values.items() if key in model})
+    }
+    if config.finetune is not None:
+        parts["finetune"] = replace(config.finetune, **{key: value for key, value in values.items() if key in tuning})
+    return replace(config, **parts, **{key: value for key, value in values.items() if key in own})
 
 
 def names_of(config: TrainConfig) -> set[str]:
     """Names of the settings that these have, of the run and of its network."""
-    return {*_settings_of(config), *_settings_of(config.model)}
+    tuning = {} if config.finetune is None else _settings_of(config.finetune)
+    return {*_settings_of(config), *_settings_of(config.model), *tuning}
 
 
 def as_json(config: TrainConfig) -> dict[str, JsonValue]:
-    """Settings as config.json has them: tuples are lists."""
+    """Settings as config.json has them: tuples are lists; `finetune` only where backbones are tuned."""
     content: dict[str, JsonValue] = json.loads(json.dumps(asdict(config)))
+    if config.finetune is None:
+        del content["finetune"]
     return content
 
 
@@ -64,6 +71,12 @@ def from_json(content: Mapping[str, Any]) -> TrainConfig:
     base = preset(str(content.get("preset")))
     own, model = {**content}, content.get("model")
     own.pop("model", None)
+    if isinstance(tuning := own.pop("finetune", None), dict):
+        try:
+            tuned = FinetuneConfig(**{**tuning, "weights": tuple(tuning["weights"])})
+            base = replace(base, modalities=tuple(own["modalities"]), finetune=tuned)
+        except (KeyError, TypeError) as error:
+            raise ValueError("its settings are those of another avfuse") from error
     known, named = set(_settings_of(base)), set(own) - {"preset"}
     if not isinstance(model, dict) or not known - _YOUNGER <= named <= known:
         raise ValueError("its settings are those of another avfuse")
@@ -72,8 +85,11 @@ def from_json(content: Mapping[str, Any]) -> TrainConfig:
 
 def differences(one: TrainConfig, other: TrainConfig) -> list[str]:
     """What differs, as `key: <one> in the run, <other> now`."""
-    first, second = ({**asdict(each), **asdict(each.model)} for each in (one, other))
-    names = [name for name in first | second if name != "model"]
+    first, second = (
+        {**asdict(each), **asdict(each.model), **({} if each.finetune is None else asdict(each.finetune))}
+        for each in (one, other)
+    )
+    names = [name for name in first | second if name not in ("model", "finetune")]
     return [
         f"{name}: {spelled(first.get(name))} in the run, {spelled(second.get(name))} now"
         for name in names
@@ -88,11 +104,12 @@ def spelled(value: Any) -> str:
     return ",".join(map(str, value)) if isinstance(value, (tuple, list)) else str(value)
 
 
-def _settings_of(settings: TrainConfig | HeadSettings) -> dict[str, Any]:
+def _settings_of(settings: TrainConfig | HeadSettings | FinetuneConfig) -> dict[str, Any]:
     """{name: type} of the fields that `--set` may change."""
+    others = ("preset", "model", "finetune", *(["weights"] if isinstance(settings, FinetuneConfig) else []))
     choices: Any = Literal
     hints = {**get_type_hints(type(settings)), "task": choices[tuple(TASKS)]}
-    return {each.name: hints[each.name] for each in fields(settings) if each.name not in ("preset", "model")}
+    return {each.name: hints[each.name] for each in fields(settings) if each.name not in others}
 
 
 def _read(key: str, text: str, kind: Any) -> Any:

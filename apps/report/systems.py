@@ -12,7 +12,6 @@ Tested by tests/apps/report/test_systems.py.
 from __future__ import annotations
 
 import csv
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -116,7 +115,7 @@ class System:
     def _written(self, folder: Path, trial: Trial, rows: int) -> NDArray[np.float32] | None:
         """The run's own predictions of a trial it holds out, while they are of these features and rows."""
         described = self.runs[folder]
-        now, _ = features_of(self.store, [trial.name], described.config.inputs)
+        now, *_ = features_of(self.store, [trial.name], described.config.inputs)
         before = described.features.trials.get(trial.name, {})
         path = trial_path(folder / "predictions", trial.name, ".txt")
         if not path.is_file() or before.get("sha256") != now[trial.name]["sha256"]:
@@ -220,10 +219,12 @@ def runs_page(systems: Sequence[System], folders: Sequence[Path]) -> dict[str, A
         about |= {"store": first.features.store, "annotations": first.annotations}
         shown.append({"name": system.name, "runs": rows, "about": about, "untrained": system.untrained})
     compared = []
+    named = {score.key: f"{system.task.measure} {score.title}" for system in systems for score in system.task.tabled}
     for folder in folders:
         if content := comparison_in(folder):
-            others = sorted({key for cell in content.get("cells", []) for key in cell.get("mean", {})} - {"P"})
-            compared.append({"folder": str(folder), "scores": ["P", *others], **json.loads(json.dumps(content))})
+            scored = {key for cell in content.get("cells", []) for key in cell.get("mean", {})}
+            titles = {"P": "P", **{key: title for key, title in named.items() if key in scored}}
+            compared.append({"folder": str(folder), "scores": titles, **content})
     return {"systems": shown, "comparisons": compared}
 
 

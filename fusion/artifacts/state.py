@@ -14,7 +14,7 @@ import io
 import pickle
 import zipfile
 import zlib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,7 +29,8 @@ from .folder import read_json
 
 TRAINING = "training.pt"
 FINISHED = "finished.json"
-_RUNNING = ("lr", "loss", "seconds")  # of the history only
+TIMM = "timm"  # below it the folders of tuned networks of timm
+_RUNNING = ("lr", "backbone_lr", "loss", "seconds")  # of the history only
 
 
 @dataclass
@@ -68,8 +69,17 @@ def load_state(folder: Path) -> State | None:
         raise ValueError(f"{path} is broken ({error}); remove the folder {folder} and train again") from error
 
 
+def save_network(folder: Path, best: Mapping[str, Tensor]) -> None:
+    """Replace model.safetensors. Raises OSError."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
+    replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
+
+
 def write_results(
-    folder: Path, history: Sequence[Mapping[str, Any]], best: Mapping[str, Tensor], best_row: Mapping[str, Any]
+    folder: Path,
+    history: Sequence[Mapping[str, Any]],
+    best_row: Mapping[str, Any],
+    write_networks: Callable[[], object],
 ) -> None:
     """What people and programs read: history.csv, and the best network with its scores if it is another one now."""
     columns = [key for key in history[-1] if not key.startswith("mean_trial_") and key not in ("frames", "trials")]
@@ -80,16 +90,16 @@ def write_results(
     replace_file(folder / "history.csv", text.getvalue().encode())
     metrics = folder / "metrics.json"
     if not metrics.is_file() or read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
-        tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
-        replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
+        write_networks()
         write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
 
 
 def clear_results(folder: Path) -> None:
     """Remove what an earlier run left in a folder where one begins: nothing of the old one stands beside the new."""
-    for name in (FINISHED, TRAINING, "metrics.json", "model.safetensors", "history.csv"):
+    networks = ["model.safetensors", *(path.name for path in folder.glob("*.safetensors"))]
+    for name in (FINISHED, TRAINING, "metrics.json", *networks, "history.csv"):
         remove_file(folder / name)
-    for name in ("predictions", "plots", "tensorboard"):
+    for name in ("predictions", "plots", "tensorboard", TIMM):
         remove_tree(folder / name)
 
 

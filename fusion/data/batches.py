@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -18,6 +18,7 @@ from ..config import TrainConfig
 from ..tasks.table import TASKS
 from .dataset import Dataset
 from .statistics import Statistics
+from .views import PatchTable
 from .windows import Windows, row_index
 
 
@@ -27,6 +28,8 @@ class Batch:
 
     `features` float32 [B, W, *shape] and `valid` bool [B, W] a modality (made from real media), `mask` bool [B, W]
     (no padding), `labels` float32 [B, W, L], `loss_mask` bool [B, W] (in the loss), `index` int64 [B, W] (table rows).
+    `views` {modality: what a backbone makes its rows of, [B, W, ...]}; its `features` are then [B, W, 1], 1 where a row
+    is to be made and 0 elsewhere.
     """
 
     features: tuple[Tensor, ...]
@@ -35,6 +38,7 @@ class Batch:
     labels: Tensor
     loss_mask: Tensor
     index: Tensor
+    views: Mapping[str, Tensor | PatchTable] = field(default_factory=dict)
 
 
 class Batches:
@@ -114,10 +118,14 @@ class Batches:
         beyond = len(self._labels) - 1
         index = row_index(windows, self._window, beyond).to(self._device, non_blocking=True)
         mask = index < beyond
-        features = []
-        for rows, mean, scale in zip(
-            self._data.rows.gather(windows, self._window), self._mean, self._scale, strict=True
-        ):
+        features, views = [], {}
+        gathered = self._data.rows.gather(windows, self._window)
+        for name, rows, mean, scale in zip(self._data.modalities, gathered, self._mean, self._scale, strict=True):
+            if name in self._data.views:
+                views[name] = rows.to(self._device)
+                features.append(mask[..., None].float())
+                continue
+            assert isinstance(rows, Tensor)
             moved = rows.to(self._device, non_blocking=True).float()  # maps travel as they are kept
             real = mask.view(*mask.shape, *[1] * mean.dim())
             features.append(moved.sub_(mean).mul_(scale).mul_(real))
@@ -128,6 +136,7 @@ class Batches:
             labels=self._labels[index],
             loss_mask=self._loss_mask[index],
             index=index,
+            views=views,
         )
 
 

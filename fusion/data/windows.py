@@ -25,6 +25,7 @@ from torch import Tensor
 
 from ...features_store.clock import window_starts
 from ...features_store.trial import Trial, fill_rows
+from .views import PatchTable
 
 Span = tuple[int, int]
 Shape = tuple[int, ...]
@@ -59,17 +60,21 @@ def row_index(windows: Windows, window: int, beyond: int) -> Tensor:
 
 @dataclass(frozen=True)
 class ResidentRows:
-    """One tensor [N + 1, *shape] a modality; taking windows is one indexed copy."""
+    """One tensor [N + 1, *shape] a modality, or the patches of a view; taking windows is one indexed copy."""
 
-    tables: Sequence[Tensor]
+    tables: Sequence[Any]
 
-    def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
+    def gather(self, windows: Windows, window: int) -> tuple[Any, ...]:
         """Rows [B, window, *shape] of each modality, on the tables' device; zeros after the end of a trial."""
-        beyond = len(self.tables[0]) - 1
-        index = row_index(windows, window, beyond).to(self.tables[0].device, non_blocking=True)
-        return tuple(
-            table.index_select(0, index.flatten()).view(*index.shape, *table.shape[1:]) for table in self.tables
-        )
+        index = row_index(windows, window, len(self.tables[0]) - 1)
+        taken: list[Any] = []
+        for table in self.tables:
+            if isinstance(table, PatchTable):
+                taken.append(table.gather(windows.start, windows.length, window))
+                continue
+            rows = index.to(table.device, non_blocking=True).flatten()
+            taken.append(table.index_select(0, rows).view(*index.shape, *table.shape[1:]))
+        return tuple(taken)
 
 
 class StreamedRows:
@@ -86,7 +91,7 @@ class StreamedRows:
         self._first = [first for first, _ in spans.values()]
         self._kinds = kinds
 
-    def gather(self, windows: Windows, window: int) -> tuple[Tensor, ...]:
+    def gather(self, windows: Windows, window: int) -> tuple[Any, ...]:
         """Rows [B, window, *shape] of each modality, on the CPU; zeros after the end of a trial.
 
         Raises StoreMismatch if rows are broken or missing, or a trial is no longer the one that was opened.

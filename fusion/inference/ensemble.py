@@ -10,6 +10,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,6 +28,9 @@ from ..data.batches import Batches
 from ..data.dataset import load, shape_text
 from ..data.matching import TrialSource
 from ..data.runtime import Room
+from ..data.views import View
+from ..finetuning.learner import open_tuned
+from ..finetuning.rows import embed_trials
 from ..models.table import build
 from ..runs.experiment import features_of, fingerprints_of
 from ..tasks.table import TASKS, joint_task
@@ -125,13 +129,15 @@ def predict_with(
     task = joint_task(TASKS[run.described.config.task] for run in runs if wanted[run.folder])
     sums: dict[str, dict[str, list[Rows]]] = defaultdict(lambda: defaultdict(list))
     valid: dict[str, NDArray[np.bool_]] = {}
-    by_rows: dict[tuple[tuple[str, ...], float | None], list[TrainedRun]] = defaultdict(list)
+    by_rows: dict[tuple[Any, ...], list[TrainedRun]] = defaultdict(list)
     for run in runs:
-        by_rows[run.described.config.modalities, run.described.config.speech_above].append(run)
-    for (modalities, speech_above), alike in by_rows.items():
+        config, learned = run.described.config, run.described.features.shapes
+        views = tuple((name, View(stored, *learned[name])) for name, stored in config.views.items())
+        by_rows[config.modalities, config.speech_above, views].append(run)
+    for (modalities, speech_above, views), alike in by_rows.items():
         names = [name for name in sources if any(name in wanted[run.folder] for run in alike)]
         of_these = {name: sources[name] for name in names}
-        data = load(store, of_these, modalities, room, shown, speech_above=speech_above)
+        data = load(store, of_these, modalities, room, shown, speech_above=speech_above, views=dict(views))
         for name, real in valid_by_trial(data, names).items():
             valid[name] = real | valid.get(name, False)
         for run in alike:
@@ -143,13 +149,17 @@ def predict_with(
                 if shape != learned[name]
             ]:
                 raise ValueError(f"{run.folder} cannot be used with these features: {', '.join(other)}")
-            batches = Batches(data, run.described.statistics, config)
-            windows = data.windows(trials, config)
-            rows = predict(run.model, data, batches, windows, TASKS[config.task], run_config.precision)
-            for name, values in by_trial(data, trials, rows).items():
+            seen = data
+            if config.views:  # a tuned run brings the networks that make its rows
+                tuned = open_tuned(run.folder, config, room.device)
+                seen = embed_trials(data, tuned, trials, run_config.micro_batch_rows, run_config.precision)
+            batches = Batches(seen, run.described.statistics, config)
+            windows = seen.windows(trials, config)
+            rows = predict(run.model, seen, batches, windows, TASKS[config.task], run_config.precision)
+            for name, values in by_trial(seen, trials, rows).items():
                 for at, column in enumerate(config.outputs):
                     sums[name][column].append(values[:, at])
-        del data, batches  # before the next modalities ask how much room there is
+        del data, seen, batches  # before the next modalities ask how much room there is
     columns = task.columns
     lacking = [name for name, of in sums.items() if set(of) != set(columns)]
     if lacking:

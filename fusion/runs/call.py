@@ -8,13 +8,14 @@ Tested by tests/fusion/runs/test_crossval.py, test_work.py and test_compare.py.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 import click
 
 from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, target_of
+from ...encoders.weights.resolve import WeightSource
 from ...features_store.interchange.result_files import check_place, command_line
 from ...features_store.labels.corpus import Corpus, open_corpus
 from ...features_store.labels.kinds import LabelKind
@@ -37,7 +38,10 @@ say = partial(click.echo, err=True)
 
 @dataclass(frozen=True)
 class Call:
-    """What a command was asked to do, opened; `extra`: further labels, only to train on."""
+    """What a command was asked to do, opened; `extra`: further labels, only to train on.
+
+    `weights`: of the networks that are tuned, by modality.
+    """
 
     request: RunsRequest
     run: RunConfig
@@ -47,6 +51,7 @@ class Call:
     manifest: Manifest
     extra: Corpus | None
     known: dict[tuple[DataKey, tuple[int, ...]], Checked]
+    weights: Mapping[str, WeightSource] = field(default_factory=dict)
 
     @property
     def folds(self) -> list[int]:
@@ -86,8 +91,8 @@ class Ended:
             raise click.ClickException(f"{several if len(self.runs) > 1 else ''}{reasons}")
 
 
-def open_call(request: RunsRequest, kind: LabelKind) -> Call:
-    """Open store and labels of this kind, and cut the folds.
+def open_call(request: RunsRequest, kind: LabelKind, weights: Mapping[str, WeightSource] | None = None) -> Call:
+    """Open store and labels of this kind, and cut the folds; `weights`: of networks that are tuned.
 
     Raises ValueError, OSError and click.UsageError on what is wrong there.
     """
@@ -98,7 +103,8 @@ def open_call(request: RunsRequest, kind: LabelKind) -> Call:
     check_place(request.out)
     for labels in filter(None, (corpus, extra)):
         check_among_labels(request.out, labels)
-    return Call(request, request.run_config(), target, FeatureStore(request.store), corpus, manifest, extra, {})
+    store = FeatureStore(request.store)
+    return Call(request, request.run_config(), target, store, corpus, manifest, extra, {}, weights or {})
 
 
 def train_runs(call: Call, whole: Sequence[RunSpec], stop: StopRequest, several: bool) -> Ended:
@@ -125,10 +131,12 @@ def train_runs(call: Call, whole: Sequence[RunSpec], stop: StopRequest, several:
         replace=request.replace,
         command=command_line(),
         extra=call.extra,
+        weights=call.weights,
     )
     # What a user should know, and what is wrong, before anything is read or is sent to a cluster.
     lines = []
-    if todo and (line := untrained_line(untrained_features(call.store))):
+    random = [name for name, source in call.weights.items() if source.untrained_seed is not None]
+    if todo and (line := untrained_line([*untrained_features(call.store), *random])):
         lines.append(line)
     kinds = {data_key(run.config): run.config for run in todo}
     if not call.target.in_process or len(kinds) > 1:

@@ -17,7 +17,7 @@ from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
 from ...features_store.labels.corpus import Corpus, label_name
 from ...features_store.records.leaks import leak_line, tuning_of
-from ...features_store.records.provenance import making, unlike
+from ...features_store.records.provenance import lineage, making, unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.schema import subject_of
 from ...features_store.store import FeatureStore
@@ -28,16 +28,17 @@ from ..config import RunConfig, TrainConfig
 from ..data.dataset import Dataset, load, shape_text
 from ..data.matching import Match, TrialSource, match_trials, named_by_store
 from ..data.runtime import room_of
+from ..data.views import View
 from ..folds.manifest import Fold, Manifest
 from ..models.table import check_shapes
 from ..tasks.table import TASKS
 
-DataKey = tuple[str, tuple[str, ...], float | None]
+DataKey = tuple[str, tuple[str, ...], tuple[str, ...], float | None]
 
 
 def data_key(config: TrainConfig) -> DataKey:
     """Runs with the same one, on the same folds, share what is read: its task's labels, its features, its masks."""
-    return config.task, config.modalities, config.speech_above
+    return config.task, config.modalities, config.inputs, config.speech_above
 
 
 @dataclass(frozen=True)
@@ -162,13 +163,17 @@ def check_experiment(
                 f"(--features {modality} --replace), or say --allow-other-features"
             )
     notes += _left_out(matched, added)
-    untrained = tuple(name for name in untrained_features(store) if name in config.modalities)
-    features = Features(location_of(store), fingerprints, untrained, {}, seen, made, tuned)
+    random = (name for name in untrained_features(store) if name in config.inputs)
+    untrained = (*random, *config.untrained_networks)
+    features = Features(
+        *(location_of(store), fingerprints, untrained, {}, seen, made, tuned),
+        entries=lineages(store, seen, fingerprints),
+    )
     for number, fold in kept.items():
         line = leak_line(features.leaks(fold.validation), "validation trial")
         notes += [f"fold {number}: {line}: its scores say nothing"] if line else []
-    place = os.path.abspath(extra.root) if extra is not None else ""
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes), frozenset(added), place)
+    places = os.path.abspath(corpus.root), os.path.abspath(extra.root) if extra is not None else ""
+    return Checked(trials, kept, features, places[0], tuple(notes), frozenset(added), places[1])
 
 
 def open_experiment(
@@ -182,8 +187,9 @@ def open_experiment(
     progress: Progress[str] = silent,
     allow_length_difference: bool = False,
     extra: Corpus | None = None,
+    views: Mapping[str, View] | None = None,
 ) -> Experiment:
-    """Match labels with features, check them and read the features.
+    """Match labels with features, check them and read the features, or `views` of modalities that backbones make.
 
     Raises ValueError as `check_experiment` does, and if features do not fit each other or the head.
     """
@@ -191,7 +197,7 @@ def open_experiment(
     checked = check_experiment(store, corpus, manifest, folds, config, *allowed, extra)
     fits = partial(check_shapes, config)
     room = room_of(run)
-    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above)
+    data = load(store, checked.trials, config.modalities, room, progress, fits, config.speech_above, views)
     return Experiment(checked, data)
 
 
@@ -229,6 +235,18 @@ def features_of(
                 if (tuning := tuning_of(entries.get(modality, {}))) is not None:
                     tuned.setdefault(modality, {})[fingerprint] = tuning
     return seen, made, tuned
+
+
+def lineages(
+    store: FeatureStore, seen: Mapping[str, Mapping[str, Any]], fingerprints: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What it takes to extract each modality again, {modality: {name: entry}}, of its most frequent fingerprint."""
+    found = {}
+    for modality, counts in fingerprints.items():
+        most = next(iter(counts))
+        name = next(name for name, each in seen.items() if each["fingerprints"].get(modality) == most)
+        found[modality] = lineage(entries_of(store.attributes(name) or {}), modality)
+    return found
 
 
 def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:

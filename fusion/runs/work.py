@@ -8,9 +8,9 @@ Tested by tests/fusion/runs/test_work.py.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from ...batch.protocols import JobContext
 from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, open_executor
 from ...batch.torch_errors import ComputeError, torch_errors
+from ...encoders.weights.resolve import WeightSource
 from ...features_store.claims.claims import ClaimLost, release_folder
 from ...features_store.disk.atomic import remove_file, remove_tree, write_json
 from ...features_store.disk.owner import Owner
@@ -34,12 +35,14 @@ from ..artifacts.state import FINISHED, TRAINING, clear_results
 from ..config import LESS_MEMORY, Figures, RunConfig, TrainConfig
 from ..data.matching import frame_times
 from ..data.runtime import alone_in_process, threads
+from ..finetuning.learner import init_tuned, open_backbones, views_of
 from ..folds.manifest import Manifest
 from ..results.plots import draw_history, draw_predictions
 from ..results.prediction_files import write_prediction
 from ..results.report import report_lines
 from ..results.tables import number
 from ..tasks.table import TASKS
+from ..training.learner import Learner, init_learner
 from ..training.s4_window import LEAKY
 from ..training.stitch import valid_by_trial
 from ..training.train import Outcome, best_row, train
@@ -78,7 +81,8 @@ class TrainTask:
     `store`: open in the call's own process; its path or URL for the processes of a cluster. `at`: the folder that
     their paths are relative to. `replace`: a folder that holds another run begins anew. `command`: the typed line.
     `config`: settings of the run that is done first; those of others may name other features, which are read when
-    the first of them is done. `extra`: further labels, only to train on.
+    the first of them is done. `extra`: further labels, only to train on. `weights`: of the networks that are tuned, by
+    modality.
     """
 
     store: FeatureStore | str
@@ -96,6 +100,7 @@ class TrainTask:
     replace: bool = False
     command: str = ""
     extra: Corpus | None = None
+    weights: Mapping[str, WeightSource] = field(default_factory=dict)
     figures: Figures = "png"
 
     def name(self, job: RunSpec) -> str:
@@ -125,6 +130,7 @@ class TrainTask:
                     shown if self.at is None else silent,
                     self.allow_length_difference,
                     self.extra,
+                    views_of(config, self.weights),
                 )
                 if self.at is None:
                     for line in experiment.lines():
@@ -192,7 +198,11 @@ class TrainTask:
             spec.name, spec.config.max_epochs, folder, self.tensorboard, context=context, task=task
         )
         try:
-            outcome = train(described, data, self.run, folder, watchers)
+            init: Callable[..., Learner] = init_learner
+            if spec.config.finetune is not None:
+                backbones = open_backbones(spec.config, self.weights, data.labels.device)
+                init = partial(init_tuned, described=described, backbones=backbones)
+            outcome = train(described, data, self.run, folder, watchers, init)
             remove_file(folder / FINISHED)  # which fails if another process has taken the folder over
             for name in ("predictions", "plots"):  # of fewer epochs
                 remove_tree(folder / name)

@@ -13,6 +13,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,9 +24,10 @@ from torch.amp.grad_scaler import GradScaler
 from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from ..artifacts.state import State
+from ..artifacts.state import State, save_network
 from ..config import RunConfig, TrainConfig
 from ..data.batches import Batch, Batches, drop_modalities
+from ..data.dataset import Dataset
 from ..data.runtime import autocast, find_compile_cache
 from ..data.windows import Windows
 from ..models.table import Output, build
@@ -45,9 +47,13 @@ class Watcher:
         """At the end, however the run ended."""
 
 
-@dataclass(frozen=True)
+@dataclass
 class Learner:
-    """A network in training; `network` is the same model, compiled if that was asked for."""
+    """A network in training; `network` is the same model, compiled if that was asked for.
+
+    `begun`: epochs that were done when its optimiser was made: 0, but where backbones are tuned beside it, which is
+    what the methods from `see` on are for (finetuning/learner.py).
+    """
 
     config: TrainConfig
     run: RunConfig
@@ -58,6 +64,7 @@ class Learner:
     optimizer: Optimizer
     plateau: ReduceLROnPlateau
     scaler: GradScaler
+    begun: int = 0
 
     @property
     def lr(self) -> float:
@@ -66,15 +73,17 @@ class Learner:
 
     def step(self, batch: Batch) -> Tensor:
         """One step of the optimiser; returns the loss, still on the device."""
+        seen, carry_on = self.see(batch)
         with autocast(self.device, self.run.precision):
-            found = self.network(batch.features, batch.valid, batch.mask)
+            found = self.network(seen.features, seen.valid, seen.mask)
         prediction, extra_loss = found if isinstance(found, Output) else (found, 0.0)
-        loss = self.loss(prediction, batch.labels, batch.loss_mask) + extra_loss
+        loss = self.loss(prediction, seen.labels, seen.loss_mask) + extra_loss
         self.optimizer.zero_grad()
         self.scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        carry_on()
         if self.config.grad_clip:
             self.scaler.unscale_(self.optimizer)
-            nn.utils.clip_grad_norm_(self.model.parameters(), self.config.grad_clip)
+            nn.utils.clip_grad_norm_(self.parameters(), self.config.grad_clip)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         return loss.detach()
@@ -87,8 +96,43 @@ class Learner:
             self.plateau.step(p)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the network's tensors."""
+        """A copy of the tensors that learn, and of the network's buffers."""
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Go back to weights. Raises RuntimeError if they are those of another network."""
+        self.model.load_state_dict(weights)
+
+    def see(self, batch: Batch) -> tuple[Batch, Callable[[], object]]:
+        """What the head sees of a batch; to be called once its rows have gradients, which are carried on from there."""
+        return batch, tuple
+
+    def seen(self, data: Dataset, trials: Sequence[str]) -> Dataset:
+        """What the head sees of these trials, in evaluation."""
+        return data
+
+    def parameters(self) -> list[nn.Parameter]:
+        """All that learns now."""
+        return list(self.model.parameters())
+
+    def resume(self, history: Sequence[Mapping[str, Any]]) -> None:
+        """Be ready for the saved state of the last of these epochs."""
+
+    def begin_epoch(self, history: Sequence[Mapping[str, Any]], best: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Before each epoch, with the best weights until then, which it returns."""
+        return best
+
+    def why_stop(self, history: Sequence[Mapping[str, Any]]) -> str:
+        """Why no further epoch is due, for reasons of its own; empty if one may be."""
+        return ""
+
+    def columns(self) -> dict[str, float]:
+        """What the history has of an epoch, beside loss and scores."""
+        return {"lr": self.lr}
+
+    def write_networks(self, folder: Path, best: Mapping[str, Tensor], row: Mapping[str, Any]) -> None:
+        """Write the best network, of the epoch `row`, into the run's folder. Raises OSError."""
+        save_network(folder, best)
 
 
 def init_learner(
@@ -107,17 +151,7 @@ def init_learner(
         find_compile_cache()
         torch.compiler.reset()  # after eight networks it would compile no more
     model = build(config, shapes).to(device)
-    kind = AdamW if config.optimizer == "adamw" else Adam
-    optimizer = kind(model.parameters(), lr=config.lr, weight_decay=config.weight_decay)
-    plateau = ReduceLROnPlateau(
-        optimizer,
-        mode="max",
-        factor=config.plateau_factor,
-        patience=config.plateau_patience,
-        threshold=0.0,
-        min_lr=config.min_lr,
-        eps=0.0,
-    )
+    optimizer, plateau = make_optimizer(config, [{"params": list(model.parameters())}], config.min_lr)
     return Learner(
         config=config,
         run=run,
@@ -131,12 +165,35 @@ def init_learner(
     )
 
 
+def make_optimizer(
+    config: TrainConfig, groups: list[dict[str, Any]], min_lr: float
+) -> tuple[Optimizer, ReduceLROnPlateau]:
+    """Adam, or AdamW, for groups of parameters, and the plateau rule for all their learning rates.
+
+    A group that does not learn at the run's `lr` says at which by `peak_lr`.
+    """
+    kind = AdamW if config.optimizer == "adamw" else Adam
+    optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay)
+    for group in optimizer.param_groups:
+        group["lr"] = group.get("peak_lr", config.lr)
+    plateau = ReduceLROnPlateau(
+        optimizer,
+        mode="max",
+        factor=config.plateau_factor,
+        patience=config.plateau_patience,
+        threshold=0.0,
+        min_lr=min_lr,
+        eps=0.0,
+    )
+    return optimizer, plateau
+
+
 def warm_up(config: TrainConfig, optimizer: Optimizer, step: int, steps_per_epoch: int) -> None:
-    """Set the learning rate of `step` (from 0, over the whole run) while the warm-up lasts."""
+    """Set the learning rates of `step` (from 0, since the optimiser was made) while the warm-up lasts."""
     steps = config.warmup_epochs * steps_per_epoch
     if step < steps:
         for group in optimizer.param_groups:
-            group["lr"] = config.lr * (step + 1) / steps
+            group["lr"] = group.get("peak_lr", config.lr) * (step + 1) / steps
 
 
 def train_epoch(
@@ -152,7 +209,7 @@ def train_epoch(
     total = torch.zeros((), device=learner.device)
     learner.model.train()
     for step, batch in enumerate(batches.all(windows, order)):
-        warm_up(learner.config, learner.optimizer, (epoch - 1) * steps + step, steps)
+        warm_up(learner.config, learner.optimizer, (epoch - 1 - learner.begun) * steps + step, steps)
         loss = learner.step(drop_modalities(batch, learner.config.modality_dropout, generator))
         total += loss * len(batch.mask)
         for watcher in watchers:
@@ -167,8 +224,9 @@ def train_epoch(
 def restore(learner: Learner, state: State) -> None:
     """Go on from a saved state. Raises ValueError if it is that of another network."""
     try:
-        learner.model.load_state_dict(state.best)
-        learner.model.load_state_dict(state.model)
+        learner.resume(state.history)
+        learner.load(state.best)
+        learner.load(state.model)
         learner.optimizer.load_state_dict(state.optimizer)
         learner.plateau.load_state_dict(state.plateau)
         learner.scaler.load_state_dict(state.scaler)

@@ -7,7 +7,7 @@ tests/faults/test_train_kill.py.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from ..data.dataset import Dataset
 from ..data.runtime import deterministic
 from ..results.report import Report, report
 from ..tasks.table import TASKS
-from .learner import Watcher, init_learner, restore, train_epoch
+from .learner import Learner, Watcher, init_learner, restore, train_epoch
 from .s4_window import draw_windows, score_windows
 from .stitch import by_trial, predict
 
@@ -47,9 +47,14 @@ class Outcome:
 
 @deterministic()
 def train(
-    described: Description, data: Dataset, run: RunConfig, folder: Path, watchers: Sequence[Watcher] = ()
+    described: Description,
+    data: Dataset,
+    run: RunConfig,
+    folder: Path,
+    watchers: Sequence[Watcher] = (),
+    init: Callable[..., Learner] = init_learner,
 ) -> Outcome:
-    """Train one run in its folder, on from its last saved epoch if there is one.
+    """Train one run in its folder, on from its last saved epoch if there is one; `init` makes what learns.
 
     Raises ValueError if the loss is not a number, or a side of the fold has too few labelled frames; OSError if the
     state cannot be saved. The last saved epoch is safe in any case.
@@ -58,7 +63,6 @@ def train(
     task = TASKS[config.task]
     batches = Batches(data, described.statistics, config)
     windows = batches.to_train_on(data.windows(fold.train, config), f"training side of fold {fold.number}")
-    held_out = data.windows(fold.validation, config)
     # Every labelled row is scored, whatever its features are.
     if (labelled := sum(int(data.sources[name].labelled.sum()) for name in fold.validation)) < task.least_rows:
         side = f"the validation side of fold {fold.number}"
@@ -66,9 +70,9 @@ def train(
             raise ValueError(f"{side} has one labelled frame, and a CCC needs two")
         raise ValueError(f"{side} has no labelled frame: all its label rows are masked ({task.labels.masked:g})")
     if config.protocol == "s4-window":
-        windows, held_out = draw_windows(windows, config.seed)
+        windows, drawn = draw_windows(windows, config.seed)
     truth = [data.sources[name].labels for name in fold.train]
-    learner = init_learner(config, run, data.shapes, data.labels.device, truth)
+    learner = init(config, run, data.shapes, data.labels.device, truth)
     history: History = []
     best = learner.weights()
     if (saved := state.load_state(folder)) is not None:
@@ -77,39 +81,47 @@ def train(
 
     def validate() -> tuple[Report, dict[str, NDArray[np.float32]]]:
         if config.protocol == "s4-window":
-            return score_windows(learner.model, data, batches, held_out, task, run.precision), {}
-        rows = predict(learner.model, data, batches, held_out, task, run.precision)
-        predictions = by_trial(data, fold.validation, rows)
+            return score_windows(learner.model, data, batches, drawn, task, run.precision), {}
+        seen = learner.seen(data, fold.validation)
+        of_seen = batches if seen is data else Batches(seen, described.statistics, config)
+        held_out = seen.windows(fold.validation, config)
+        rows = predict(learner.model, seen, of_seen, held_out, task, run.precision)
+        predictions = by_trial(seen, fold.validation, rows)
         return report([data.sources[name] for name in fold.validation], predictions, task), predictions
 
-    while not (reason := why_stop(config, history)):
+    def write_results() -> None:
+        row = best_row(history)
+        state.write_results(folder, history, row, lambda: learner.write_networks(folder, best, row))
+
+    while not (reason := why_stop(config, history) or learner.why_stop(history)):
         began_s, epoch = time.monotonic(), len(history) + 1
+        best = learner.begin_epoch(history, best)
         loss = train_epoch(learner, batches, windows, epoch, watchers)
         scored, _ = validate()
-        row = {"epoch": epoch, "lr": learner.lr, "loss": loss, **scored.as_json()}
+        row = {"epoch": epoch, **learner.columns(), "loss": loss, **scored.as_json()}
         history.append({**row, "seconds": round(time.monotonic() - began_s, 3)})
         if best_row(history) is history[-1]:
             best = learner.weights()
         elif config.restore_best:
-            learner.model.load_state_dict(best)
-        learner.step_scheduler(scored.p, warming_up=epoch <= config.warmup_epochs)
+            learner.load(best)
+        learner.step_scheduler(scored.p, warming_up=epoch - learner.begun <= config.warmup_epochs)
         reached = state.State(
             history=history,
-            model=learner.model.state_dict(),
+            model=learner.weights(),
             best=best,
             optimizer=learner.optimizer.state_dict(),
             plateau=learner.plateau.state_dict(),
             scaler=learner.scaler.state_dict(),
         )
         state.save_state(folder, reached)
-        state.write_results(folder, history, best, best_row(history))
+        write_results()
         for watcher in watchers:
             watcher.epoch(history[-1], best_row(history))
 
-    learner.model.load_state_dict(best)
+    learner.load(best)
     scored, predictions = validate()
-    state.write_results(folder, history, best, best_row(history))
-    parameters = sum(each.numel() for each in learner.model.parameters() if each.requires_grad)
+    write_results()
+    parameters = sum(each.numel() for each in learner.parameters() if each.requires_grad)
     return Outcome(scored, predictions, history, reason, parameters)
 
 
@@ -117,7 +129,9 @@ def why_stop(config: TrainConfig, history: History) -> str:
     """Why no further epoch is due; empty if one is."""
     if not history:
         return ""
-    idle = len(history) - best_row(history)["epoch"]
+    # A release begins a new count.
+    began = next((row["epoch"] - 1 for row in history if row.get("released") == history[-1].get("released")), 0)
+    idle = len(history) - max(best_row(history)["epoch"], began)
     if idle >= config.early_stop:
         return f"no better P in {counted(idle, 'epoch')}"
     return f"all {counted(len(history), 'epoch')} done" if len(history) >= config.max_epochs else ""

@@ -33,7 +33,7 @@ def test_every_setting_of_every_head_says_where_it_comes_from(name):
 
 
 def test_so_does_every_setting_of_a_run():
-    assert {each.name for each in fields(TrainConfig)} - {"preset", "model"} <= RUN_SOURCES.keys()
+    assert {each.name for each in fields(TrainConfig)} - {"preset", "model", "finetune"} <= RUN_SOURCES.keys()
 
 
 def test_of_s1_what_is_known_of_it(avfuse):

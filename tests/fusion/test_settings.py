@@ -26,7 +26,7 @@ def settings_of(config: TrainConfig) -> dict[str, tuple[object, object]]:
     for part in (config, config.model):
         hints = get_type_hints(type(part))
         found |= {f.name: (hints[f.name], getattr(part, f.name)) for f in fields(part)}
-    return {name: each for name, each in found.items() if name not in ("preset", "model")}
+    return {name: each for name, each in found.items() if name not in ("preset", "model", "finetune")}
 
 
 def another(name, kind, value):

@@ -83,7 +83,7 @@
         for (const line of lane.lines) {
           found.push({
             x: line.x, y: line.y, yaxis, mode: "lines", name: line.name, meta: line.name, line: look(line),
-            connectgaps: false, hovertemplate: "%{y:.3f} at %{x:.2f} s<extra>%{fullData.name}</extra>",
+            connectgaps: false, hovertemplate: "%{y:.3~f}<extra>%{fullData.name}</extra>",
           });
         }
       });
@@ -158,7 +158,7 @@
       const frame = frameAt(time_s);
       slider.value = frame;
       const face = scores ? (scores[frame] ? `face ${(scores[frame] / 255).toFixed(2)}` : "no face") : "";
-      const words = [`${time_s.toFixed(2)} s`, `frame ${frame * every} of ${data.frames ? data.frames.rows : 0}`, face];
+      const words = [`${time_s.toFixed(2)} s`, `row ${frame * every} of ${data.frames ? data.frames.rows : 0}`, face];
       byId("now").textContent = words.filter(Boolean).join(" · ");
       slider.setAttribute("aria-valuetext", words.filter(Boolean).join(", "));
       place();

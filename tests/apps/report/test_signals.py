@@ -18,6 +18,7 @@ from avfuse.apps.report.signals import (
     loudness_of_sound,
     thin,
 )
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.media.probe import probe
 
@@ -83,8 +84,8 @@ def test_loudness_of_stored_patches_is_that_at_the_frame(tmp_path, align, frame)
     valid = np.ones(70, bool)
     valid[69] = False
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    entry = {"fingerprint": "f", "settings": {"audio_align": align}, "made_from": "audio"}
-    arrays = {"time": np.arange(70) / 25, "logmel": patches, "logmel_valid": valid}
+    entry: JsonValue = {"fingerprint": "f", "settings": {"audio_align": align}, "made_from": "audio"}
+    arrays: dict[str, np.ndarray] = {"time": np.arange(70) / 25, "logmel": patches, "logmel_valid": valid}
     store.write("a", arrays, {"features": {"logmel": entry}})
     found = loudness_of_patches(store["a"])
     assert found[40] == pytest.approx(0, abs=1e-4)

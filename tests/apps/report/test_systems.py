@@ -88,12 +88,16 @@ def test_a_comparison_is_a_system_a_cell(corpus, opened, tmp_path):
         shutil.copytree(corpus.run, tmp_path / "of" / cell / "fold0" / "seed0")
     runs = [{"cell": cell, "folder": f"{cell}/fold0/seed0"} for cell in ("one", "two")]
     runs.append({"cell": "s4-window/one", "folder": "s4-window/one/fold0/seed0"})
-    content = {"cells": [{"cell": "one", "mean": {"P": 0.1, "z": 0.2}}], "runs": runs, "warnings": ["few"]}
+    content = {
+        "cells": [{"cell": "one", "mean": {"P": 0.1, "ccc_valence": 0.2, "z": 0.3}}],
+        "runs": runs,
+        "warnings": ["few"],
+    }
     (tmp_path / "of" / "compare.json").write_text(json.dumps(content))
     systems = opened([tmp_path / "of"])
     assert [system.name for system in systems] == ["one", "two"]
     page = runs_page(systems, [tmp_path / "of"])
-    assert page["comparisons"][0]["scores"] == ["P", "z"]
+    assert page["comparisons"][0]["scores"] == {"P": "P", "ccc_valence": "CCC valence"}
     assert [each["name"] for each in page["systems"]] == ["one", "two"]
     (run,) = page["systems"][0]["runs"]
     assert run["curves"]["epoch"] == [1.0, 2.0, 3.0]
@@ -106,14 +110,19 @@ def test_labels_that_several_trials_could_mean_are_nobodys(corpus, tmp_path):
     for name in ("a/clip0", "b/clip0", "clip1", "a/clip2"):
         store.write(name, {"time": np.arange(100) / 25}, {})
     truth = open_truth(corpus.annotations, None, store)
-    found = {name: truth.of(store[name]) for name in store.trials()}
-    assert [name for name, labels in found.items() if labels is not None] == ["a/clip2", "clip1"]
+    assert truth is not None
+    found = {name: labels for name in store.trials() if (labels := truth.of(store[name])) is not None}
+    assert list(found) == ["a/clip2", "clip1"]
     assert len(found["clip1"].labels) == len(found["clip1"].time_s) == 105
 
 
 def test_labels_that_the_store_remembers_are_found_while_they_are_there(corpus, tmp_path):
     store = FeatureStore(corpus.store)
-    assert open_truth(None, str(corpus.annotations), store).of(store["clip3"]).labelled.sum() == 105
+    truth = open_truth(None, str(corpus.annotations), store)
+    assert truth is not None
+    labels = truth.of(store["clip3"])
+    assert labels is not None
+    assert labels.labelled.sum() == 105
     assert open_truth(None, str(tmp_path / "gone"), store) is None
     with pytest.raises((ValueError, OSError)):
         open_truth(tmp_path / "gone", None, store)

@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 from dataclasses import asdict
+from functools import partial
 from importlib.metadata import version
 from typing import Any
 
@@ -21,6 +22,7 @@ from avfuse.fusion.artifacts.state import (
     load_state,
     read_metrics,
     read_weights,
+    save_network,
     save_state,
     write_results,
 )
@@ -234,16 +236,18 @@ class TestResults:
 
     def test_another_epoch_that_is_not_better(self, tmp_path):
         best = {"w": torch.ones(2)}
-        write_results(tmp_path, self.HISTORY[:1], best, self.HISTORY[0])
+        write_results(tmp_path, self.HISTORY[:1], self.HISTORY[0], partial(save_network, tmp_path, best))
         before = (tmp_path / "model.safetensors").stat().st_ino
-        write_results(tmp_path, self.HISTORY, best, self.HISTORY[0])
+        write_results(tmp_path, self.HISTORY, self.HISTORY[0], partial(save_network, tmp_path, best))
         assert (tmp_path / "model.safetensors").stat().st_ino == before
         assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
         assert read_metrics_of(tmp_path) == {"epoch": 1, "P": 0.2}
 
     def test_a_better_epoch(self, tmp_path):
-        write_results(tmp_path, self.HISTORY[:1], {"w": torch.ones(2)}, self.HISTORY[0])
-        write_results(tmp_path, self.HISTORY, {"w": torch.zeros(2)}, self.HISTORY[1])
+        write_results(
+            tmp_path, self.HISTORY[:1], self.HISTORY[0], partial(save_network, tmp_path, {"w": torch.ones(2)})
+        )
+        write_results(tmp_path, self.HISTORY, self.HISTORY[1], partial(save_network, tmp_path, {"w": torch.zeros(2)}))
         assert torch.equal(read_weights(tmp_path)["w"], torch.zeros(2))
         assert read_metrics_of(tmp_path) == {"epoch": 2, "P": 0.1}
 

@@ -1,0 +1,6 @@
+"""Small backbones, in toys.py beside this file."""
+
+import sys
+from pathlib import Path
+
+sys.path.append(str(Path(__file__).parent))

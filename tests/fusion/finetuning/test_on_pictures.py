@@ -1,0 +1,172 @@
+"""A network learns from pictures, goes on where it was killed, and comes out as a file that says so."""
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from torch import nn
+
+from avfuse.encoders.networks.ir50 import Unit, row_norm_1
+from avfuse.encoders.weights.tuning import read_tuning
+from avfuse.fusion.artifacts import state
+from avfuse.fusion.config import RunConfig
+from avfuse.fusion.finetuning import on_pictures
+from avfuse.fusion.finetuning.backbones import Backbone, Group
+from avfuse.fusion.finetuning.on_pictures import PictureConfig, PictureLearner, train_on_pictures
+from avfuse.fusion.finetuning.pictures import read_table
+
+RUN = RunConfig("cpu", "fp32", False, None)
+CPU = torch.device("cpu")
+FAST = PictureConfig(lr=0.01, backbone_lr=0.01, batch_size=16, max_epochs=6, warmup_epochs=0, degrees=5)
+
+
+class SmallFaces(nn.Module):
+    """Two units of IR-50's kind, and `logits` of as many classes, as Su Zhang's has them."""
+
+    def __init__(self, classes=8):
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem = nn.Conv2d(3, 8, 3, 4, bias=False)
+        self.body = nn.Sequential(Unit(8, 16, 2), nn.Flatten(), nn.Linear(16 * 25, 16))
+        self.logits = nn.Linear(16, classes)
+
+    def forward(self, x):
+        return row_norm_1(self.body(self.stem(x))) * 4
+
+
+def small(classes=8):
+    network = SmallFaces(classes).eval().requires_grad_(requires_grad=False)
+    groups = (Group("linear", ("body.2.*",)), Group("unit", ("body.0.*",)))
+    return Backbone("iresnet50", "crop48", network, 16, 40, groups, {"name": "small", "licence": "mine"})
+
+
+@pytest.fixture(scope="module")
+def faces(tmp_path_factory):
+    """Pictures whose mouth, a bar below the middle, is as wide as the label says; a third is held out."""
+    folder = tmp_path_factory.mktemp("faces")
+    rng = np.random.default_rng(0)
+    rows = {"classes": ["path,label,split"], "va": ["path,valence,arousal,split"], "soft": ["path,p_0,p_1,split"]}
+    for number in range(72):
+        pixels = rng.integers(60, 120, (48, 48, 3), np.uint8)
+        label, side = number % 2, "val" if number % 3 == 0 else "train"
+        pixels[30:38, 24 - 4 - 12 * label : 24 + 4 + 12 * label] = 230
+        Image.fromarray(pixels).save(folder / f"{number}.png")
+        rows["classes"].append(f"{number}.png,{7 * label},{side}")
+        rows["va"].append(f"{number}.png,{1.6 * label - 0.8},{0.8 - 1.6 * label},{side}")
+        rows["soft"].append(f"{number}.png,{9 - 8 * label},{1 + 8 * label},{side}")
+    for name, lines in rows.items():
+        (folder / f"{name}.csv").write_text("\n".join(lines))
+    return folder
+
+
+def pictures(faces, kind):
+    return read_table(faces, faces / f"{kind}.csv", 0.1, 0)
+
+
+@pytest.mark.parametrize(("kind", "score"), [("classes", "accuracy"), ("va", "ccc_valence"), ("soft", "f1")])
+def test_it_learns(kind, score, faces, tmp_path):
+    lines: list[str] = []
+    found: dict[str, Any] = train_on_pictures(small(), pictures(faces, kind), FAST, RUN, tmp_path, lines.append)
+    assert found[score] > 0.8
+    of = {"classes": "8 classes", "soft": "2 classes", "va": "valence and arousal"}[kind]
+    assert lines[0] == f"48 pictures to train on, 24 to validate on, of {of}"
+    assert lines[-1].startswith("all 6 epochs done: epoch ")
+    tuning: Any = read_tuning(tmp_path / "iresnet50.safetensors")
+    assert (tuning["trials"], tuning["licence"], tuning["P"], tuning["released"]) == (
+        [],
+        "mine",
+        found["P"],
+        ["linear"],
+    )
+    assert tuning["pictures"]["count"] == 48
+    metrics = json.loads((tmp_path / "metrics.json").read_text())
+    assert metrics["epoch"] == found["epoch"]
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 7
+    assert not (tmp_path / ".pictures").exists()
+
+
+def test_the_head_of_eight_classes_is_the_networks_own(faces):
+    own, other = small(), small(classes=7)
+    assert PictureLearner(own, pictures(faces, "classes"), FAST, CPU).head is own.network.logits
+    assert PictureLearner(other, pictures(faces, "classes"), FAST, CPU).head is not other.network.logits
+    assert PictureLearner(own, pictures(faces, "va"), FAST, CPU).head.out_features == 2
+
+
+def test_groups_are_released_when_the_rate_has_fallen(faces, tmp_path):
+    """Epoch by epoch: what moves is what the schedule says, frozen layers and batch norms not at all."""
+    backbone = small()
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
+    config = replace(FAST, lr=1e-3, plateau_patience=0, min_lr=1e-3, release_epochs=2, max_epochs=12, early_stop=12)
+    train_on_pictures(backbone, pictures(faces, "classes"), config, RUN, tmp_path, lambda line: None)
+    rows = [line.split(",") for line in (tmp_path / "history.csv").read_text().splitlines()]
+    released = [int(row[rows[0].index("released")]) for row in rows[1:]]
+    assert released == sorted(released)
+    assert set(released) == {1, 2}
+    rates = [float(row[rows[0].index("lr")]) for row in rows[1:]]
+    assert rates[0] == rates[released.index(2)] == 1e-3  # begun anew
+    assert all(rate <= 1e-3 for rate in rates)
+    after = backbone.network.state_dict()
+    moved = {name for name, value in after.items() if not torch.equal(value, before[name])}
+    best = json.loads((tmp_path / "metrics.json").read_text())
+    unit = {name for name in moved if name.startswith("body.0")}
+    assert moved - unit <= {"body.2.weight", "body.2.bias", "logits.weight", "logits.bias"}
+    assert bool(unit) == (best["released"] == 2)
+    assert not [name for name in moved if "running" in name or "tracked" in name]
+
+
+def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
+    config = replace(FAST, plateau_patience=0, min_lr=0.005, release_epochs=2)
+    train_on_pictures(small(), pictures(faces, "classes"), config, RUN, tmp_path / "whole", lambda line: None)
+    saved = state.save_state
+
+    class Killed(BaseException):
+        """Nothing catches it."""
+
+    for last in (1, 3):
+
+        def save(folder, reached, last=last):
+            saved(folder, reached)
+            if len(reached.history) == last:
+                raise Killed
+
+        monkeypatch.setattr(on_pictures, "save_state", save)
+        with pytest.raises(Killed):
+            train_on_pictures(
+                small(), pictures(faces, "classes"), config, RUN, tmp_path / "cut", lambda line: None, resume=last > 1
+            )
+    monkeypatch.setattr(on_pictures, "save_state", saved)
+    lines: list[str] = []
+    with pytest.raises(ValueError, match="--resume goes on with it"):
+        train_on_pictures(small(), pictures(faces, "classes"), config, RUN, tmp_path / "cut", lines.append)
+    train_on_pictures(small(), pictures(faces, "classes"), config, RUN, tmp_path / "cut", lines.append, resume=True)
+    for name in ("iresnet50.safetensors", "metrics.json"):
+        assert (tmp_path / "cut" / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+    cut, whole = ((tmp_path / run / "history.csv").read_text().splitlines() for run in ("cut", "whole"))
+    assert [line.rpartition(",")[0] for line in cut] == [line.rpartition(",")[0] for line in whole]  # seconds aside
+    assert len(whole) > 4
+    other = replace(config, lr=0.02)
+    with pytest.raises(ValueError, match="holds a run of other lr; name another --out"):
+        train_on_pictures(small(), pictures(faces, "classes"), other, RUN, tmp_path / "cut", lines.append, resume=True)
+
+
+@pytest.mark.parametrize(
+    ("setting", "match"),
+    [
+        ({"lr": 0.0}, "lr is more than 0"),
+        ({"batch_size": 1}, "2 or more"),
+        ({"validation_share": 1.0}, "between 0 and 1"),
+    ],
+)
+def test_settings_that_make_no_sense(setting, match):
+    with pytest.raises(ValueError, match=match):
+        PictureConfig(**setting)
+
+
+def test_a_loss_that_is_no_number_ends_the_run(faces, tmp_path):
+    config = replace(FAST, lr=1e30, backbone_lr=1e30)
+    with pytest.raises(ValueError, match=r"the loss of epoch \d is (nan|inf): try a smaller lr"):
+        train_on_pictures(small(), pictures(faces, "va"), replace(config, va_loss="mse"), RUN, tmp_path, print)
