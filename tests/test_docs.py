@@ -77,7 +77,12 @@ def test_inline_options_exist():
         command = main.get_command(click.Context(main), name)
         assert command is not None
         subcommands = command.commands.values() if isinstance(command, click.Group) else [command]
-        known |= {option for each in subcommands for parameter in each.params for option in parameter.opts}
+        known |= {
+            option
+            for each in subcommands
+            for parameter in each.params
+            for option in (*parameter.opts, *parameter.secondary_opts)
+        }
     for path in GUIDES:
         prose = re.sub(r"```.*?```", "", path.read_text(), flags=re.DOTALL)
         for code in re.findall(r"`([^`\n]+)`", prose):
