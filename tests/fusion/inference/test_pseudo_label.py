@@ -120,7 +120,7 @@ class TestCommand:
 def test_nothing_is_scored_on_them(avfuse, corpus, runs, pseudo, train_words, tmp_path):
     words = ("--run", runs, "--store", corpus.store, "--device", "cpu", "--annotations", pseudo[0])
     learn = [*train_words(corpus, tmp_path / "run"), "--annotations", pseudo[0]]
-    for result in (avfuse("evaluate", *words), avfuse("train", *learn)):
+    for result in (avfuse("evaluate", *words), avfuse(*learn)):
         assert result.exit_code == 1
         assert f"{pseudo[0]} holds pseudo-labels" in result.stderr
         assert "--extra-annotations" in result.stderr
