@@ -101,8 +101,9 @@ class Shell:
                 shutil.copy2(ROOT / name, self.checkout / name)
         programs = folder / "bin"
         programs.mkdir()
-        for name, words in (("avfuse", "-m avfuse"), ("python", ""), ("python3", "")):
-            (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        script = f"#!{sys.executable}\nimport sys\nfrom avfuse.cli import main\nsys.argv[0] = 'avfuse'\nmain()\n"
+        for name, text in (("avfuse", script), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
+            (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "AVFUSE_", "XDG_"))}
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
