@@ -14,10 +14,10 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
-from ..shell.text import preview
-from ..shell.text import untrained_line
+from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,
