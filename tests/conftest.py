@@ -41,6 +41,7 @@ SLOWEST = (
     "tests/faults/kills/test_random_kills.py",
     "tests/pipeline/media/test_readers.py",
     "tests/pipeline/media/test_sync.py",
+    "tests/apps/report/test_browser.py",
     "tests/faults/test_environment.py",
     "tests/faults/test_train_kill.py",
     "tests/fusion/runs/test_work.py",

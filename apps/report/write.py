@@ -203,31 +203,30 @@ def _prediction_lanes(request: ReportRequest, found: _Found) -> list[Lane]:
                 known = np.where(truth.labelled, values[:, at], np.nan)
                 draw(column, limits, Line("label", "truth", truth.time_s, known))
 
-    try:
-        truth = request.truth.of(found.trial) if request.truth is not None and not request.systems else None
-        if truth is not None and request.truth is not None and request.truth.corpus.kind.values == "real":
-            kind = request.truth.corpus.kind
-            label(kind.names, (kind.lowest, kind.highest), truth, truth.labels)
-        for number, system in enumerate(request.systems):
-            task = system.task
-            own = system.label(found.trial)
-            if own is not None:
-                label(task.columns, task.limits, own, task.targets(own.labels))
-            said = system.say(found.trial)
-            found.scores.append(
-                [((said.scores if said else {}).get(s.key), said.how if said else "") for s in task.tabled]
-            )
-            if said is not None:
-                time_s = found.trial.time_s if own is None else own.time_s
-                name = f"{system.name} ({said.how})"
-                for at, column in enumerate(task.columns):
-                    draw(column, task.limits, Line(name, "run", time_s, said.values[:, at], number))
-    except StoreMismatch:
-        raise
-    except ValueError as error:
-        if "allow-other-features" in str(error):
+    def labels_of(of: Truth | None) -> TruthOf | None:
+        try:
+            return None if of is None else of.of(found.trial)
+        except StoreMismatch:
             raise
-        found.problems.append(one_line(error))
+        except ValueError as error:
+            found.problems.append(f"its labels cannot be used: {one_line(error)}")
+            return None
+
+    truth = labels_of(None if request.systems else request.truth)
+    if truth is not None and request.truth is not None and request.truth.corpus.kind.values == "real":
+        kind = request.truth.corpus.kind
+        label(kind.names, (kind.lowest, kind.highest), truth, truth.labels)
+    for number, system in enumerate(request.systems):
+        task, own = system.task, labels_of(system.truth)
+        if own is not None:
+            label(task.columns, task.limits, own, task.targets(own.labels))
+        said = system.say(found.trial, own)
+        scores, how = (said.scores, said.how) if said else ({}, "")
+        found.scores.append([(scores.get(score.key), how) for score in task.tabled])
+        if said is not None:
+            time_s = found.trial.time_s if own is None else own.time_s
+            for at, column in enumerate(task.columns):
+                draw(column, task.limits, Line(f"{system.name} ({how})", "run", time_s, said.values[:, at], number))
     order = [name for name in VA.names if name in lanes] + [name for name in lanes if name not in VA.names]
     return [Lane(column[:1].upper() + column[1:], *lanes[column][0], tuple(lanes[column][1])) for column in order]
 
