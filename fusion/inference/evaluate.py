@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...features_store.interchange.result_files import made
+from ...features_store.interchange.result_files import check_truth, made
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
 from ...features_store.records.leaks import leak_line, leaks
 from ...features_store.records.status import untrained_features
@@ -83,6 +83,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     runs = opened.runs
     annotations = {run.described.annotations for run in runs}
     corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")), opened.task.labels)
+    check_truth(corpus.root)
     if request.out is not None:
         check_among_labels(request.out, corpus)
     names = sorted({name for run in runs for name in run.described.fold.validation})

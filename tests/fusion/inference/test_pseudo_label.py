@@ -117,6 +117,15 @@ class TestCommand:
         assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_scored_on_them(avfuse, corpus, runs, pseudo, train_words, tmp_path):
+    words = ("--run", runs, "--store", corpus.store, "--device", "cpu", "--annotations", pseudo[0])
+    learn = [*train_words(corpus, tmp_path / "run"), "--annotations", pseudo[0]]
+    for result in (avfuse("evaluate", *words), avfuse(*learn)):
+        assert result.exit_code == 1
+        assert f"{pseudo[0]} holds pseudo-labels" in result.stderr
+        assert "--extra-annotations" in result.stderr
+
+
 class TestExtraAnnotations:
     def test_they_are_trained_on_and_never_validated_on(self, corpus, pseudo, fit, tmp_path):
         result = fit(corpus, tmp_path / "run", "--extra-annotations", pseudo[0])
