@@ -16,8 +16,7 @@ from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
-from ..shell.text import preview
-from ..shell.text import untrained_line
+from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,

@@ -11,15 +11,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...encoders.weights.tuning import read_tuning
 from ...features_store.interchange.result_files import check_truth, made
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
-from ...features_store.records.leaks import leak_line, leaks
+from ...features_store.records.leaks import leak_line, leaks, learned_from
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.text import counted, preview, untrained_line
 from ..artifacts.state import is_finished
 from ..data.matching import TrialSource, frame_times, match_trials, named_by_store, unlabelled
 from ..data.runtime import Room, room_of
+from ..finetuning.learner import network_file
 from ..results.folder import check_among_labels
 from ..results.prediction_files import write_prediction
 from ..results.report import Report, report
@@ -107,6 +109,10 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
         seen, before = run.described.labels, run.described.features.trials
         now, _, tuned = features_of(opened.store, sources, run.described.config.inputs)
         leaking |= leaks(tuned, {name: now[name]["fingerprints"] for name in held_out[run.folder]})
+        for modality in run.described.config.views:  # what its own networks began from may have seen more
+            tuning = read_tuning(network_file(run.folder, modality))
+            if learned := learned_from(tuning, held_out[run.folder]):
+                leaking[modality] = learned
         if request.annotations is None:
             digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
             changed["labels"] |= {name for name, digest in digests.items() if digest != seen[name]}
