@@ -14,7 +14,6 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
-from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
 from ..shell.text import preview, untrained_line
@@ -120,6 +119,7 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
 def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     import torch
 
+    from ..features_store.records.leaks import learned_from
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 
@@ -131,11 +131,13 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     config = request.config(sources)
     open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
     call = open_call(request, TASKS[config.task].labels, sources)
-    for fold in map(call.manifest.fold, call.folds):
+    for number in call.folds:
         for name, source in sources.items():
-            if known := learned_from(source.tuning, fold.validation):
-                tuned_on = f"weights that were tuned on {len(known)} of its validation trials ({preview(known)})"
-                _say(f"note: fold {fold.number}: {name} begins from {tuned_on}: its scores say nothing")
+            if seen := learned_from(source.tuning, call.manifest.fold(number).validation):
+                _say(
+                    f"warning: fold {number} validates on {preview(seen)}, and the weights of {name} that it begins "
+                    "from were tuned on them: its scores say nothing"
+                )
     _do_runs(config, call, stop)
 
 
