@@ -118,11 +118,17 @@ class TestCommand:
 
 
 def test_nothing_is_scored_on_them(avfuse, corpus, runs, pseudo, train_words, tmp_path):
-    words = ("--run", runs, "--store", corpus.store, "--device", "cpu", "--annotations", pseudo[0])
-    learn = [*train_words(corpus, tmp_path / "run"), "--annotations", pseudo[0]]
-    for result in (avfuse("evaluate", *words), avfuse(*learn)):
+    folder = shutil.copytree(pseudo[0], tmp_path / "labels")
+    held_out = folder / "VA_Estimation_Challenge/Validation_Set/clip9.txt"
+    held_out.parent.mkdir()
+    (folder / "VA_Estimation_Challenge/Train_Set/clip9.txt").rename(held_out)
+    words = ("--run", runs, "--store", corpus.store, "--device", "cpu", "--annotations", folder)
+    for result in (
+        avfuse("evaluate", *words),
+        avfuse(*train_words(corpus, tmp_path / "run"), "--annotations", folder),
+    ):
         assert result.exit_code == 1
-        assert f"{pseudo[0]} holds pseudo-labels" in result.stderr
+        assert f"{folder} holds pseudo-labels" in result.stderr
         assert "--extra-annotations" in result.stderr
 
 
