@@ -6,7 +6,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 SUDO_APT := DEBIAN_FRONTEND=noninteractive apt-get
 
-.PHONY: demo test test-slow soak mutants check formatted lint types imports site generated coverage setup ffmpeg clean
+.PHONY: demo test test-slow soak mutants check formatted lint types imports site generated coverage setup ffmpeg browser clean
 
 demo: ffmpeg $(VENV)/.ready-demo
 	$(BIN)/avfuse demo --out demo
@@ -18,9 +18,9 @@ SUITE := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist load
 test: setup
 	$(SUITE) -m 'not slow'
 
-# What `make test` leaves out: more of what its tests assert, in sizes that take their time.
+# What `make test` leaves out: more of what its tests assert, in sizes that take their time, and more random examples.
 test-slow: setup
-	$(SUITE) -m slow
+	AVFUSE_EXAMPLES=200 $(SUITE) -m 'slow or hypothesis'
 
 # Hours: 300 kills, thousands of damaged files, every trick under every suffix, and 200 clips whose clocks are at fault.
 soak: test-slow
@@ -70,7 +70,7 @@ coverage: setup
 	$(BIN)/coverage html --quiet
 	$(BIN)/coverage report
 
-setup: ffmpeg $(VENV)/.ready
+setup: ffmpeg browser $(VENV)/.ready
 
 # What tests and checks need comes on top of what the demo needs, so that a first picture is there soon.
 $(VENV)/.ready: $(VENV)/.ready-demo
@@ -92,6 +92,13 @@ ffmpeg:
 		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
 		  $(SUDO_APT) update && $(SUDO_APT) install -y --no-install-recommends ffmpeg; } || \
 		{ echo "ffmpeg and ffprobe are missing; install them: sudo apt-get install ffmpeg" >&2; exit 1; }
+
+# For the tests of the report's pages, which are skipped without it.
+browser:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || \
+		{ [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && \
+		  $(SUDO_APT) update && $(SUDO_APT) install -y --no-install-recommends chromium; } || \
+		echo "no Chromium: the tests of report pages are skipped; sudo apt-get install chromium" >&2
 
 clean:
 	rm -rf $(VENV) build demo .mypy_cache .ruff_cache .pytest_cache .hypothesis .coverage* htmlcov *.egg-info

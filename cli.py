@@ -59,7 +59,17 @@ COMMANDS = {
         "Labels of unlabelled trials, where several runs agree.",
     ),
     "report": ("apps.report.commands", "report", "Pages to look at: trials, faces, gaps, predictions along time."),
+    "run": (
+        "apps.run.commands",
+        "run",
+        "Videos → valence and arousal of every frame by a trained run: tables, plots, drawn videos.",
+    ),
     "status": ("features_store.commands", "status", "What a store holds: done, incomplete, failed."),
+    "qc": (
+        "apps.qc.commands",
+        "qc",
+        "Trials against thresholds: faces, gaps, silence, lengths, sound against picture.",
+    ),
     "verify": (
         "features_store.commands",
         "verify",
@@ -79,6 +89,11 @@ COMMANDS = {
         "features_store.commands",
         "import_features",
         "Features made elsewhere, a file a trial, into a store.",
+    ),
+    "import-abaw3": (
+        "features_store.commands",
+        "import_abaw3",
+        "A folder of ABAW3's preprocessing into a store; what is shifted in it.",
     ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),

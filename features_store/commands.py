@@ -1,4 +1,4 @@
-"""`avfuse status`, `verify`, `export`, `import-h5`, `import-features`: parse, call, print, exit code."""
+"""`avfuse status`, `verify`, `export`, `import-h5`, `-features`, `-abaw3`: parse, call, print, exit code."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..shell.options import (
     trial_options,
     with_options,
 )
-from ..shell.text import counted, flat, in_words, preview, untrained_line
+from ..shell.text import counted, escaped, flat, in_words, preview, untrained_line
 
 if TYPE_CHECKING:
     from .store import FeatureStore
@@ -261,6 +261,89 @@ def import_features(store: str | None, dry_run: bool, as_json: bool, **given: An
     counts += [f"{counted(len(done.missing), 'trial')} without a file: {preview(done.missing)}"] if done.missing else []
     counts += [f"{counted(len(done.unknown), 'file')} of no trial: {preview(done.unknown)}"] if done.unknown else []
     click.echo(flat("; ".join(counts)))
+
+
+@click.command("import-abaw3")
+@click.argument("folder", type=FOLDER)
+@click.option("--store", type=STORE, help="Store to import into; made if missing. [default: nothing is imported]")
+@click.option(
+    "--check-against",
+    type=STORE,
+    help="Store of the same videos, made by `extract`: name what is shifted, with the evidence. [default: no check]",
+)
+@click.option(
+    "--annotations",
+    type=FOLDER,
+    help="Labels of the trials: rows are those of the frames that have one. [default: a row a frame]",
+)
+@click.option(
+    "--rate",
+    "rate_hz",
+    type=Number(min=0, min_open=True),
+    metavar="X",
+    default=30.0,
+    show_default=True,
+    help="Frames a second of trials that --store does not have yet, Hz.",
+)
+@click.option("--fix", is_flag=True, help="Put rows at the frames where --check-against finds them. [default: off]")
+@click.option("--replace", is_flag=True, help="Replace other rows of the same names. [default: off]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
+@clean_errors()
+def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -> None:
+    """Bring a FOLDER of ABAW3's preprocessing (compacted_48) into a store, and find what is shifted in it.
+
+    Its arrays become features `abaw3_video`, `abaw3_vggish` … beside those that are there. Pickles are never read.
+    Exit codes: 0 nothing is known to be shifted; 1 could not start; 2 wrong usage; 3 something is, and was not fixed.
+    """
+    import json
+    import os
+    from dataclasses import asdict
+
+    from ..shell.progress import shown
+    from .interchange.abaw3_check import check_abaw3, finding_lines
+    from .interchange.import_abaw3 import find_trials
+    from .interchange.import_abaw3 import import_abaw3 as bring_in
+    from .labels.corpus import open_corpus
+    from .records.provenance import Inputs, record_inputs
+    from .store import FeatureStore
+
+    reference = given["check_against"]
+    if store is None and reference is None:
+        raise click.UsageError("name --store, --check-against or both")
+    if given["fix"] and (store is None or reference is None):
+        raise click.UsageError("--fix needs --store and --check-against")
+    trials = find_trials(folder)
+    labels = given["annotations"]
+    corpus = None if labels is None else open_corpus(labels)
+    checked = None if reference is None else check_abaw3(trials, FeatureStore(reference), corpus, shown)
+    findings, notes = checked or ([], [])
+    fixable = {(each.trial, each.array): each.frames for each in findings if each.frames is not None}
+    moved = fixable if given["fix"] else {}
+    done = None
+    if store is not None:
+        opened = FeatureStore(store, mode="a")
+        done = bring_in(opened, trials, corpus, given["rate_hz"], moved, given["replace"], shown)
+        notes += [note for note in done.notes if note not in notes]
+        if labels is not None:
+            record_inputs(opened.files, Inputs(annotations=os.path.abspath(labels)))
+    for note in notes:
+        click.echo(flat(f"note: {note}"), err=True)
+    known = ("in step", "unclear")
+    off = [each for each in findings if each.verdict not in known and (each.trial, each.array) not in moved]
+    if as_json:
+        found = [each.as_json() for each in findings]
+        click.echo(
+            json.dumps({"trials": len(trials), "findings": found, "imported": None if done is None else asdict(done)})
+        )
+    else:
+        lines = finding_lines(findings) if findings else []
+        if done is not None:
+            made = f" ({counted(len(done.made), 'trial')} made)" if done.made else ""
+            lines.append(f"{', '.join(done.features)} of {counted(len(trials), 'trial')} in {store}{made}")
+        lines += [f"{counted(len(moved), 'array')} put at the frames that they belong to"] if moved else []
+        click.echo("\n".join(map(escaped, lines)))
+    if off:
+        click.get_current_context().exit(EXIT_PROBLEMS)
 
 
 @click.command()

@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -47,11 +47,27 @@ def extract(**options: Any) -> None:
     """
     request = ExtractRequest(**options)
     with listening("videos") as stop:
-        sys.exit(_extract(request, stop))
+        extracted = extract_videos(request, stop)
+    if extracted is not None:
+        _print_summary(extracted, request)
+    sys.exit(3 if extracted is not None and extracted.summary.failed else 0)
 
 
-def _extract(request: ExtractRequest, stop: StopRequest) -> int:
-    """The command, and its exit code."""
+@dataclass(frozen=True)
+class Extracted:
+    """What a call of `extract` came to: where the store is, what was planned, and what has become of it."""
+
+    location: str
+    plan: Plan
+    summary: Summary
+
+
+def extract_videos(request: ExtractRequest, stop: StopRequest) -> Extracted | None:
+    """The command but for its report: what is planned is on stderr. None for a dry run, which prints its jobs.
+
+    Raises what the command turns into an error: click.ClickException, OSError, ValueError, MediaError, WeightsMissing,
+    WorkerUnfit, Terminated.
+    """
     from ..encoders.weights.resolve import resolve, weight_names
     from ..features_store.disk.backends import open_files
     from ..features_store.schema import NODE_FILE
@@ -96,10 +112,9 @@ def _extract(request: ExtractRequest, stop: StopRequest) -> int:
         else:
             for job in plan.jobs:
                 click.echo(escaped(job.trial))
-        return 0
+        return None
     summary = _run(plan, request, FeatureStore(location, mode="a"), config, weights, target, stop)
-    _print_summary(summary, request, location)
-    return 3 if summary.failed else 0
+    return Extracted(location, plan, summary)
 
 
 def _print_plan(
@@ -116,7 +131,7 @@ def _print_plan(
     """
     if lacking is not None and any(feature(name).network for name in plan.features):
         click.echo(f"note: the run itself needs weights: {lacking}", err=True)
-    untrained = [name for name, source in weights.items() if source.untrained_seed is not None]
+    untrained = [name for name, source in weights.items() if source.is_untrained]
     if line := untrained_line(untrained):
         click.echo(line, err=True)
     for name, source in weights.items():
@@ -211,8 +226,9 @@ def _run(
     return summary
 
 
-def _print_summary(summary: Summary, request: ExtractRequest, location: str) -> None:
+def _print_summary(extracted: Extracted, request: ExtractRequest) -> None:
     """What the run came to: for programs on stdout, for people on stderr."""
+    summary, location = extracted.summary, extracted.location
     if request.as_json:
         click.echo(json.dumps(summary.as_json()))
     failed: list[Failure | FailureRecord] = [*summary.failures, *summary.failed_before]

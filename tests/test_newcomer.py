@@ -19,12 +19,12 @@ TRYING = ROOT / "docs" / "trying.md"
 # Guides that follow each other in one folder, as a reader goes from one to the next.
 WALKS = {
     "first hour": ("README.md", "docs/quick-start.md", "docs/weights.md", "docs/gpu.md"),
-    "training": ("docs/training.md", "docs/heads.md", "docs/adding-a-head.md", "docs/adding-a-task.md"),
-    "comparing": ("docs/comparing.md", "docs/figures.md"),
-    "to look at": ("docs/own-videos.md", "docs/report.md"),
+    "training": ("docs/training.md", "docs/comparing.md", "docs/figures.md"),
+    "your own": ("docs/heads.md", "docs/adding-a-head.md", "docs/adding-a-task.md"),
+    "in and out": ("docs/own-videos.md", "docs/report.md", "docs/interop.md"),
     "fine-tuning": ("docs/finetuning.md",),
     "Aff-Wild2": ("docs/affwild2.md",),
-    "store": ("docs/interop.md", "docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
+    "store": ("docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
 }
 WALKS = {name: tuple(page for page in pages if (ROOT / page).is_file()) for name, pages in WALKS.items()}
 ALONE = ("examples/README.md",)  # in a checkout, with a corpus of its own
@@ -101,8 +101,9 @@ class Shell:
                 shutil.copy2(ROOT / name, self.checkout / name)
         programs = folder / "bin"
         programs.mkdir()
-        for name, words in (("avfuse", "-m avfuse"), ("python", ""), ("python3", "")):
-            (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        script = f"#!{sys.executable}\nimport sys\nfrom avfuse.cli import main\nsys.argv[0] = 'avfuse'\nmain()\n"
+        for name, text in (("avfuse", script), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
+            (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "AVFUSE_", "XDG_"))}
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -153,7 +154,7 @@ def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
     for page in pages:
         prepared.folder = tmp_path / "try"
         for line in RECIPE.before.get(page, ()):
-            prepared.type(line.replace("../examples", str(prepared.checkout / "examples")), f"before {page}")
+            prepared.type(line, f"before {page}")
         if page == "docs/comparing.md":
             (grid,) = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
             (prepared.folder / "mine.yaml").write_text(grid)

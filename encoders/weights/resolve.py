@@ -68,7 +68,13 @@ class WeightSource:
         """What the store's `weights` attribute holds for this feature: all but the path on this machine."""
         kept = {key: value for key, value in asdict(self).items() if key not in ("feature", "path", "tuning")}
         tuned = {} if self.tuning is None else {"tuning": dict(self.tuning)}
-        return {**kept, "untrained": self.untrained_seed is not None, **tuned}
+        return {**kept, "untrained": self.is_untrained, **tuned}
+
+    @property
+    def is_untrained(self) -> bool:
+        """Whether they are random numbers, or were tuned from such: most of their layers then still are."""
+        base = self.tuning.get("base") if self.tuning is not None else None
+        return self.untrained_seed is not None or (isinstance(base, dict) and base.get("untrained") is True)
 
 
 def weight_names(features: Sequence[str], vggish_output: VggishOutput) -> tuple[str, ...]:

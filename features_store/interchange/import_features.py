@@ -17,7 +17,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -36,7 +36,7 @@ from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name
 from ..store import FeatureStore
 from ..trial import Trial
 from .feature_files import BLOCK_BYTES, READERS, FeatureFileError, read_blocks
-from .resampling import Resample, RowPlan, at_times, row_a_frame
+from .resampling import Resample, RowPlan, at_times, row_a_frame, rows_at
 
 NonFinite = Literal["refuse", "invalid"]
 
@@ -54,7 +54,8 @@ class ImportRequest:
     """What to import from `folder` under `name`, and how; `trials` None: all of the store.
 
     `tolerance_rows`: by how many rows a file without times may miss a trial's length; `rate_hz` and `start_s` give it
-    times. `nan`: rows with numbers that are not finite in float32 are refused, or marked as not valid.
+    times. `nan`: rows with numbers that are not finite in float32 are refused, or marked as not valid. `blank_invalid`:
+    so are rows of zeros alone. `keep_type`: rows are stored as the file has them, and not as float32.
     """
 
     name: str
@@ -68,6 +69,8 @@ class ImportRequest:
     replace: bool = False
     allow_missing: bool = False
     ignore_unknown: bool = False
+    blank_invalid: bool = False
+    keep_type: bool = False
 
     def __post_init__(self) -> None:
         if reason := reserved_name(self.name):
@@ -83,6 +86,14 @@ class ImportRequest:
             raise ValueError(f"rate_hz is a positive number, got {self.rate_hz}")
         if self.rate_hz is None and self.start_s:
             raise ValueError("start_s is the time of the first row at rate_hz, which is not given")
+
+
+@dataclass(frozen=True)
+class PlacedFile:
+    """A file whose row j belongs to frame `frames[j]` of its trial: rising, int64 [N]."""
+
+    path: Path
+    frames: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -110,7 +121,7 @@ class _Examined:
 
     path: Path
     row_shape: tuple[int, ...]
-    kind: str
+    dtype: np.dtype[Any]
     settings: Mapping[str, JsonValue]
     source: Mapping[str, JsonValue]
     rows: int
@@ -127,22 +138,33 @@ class _Examined:
 
 
 def import_features(
-    store: FeatureStore, request: ImportRequest, progress: Progress[str] = silent, *, dry_run: bool = False
+    store: FeatureStore,
+    request: ImportRequest,
+    progress: Progress[str] = silent,
+    *,
+    dry_run: bool = False,
+    placed: Mapping[str, PlacedFile] | None = None,
 ) -> ImportSummary:
     """Lay the rows of each file over the trial of its name; nothing is written unless every file can be taken.
 
+    `placed`: {trial: its file, and which frame each row is of}, in place of what lies in the request's folder.
     What is there from the same file by the same settings is left alone. Raises ValueError with the names of trials
     without a file, files without a trial and files that cannot be taken; StoreMismatch where the trials hold other
     rows of that name, unless `replace`; OSError.
     """
     name = request.name
-    files, missing, unknown, notes = _match(store, request)
+    frames: dict[str, NDArray[np.int64]] = {}
+    if placed is None:
+        files, missing, unknown, notes = _match(store, request)
+    else:
+        files, missing, unknown, notes = {trial: placed[trial].path for trial in sorted(placed)}, [], [], []
+        frames = {trial: each.frames for trial, each in placed.items()}
     trials = {trial: store[trial] for trial in files}
     examined: dict[str, _Examined] = {}
     faults: list[str] = []
     for trial in progress(list(files), "checking"):
         try:
-            examined[trial] = _examine(files[trial], trials[trial], request)[0]
+            examined[trial] = _examine(files[trial], trials[trial], request, frames.get(trial))[0]
         except FeatureFileError as error:
             faults.append(str(error))
     if faults:
@@ -167,7 +189,7 @@ def import_features(
         )
     written = [trial for trial in examined if trial not in there]
     for trial in progress(written, "importing") if not dry_run else ():
-        _write(store, trial, examined[trial], request)
+        _write(store, trial, examined[trial], request, frames.get(trial))
     notes += [f"{trial}: {found.note}" for trial, found in examined.items() if found.note]
     return ImportSummary(
         written=tuple(written),
@@ -240,7 +262,9 @@ def _files_below(folder: Path) -> Iterator[Path]:
                     yield path
 
 
-def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examined, RowPlan, NDArray[np.bool_]]:
+def _examine(
+    path: Path, trial: Trial, request: ImportRequest, frames: NDArray[np.int64] | None = None
+) -> tuple[_Examined, RowPlan, NDArray[np.bool_]]:
     """Read a file whole: what it is, its plan on the trial's frames, and which of its rows are finite, bool [N].
 
     Raises FeatureFileError on what cannot be taken, with the row and column.
@@ -252,6 +276,8 @@ def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examine
         with np.errstate(over="ignore"):  # what float32 cannot hold is infinite, and is not finite below
             finite = np.isfinite(block.rows.astype(np.float32)).reshape(len(block.rows), -1)
         flags.append(np.all(finite, axis=1))
+        if request.blank_invalid:
+            flags[-1] &= block.rows.reshape(len(block.rows), -1).any(axis=1)
         if request.nan == "refuse" and not finite.all():
             row, column = (int(at) for at in np.argwhere(~finite)[0])
             word = block.columns[column] if block.columns else f"column {column}"
@@ -262,14 +288,20 @@ def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examine
             times.append(block.time_s)
         read += len(block.rows)
     good = np.concatenate(flags) if flags else np.zeros(0, np.bool_)
-    if block is None or not good.any():
+    if block is None or not (good.any() or request.blank_invalid):  # of blank rows alone: all are there, none is valid
         raise FeatureFileError(f"{path} has no {'finite ' if read else ''}row")
     if not trial.rows or TIME not in trial:
         raise FeatureFileError(f"{path}: trial {trial.name!r} of the store has no frames")
     if block.time_s is not None and request.rate_hz is not None:
         raise FeatureFileError(f"{path} has times of its own; leave out --rate")
     note = ""
-    if block.time_s is None and request.rate_hz is None:
+    if frames is not None:
+        if len(frames) != read:
+            raise FeatureFileError(
+                f"{path} has {counted(read, 'row')}, and those of {counted(len(frames), 'frame')} are known"
+            )
+        plan = rows_at(frames, good, trial.rows)
+    elif block.time_s is None and request.rate_hz is None:
         if abs(read - trial.rows) > request.tolerance_rows:
             fix = "--tolerance takes more, --rate HZ says how many rows a second has"
             fault = (
@@ -284,7 +316,10 @@ def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examine
         source_s = np.concatenate(times) if times else request.start_s + np.arange(read) / (request.rate_hz or 1.0)
         note = _check_times(path, source_s, trial)
         plan = at_times(source_s, trial.time_s, request.resample, good)
-    of_file: dict[str, JsonValue] = {"name": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)}
+    of_file: dict[str, JsonValue] = {
+        **{"name": path.name, "size": path.stat().st_size, "sha256": sha256_of(path)},
+        **({} if frames is None else {"frames": hashlib.sha256(frames.astype("<i8").tobytes()).hexdigest()}),
+    }
     settings: dict[str, JsonValue] = {
         "resample": request.resample,
         "tolerance_rows": request.tolerance_rows,
@@ -292,12 +327,13 @@ def _examine(path: Path, trial: Trial, request: ImportRequest) -> tuple[_Examine
         "start_s": request.start_s,
         "nan": request.nan,
         "times": "file" if times else "frames" if request.rate_hz is None else "rate",
+        **{word: True for word in ("blank_invalid", "keep_type") if getattr(request, word)},
     }
     if 0 < len(block.columns) <= _MOST_COLUMNS:
         settings["columns"] = list(block.columns)
     invalid = int(np.sum(~plan.valid))
-    shape, kind = block.rows.shape[1:], block.rows.dtype.kind
-    return _Examined(path, shape, kind, settings, of_file, trial.rows, invalid, note), plan, good
+    shape, dtype = block.rows.shape[1:], block.rows.dtype
+    return _Examined(path, shape, dtype, settings, of_file, trial.rows, invalid, note), plan, good
 
 
 def _check_times(path: Path, source_s: NDArray[np.float64], trial: Trial) -> str:
@@ -345,7 +381,7 @@ def _check_alike(store: FeatureStore, request: ImportRequest, examined: Mapping[
         sets = [set(map(str, each)) if isinstance(each, list) else set() for each in columns]
         pairs = {
             "the shape of a row": [str(list(found.row_shape)) for found in (one, other)],
-            "the kind of numbers": [names[found.kind] for found in (one, other)],
+            "the kind of numbers": [names[found.dtype.kind] for found in (one, other)],
             "where times come from (file, frames or rate)": [str(found.settings["times"]) for found in (one, other)],
             "columns": [preview(sorted(mine - its)) or "the same" for mine, its in (sets, sets[::-1])],
             "the order of columns": ["", ""] if columns[0] == columns[1] else ["one", "another"],
@@ -365,36 +401,44 @@ def _check_alike(store: FeatureStore, request: ImportRequest, examined: Mapping[
         raise StoreMismatch(f"rows of {request.name!r} are {there}, and {list(one.row_shape)} in {one.path}")
 
 
-def _write(store: FeatureStore, trial: str, examined: _Examined, request: ImportRequest) -> None:
+def _write(
+    store: FeatureStore,
+    trial: str,
+    examined: _Examined,
+    request: ImportRequest,
+    frames: NDArray[np.int64] | None = None,
+) -> None:
     """Lay a file's rows over its trial. Raises StoreMismatch where the file, or the trial, has changed meanwhile."""
     video = trial.rpartition("/face")[0]  # the faces of a video are claimed together
     owner = video if video and "faces" in (store.attributes(video) or {}) else trial
     with claim(store.path, owner) as mine:
         if not mine:
             raise StoreMismatch(f"trial {owner!r} is being processed by another run; import again when it has ended")
-        now, plan, good = _examine(examined.path, store[trial], request)
+        now, plan, good = _examine(examined.path, store[trial], request, frames)
         if now != examined:
             raise StoreMismatch(f"{examined.path}, or trial {trial!r}, has changed since it was examined; import again")
-        rows = _PlannedRows(examined.path, plan, good, examined.row_shape)
+        dtype = examined.dtype if request.keep_type else np.dtype(np.float32)
+        rows = _PlannedRows(examined.path, plan, good, examined.row_shape, dtype)
         name = request.name
         store.add(trial, {name: rows, f"{name}{VALID_SUFFIX}": plan.valid}, {name: now.entry(name)})
 
 
 class _PlannedRows:
-    """Rows of a file as a plan has them, float32 [T, ...], made when they are read: a RowSource, to be read in order.
+    """Rows of a file as a plan has them, [T, ...], made when they are read: a RowSource, to be read in order.
 
     In memory are two blocks, and the last good row before them, which may be repeated for long.
     """
 
-    dtype = np.dtype(np.float32)
-
-    def __init__(self, path: Path, plan: RowPlan, good: NDArray[np.bool_], row_shape: tuple[int, ...]) -> None:
+    def __init__(
+        self, path: Path, plan: RowPlan, good: NDArray[np.bool_], row_shape: tuple[int, ...], dtype: np.dtype[Any]
+    ) -> None:
+        self.dtype = dtype
         self.shape = (len(plan.valid), *row_shape)
         self._path, self._plan, self._good = path, plan, good
         self._made = 0
         self._blocks: Iterator[NDArray[np.float64]] = iter(())
 
-    def __getitem__(self, rows: slice, /) -> NDArray[np.float32]:
+    def __getitem__(self, rows: slice, /) -> NDArray[Any]:
         """Rows [start, stop). Raises FeatureFileError where the file is broken meanwhile."""
         if rows.start != self._made or rows.start == 0:
             if rows.start:
@@ -402,7 +446,7 @@ class _PlannedRows:
             self._start, self._block = 0, np.zeros((0, *self.shape[1:]))
             self._before = np.zeros(self.shape[1:])
             self._blocks = (block.rows.astype(np.float64) for block in read_blocks(self._path))
-        out = np.empty((rows.stop - rows.start, *self.shape[1:]), np.float32)
+        out = np.empty((rows.stop - rows.start, *self.shape[1:]), self.dtype)
         step = max(1, BLOCK_BYTES // (8 * math.prod(self.shape[1:])))
         for part in row_slices(len(out), step):
             out[part] = self._make(rows.start + part.start, rows.start + part.stop)

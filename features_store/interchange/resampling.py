@@ -48,6 +48,16 @@ def row_a_frame(good: NDArray[np.bool_], length: int) -> RowPlan:
     return _without_bad(np.arange(length), source, np.ones(length), real, source, good)
 
 
+def rows_at(frames: NDArray[np.int64], good: NDArray[np.bool_], length: int) -> RowPlan:
+    """Row j of the file for frame `frames[j]`, rising int64 [N]; frames that have none hold the row before, not valid.
+
+    Rows of frames beyond `length` are left out; those before the first hold the first one. `good` as for `row_a_frame`.
+    """
+    every = np.arange(length)
+    source = np.maximum(np.searchsorted(frames, every, side="right") - 1, 0)
+    return _without_bad(every, source, np.ones(length), np.isin(every, frames), source, good)
+
+
 def at_times(
     source_s: NDArray[np.float64], time_s: NDArray[np.float64], resample: Resample, good: NDArray[np.bool_]
 ) -> RowPlan:

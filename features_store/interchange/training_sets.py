@@ -94,7 +94,7 @@ def to_datasets(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None
                     columns += [_arrow_column(read_rows(trial[array], rows)) for array in order]
                     stream.write_batch(pyarrow.record_batch(columns, schema=schema))
         checksums = json.dumps([[trial.name, trial.checksums] for trial in trials], sort_keys=True)
-        state = {
+        state: dict[str, Any] = {
             "_data_files": [{"filename": name} for name in names],
             "_fingerprint": hashlib.sha256(checksums.encode()).hexdigest()[:16],
             "_format_columns": None,

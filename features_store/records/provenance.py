@@ -99,6 +99,20 @@ def making(entries: Mapping[str, Mapping[str, Any]], feature: str) -> dict[str, 
     return words
 
 
+def lineage(entries: Mapping[str, Mapping[str, Any]], feature: str) -> dict[str, dict[str, Any]]:
+    """The entries of a feature and of what it is made from, without versions: what it takes to make it again.
+
+    `entries` are those of its trial. Empty where they do not say.
+    """
+    found: dict[str, dict[str, Any]] = {}
+    name: str | None = feature
+    while name is not None and isinstance(entries.get(name), Mapping):
+        found[name] = {key: value for key, value in entries[name].items() if key not in ("versions", "encoder")}
+        above = entries[name].get("made_from")
+        name = source_of(above) if isinstance(above, str) else None
+    return found
+
+
 def differing_settings(makings: Iterable[Mapping[str, str]]) -> list[str]:
     """What differs between trials, by how a feature was made in each: `audio_align: start (20) / center (3)`.
 

@@ -51,6 +51,8 @@ class Features:
     features.json has `shapes` as `widths`: a number for a vector, a list for a map. `trials`: of each its
     `fingerprints` by modality and the `sha256` of its rows; `made`: {fingerprint: settings and weights in words};
     `tuned`: {modality: {fingerprint: what its weights say of their tuning}}, in the file only where weights were tuned.
+    `entries`: of each modality what it takes to extract it again, its entry in the store and those of what it is made
+    from, of the most frequent fingerprint. Runs of older versions do not have it.
     """
 
     store: str
@@ -60,6 +62,7 @@ class Features:
     trials: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
     made: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     tuned: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
+    entries: Mapping[str, Mapping[str, Mapping[str, Any]]] = field(default_factory=dict)
 
     def leaks(self, trials: Iterable[str]) -> dict[str, list[str]]:
         """{modality: those of these trials that its weights were tuned on}."""

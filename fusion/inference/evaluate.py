@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...features_store.interchange.result_files import made
+from ...features_store.interchange.result_files import check_truth, made
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
 from ...features_store.records.leaks import leak_line, leaks
 from ...features_store.records.status import untrained_features
@@ -44,12 +44,12 @@ class Results:
     predictions: Predictions
     made: Mapping[str, Any]
 
-    def write(self, folder: Path) -> None:
+    def write(self, folder: Path, suffix: str = ".txt") -> None:
         """One file a trial in this folder."""
         for name, rows in self.predictions.trials.items():
             time_s = frame_times(self.store, self.sources[name])
             task, valid = self.predictions.task, self.predictions.valid[name]
-            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits)
+            write_prediction(folder, name, task.columns, rows, time_s, valid, task.limits, suffix)
 
 
 @dataclass(frozen=True)
@@ -83,6 +83,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     runs = opened.runs
     annotations = {run.described.annotations for run in runs}
     corpus = open_corpus(request.annotations or Path(_common(annotations, "--annotations")), opened.task.labels)
+    check_truth(corpus.root)
     if request.out is not None:
         check_among_labels(request.out, corpus)
     names = sorted({name for run in runs for name in run.described.fold.validation})
@@ -131,7 +132,7 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
 
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:
-    """Mean prediction of the runs for every trial of a store, or for those that none of them has seen the labels of.
+    """Mean prediction of the runs for every trial of a store, for the request's, or for those with unseen labels.
 
     Raises ValueError as `evaluate_runs` does.
     """
@@ -139,6 +140,9 @@ def predict_store(request: PredictRequest, tell: Tell) -> Results:
     opened = _open(request, tell)
     modalities = sorted({name for run in opened.runs for name in run.described.config.inputs})
     sources, others = unlabelled(opened.store, modalities, opened.task.labels.width)
+    if request.trials is not None:
+        sources = {name: source for name, source in sources.items() if name in request.trials}
+        others = [name for name in others if name in request.trials]
     if others:
         tell(f"note: left out, since they do not have all of {', '.join(modalities)}: {preview(others)}")
     if request.without_seen:

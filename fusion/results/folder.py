@@ -1,7 +1,7 @@
 """`--out`: a folder of its own for the results of each call; never one that holds anything else.
 
     OUT/made.json      how they were made, and which files they are: only these are ever replaced
-    OUT/…              the files
+    OUT/…              the files; a store beside them is left alone
 
 Tested by tests/fusion/results/test_folder.py.
 """
@@ -20,6 +20,7 @@ from ...features_store.disk.scratch import SCRATCH, scratch_directory, sweep_scr
 from ...features_store.interchange.result_files import MADE_FILE, check_place
 from ...features_store.labels.annotations import is_label_file
 from ...features_store.labels.corpus import Corpus
+from ...features_store.schema import FORMAT_KEY, NODE_FILE
 from ...shell.text import preview
 
 _FILES = "files"
@@ -101,9 +102,11 @@ def result_folder(out: Path, kind: str, made: Mapping[str, Any]) -> Iterator[Pat
 
 
 def _files_below(folder: Path) -> Iterator[Path]:
-    """Every file below, except for what living and dead calls have in scratch."""
+    """Every file below, except for what living and dead calls have in scratch, and those of a store straight in it."""
     for parent, folders, files in os.walk(folder):
-        if Path(parent) == folder and SCRATCH in folders:
-            folders.remove(SCRATCH)
+        if Path(parent) == folder:
+            nodes = {name: folder / name / NODE_FILE for name in folders}
+            stores = [name for name, node in nodes.items() if node.is_file() and FORMAT_KEY in node.read_text("utf-8")]
+            folders[:] = [name for name in folders if name != SCRATCH and name not in stores]
         links = [name for name in folders if Path(parent, name).is_symlink()]
         yield from (Path(parent, name) for name in (*files, *links))

@@ -39,6 +39,7 @@ def write_prediction(
     time_s: NDArray[np.float64],
     valid: NDArray[np.bool_],
     limits: tuple[float, float] = (-1.0, 1.0),
+    suffix: str = ".txt",
 ) -> Path:
     """Write `values` [T, C] of the `columns` whole, over an earlier file; returns the file.
 
@@ -46,7 +47,7 @@ def write_prediction(
     real media. Six decimals, values clipped to the `limits`. Raises ValueError on a name that points out of the folder,
     another shape, or a value that is not a number.
     """
-    path = trial_path(folder, trial, ".txt")
+    path = trial_path(folder, trial, suffix)
     rows = writable(trial, values, len(columns), limits)
     if not len(rows) == len(time_s) == len(valid):
         raise ValueError(f"{trial}: {len(rows)} predictions, {len(time_s)} times and {len(valid)} flags")

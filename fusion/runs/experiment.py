@@ -15,9 +15,10 @@ from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
+from ...features_store.interchange.result_files import check_truth
 from ...features_store.labels.corpus import Corpus, label_name
 from ...features_store.records.leaks import leak_line, tuning_of
-from ...features_store.records.provenance import making, unlike
+from ...features_store.records.provenance import lineage, making, unlike
 from ...features_store.records.status import untrained_features
 from ...features_store.schema import subject_of
 from ...features_store.store import FeatureStore
@@ -107,10 +108,11 @@ def check_experiment(
 ) -> Checked:
     """Match labels with features; trials of the `extra` corpus are added to the training side of each fold.
 
-    Raises ValueError if the labels are another task's, nothing matches, a side of a fold is left without a trial, label
-    rows are not frames (unless `allow_length_difference`), or features come from different settings or weights (unless
-    `allow_other_features`).
+    Raises ValueError if the labels are another task's or pseudo-labels, nothing matches, a side of a fold is left
+    without a trial, label rows are not frames (unless `allow_length_difference`), or features come from different
+    settings or weights (unless `allow_other_features`).
     """
+    check_truth(corpus.root)
     if (kind := TASKS[config.task].labels) != corpus.kind:
         raise ValueError(f"the task {config.task} learns {kind.name} labels, got the {corpus.kind.name} ones")
     wanted = [manifest.fold(number) for number in folds]
@@ -165,12 +167,15 @@ def check_experiment(
     notes += _left_out(matched, added)
     random = (name for name in untrained_features(store) if name in config.inputs)
     untrained = (*random, *config.untrained_networks)
-    features = Features(location_of(store), fingerprints, untrained, {}, seen, made, tuned)
+    features = Features(
+        *(location_of(store), fingerprints, untrained, {}, seen, made, tuned),
+        entries=lineages(store, seen, fingerprints),
+    )
     for number, fold in kept.items():
         line = leak_line(features.leaks(fold.validation), "validation trial")
         notes += [f"fold {number}: {line}: its scores say nothing"] if line else []
-    place = os.path.abspath(extra.root) if extra is not None else ""
-    return Checked(trials, kept, features, os.path.abspath(corpus.root), tuple(notes), frozenset(added), place)
+    places = os.path.abspath(corpus.root), os.path.abspath(extra.root) if extra is not None else ""
+    return Checked(trials, kept, features, places[0], tuple(notes), frozenset(added), places[1])
 
 
 def open_experiment(
@@ -232,6 +237,18 @@ def features_of(
                 if (tuning := tuning_of(entries.get(modality, {}))) is not None:
                     tuned.setdefault(modality, {})[fingerprint] = tuning
     return seen, made, tuned
+
+
+def lineages(
+    store: FeatureStore, seen: Mapping[str, Mapping[str, Any]], fingerprints: Mapping[str, Mapping[str, int]]
+) -> dict[str, dict[str, dict[str, Any]]]:
+    """What it takes to extract each modality again, {modality: {name: entry}}, of its most frequent fingerprint."""
+    found = {}
+    for modality, counts in fingerprints.items():
+        most = next(iter(counts))
+        name = next(name for name, each in seen.items() if each["fingerprints"].get(modality) == most)
+        found[modality] = lineage(entries_of(store.attributes(name) or {}), modality)
+    return found
 
 
 def fingerprints_of(seen: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, int]]:

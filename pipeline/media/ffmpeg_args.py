@@ -138,6 +138,27 @@ def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 
 
+def to_drawn(info: VideoInfo, version: str, out: str, *, h264: bool) -> list[str]:
+    """Pictures with times, which come as raw Matroska on stdin, and the sound of a video, into an MP4.
+
+    Times count from the video's origin, on both sides: 90 kHz hold those of all common rates. The sound is AAC, silence
+    in its gaps; more channels than two are mixed down.
+    """
+    words = ["ffmpeg", "-hide_banner", "-nostats", "-loglevel", "error", "-y", "-copyts"]
+    words += ["-protocol_whitelist", "pipe", "-f", "matroska", "-i", "pipe:0"]
+    if info.audio_stream is not None:
+        look = {**_SAFE, **(_LONG_LOOK if info.hard_to_probe else {})}
+        words += [word for name, value in look.items() for word in (f"-{name}", str(value))]
+        words += ["-itsoffset", f"{-info.origin_s:.6f}", "-vn", "-i", f"file:{info.path}"]
+        words += ["-map", "0:v", "-map", f"1:{info.audio_stream}", "-c:a", "aac", "-b:a", "192k"]
+        words += ["-af", "aresample=async=1", *(("-ac", "2") if info.audio_channels > 2 else ())]
+    # Frames that refer to later ones would make lengths of a variable rate those of the order of decoding.
+    picture = ("libx264", "-preset", "veryfast", "-crf", "20") if h264 else ("mpeg4", "-q:v", "3")
+    words += ["-c:v", *picture, "-bf", "0", "-pix_fmt", "yuv420p"]
+    words += [f"-{passthrough_option(version)}", "passthrough", "-enc_time_base", "1:90000"]
+    return [*words, "-video_track_timescale", "90000", "-movflags", "+faststart", f"file:{out}"]
+
+
 def shift_s(info: VideoInfo) -> int:
     """What the readers' arguments add to every time of this file, s."""
     return 1 if info.container in _CORRECTED else 0

@@ -40,12 +40,15 @@ _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
-def start(arguments: list[str], path: str) -> subprocess.Popen[bytes]:
-    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says. MediaError without the program."""
+def start(arguments: list[str], path: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says. MediaError without the program.
+
+    `stdin`: `subprocess.PIPE` where something is written to it.
+    """
     pipe = subprocess.PIPE
     try:
         # A group of its own: a terminal's Ctrl-C is ours to answer, and is no fault of the file.
-        process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, process_group=0)
+        process = subprocess.Popen(arguments, stdin=stdin, stdout=pipe, stderr=pipe, process_group=0)
     except FileNotFoundError:
         raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
     # The limit is set from outside: nothing may run between fork and exec while there are threads.
@@ -133,6 +136,13 @@ def ffmpeg_version() -> str:
 def decoders() -> frozenset[str]:
     """Names of what this ffmpeg can decode, such as `h264`. Raises MediaError without ffmpeg."""
     said = ask(["ffmpeg", "-hide_banner", "-decoders"], "ffmpeg").partition("------")[2]
+    return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
+
+
+@functools.cache
+def encoders() -> frozenset[str]:
+    """Names of what this ffmpeg can encode with, such as `libx264`. Raises MediaError without ffmpeg."""
+    said = ask(["ffmpeg", "-hide_banner", "-encoders"], "ffmpeg").partition("------")[2]
     return frozenset(line.split()[1] for line in said.splitlines() if len(line.split()) > 1)
 
 

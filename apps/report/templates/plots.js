@@ -83,7 +83,7 @@
         for (const line of lane.lines) {
           found.push({
             x: line.x, y: line.y, yaxis, mode: "lines", name: line.name, meta: line.name, line: look(line),
-            connectgaps: false, hovertemplate: "%{y:.3f} at %{x:.2f} s<extra>%{fullData.name}</extra>",
+            connectgaps: false, hovertemplate: "%{y:.3~f}<extra>%{fullData.name}</extra>",
           });
         }
       });
@@ -158,7 +158,7 @@
       const frame = frameAt(time_s);
       slider.value = frame;
       const face = scores ? (scores[frame] ? `face ${(scores[frame] / 255).toFixed(2)}` : "no face") : "";
-      const words = [`${time_s.toFixed(2)} s`, `frame ${frame * every} of ${data.frames ? data.frames.rows : 0}`, face];
+      const words = [`${time_s.toFixed(2)} s`, `row ${frame * every} of ${data.frames ? data.frames.rows : 0}`, face];
       byId("now").textContent = words.filter(Boolean).join(" · ");
       slider.setAttribute("aria-valuetext", words.filter(Boolean).join(", "));
       place();
@@ -182,19 +182,22 @@
     slider.addEventListener("input", () => seek(ticks[Number(slider.value)] / 1e4));
 
     if (video) {
-      const moved = () => show(video.currentTime);
+      // While a seek is under way frames of an earlier one may still come: they must not move the slider back.
+      const moved = () => { if (!video.seeking) show(video.currentTime); };
       if (video.requestVideoFrameCallback) {
         const step = (_, frame) => {
-          show(frame.mediaTime);
+          if (!video.seeking) show(frame.mediaTime);
           video.requestVideoFrameCallback(step);
         };
         video.requestVideoFrameCallback(step);
       } else video.addEventListener("timeupdate", moved);
       video.addEventListener("seeked", moved);
       const unplayed = () => { byId("unplayed").hidden = false; };
-      video.addEventListener("loadedmetadata", () => (video.videoWidth ? moved() : unplayed()));
+      const loaded = () => (video.videoWidth ? moved() : unplayed()); // its sound alone may be played
+      video.addEventListener("loadedmetadata", loaded);
       video.addEventListener("error", unplayed);
       if (video.error) unplayed(); // before this script ran
+      else if (video.readyState > 0) loaded();
       byId("show-box").addEventListener("change", () => drawBox(frameAt(now_s)));
       new ResizeObserver(() => drawBox(frameAt(now_s))).observe(video);
     }

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "chrome")
@@ -92,9 +93,15 @@ def corpus(tmp_path_factory, plant_small, fit, make_clip, moving_frames, tone) -
             key: rows if key == "time" or rows.dtype == bool else rows.astype(np.float32)
             for key, rows in arrays.items()
         }
-        source = {"name": f"{name}.mp4", "size": clip.stat().st_size}
-        about = {"fps": "25", "vfr": name == "talk", "audio": "present", "video_start_s": 0.0, "audio_start_s": 0.04}
-        warnings = ["<b>odd</b> sound"] if name == "talk" else []
+        source: JsonValue = {"name": f"{name}.mp4", "size": clip.stat().st_size}
+        about: dict[str, JsonValue] = {
+            "fps": "25",
+            "vfr": name == "talk",
+            "audio": "present",
+            "video_start_s": 0.0,
+            "audio_start_s": 0.04,
+        }
+        warnings: JsonValue = ["<b>odd</b> sound"] if name == "talk" else []
         store.write(name, kept, {"fingerprint": "planted", **about, "source": source, "warnings": warnings})
     return Corpus(small.store, small.annotations, folder / "videos", folder / "run")
 

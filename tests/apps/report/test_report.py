@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
 
@@ -145,9 +146,15 @@ def test_a_broken_trial_is_named_and_the_others_have_their_pages(avfuse, corpus,
 @pytest.mark.slow
 def test_600_trials_make_an_index_of_less_than_a_megabyte(avfuse, tmp_path):
     store = FeatureStore(tmp_path / "s.zarr", mode="a")
-    about = {"fps": "30000/1001", "vfr": True, "audio": "present", "video_start_s": 0.0, "audio_start_s": 0.02}
+    about: dict[str, JsonValue] = {
+        "fps": "30000/1001",
+        "vfr": True,
+        "audio": "present",
+        "video_start_s": 0.0,
+        "audio_start_s": 0.02,
+    }
     for number in range(600):
-        arrays = {"time": np.arange(30) / 30, "face_score": np.ones(30, np.float32)}
+        arrays: dict[str, np.ndarray] = {"time": np.arange(30) / 30, "face_score": np.ones(30, np.float32)}
         store.write(f"batch{number % 3}/{number}-30-1920x1080", arrays, {**about, "warnings": ["sound moved " * 30]})
     assert avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r").exit_code == 0
     assert (tmp_path / "r" / "index.html").stat().st_size < 1e6

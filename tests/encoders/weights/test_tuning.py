@@ -44,6 +44,17 @@ def test_the_store_is_told_only_of_tuned_weights(tmp_path):
     assert source.as_attributes()["tuning"] == {"trials": ["a"], "licence": "for research"}
 
 
+def test_tuned_from_random_numbers_most_layers_are_still_random(tmp_path):
+    for base, untrained in (
+        ({"untrained": True, "untrained_seed": 0}, True),
+        ({"untrained": False}, False),
+        (None, False),
+    ):
+        path = written(tmp_path / "w.safetensors", {KEY: json.dumps({"trials": [], "base": base})})
+        source = resolve(["vggish"], {"vggish": path}, None)["vggish"]
+        assert source.is_untrained == source.as_attributes()["untrained"] == untrained
+
+
 def test_trials_are_inherited(tmp_path):
     tuning: dict[str, JsonValue] = {"trials": ["b"], "licence": "for research"}
     source = WeightSource("vggish", "w", tmp_path / "w", "00", "for research", tuning=tuning)

@@ -13,10 +13,10 @@ from torch import nn
 from avfuse.encoders.networks.ir50 import Unit, row_norm_1
 from avfuse.encoders.weights.tuning import read_tuning
 from avfuse.fusion.artifacts import state
-from avfuse.fusion.config import RunConfig
+from avfuse.fusion.config import PictureConfig, RunConfig
 from avfuse.fusion.finetuning import on_pictures
 from avfuse.fusion.finetuning.backbones import Backbone, Group
-from avfuse.fusion.finetuning.on_pictures import PictureConfig, PictureLearner, train_on_pictures
+from avfuse.fusion.finetuning.on_pictures import PictureLearner, train_on_pictures
 from avfuse.fusion.finetuning.pictures import read_table
 
 RUN = RunConfig("cpu", "fp32", False, None)
@@ -156,9 +156,9 @@ def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "match"),
     [
-        ({"lr": 0.0}, "lr is more than 0"),
+        ({"lr": 0.0}, "lr must be above 0"),
         ({"batch_size": 1}, "2 or more"),
-        ({"validation_share": 1.0}, "between 0 and 1"),
+        ({"validation_share": 1.0}, r"must be in \[0, 1\)"),
     ],
 )
 def test_settings_that_make_no_sense(setting, match):

@@ -101,6 +101,15 @@ class TestEvaluate:
             with Image.open(path) as picture:
                 picture.load()
 
+    @pytest.mark.parametrize(("figures", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+    def test_figures_for_print(self, trained, evaluate, tmp_path, figures, begins):
+        evaluate(trained, "--out", tmp_path / "out", "--figures", figures)
+        pictures = [path for path in (tmp_path / "out" / "plots").rglob("*") if path.is_file()]
+        assert sorted(path.name for path in pictures) == [
+            f"{name}.{figures}" for name in ("all_frames", "clip3", "clip7")
+        ]
+        assert all(path.read_bytes().startswith(begins) for path in pictures)
+
     def test_what_it_was_made_of(self, trained, small, evaluate, tmp_path):
         """In the report, and beside the files that have no place for it."""
         words = ("--smooth", "ma:5", "--out", tmp_path / "out")

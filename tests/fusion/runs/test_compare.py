@@ -115,6 +115,9 @@ class TestTable:
         result = call(out, *WHOLE, "--plots")
         assert "0 runs to do, 4 done before" in result.stderr
         assert (out / "compare.png").read_bytes()[:4] == b"\x89PNG"
+        assert call(out, *WHOLE, "--plots", "--figures", "svg").exit_code == 0
+        assert b"<svg" in (out / "compare.svg").read_bytes()
+        assert (out / "compare.tex").read_text().count(r"\bottomrule") == 2
 
     def test_every_run_is_in_the_json(self, small, compared):
         out, _ = compared

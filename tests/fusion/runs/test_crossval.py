@@ -88,6 +88,7 @@ class TestTable:
     def test_on_stdout(self, small, grid, runs, fit):
         result = fit(small, runs, *WHOLE)
         assert result.stdout == (grid / "crossval.txt").read_text()
+        assert (grid / "crossval.tex").read_text().count(r"\midrule") == 2
         assert "0 runs to do, 12 done before" in result.stderr
 
     def test_as_json(self, small, runs, scores, fit):

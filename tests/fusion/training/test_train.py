@@ -92,7 +92,8 @@ def test_it_ends_when_nothing_gets_better(small, fit, tmp_path):
 @pytest.mark.parametrize(("task", "other"), [("valence", "arousal"), ("arousal", "valence")])
 def test_one_task(small, fit, tmp_path, task, other):
     run = tmp_path / "run"
-    fit(small, run, "--task", task, "--plots", "--tensorboard", "--epochs", 2)
+    fit(small, run, "--task", task, "--plots", "--figures", "pdf", "--tensorboard", "--epochs", 2)
+    assert sorted(path.name for path in (run / "plots").glob("*.*")) == ["all_frames.pdf", "learning_curves.pdf"]
     metrics = read_metrics(run)
     assert metrics[f"ccc_{other}"] is None
     assert metrics["P"] == metrics[f"ccc_{task}"] == max(row[f"ccc_{task}"] for row in history(run))

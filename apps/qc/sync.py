@@ -1,0 +1,154 @@
+"""Whether sound and picture fit each other: how dark the mouth is inside against how loud the voice is.
+
+    crop ── inside of the mouth ── darkness ──┐             ▲ r         ╭╮
+                                              ├ lag by lag  │      ╭╮  ╭╯╰╮        the best lag, and how far
+    log-mel ── 450 to 1600 Hz ── level ───────┘             └──────╯╰──╯──╰──► s   the next best one lies below
+
+An open mouth is dark, and vowels are what it is open for. Both are looked at less their mean over a second, so that
+light, pose and distance do not count. Landmarks alone are too coarse: docs/own-videos.md has the figures of both.
+Tested by tests/apps/qc/test_sync.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...encoders.table import SMALL_CROP_PX
+
+Column = NDArray[np.float64]
+
+# Widest offset that is looked for. A wider search finds more by chance.
+MOST_S = 0.5
+_RATE_HZ = 50
+_SLOW_S = 1.0  # what changes more slowly is light, pose, distance, how loud somebody speaks on the whole
+_SMOOTH = np.hanning(11)[1:-1] / np.hanning(11)[1:-1].sum()  # 0.18 s: a syllable is longer
+_NEAR_S = 0.1  # a row that is further away says nothing about a moment
+_PEAK_S = 0.15  # half the width of a peak: what lies further off competes with it
+_LEAST_S = 2.0
+# What correlation and margin must be, by the root of the seconds, as chance goes with it: little from a clip of three
+# seconds, which has no more to give, and from one of twenty what two clips that do not belong together never show.
+_SECONDS, _LEAST_PEAK, _LEAST_MARGIN = (3.0, 20.0), (0.72, 1.3), (0.35, 0.6)
+_LEAST_R = 0.1
+# Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
+_INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
+# Bands of the 64 of a log-mel frame: vowels. Frames whose mean is the level at a row's time.
+VOWELS = slice(12, 32)
+LEVEL_FRAMES = 5
+_DARKEST = 10  # per cent of the pixels
+_OFFSET = 0.01  # what a log-mel frame has been given before the logarithm
+
+
+@dataclass(frozen=True)
+class Offset:
+    """By how much the sound is late, s (negative: early), and how sure that is.
+
+    `correlation` in [−1, 1] at that offset; `margin`: how much less it is at the best one elsewhere; `seconds` that
+    were compared. `verdict`: `not sure` where either is what two clips that do not belong together often show.
+    """
+
+    offset_s: float
+    correlation: float
+    margin: float
+    seconds: float
+
+    @property
+    def verdict(self) -> Literal["sure", "not sure"]:
+        """Whether the offset is one, by the figures of docs/own-videos.md."""
+        root = self.seconds**0.5
+        is_high = self.correlation >= max(_LEAST_R, np.interp(self.seconds, _SECONDS, _LEAST_PEAK) / root)
+        stands_out = self.margin >= np.interp(self.seconds, _SECONDS, _LEAST_MARGIN) / root
+        return "sure" if is_high and stands_out else "not sure"
+
+
+def darkness(crops: NDArray[np.uint8]) -> Column:
+    """How dark the mouth is inside, against the cheeks: [N, 2], the mean and the darkest tenth.
+
+    `crops` uint8 RGB [N, px, px, 3] on the ArcFace template, px a multiple of 48 or 112.
+    """
+    if crops.shape[1] != SMALL_CROP_PX:
+        crops = _shrunk(crops)
+    grey = crops.mean(axis=3)
+    inside, cheeks = grey[:, *_INSIDE], grey[:, *_CHEEKS].mean(axis=(1, 2))
+    darkest = np.percentile(inside.reshape(len(inside), -1), _DARKEST, axis=1)
+    return np.stack([cheeks - inside.mean(axis=(1, 2)), -darkest / np.maximum(cheeks, 1.0)], axis=1)
+
+
+def _shrunk(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    from PIL import Image  # noqa: PLC0415
+
+    side = (SMALL_CROP_PX, SMALL_CROP_PX)
+    small = [np.asarray(Image.fromarray(crop).resize(side, Image.Resampling.BILINEAR)) for crop in crops]
+    return np.array(small, np.uint8).reshape(-1, *side, 3)
+
+
+def vowel_level(frames: NDArray[np.floating]) -> Column:
+    """How loud the vowels' bands are, natural logarithm: [N]. `frames` [N, F, 64] log-mel."""
+    energy = np.exp(frames[:, :, VOWELS].astype(np.float64)) - _OFFSET
+    level: Column = np.log(np.maximum(energy.mean(axis=(1, 2)), 0.0) + _OFFSET)
+    return level
+
+
+def find_offset(
+    mouth_s: Column, mouth: Column, sound_s: Column, level: Column, heard: NDArray[np.bool_] | None = None
+) -> Offset | None:
+    """By how much the sound is late; None where less than two seconds can be compared, or where nothing moves.
+
+    `mouth` [N, K] at `mouth_s` [N] s, NaN without a face: the mean of the K correlations counts; `level` [M] at
+    `sound_s` [M] s; `heard` bool [M]: where there is real sound.
+    """
+    seen = np.isfinite(mouth).all(axis=1)
+    real = np.ones(len(level), np.bool_) if heard is None else heard
+    if seen.sum() < 2 or real.sum() < 2:
+        return None
+    first_s = max(mouth_s[seen][0], sound_s[real][0])
+    last_s = min(mouth_s[seen][-1], sound_s[real][-1])
+    grid_s = np.arange(first_s, last_s, 1 / _RATE_HZ)
+    if len(grid_s) < _LEAST_S * _RATE_HZ:
+        return None
+    with_mouth, with_sound = _near(grid_s, mouth_s[seen]), _near(grid_s, sound_s[real])
+    voice = _quick(np.interp(grid_s, sound_s[real], level[real]), with_sound)
+    moves = [_quick(np.interp(grid_s, mouth_s[seen], each[seen]), with_mouth) for each in mouth.T]
+    seconds = float((with_mouth & with_sound).sum() / _RATE_HZ)
+    if seconds < _LEAST_S or voice[with_sound].std() < 1e-6 or min(each[with_mouth].std() for each in moves) < 1e-6:
+        return None
+    most = round(MOST_S * _RATE_HZ)
+    lags = np.arange(-most, most + 1)
+    curve = np.zeros(len(lags))
+    for at, lag in enumerate(lags.tolist()):  # the sound of `lag` steps later than the mouth
+        of_mouth, of_sound = (
+            slice(max(0, -lag), len(voice) - max(0, lag)),
+            slice(max(0, lag), len(voice) - max(0, -lag)),
+        )
+        both = with_mouth[of_mouth] & with_sound[of_sound]
+        if both.sum() >= _RATE_HZ:
+            heard_then = voice[of_sound][both]
+            curve[at] = np.mean([_correlation(each[of_mouth][both], heard_then) for each in moves])
+    best = int(curve.argmax())
+    elsewhere = np.abs(lags - lags[best]) > _PEAK_S * _RATE_HZ
+    margin = float(curve[best] - curve[elsewhere].max())
+    return Offset(float(lags[best] / _RATE_HZ), float(curve[best]), margin, seconds)
+
+
+def _near(grid_s: Column, times_s: Column) -> NDArray[np.bool_]:
+    """Which moments of a grid are close to one of the times, which rise."""
+    after = np.searchsorted(times_s, grid_s).clip(1, len(times_s) - 1)
+    nearest_s = np.minimum(np.abs(grid_s - times_s[after - 1]), np.abs(grid_s - times_s[after]))
+    return np.asarray(nearest_s <= _NEAR_S)
+
+
+def _quick(values: Column, known: NDArray[np.bool_]) -> Column:
+    """What is left of a signal without what changes slowly, a little smoothed; only what is `known` counts."""
+    window = np.ones(round(_SLOW_S * _RATE_HZ) | 1)
+    weights = known.astype(np.float64)
+    slow = np.convolve(values * weights, window, "same") / np.maximum(np.convolve(weights, window, "same"), 1.0)
+    return np.convolve((values - slow) * weights, _SMOOTH, "same")
+
+
+def _correlation(one: Column, other: Column) -> float:
+    one, other = one - one.mean(), other - other.mean()
+    power = float(np.sqrt((one @ one) * (other @ other)))
+    return float(one @ other) / power if power > 0 else 0.0
