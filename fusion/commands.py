@@ -120,7 +120,6 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
 def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     import torch
 
-    from ..features_store.records.leaks import learned_from
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 
