@@ -86,7 +86,13 @@ def network(tmp_path_factory):
 @pytest.fixture(scope="module")
 def words(corpus, network):
     """`finetune` of that network, whose groups are released one soon after the other."""
-    settings = {"window_frames": 16, "hop_frames": 12, "batch_size": 3, "warmup_epochs": 0, "plateau_patience": 0}
+    settings: dict[str, float] = {
+        "window_frames": 16,
+        "hop_frames": 12,
+        "batch_size": 3,
+        "warmup_epochs": 0,
+        "plateau_patience": 0,
+    }
     settings |= {"lr": 1e-3, "min_lr": 1e-3, "release_epochs": 1, "backbone_lr": 1e-3}
 
     def make(out, *more):
