@@ -18,9 +18,9 @@ SUITE := PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist load
 test: setup
 	$(SUITE) -m 'not slow'
 
-# What `make test` leaves out: more of what its tests assert, in sizes that take their time.
+# What `make test` leaves out: more of what its tests assert, in sizes that take their time, and more random examples.
 test-slow: setup
-	$(SUITE) -m slow
+	AVFUSE_EXAMPLES=200 $(SUITE) -m 'slow or hypothesis'
 
 # Hours: 300 kills, thousands of damaged files, every trick under every suffix, and 200 clips whose clocks are at fault.
 soak: test-slow

@@ -23,10 +23,13 @@ from hypothesis import settings
 from avfuse.cli import main
 from avfuse.features_store.store import FeatureStore
 
-settings.register_profile("avfuse", deadline=None)  # how fast a machine is decides no test
+# How fast a machine is decides no test. Of the usual hundred examples a half is tried; `make test-slow` tries more.
+settings.register_profile("avfuse", deadline=None, max_examples=int(os.environ.get("AVFUSE_EXAMPLES", "50")))
 settings.load_profile("avfuse")
 
 MEDIA = Path(__file__).parents[1].parent / "shared" / "media"
+
+MOST_PIXELS = 40_000_000  # of a real clip that every run of the tests decodes: ten frames of 4K
 
 # The slowest files begin first, so that processes which share out the files end together.
 SLOWEST = (
@@ -38,6 +41,7 @@ SLOWEST = (
     "tests/faults/kills/test_random_kills.py",
     "tests/pipeline/media/test_readers.py",
     "tests/pipeline/media/test_sync.py",
+    "tests/apps/report/test_browser.py",
     "tests/faults/test_environment.py",
     "tests/faults/test_train_kill.py",
     "tests/fusion/runs/test_work.py",
@@ -65,12 +69,22 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_generate_tests(metafunc):
-    """`clip`: every entry of the manifest of which it is known how many frames it has."""
+    """`clip`: every entry of the manifest of which it is known how many frames it has; large ones are slow."""
     if "clip" in metafunc.fixturenames:
         manifest = MEDIA / "MANIFEST.json"
         entries = json.loads(manifest.read_text()) if manifest.is_file() else []
-        clips = [entry for entry in entries if entry.get("decoded_frames")] or [None]
-        metafunc.parametrize("clip", clips, ids=[clip["file"] if clip else "missing" for clip in clips])
+        found = [entry for entry in entries if entry.get("decoded_frames")]
+        clips = [
+            pytest.param(entry, id=entry["file"], marks=pytest.mark.slow if pixels_of(entry) > MOST_PIXELS else ())
+            for entry in found
+        ]
+        metafunc.parametrize("clip", clips or [pytest.param(None, id="missing")])
+
+
+def pixels_of(entry: dict[str, Any]) -> int:
+    """Of all frames of a clip together."""
+    width, height = entry["video"].split()[1].split("x")
+    return int(entry["decoded_frames"]) * int(width) * int(height)
 
 
 @pytest.fixture

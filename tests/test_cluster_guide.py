@@ -71,6 +71,7 @@ def test_the_directives_end_before_the_time_does():
     assert "#SBATCH --signal=TERM@60" in snippets("bash")[0].splitlines()
 
 
+@pytest.mark.slow
 def test_the_cluster(environment, tmp_path):
     """A scheduler and two workers as processes of their own, over TCP."""
     with socket.socket() as free:
@@ -118,6 +119,7 @@ def test_an_object_store(avfuse, tmp_path, videos, monkeypatch):
     assert FeatureStore(url).trials() == ["c1", "c2", "c3"]
 
 
+@pytest.mark.slow
 def test_preempted_and_requeued(environment, tmp_path, videos, ffmpeg_run):
     """SIGTERM to the step of the array's script in the middle of a video; the same script does the rest."""
     long = ["-f", "lavfi", "-i", "testsrc=s=320x240:r=25:d=60", "-f", "lavfi", "-i", "sine=d=60"]

@@ -38,7 +38,12 @@ def clips(make_clip, tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("layout", LAYOUTS)
+SLOW = ("the two sets alone", "a file a trial, timed", "in folders")
+
+
+@pytest.mark.parametrize(
+    "layout", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in LAYOUTS]
+)
 def test_extract_takes_the_labels_that_train_takes(clips, layout, avfuse, tmp_path, monkeypatch):
     """Their names, sides and lengths; a file of labels at a rate of its own leaves the length to the video."""
     monkeypatch.chdir(tmp_path)
@@ -73,10 +78,15 @@ def test_extract_takes_the_labels_that_train_takes(clips, layout, avfuse, tmp_pa
     assert result.stdout.splitlines()[-1].split()[0] == "0"
 
 
-def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("features", "modalities"),
+    [("--features mfcc,fake_sound", "--modalities mfcc,fake_sound"), pytest.param("", "", marks=pytest.mark.slow)],
+    ids=["of sound", "as they are"],
+)
+def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, features, modalities):
     """In a folder with the videos of a planted corpus and its labels, and with weights where they are looked for.
 
-    One epoch in place of a hundred; what comes after them has its defaults too.
+    One epoch in place of a hundred; what comes after them has its defaults too. Quicker with features of sound alone.
     """
     (tmp_path / "weights").mkdir()
     for name, layout in (("iresnet50", layouts.SUZHANG), ("vggish", layouts.VGGISH)):  # the quick network of faces
@@ -89,7 +99,7 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch):
     (tmp_path / "planted/videos").rename(here / "dir")
     (tmp_path / "planted/annotations").rename(here / "labels")
 
-    typed = "avfuse extract --videos dir --annotations labels && avfuse train --fold 2"
+    typed = f"avfuse extract --videos dir --annotations labels {features} && avfuse train --fold 2 {modalities}"
     shell = f'avfuse() {{ {shlex.quote(sys.executable)} -m avfuse "$@"; }}; {typed} --epochs 1 --no-plots'
     environment = {**os.environ, "AVFUSE_WEIGHTS": str(tmp_path / "weights")}
     done = subprocess.run(["sh", "-c", shell], cwd=here, env=environment, capture_output=True, text=True, check=False)

@@ -51,7 +51,11 @@ def iresnet():
     return Network(module.eval(), 40, 512)
 
 
-@pytest.mark.parametrize("layout", [SUZHANG, EVOLVE, INSIGHTFACE], ids=lambda layout: layout.name)
+@pytest.mark.parametrize(
+    "layout",
+    [SUZHANG, *(pytest.param(each, marks=pytest.mark.slow) for each in (EVOLVE, INSIGHTFACE))],
+    ids=lambda layout: layout.name,
+)
 def test_the_last_map_is_what_the_embedding_is_made_of(faces, layout):
     """float16 of the map before the head, for every network of faces; the head makes the embedding of it."""
     count = 2 if layout is SUZHANG else 1
@@ -129,7 +133,7 @@ def test_read_only_and_strided_batches(patches, faces):
     assert Embedder(fake(112), "cpu").rows(faces[::2]).shape == (3, 2)
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
 def test_batch_size_does_not_matter(iresnet, faces, precision):
     rows = {size: Embedder(iresnet, "cpu", precision, size).rows(faces[:3]) for size in (1, 2, 3)}
     tolerance = (1e-4 if precision == "fp32" else 0.05) * rows[3].std()

@@ -58,6 +58,7 @@ class TestStreams:
         assert done.returncode == 0
         assert is_whole(tmp_path / "run")
 
+    @pytest.mark.slow
     def test_the_reader_of_stderr_has_gone(self, corpus, alone, train_words, tmp_path):
         """A terminal that hangs up, `2>&1 | head`."""
         words = map(str, train_words(corpus, tmp_path / "run", "--plots"))
@@ -108,6 +109,7 @@ class TestExtras:
         assert len(said) == 1
         assert usable("json", "events", None, said.append)
 
+    @pytest.mark.slow
     def test_a_broken_tensorboard_is_a_note_and_the_run(self, corpus, alone, train_words, tmp_path):
         """Nobody has asked for it. protobuf and tensorboard disagree like this after an upgrade."""
         (tmp_path / "broken/tensorboard/compat").mkdir(parents=True)
@@ -125,6 +127,7 @@ class TestExtras:
 
 
 class TestTorch:
+    @pytest.mark.slow
     def test_no_compiler(self, corpus, alone, reason, tmp_path):
         (tmp_path / "bin").mkdir()
         bare = alone(PATH=str(tmp_path / "bin"), CXX="no-such-g++", TORCHINDUCTOR_CACHE_DIR=str(tmp_path / "cache"))

@@ -56,6 +56,7 @@ class TestTraining:
     def words(self, corpus, train_words, tmp_path):
         return train_words(corpus, tmp_path / "run", "--epochs", 2000, "--set", "early_stop=2000")
 
+    @pytest.mark.slow
     def test_who_was_suspended_leaves_the_run_as_its_new_owner_made_it(
         self, corpus, alone, words, train_words, avfuse, snapshot, reason, tmp_path
     ):
@@ -76,6 +77,7 @@ class TestTraining:
         assert reason(said.decode()) == f"Error: {run}: {message}; this call has stopped, and writes nothing more there"
         assert snapshot(run) == before
 
+    @pytest.mark.slow
     def test_the_new_owner_is_named(self, alone, words, reason, tmp_path):
         run = tmp_path / "run"
         with alone.start(*map(str, words)) as process:

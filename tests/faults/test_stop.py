@@ -309,6 +309,7 @@ class TestInTheMiddle:
         equal_stores(store, tmp_path / "whole.zarr")
         assert sound(invoke, store) == sorted(self.TRIALS)
 
+    @pytest.mark.slow
     def test_killed(self, cli, invoke, words, stuck, tmp_path):
         with cli.start(*words, path=stuck.folder, start_new_session=True) as process:
             stuck.wait_for_call(process, "slow.mp4")
@@ -318,7 +319,9 @@ class TestInTheMiddle:
         assert os.listdir(tmp_path / "s.zarr" / ".tmp")
         self.finish(invoke, words, tmp_path)
 
-    @pytest.mark.parametrize("more", [(), ("--workers", "2")], ids=["here", "workers"])
+    @pytest.mark.parametrize(
+        "more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["here", "workers"]
+    )
     def test_sigterm(self, cli, invoke, three, stuck, tmp_path, failures, more):
         """One video is being decoded, by an ffmpeg that gives nothing, when the system asks for the end."""
         store = tmp_path / "s.zarr"
@@ -339,6 +342,7 @@ class TestInTheMiddle:
         assert invoke(*words).exit_code == 0
         finished(store, self.TRIALS)
 
+    @pytest.mark.slow
     def test_ctrl_c_on_a_terminal(self, cli, invoke, words, stuck, tmp_path, failures, read_terminal):
         terminal, end = pty.openpty()
         fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, 100, 0, 0))
@@ -373,6 +377,7 @@ class TestInTheMiddle:
 TOGETHER = 'while [ "$(cut -d" " -f1 "$LOG" | sort -u | wc -l)" -lt 2 ]; do sleep 0.05; done'
 
 
+@pytest.mark.slow
 def test_two_runs_share_the_work(cli, invoke, videos, shim, tmp_path, failures):
     names = [f"clip{i}" for i in range(6)]
     folder, store = videos(*(f"{name}.mp4" for name in names)), tmp_path / "s.zarr"

@@ -59,6 +59,7 @@ def test_the_disk_is_full_in_the_middle(corpus, whole, alone, train_words, fit, 
     same_run(run, whole)
 
 
+@pytest.mark.slow
 def test_the_disk_is_full_from_the_start(corpus, whole, alone, train_words, fit, same_run, reason, tmp_path):
     """Not one file is written; a second call begins, without --resume."""
     run = tmp_path / "run"
@@ -71,6 +72,7 @@ def test_the_disk_is_full_from_the_start(corpus, whole, alone, train_words, fit,
     same_run(run, whole)
 
 
+@pytest.mark.slow
 def test_a_folder_that_may_not_be_written(corpus, whole, alone, train_words, plain_user, reason, snapshot, tmp_path):
     """A run to go on with: what it holds stays as it is."""
     run = shutil.copytree(whole, tmp_path / "run")

@@ -109,9 +109,9 @@ def wait_for_epoch(run, epoch, process):
         time.sleep(0.002)
 
 
-@pytest.fixture(scope="module")
-def killed(corpus, train_words, tmp_path_factory):
-    """Runs of two epochs, killed at each flush of a file in turn: before it gets its name."""
+@pytest.fixture(scope="module", params=[4, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
+def killed(request, corpus, train_words, tmp_path_factory):
+    """Runs of two epochs, killed at each, or every second, flush of a file in turn: before it gets its name."""
     folder = tmp_path_factory.mktemp("killed")
     with subprocess.Popen(
         [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
@@ -127,7 +127,7 @@ def killed(corpus, train_words, tmp_path_factory):
 
         flushes = int(run(0))
         # A file is flushed, then its folder: 1 to 10 describe the run, 11 to 18 are the first epoch's.
-        flushes_of_files = [1, 9, 11, *range(19, flushes, 2)]
+        flushes_of_files = [1, 9, 11, *range(19, flushes, request.param)]
         assert {run(last) for last in flushes_of_files} == {"killed"}
         stdin.close()
     assert process.returncode == 0
@@ -150,6 +150,7 @@ def test_killed_while_any_file_is_written(killed, whole_again):
     assert set(saved) == {0, 1, 2}
 
 
+@pytest.mark.slow
 def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tmp_path):
     """With all its pictures and events; without --resume a second call touches nothing."""
     words = train_words(corpus, tmp_path / "run", "--epochs", EPOCHS, "--plots", "--tensorboard")
@@ -172,6 +173,7 @@ def test_killed_from_outside(corpus, alone, train_words, avfuse, whole_again, tm
     whole_again(tmp_path / "run", EPOCHS)
 
 
+@pytest.mark.slow
 def test_a_run_killed_while_it_gets_more_epochs_has_not_finished(
     corpus, alone, fit, train_words, whole_again, tmp_path
 ):
@@ -217,6 +219,7 @@ def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path,
     whole_again(tmp_path / "run", EPOCHS)
 
 
+@pytest.mark.slow
 def test_a_comparison_killed_from_outside(corpus, alone, avfuse, same_run, tmp_path):
     """In the second of its runs: the first is not done again, and all comes out as if nothing had been."""
     place = ("compare", "--store", corpus.store, "--annotations", corpus.annotations, "--modalities", "face,voice")

@@ -1,8 +1,8 @@
 """Hundreds of broken files and bombs: each is done or is one named failure, within a bound of memory and time.
 
 The harness runs as a process of its own, so that its memory and that of its children can be measured. More of it:
-`python tests/faults/zoo/soak.py --help`, or AVFUSE_ZOO_FILES=5000 and AVFUSE_ZOO_SEED=7 for these tests. `make soak`
-draws those of the suite and thousands more.
+`python tests/faults/zoo/soak.py --help`, or AVFUSE_ZOO_FILES=5000 and AVFUSE_ZOO_SEED=7 for these tests. `make
+test-slow` draws some more than `make test`, `make soak` thousands.
 """
 
 import json
@@ -24,7 +24,8 @@ from avfuse.pipeline.media.readers import FrameReader
 from avfuse.pipeline.media.types import MediaError
 
 SOAK = Path(__file__).parent / "zoo" / "soak.py"
-FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "50"))
+FILES = int(os.environ.get("AVFUSE_ZOO_FILES", "10"))
+MORE_FILES = 40
 SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
 # Two batches of the largest picture (2^26 px), NumPy and the library.
 MOST_OWN_MIB = 640
@@ -78,6 +79,19 @@ def test_each_file_is_done_or_one_named_failure(verdict):
     assert verdict["done"] + sum(verdict["failed"].values()) == verdict["files"]
     assert set(verdict["failed"]) <= {"probe", "video"}
     assert verdict["done"] > verdict["files"] // 4, "mutations so wild that nothing of the readers is tried"
+
+
+@pytest.mark.slow
+@pytest.mark.media
+def test_more_files_are_done_or_named_failures(media):
+    done = soak("--files", MORE_FILES, "--seed", SEED + 2, "--media", media, "--only-mutants")
+    assert done.stdout, done.stderr
+    found = json.loads(done.stdout)
+    assert found["crashes"] == []
+    assert found["done"] + sum(found["failed"].values()) == found["files"] >= MORE_FILES
+    assert set(found["failed"]) <= {"probe", "video"}
+    assert all(seconds < MOST_SECONDS_A_FILE for seconds in found["slowest"].values()), found["slowest"]
+    assert found["peak_mib"]["self"] < MOST_OWN_MIB
 
 
 @pytest.mark.media

@@ -88,7 +88,7 @@ def test_rows_of_any_shape_and_type(store):
     assert not item["half"][7].any()
 
 
-@pytest.mark.parametrize("start", ["fork", "spawn"])
+@pytest.mark.parametrize("start", ["fork", pytest.param("spawn", marks=pytest.mark.slow)])
 def test_workers_read_the_same_however_they_are_started(windows, start):
     first = windows[0]  # opened here, before the workers are
     loader = DataLoader(windows, batch_size=4, num_workers=2, multiprocessing_context=start)

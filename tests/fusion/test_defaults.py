@@ -77,6 +77,7 @@ class TestTrain:
         runs = tmp_path / "here/runs/crossattn"
         assert len(json.loads((runs / "crossval.json").read_text())["made"]["runs"]) == 2
 
+    @pytest.mark.slow
     def test_workers_know_the_defaults(self, train, tmp_path):
         result = train("--seeds", 2, "--epochs", 1, "--workers", 2)
         assert result.exit_code == 0, result.stderr

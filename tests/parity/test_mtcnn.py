@@ -31,7 +31,10 @@ def frames_of(path, step=1):
         return np.concatenate([batch.pixels for batch in reader])[::step]
 
 
-@pytest.mark.parametrize(("name", "step"), CLIPS.items())
+@pytest.mark.parametrize(
+    ("name", "step"),
+    [pytest.param(*each, marks=pytest.mark.slow if each[0].endswith(".mov") else ()) for each in CLIPS.items()],
+)
 def test_boxes_and_landmarks_equal_facenet_pytorch(media, detector, name, step):
     frames = frames_of(media / name, step)
     reference = MTCNN(keep_all=True, device="cpu")

@@ -234,6 +234,7 @@ class TestScheduler:
 
         return do
 
+    @pytest.mark.slow
     def test_a_preempted_worker_is_no_jobs_fault(self, worker, run, toys, recorder):
         first = worker()
 
@@ -250,12 +251,14 @@ class TestScheduler:
         assert recorder.dropped == ["until a"]
         assert recorder.tried_again == []
 
+    @pytest.mark.slow
     def test_a_scheduler_that_ends_ends_the_run(self, worker, start, run, toys, recorder):
         worker()
         recorder.tick = lambda: toys.count("begun wait") and start.of["scheduler"].kill()
         with pytest.raises(WorkerUnfit, match="the scheduler has ended"):
             run("wait")
 
+    @pytest.mark.slow
     def test_a_worker_with_another_avfuse_is_refused(self, start, address, run, tmp_path):
         (tmp_path / "sitecustomize.py").write_text(WITHOUT_BATCH)
         start("worker", address, "--nthreads", 1, "--no-dashboard", path=str(tmp_path))

@@ -117,7 +117,11 @@ def exporter(network, **options):
     return Exporter({key: tensor.numpy() for key, tensor in network.state_dict().items()}, **options)
 
 
-@pytest.mark.parametrize("options", [{"folded": True}, {"folded": False, "epsilon": 2e-3}], ids=["folded", "plain"])
+@pytest.mark.parametrize(
+    "options",
+    [pytest.param({"folded": True}, marks=pytest.mark.slow), {"folded": False, "epsilon": 2e-3}],
+    ids=["folded", "plain"],
+)
 def test_the_same_rows(network, options, tmp_path):
     export = exporter(network, **options)
     export.graph()

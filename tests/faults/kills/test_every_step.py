@@ -117,7 +117,13 @@ def all_or_nothing(scenario, root):
             assert (values, made) in [({7.0}, "new"), (former, "old")]
 
 
-@pytest.mark.parametrize("scenario", [*SCENARIOS, *IN_A_BUCKET])
+@pytest.mark.parametrize(
+    "scenario",
+    [
+        *SCENARIOS,
+        *(pytest.param(each, marks=pytest.mark.slow if each.split()[0] in GROWING else ()) for each in IN_A_BUCKET),
+    ],
+)
 def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
     steps, _ = uninterrupted(scenario)
     assert len(steps) > 20
@@ -131,7 +137,7 @@ def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
         assert run.code in (-signal.SIGKILL, -signal.SIGXFSZ), (steps[death["at"] - 1], death, run.said("err"))
 
 
-@pytest.mark.parametrize("how", ["full", "locked"])
+@pytest.mark.parametrize("how", ["full", pytest.param("locked", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("scenario", SCENARIOS)
 def test_refused_every_step(uninterrupted, ended, every_step, scenario, how):
     """The disk is full, or the rights are lost, from some step on: an error says so, and no other does."""

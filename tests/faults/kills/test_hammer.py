@@ -1,5 +1,7 @@
 """Eight processes at once on the same few trials: claimed, written, replaced, removed; never two at one trial."""
 
+import pytest
+
 from avfuse.features_store.records.failures import read_failures
 from avfuse.features_store.records.status import read_planned
 from avfuse.features_store.records.verify import verify
@@ -8,6 +10,7 @@ from avfuse.features_store.store import FeatureStore
 PROCESSES = 8
 
 
+@pytest.mark.slow
 def test_never_two_at_one_trial(stores, tmp_path):
     root, inside = tmp_path / "s.zarr", tmp_path / "s.zarr.inside"
     inside.mkdir()

@@ -77,7 +77,10 @@ def finishes(runs):
     return check
 
 
-@pytest.mark.parametrize("trouble", TROUBLES)
+@pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(each, marks=pytest.mark.slow if each in ("emptied", "a file") else ()) for each in TROUBLES],
+)
 def test_something_happens_to_the_store(runs, paused, words, finishes, reason, nothing_half, tmp_path, trouble):
     root = tmp_path / "s.zarr"
     happens, fix = TROUBLES[trouble]

@@ -3,11 +3,14 @@
 import json
 import shutil
 
+import pytest
+
 from avfuse.features_store.store import FeatureStore
 
 TRIALS = ["a", "b", "batch1/c"]
 
 
+@pytest.mark.slow
 def test_killed_and_resumed(runs, videos, contents, nothing_half, tmp_path):
     before, whole = tmp_path / "before.zarr", tmp_path / "whole.zarr"
     common = ("--videos", videos(*(f"{trial}.mp4" for trial in TRIALS)), "--device", "cpu", "--json", "--store")

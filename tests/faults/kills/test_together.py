@@ -14,6 +14,7 @@ NAMES = [f"clip{number}" for number in range(6)]
 FEWER = NAMES[:4]
 
 
+@pytest.mark.slow
 def test_four_runs_share_the_work(runs, tiny, contents, tmp_path):
     videos, rng = tmp_path / "videos", random.Random(4)
     videos.mkdir()
@@ -45,7 +46,7 @@ def of_one_run(runs, tiny, tmp_path_factory):
     return folder / "videos", FeatureStore(folder / "s.zarr")
 
 
-@pytest.mark.parametrize("before", ["", "mfcc"], ids=["new", "growing"])
+@pytest.mark.parametrize("before", [pytest.param("", marks=pytest.mark.slow), "mfcc"], ids=["new", "growing"])
 def test_two_runs_add_different_features(runs, of_one_run, tmp_path, before):
     """Neither leaves a trial to the other one, whoever is faster."""
     (videos, alone), root = of_one_run, tmp_path / "s.zarr"

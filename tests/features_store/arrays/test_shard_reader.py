@@ -58,7 +58,7 @@ def test_every_array_of_a_trial(store, arrays, no_zarr):
     kind=st.sampled_from([np.float32, np.float64, np.uint8]),
     zeros=st.booleans(),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_same_bits_as_zarr(small_chunks, no_zarr, rows, width, kind, zeros):
     values = (features(rows, width) * 100 * (not zeros)).astype(kind)
     values[:1] = 0

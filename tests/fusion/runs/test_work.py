@@ -102,6 +102,7 @@ class TestOnWorkers:
         assert result.exit_code == 1
         assert "has no smell, only face, voice" in result.stderr.splitlines()[-1]
 
+    @pytest.mark.slow
     def test_a_lost_workers_run_goes_on_elsewhere(self, small, on_cluster, fit, same_run, tmp_path):
         words = ("--fold", 1, "--epochs", 30)
         fit(small, tmp_path / "whole", *words)
@@ -127,6 +128,7 @@ def kill_who_trains(run, killed):
     os.kill(killed[0], signal.SIGKILL)
 
 
+@pytest.mark.slow
 def test_sigterm_on_workers(small, train_words, fit, tmp_path):
     """Within 10 s, one line, exit code 143; what is saved is sound and a second call goes on from it."""
     folder = tmp_path / "runs"

@@ -262,6 +262,7 @@ class TestLearned:
         assert np.array_equal(cells, task.decide(predicted)[2:199])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["expr", "au"])
 def test_compare_is_over_the_task_s_own_scores(planted, avfuse, name, tmp_path):
     """Two cells, one of which sees the voice alone: scores, table and differences are those of the task."""

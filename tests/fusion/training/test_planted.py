@@ -1,4 +1,7 @@
-"""The trainer learns what is there, only where it is, and nothing where there is nothing."""
+"""The trainer learns what is there, only where it is, and nothing where there is nothing.
+
+All slow; that heads learn what is planted is asked by tests/fusion/models/test_every_head.py, too.
+"""
 
 from dataclasses import replace
 
@@ -15,6 +18,8 @@ from avfuse.fusion.runs.experiment import open_experiment
 from avfuse.fusion.settings import preset
 from avfuse.fusion.tasks.ccc import ccc
 from avfuse.fusion.training.train import train
+
+pytestmark = pytest.mark.slow
 
 # S1 a quarter as wide and half as deep, so that five runs take a minute; benchmarks/planted.py has it in full.
 SMALL = CrossAttentionSettings(
@@ -55,7 +60,11 @@ def test_what_is_planted_is_learned_on_unseen_subjects(learned):
     assert learned[0] >= 0.90
 
 
-@pytest.mark.parametrize("modalities", [("iresnet50",), ("vggish", "logmel_vgg")], ids=["visual", "audio"])
+@pytest.mark.parametrize(
+    "modalities",
+    [("iresnet50",), ("vggish", "logmel_vgg")],
+    ids=["visual", "audio"],
+)
 def test_one_modality_does_not_tell_what_needs_both(planted, learned, modalities, tmp_path):
     alone = scores(planted, tmp_path, replace(CONFIG, modalities=modalities))
     assert alone[1] <= learned[1] - 0.15

@@ -8,7 +8,7 @@ from avfuse.pipeline.diagnose.bench import Speeds, StageSpeed, speed_lines
 
 
 def test_bench_names_every_stage_and_the_slowest(media, avfuse):
-    result = avfuse("bench", media / "real" / "grid_brbk7n.mpg", "--seconds", 0.6, "--json", "--batch-size", 8)
+    result = avfuse("bench", media / "real" / "grid_brbk7n.mpg", "--seconds", 0.4, "--json", "--batch-size", 8)
     figures = json.loads(result.stdout)
     assert [stage["stage"] for stage in figures["stages"]] == ["decode", "detect", "sound", "embed", "write"]
     assert all(stage["frames_per_s"] > 0 for stage in figures["stages"])

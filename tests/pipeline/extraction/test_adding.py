@@ -74,8 +74,8 @@ def same(one: FeatureStore, other: FeatureStore):
 @pytest.mark.parametrize(
     "order",
     [
-        FEATURES,
-        ("logmel", "crop112", "mfcc", "fake_sound", "crop48", "fake_face"),
+        pytest.param(FEATURES, marks=pytest.mark.slow),
+        pytest.param(("logmel", "crop112", "mfcc", "fake_sound", "crop48", "fake_face"), marks=pytest.mark.slow),
         ("mfcc,crop48", "fake_face", "crop112"),
     ],
     ids=["faces first", "sound first", "together"],
@@ -130,6 +130,7 @@ def test_frames_are_decoded_only_where_faces_are_cut_out(extract, at_once, tmp_p
     same(at_once, FeatureStore(store))
 
 
+@pytest.mark.slow
 def test_the_network_of_faces_sees_the_same_faces(extract, tmp_path, face_weights):
     """Bit for bit, on the CPU."""
     words = ("--trials", "grid_bbaf2n", "--weights", f"iresnet50={face_weights()}")
@@ -139,23 +140,30 @@ def test_the_network_of_faces_sees_the_same_faces(extract, tmp_path, face_weight
     same(FeatureStore(tmp_path / "once.zarr"), FeatureStore(tmp_path / "later.zarr"))
 
 
-def test_labels_that_are_shorter_or_longer(extract, tmp_path):
+@pytest.mark.parametrize(
+    ("missing", "order"),
+    [
+        pytest.param(
+            "repeat", ("mfcc", "fake_face", "crop112", "fake_sound", "logmel", "crop48"), marks=pytest.mark.slow
+        ),
+        ("zero", ("mfcc,crop112", "fake_face,logmel", "fake_sound,crop48")),
+    ],
+    ids=["repeat", "zero"],
+)
+def test_labels_that_are_shorter_or_longer(extract, tmp_path, missing, order):
     """Faces past the last label do not count, whenever a feature is added; rows past the video repeat the last."""
     labels = tmp_path / "labels"
     for part, rows in (("Train_Set", 20), ("Validation_Set", 40)):
         (labels / "VA_Estimation_Challenge" / part).mkdir(parents=True)
         name = {"Train_Set": "pyfeat_single_face", "Validation_Set": "grid_bbaf2n"}[part]
         (labels / "VA_Estimation_Challenge" / part / f"{name}.txt").write_text("valence,arousal\n" + "0,0\n" * rows)
-    words = ("--annotations", labels)
-    one_by_one = ("mfcc", "fake_face", "crop112", "fake_sound", "logmel", "crop48")
-    two_by_two = ("mfcc,crop112", "fake_face,logmel", "fake_sound,crop48")
-    for missing, order in (("repeat", one_by_one), ("zero", two_by_two)):
-        once, later = tmp_path / f"once-{missing}.zarr", tmp_path / f"later-{missing}.zarr"
-        extract(once, "--features", ",".join(FEATURES), "--missing-face", missing, *words)
-        for names in order:
-            extract(later, "--features", names, "--missing-face", missing, *words)
-        same(FeatureStore(once), FeatureStore(later))
-        assert {trial.rows for trial in FeatureStore(once).values()} == {20, 40}
+    words = ("--annotations", labels, "--missing-face", missing)
+    once, later = tmp_path / "once.zarr", tmp_path / "later.zarr"
+    extract(once, "--features", ",".join(FEATURES), *words)
+    for names in order:
+        extract(later, "--features", names, *words)
+    same(FeatureStore(once), FeatureStore(later))
+    assert {trial.rows for trial in FeatureStore(once).values()} == {20, 40}
 
 
 def test_every_person_gets_it(extract, tmp_path):

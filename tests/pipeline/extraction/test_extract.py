@@ -21,17 +21,17 @@ from avfuse.features_store.records.verify import verify
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.trial import Trial
 
-SMALL = (  # with faces: two rates, VFR, rotation, no audio, truncated, off-zero start
-    "derived/aoc_vfr_dropped.mp4",
+SMALL = (  # with faces: two rates, rotation, no audio, truncated
     "derived/grid_bbaf2n_noaudio.mp4",
     "derived/grid_bbaf2n_rot_displaymatrix.mp4",
     "derived/grid_bbaf2n_truncated.mpg",
-    "real/intel_asl_yes.mkv",
     "real/pyfeat_single_face.mp4",
 )
+LARGER = ("derived/aoc_vfr_dropped.mp4", "real/intel_asl_yes.mkv")  # VFR, off-zero start
 
 NETWORKED = ("derived/grid_bbaf2n_truncated.mpg", "real/pyfeat_single_face.mp4")
 QUICK = ("--features", "fake_face,fake_sound")
+SOUND = ("--features", "logmel,mfcc")
 
 
 def avfuse(*words, code=0):
@@ -52,13 +52,25 @@ def link(folder, *sources):
     return folder
 
 
+class Extracted(dict[str, Trial]):
+    """Trials of real clips by name, each extracted when it is first asked for."""
+
+    def __init__(self, media: Path, folder: Path) -> None:
+        super().__init__()
+        self.media, self.folder = media, folder
+
+    def __missing__(self, name: str) -> Trial:
+        (clip,) = self.media.glob(f"{name}.*")
+        videos = link(self.folder / name / Path(name).parent.name, clip).parent
+        extract(videos, videos / "s.zarr", *SOUND)
+        self[name] = FeatureStore(videos / "s.zarr")[name]
+        return self[name]
+
+
 @pytest.fixture(scope="module")
 def everything(media, tmp_path_factory):
     """All clips, without networks: a patch has its place and its mask before VGG sees it."""
-    path = tmp_path_factory.mktemp("all") / "s.zarr"
-    summary = extract(media, path, "--features", "logmel,mfcc")
-    assert len(summary["extracted"]) == 21
-    return FeatureStore(path)
+    return Extracted(media, tmp_path_factory.mktemp("all"))
 
 
 @pytest.fixture(scope="module")
@@ -126,14 +138,27 @@ def test_rows_and_times_are_those_of_the_decoded_frames(media, everything, clip)
     assert (np.diff(trial.time_s) > 0).all()
 
 
-def test_every_track_has_every_row_and_no_nan_where_valid(everything, whole, networks):
-    for store in (everything, FeatureStore(whole[1]), networks):
-        for trial in store.values():
-            for feature in trial.features:
-                rows, valid = np.asarray(trial[feature][:]), trial.valid(feature)
-                assert len(rows) == len(valid) == trial.rows
-                assert not np.isnan(rows[valid]).any()
-                assert np.isfinite(rows).all()
+def test_every_track_has_every_row_and_no_nan_where_valid(whole, networks):
+    every_row_is_there(FeatureStore(whole[1]))
+    every_row_is_there(networks)
+
+
+@pytest.mark.slow
+def test_all_clips_in_one_run_are_as_each_alone(media, everything, tmp_path):
+    assert len(extract(media, tmp_path / "s.zarr", *SOUND)["extracted"]) == 21
+    store = FeatureStore(tmp_path / "s.zarr")
+    every_row_is_there(store)
+    for name, trial in store.items():
+        assert dict(trial.checksums) == dict(everything[name].checksums)
+
+
+def every_row_is_there(store):
+    for trial in store.values():
+        for feature in trial.features:
+            rows, valid = np.asarray(trial[feature][:]), trial.valid(feature)
+            assert len(rows) == len(valid) == trial.rows
+            assert not np.isnan(rows[valid]).any()
+            assert np.isfinite(rows).all()
 
 
 def test_facts_of_the_manifest_are_in_the_attributes(everything, clip):
@@ -156,7 +181,7 @@ def test_audio_is_valid_only_where_the_whole_patch_is_real(everything):
 
 def test_a_networks_row_is_valid_where_its_patch_is(everything, whole, networks):
     for store, feature in ((FeatureStore(whole[1]), "fake_sound"), (networks, "vggish")):
-        for name in everything.keys() & store.keys():
+        for name in store.keys() - {"no_face"}:
             assert np.array_equal(store[name].valid(feature), everything[name].valid("logmel"))
 
 
@@ -188,9 +213,13 @@ def test_a_cut_file_keeps_its_rows_with_a_warning(whole):
     assert any("ended in an error after 22 frames" in warning for warning in warnings_of(trial))
 
 
-@pytest.mark.parametrize("name", SMALL)
-def test_faces_are_found_in_the_share_of_frames_that_show_one(whole, manifest, name):
-    trial = FeatureStore(whole[1])[str(Path(name).with_suffix(""))]
+@pytest.mark.parametrize("name", [*SMALL, *(pytest.param(each, marks=pytest.mark.slow) for each in LARGER)])
+def test_faces_are_found_in_the_share_of_frames_that_show_one(whole, media, manifest, tmp_path, name):
+    store = whole[1]
+    if name in LARGER:
+        store = tmp_path / "s.zarr"
+        extract(link(tmp_path / "videos" / Path(name).parent.name, media / name).parent, store, *QUICK)
+    trial = FeatureStore(store)[str(Path(name).with_suffix(""))]
     expected = next(clip["face_fraction"] for clip in manifest if clip["file"] == name)
     if "rot_displaymatrix" in name:
         expected = 1.0  # the manifest counts faces without the rotation
@@ -257,7 +286,7 @@ def test_an_unchanged_run_decodes_nothing(whole):
     assert {path: path.stat().st_mtime_ns for path in whole[1].rglob("*") if path in before} == before
 
 
-def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
+def test_a_changed_setting_extracts_again(media, tmp_path):
     videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
     store, options = tmp_path / "s.zarr", ("--features", "logmel")
     assert len(extract(videos, store, *options)["extracted"]) == 1
@@ -268,7 +297,12 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
     for _ in range(2):
         assert len(extract(videos, store, *options, "--overwrite")["extracted"]) == 1
     assert np.array_equal(FeatureStore(store)["grid_bbaf2n_truncated"]["logmel"][:], rows)
-    seeds = []
+
+
+@pytest.mark.slow
+def test_another_untrained_network_extracts_again(media, tmp_path):
+    videos = link(tmp_path / "videos", media / "derived/grid_bbaf2n_truncated.mpg")
+    store, seeds = tmp_path / "s.zarr", []
     for seed in (0, 1):
         words = ("--features", "vggish", "--untrained", seed, "--replace")
         assert len(extract(videos, store, *words)["extracted"]) == 1
@@ -276,6 +310,7 @@ def test_a_changed_setting_or_weight_extracts_again(media, tmp_path):
     assert not np.array_equal(seeds[0], seeds[1])
 
 
+@pytest.mark.slow
 def test_batch_size_and_chunking_change_no_row(media, faces, ffmpeg_run, tmp_path, monkeypatch):
     """Through the three networks of the default."""
     (tmp_path / "real").mkdir()
@@ -436,7 +471,7 @@ def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffm
     assert (summary["extracted"], summary["done_before"]) == ([], 1)
 
 
-@pytest.mark.parametrize("align", ["start", "center", "end"])
+@pytest.mark.parametrize("align", ["start", pytest.param("center", marks=pytest.mark.slow), "end"])
 def test_the_stored_patches_lie_where_the_stored_times_say(media, tmp_path, align):
     """A VFR clip whose sound starts at 2.430 s, against torchvggish on a wav that ffmpeg writes."""
     clip = media / "real/pyfeat_face_noface.mov"

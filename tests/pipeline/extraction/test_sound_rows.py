@@ -127,6 +127,7 @@ def test_late_sound_is_late_in_every_row(made):
     assert np.corrcoef(shift[inner], plain.read("speech")[inner, 0])[0, 1] > 0.9
 
 
+@pytest.mark.slow
 def test_egemaps_rows_are_opensmile_s_of_the_cut_second(seconds, short, heard):
     decoded = heard(short)
     smile = opensmile.Smile(

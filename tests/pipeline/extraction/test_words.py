@@ -191,6 +191,7 @@ def test_an_encoder_of_ones_own_reads_words(extract, tmp_path):
     assert all("encoder lengths: gave float32 [1, 1] where" in each["reason"] for each in failed["failed"])
 
 
+@pytest.mark.slow
 def test_everybody_in_a_video_has_its_words(extract, given, tmp_path):
     for clip in CLIPS[:2]:
         (given[0] / Path(clip).name).unlink()

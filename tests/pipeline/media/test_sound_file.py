@@ -31,7 +31,7 @@ def film(make_clip, flashes, noise):
 
 
 @pytest.mark.parametrize("late", [{}, {"late_audio_s": 0.244}, {"late_video_s": 0.852}])
-@pytest.mark.parametrize("suffix", ["wav", "flac"])
+@pytest.mark.parametrize("suffix", ["wav", pytest.param("flac", marks=pytest.mark.slow)])
 def test_what_ffmpeg_takes_out_of_a_video_lies_where_it_lay(film, ffmpeg_run, tmp_path, late, suffix):
     video = film(**late)
     ffmpeg_run("-i", video, tmp_path / f"t.{suffix}")
@@ -64,7 +64,7 @@ def test_other_rates_and_channels_are_read_as_those_of_videos(film, tmp_path, no
 
 
 @pytest.mark.parametrize(("seconds", "is_warned"), [(1.0, True), (1.7, False), (2.3, False), (3.0, True)])
-@pytest.mark.parametrize("name", ["a.mov", "a.mkv"])
+@pytest.mark.parametrize("name", ["a.mov", pytest.param("a.mkv", marks=pytest.mark.slow)])
 def test_another_length_is_a_warning_with_both(make_clip, flashes, tmp_path, noise, name, seconds, is_warned):
     clip = make_clip(name, flashes(50, [3], (16, 16)), samples=noise, rate_hz=16_000,
                      options=("-c:v", "mjpeg", "-c:a", "pcm_s16le"))  # fmt: skip

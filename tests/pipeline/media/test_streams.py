@@ -250,7 +250,9 @@ LONG = {  # key frames 6 s apart, which is more than 300 packets
 }
 
 
-@pytest.mark.parametrize("coding", LONG)
+@pytest.mark.parametrize(
+    "coding", ["h264", *(pytest.param(each, marks=pytest.mark.slow) for each in ("hevc", "mpeg2", "mpeg4"))]
+)
 def test_a_long_gop_without_its_beginning(make_clip, flashes, clicks, ffmpeg_run, tmp_path, coding):
     """Rows from the first key frame on, in sync with the sound, which is there before it."""
     name, codec, *words = LONG[coding]
@@ -313,7 +315,9 @@ def with_message(path, quarters, every):
     ("pictures", "container", "upright"),
     [(1, None, 1), (2, None, 2), (3, None, 3), (None, 1, 1), (None, 3, 3), (1, 1, 1), (3, 1, 1), (1, 2, 2), (2, 3, 3)],
 )
-@pytest.mark.parametrize(("codec", "every"), [("libx264", False), ("libx265", True)])
+@pytest.mark.parametrize(
+    ("codec", "every"), [("libx264", False), pytest.param("libx265", True, marks=pytest.mark.slow)]
+)
 def test_orientation_in_pictures_and_container(make_clip, ffmpeg_run, codec, every, pictures, container, upright):
     """All frames are turned by one: the container's where it says one, and never twice."""
     frames = np.zeros((4, 64, 96, 3), np.uint8)

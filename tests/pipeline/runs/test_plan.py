@@ -215,7 +215,7 @@ def test_a_missing_folder_is_named(tmp_path):
         find_sources(tmp_path / "nowhere", None, None)
 
 
-@pytest.mark.parametrize("count", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [1, 3, *(pytest.param(each, marks=pytest.mark.slow) for each in (2, 7))])
 def test_shards_are_disjoint_complete_and_balanced(videos, count):
     for number in range(10):
         (videos / f"{number:02}.mp4").write_bytes(b"x" * (number + 1) * 100)

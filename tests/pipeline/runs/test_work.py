@@ -246,7 +246,7 @@ def test_shards_are_balanced_by_duration_and_do_not_depend_on_what_is_done(clips
     assert all(set(after) <= set(before) for after, before in zip(left, parts, strict=True))
 
 
-@pytest.mark.parametrize("form", ["rawvideo", "f32le"], ids=["picture", "sound"])
+@pytest.mark.parametrize("form", [pytest.param("rawvideo", marks=pytest.mark.slow), "f32le"], ids=["picture", "sound"])
 def test_retries_are_counted_and_only_the_last_failure_is_kept(clips, tmp_path, form):
     """An ffmpeg that gives nothing: the disk may be slow, so it is asked once more. No sound is no silence."""
     shim = tmp_path / "bin"

@@ -87,6 +87,7 @@ def test_spoken_words_are_there_at_their_times(recogniser, jfk, media):
         assert [word.start_s for word in found] == sorted(word.start_s for word in found)
 
 
+@pytest.mark.slow
 def test_after_minutes_of_silence_the_same_words_are_in_their_place(recogniser, jfk):
     with AudioReader(probe(jfk)) as audio:
         blocks = [np.zeros(296 * 16_000, np.float32), *audio]
