@@ -14,9 +14,10 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
-from ..shell.text import untrained_line
+from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,
@@ -129,7 +130,15 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     }
     config = request.config(sources)
     open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
-    _do_runs(config, open_call(request, TASKS[config.task].labels, sources), stop)
+    call = open_call(request, TASKS[config.task].labels, sources)
+    for number in call.folds:
+        for name, source in sources.items():
+            if seen := learned_from(source.tuning, call.manifest.fold(number).validation):
+                _say(
+                    f"warning: fold {number} validates on {preview(seen)}, and the weights of {name} that it begins "
+                    "from were tuned on them: its scores say nothing"
+                )
+    _do_runs(config, call, stop)
 
 
 def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:

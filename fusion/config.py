@@ -63,7 +63,8 @@ class FinetuneConfig:
     `visual` and `audio`: the networks, `none` for neither. `visual_groups`, `audio_groups`: what is released one after
     the other, as patterns of names (`output_layer.*; body.21.*, body.22.*`); empty: the last layers, as published.
     `releases`: so many of the groups, the next one at least `release_epochs` after the last. `flip`, `crop`: drawn once
-    a window. `weights`: what each network began from, by name and sha256.
+    a window. `backbone_lr`: the rate of what is released. `weights`: what each network began from, by name and hash.
+    Raises ValueError on values out of range, and where nothing is left to tune.
     """
 
     visual: str = "suzhang40"

@@ -342,7 +342,8 @@ FINETUNED = (
 )
 FINETUNE_GROUPS = {
     **GROUPS,
-    "What to tune": (*FINETUNED, "seed", "seeds"),
+    "What to tune": FINETUNED,
+    "On pictures": ("images", "csv"),
     "How to run": (*GROUPS["How to run"], "micro-batch"),
 }
 del FINETUNE_GROUPS["What to train"]

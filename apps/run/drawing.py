@@ -33,7 +33,8 @@ _NARROWEST_PX, _WIDEST_PX = 480, 1920
 _SAME_TIME_S = 1e-6
 # Okabe and Ito's colours, which colour-blind readers can distinguish, the light ones first: they lie on black.
 _COLOURS = ("#56B4E9", "#E69F00", "#009E73", "#CC79A7", "#F0E442", "#D55E00", "#0072B2", "#FFFFFF")
-_BACKGROUND, _GRID, _TEXT, _MASKED, _BOX = "#15181D", "#3A3F47", "#E8E8E8", "#454A52", "#F0E442"
+_BACKGROUND, _GRID, _TEXT, _MASKED, _BOX = "#15181D", "#4A505A", "#E8E8E8", "#3A3F47", "#F0E442"
+_FAINT = "#9AA1AB"
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class Canvas:
         for level in (low, (low + high) / 2, high):
             y = float(down(level))
             draw.line((0, y, width, y), fill=_GRID)
-            self._write(draw, (4, y - 1.1 * self._font.size * (level < high)), f"{level:g}".replace("-", "−"), _GRID)
+            self._write(draw, (4, y - 1.1 * self._font.size * (level < high)), f"{level:g}".replace("-", "−"), _FAINT)
         for at in range(len(drawn.columns)):
             points = np.stack([across, down(drawn.prediction[rows, at])], axis=1)
             colour = _COLOURS[at % len(_COLOURS)]

@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...shell.text import command_line
 from ..disk.atomic import check_link, replace_file, sha256_of, write_json
 from ..schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
-TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the words of this call, set by `avfuse`
-
-
-def command_line() -> str:
-    """The command line of this call, as it could be typed again."""
-    return shlex.join(["avfuse", *TYPED.get()])
 
 
 def made(**of: Any) -> dict[str, Any]:
@@ -49,6 +42,19 @@ def check_place(out: Path) -> None:
         node = above / NODE_FILE
         if node.is_file() and FORMAT_KEY.encode() in node.read_bytes():
             raise ValueError(f"{out} lies in the store {above}; name another place")
+
+
+def check_truth(folder: Path) -> None:
+    """Raise ValueError where the labels of a folder are pseudo-labels, as its made.json says."""
+    try:
+        pseudo = json.loads((folder / MADE_FILE).read_bytes())["made"]["pseudo"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if pseudo:
+        raise ValueError(
+            f"{folder} holds pseudo-labels, which say what runs agree on and not what is true: nothing is validated on "
+            "them. Name people's annotations here; `train --extra-annotations` trains on these as well"
+        )
 
 
 def check_file(path: Path) -> None:

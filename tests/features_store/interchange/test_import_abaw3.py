@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -268,6 +269,8 @@ class TestCommand:
         assert "vggish, 3 trials: one row early: each row is that of the next frame" in checked.stdout
         assert "video, 1 trial: crops too early" in checked.stdout
         assert "video: 3 black rows" in checked.stdout
+        guide = (Path(__file__).parents[3] / "docs" / "interop.md").read_text()
+        assert f"```text\n{checked.stdout}```" in guide
         fixed = self.call(*words, "--store", tmp_path / "new.zarr", "--fix")
         assert fixed.exit_code == 0, fixed.output
         assert fixed.stdout.splitlines()[-1] == "4 arrays put at the frames that they belong to"
