@@ -14,8 +14,10 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
+from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,
@@ -23,12 +25,14 @@ from .options import (
     GROUPS,
     CompareRequest,
     FinetuneRequest,
+    PicturesRequest,
     TrainRequest,
     compare_options,
     compare_request,
     config_to_describe,
     finetune_options,
     finetune_request,
+    pictures_request,
     train_options,
     train_request,
 )
@@ -70,8 +74,13 @@ def finetune(**options: Any) -> None:
 
     RUN then holds what a run of `train` holds, and the tuned networks of the best epoch: iresnet50.safetensors,
     logmel_vgg.safetensors, which `extract --weights` reads. Their layers are released group after group
-    (docs/finetuning.md). A second call leaves finished runs alone. Exit codes as those of `train`.
+    (docs/finetuning.md). A second call leaves finished runs alone. Exit codes as those of `train`. With --images the
+    network of the face alone is tuned, on pictures with labels, before any video is seen.
     """
+    if options["images"] is not None:
+        with listening("epochs") as stop:
+            _finetune_on_pictures(pictures_request(options), stop)
+        return
     with listening("runs") as stop:
         _finetune(finetune_request(options), stop)
 
@@ -121,7 +130,37 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     }
     config = request.config(sources)
     open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
-    _do_runs(config, open_call(request, TASKS[config.task].labels, sources), stop)
+    call = open_call(request, TASKS[config.task].labels, sources)
+    for number in call.folds:
+        for name, source in sources.items():
+            if seen := learned_from(source.tuning, call.manifest.fold(number).validation):
+                _say(
+                    f"warning: fold {number} validates on {preview(seen)}, and the weights of {name} that it begins "
+                    "from were tuned on them: its scores say nothing"
+                )
+    _do_runs(config, call, stop)
+
+
+def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
+    from ..features_store.interchange.result_files import check_place
+    from .config import RunConfig
+    from .data.runtime import room_of
+    from .finetuning.backbones import open_backbone, parse_groups
+    from .finetuning.on_pictures import train_on_pictures
+    from .finetuning.pictures import read_table
+
+    config, (feature, network) = request.config(), request.network()
+    check_place(request.out)
+    run = RunConfig(request.device, request.precision, False, request.memory_gb)
+    pictures = read_table(request.images, request.table, config.validation_share, config.seed)
+    source = resolve([feature], dict(request.weights), request.untrained)[feature]
+    if line := untrained_line([feature] if source.is_untrained else []):
+        _say(line)
+    groups = parse_groups(config.visual_groups) if config.visual_groups else None
+    backbone = open_backbone(network, source, room_of(run).device, groups)
+    found = train_on_pictures(backbone, pictures, config, run, request.out, _say, resume=request.resume, stop=stop)
+    if request.as_json:
+        click.echo(json.dumps(found))
 
 
 def _do_runs(config: TrainConfig, call: Call, stop: StopRequest) -> None:

@@ -19,6 +19,7 @@ RowsInLoss = Literal["labelled", "any", "all"]
 AudioRows = Literal["all", "speech"]
 Optimizer = Literal["adam", "adamw"]
 Protocol = Literal["trials", "s4-window"]
+VaLoss = Literal["ccc", "mse"]  # of pictures
 Figures = Literal["png", "pdf", "svg"]  # formats of pictures
 
 SPEECH = "speech"  # the feature that says where somebody speaks
@@ -62,7 +63,8 @@ class FinetuneConfig:
     `visual` and `audio`: the networks, `none` for neither. `visual_groups`, `audio_groups`: what is released one after
     the other, as patterns of names (`output_layer.*; body.21.*, body.22.*`); empty: the last layers, as published.
     `releases`: so many of the groups, the next one at least `release_epochs` after the last. `flip`, `crop`: drawn once
-    a window. `weights`: what each network began from, by name and sha256.
+    a window. `backbone_lr`: the rate of what is released. `weights`: what each network began from, by name and hash.
+    Raises ValueError on values out of range, and where nothing is left to tune.
     """
 
     visual: str = "suzhang40"
@@ -117,6 +119,43 @@ class FinetuneConfig:
             modality: self.audio_groups if modality == "logmel_vgg" else self.visual_groups
             for modality in self.networks
         }
+
+
+@dataclass(frozen=True, kw_only=True)
+class PictureConfig:
+    """How a face network is tuned on pictures. Source: docs/sources.md (Fine-tuning).
+
+    `lr` is that of the linear layer on its rows, `backbone_lr` that of the released layers. Below `min_lr`, and not
+    before `release_epochs` epochs, the next group is released; `releases`: so many of the `visual_groups`. Pictures
+    are turned by up to `degrees`. `validation_share` is that of a table without a column `split`. `weight_decay` and
+    `plateau_factor` are those of training (docs/training.md). Raises ValueError on a value out of its range.
+    """
+
+    visual_groups: str = ""
+    lr: float = 1e-3
+    backbone_lr: float = 1e-4
+    weight_decay: float = 1e-3
+    batch_size: int = 64
+    max_epochs: int = 60
+    early_stop: int = 15
+    warmup_epochs: int = 1
+    plateau_factor: float = 0.1
+    plateau_patience: int = 2
+    min_lr: float = 1e-5
+    releases: int = 3
+    release_epochs: int = 3
+    degrees: float = 10.0
+    flip: bool = True
+    va_loss: VaLoss = "ccc"
+    validation_share: float = 0.1
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        positive = ("lr", "backbone_lr", "max_epochs", "early_stop", "min_lr", "plateau_factor", "validation_share")
+        not_negative = ("weight_decay", "warmup_epochs", "plateau_patience", "releases", "release_epochs", "degrees")
+        check_settings(self, positive, not_negative, ("plateau_factor", "validation_share"))
+        if self.batch_size < 2:
+            raise ValueError(f"batch_size must be 2 or more, got {self.batch_size}")
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -6,7 +6,7 @@ Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/infer
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
@@ -16,6 +16,7 @@ import click
 from ..batch.options import batch_options
 from ..encoders.contract import Precision
 from ..shell.options import (
+    FILE,
     FOLDER,
     NAME_LIST,
     MergedOption,
@@ -28,11 +29,20 @@ from ..shell.options import (
     store_or_default,
     with_options,
 )
-from .config import AUDIO_NETWORKS, UNTRAINED, VISUAL_NETWORKS, Figures, FinetuneConfig, RunConfig, TrainConfig
+from .config import (
+    AUDIO_NETWORKS,
+    UNTRAINED,
+    VISUAL_NETWORKS,
+    Figures,
+    FinetuneConfig,
+    PictureConfig,
+    RunConfig,
+    TrainConfig,
+)
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .folds.subjects import GroupChoice
 from .models.table import HEADS
-from .settings import preset, with_settings
+from .settings import picture_settings, preset, with_settings
 from .tasks.table import TASKS
 
 if TYPE_CHECKING:
@@ -166,6 +176,45 @@ class FinetuneRequest(RunsRequest):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PicturesRequest:
+    """What `avfuse finetune --images` is asked to do; `table`: the CSV file of the pictures."""
+
+    images: Path
+    table: Path
+    visual: str
+    weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
+    settings: tuple[tuple[str, str], ...]
+    epochs: int | None
+    seed: int
+    out: Path
+    device: str
+    precision: Precision
+    memory_gb: float | None
+    resume: bool
+    as_json: bool
+
+    def network(self) -> tuple[str, str]:
+        """The feature whose weights come out, and its network. Raises click.UsageError on one that is no face's."""
+        try:
+            ((feature, network),) = FinetuneConfig(visual=self.visual, audio="none").networks.items()
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+        return feature, network
+
+    def config(self) -> PictureConfig:
+        """Settings, changed by what the options say. Raises click.UsageError on a wrong one."""
+        given = {"seed": str(self.seed)} | ({} if self.epochs is None else {"max_epochs": str(self.epochs)})
+        settings = dict(self.settings)
+        if twice := sorted(set(given) & set(settings)):
+            raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
+        try:
+            return picture_settings({**settings, **given})
+        except ValueError as error:
+            raise click.UsageError(str(error)) from error
+
+
+@dataclass(frozen=True, kw_only=True)
 class CompareRequest(RunsRequest):
     """What `avfuse compare` is asked to do. `modalities`: each text is one list, or several with `;` between them."""
 
@@ -238,11 +287,12 @@ class FoldChoice(click.ParamType[int | None]):
 
 
 class FoldOption(click.Option):
-    """An option that must be given, unless the network is only described."""
+    """An option that must be given, unless the network is only described, or learns from pictures."""
 
     def value_is_missing(self, value: Any) -> bool:
-        """Whether to complain: --describe, which is read first, needs no fold."""
-        return super().value_is_missing(value) and not click.get_current_context().params.get("describe")
+        """Whether to complain: --describe and --images, which are read first, need no fold."""
+        given = click.get_current_context().params
+        return super().value_is_missing(value) and not (given.get("describe") or given.get("images"))
 
 
 length_option = click.option(
@@ -277,10 +327,23 @@ COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs"
 COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
 del COMPARE_GROUPS["What to train"]
 
-FINETUNED = ("preset", "task", "visual", "audio", "modalities", "weights", "untrained", "set", "epochs")
+FINETUNED = (
+    "images",
+    "csv",
+    "preset",
+    "task",
+    "visual",
+    "audio",
+    "modalities",
+    "weights",
+    "untrained",
+    "set",
+    "epochs",
+)
 FINETUNE_GROUPS = {
     **GROUPS,
-    "What to tune": (*FINETUNED, "seed", "seeds"),
+    "What to tune": FINETUNED,
+    "On pictures": ("images", "csv"),
     "How to run": (*GROUPS["How to run"], "micro-batch"),
 }
 del FINETUNE_GROUPS["What to train"]
@@ -330,6 +393,20 @@ _PRESET_OPTIONS = (
     ),
 )
 _FINETUNE_OPTIONS = (
+    click.option(
+        "--images",
+        type=FOLDER,
+        is_eager=True,
+        help="Folder of pictures of faces: the network of the face alone is tuned, on them in place of a store. "
+        "[default: none]",
+    ),
+    click.option(
+        "--csv",
+        "table",
+        type=FILE,
+        help="Table of the pictures of --images: path,label or path,valence,arousal or path,p_0,p_1,… (soft labels), "
+        "perhaps with split (train or validation). [default: none]",
+    ),
     click.option(
         "--preset",
         type=click.Choice(list(HEADS)),
@@ -517,17 +594,36 @@ def compare_request(options: Mapping[str, Any]) -> CompareRequest:
 
 def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
     """The request that `avfuse finetune` makes of its options, as `train_request` does."""
-    return FinetuneRequest(**_with_defaults(options, "finetune"))
+    if options["table"] is not None:
+        raise click.UsageError("--csv is the table of --images DIR, the folder of its pictures")
+    own = {name: value for name, value in options.items() if name not in ("images", "table")}
+    return FinetuneRequest(**_with_defaults(own, "finetune"))
+
+
+def pictures_request(options: Mapping[str, Any]) -> PicturesRequest:
+    """The request that `avfuse finetune --images` makes of its options. Raises click.UsageError on others than its."""
+    own = {each.name for each in fields(PicturesRequest)}
+    context = click.get_current_context()
+    for each in context.command.params:
+        is_given = context.get_parameter_source(each.name or "") == click.core.ParameterSource.COMMANDLINE
+        if is_given and each.name not in own | {"config"}:
+            raise click.UsageError(f"{each.opts[0]} does not go with --images")
+    if options["table"] is None:
+        raise click.UsageError("--images needs --csv FILE, the table of its pictures")
+    return PicturesRequest(**{**{name: options[name] for name in own}, "out": _out_or_default(options, "finetune")})
 
 
 def _with_defaults(options: Mapping[str, Any], name: str) -> dict[str, Any]:
     store = store_or_default(options["store"])
     annotations = annotations_or_remembered(options["annotations"], store)
-    out = options["out"]
-    if out is None:
-        out = Path(RUNS, name)
-        click.echo(f"note: --out {out}", err=True)
-    return {**options, "store": store, "annotations": annotations, "out": out}
+    return {**options, "store": store, "annotations": annotations, "out": _out_or_default(options, name)}
+
+
+def _out_or_default(options: Mapping[str, Any], name: str) -> Path:
+    if (out := options["out"]) is not None:
+        return Path(out)
+    click.echo(f"note: --out {Path(RUNS, name)}", err=True)
+    return Path(RUNS, name)
 
 
 def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:

@@ -13,7 +13,7 @@ from typing import Any, Literal, get_args, get_origin, get_type_hints
 
 from ..features_store.schema import JsonValue
 from ..shell.text import did_you_mean
-from .config import FinetuneConfig, HeadSettings, TrainConfig
+from .config import FinetuneConfig, HeadSettings, PictureConfig, TrainConfig
 from .models.table import HEADS, head_settings
 from .tasks.table import TASKS
 
@@ -47,6 +47,15 @@ def with_settings(config: TrainConfig, changes: Mapping[str, str]) -> TrainConfi
     if config.finetune is not None:
         parts["finetune"] = replace(config.finetune, **{key: value for key, value in values.items() if key in tuning})
     return replace(config, **parts, **{key: value for key, value in values.items() if key in own})
+
+
+def picture_settings(changes: Mapping[str, str]) -> PictureConfig:
+    """Settings of a run on pictures, changed by `{key: text}`. Raises ValueError on a wrong key or value."""
+    every = get_type_hints(PictureConfig)
+    for key in changes:
+        if key not in every:
+            raise ValueError(f"there is no setting {key!r}{did_you_mean(key, every)}; there are {', '.join(every)}")
+    return PictureConfig(**{key: _read(key, text, every[key]) for key, text in changes.items()})
 
 
 def names_of(config: TrainConfig) -> set[str]:

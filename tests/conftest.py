@@ -40,6 +40,7 @@ SLOWEST = (
     "tests/faults/kills/test_random_kills.py",
     "tests/faults/test_nothing_gets_out.py",
     "tests/pipeline/extraction/test_adding.py",
+    "tests/apps/report/test_browser.py",
     "tests/pipeline/runs/test_work.py",
     "tests/fusion/inference/test_evaluate.py",
     "tests/test_literal.py",

@@ -41,7 +41,7 @@ def test_help_is_plain(name):
     assert not re.search(r"\bin hand\b|\bis no (?:folder|file|number)\b|\btold twice\b|\bmend\b", text)
 
 
-@pytest.mark.parametrize("name", ["extract", "transcribe", "train", "compare"])
+@pytest.mark.parametrize("name", ["extract", "transcribe", "train", "compare", "run"])
 def test_every_option_is_under_one_heading(name):
     command = ALL[(name,)]
     grouped = [option for names in command.groups.values() for option in names]

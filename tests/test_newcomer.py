@@ -26,7 +26,6 @@ WALKS = {
     "Aff-Wild2": ("docs/affwild2.md",),
     "store": ("docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
 }
-WALKS = {name: tuple(page for page in pages if (ROOT / page).is_file()) for name, pages in WALKS.items()}
 ALONE = ("examples/README.md",)  # in a checkout, with a corpus of its own
 ELSEWHERE = {"CONTRIBUTING.md", "benchmarks/README.md", "docs/trying.md"}  # for developers; followed by every walk
 
@@ -65,8 +64,9 @@ class Recipe:
         for old, new in self.instead.items():
             plain = plain.replace(old, new)
         for name, words in self.also.items():
-            if re.match(rf"{name}(\s|$)", plain) and words.split()[0] not in plain:
-                plain = f"{plain} {words}"
+            if re.match(rf"{name}(\s|$)", plain):
+                more = [option for option in re.findall(r"--\S+ \S+", words) if option.split()[0] not in plain]
+                plain = " ".join([plain, *more])
         return plain
 
 
@@ -101,8 +101,9 @@ class Shell:
                 shutil.copy2(ROOT / name, self.checkout / name)
         programs = folder / "bin"
         programs.mkdir()
-        for name, words in (("avfuse", "-m avfuse"), ("python", ""), ("python3", "")):
-            (programs / name).write_text(f'#!/bin/sh\nexec {sys.executable} {words} "$@"\n')
+        script = f"#!{sys.executable}\nimport sys\nfrom avfuse.cli import main\nsys.argv[0] = 'avfuse'\nmain()\n"
+        for name, text in (("avfuse", script), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
+            (programs / name).write_text(text)
             (programs / name).chmod(0o755)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("SLURM_", "AVFUSE_", "XDG_"))}
         path = os.pathsep.join([str(programs), str(Path(sys.executable).parent), os.environ["PATH"]])
@@ -189,5 +190,6 @@ def test_what_is_left_out_of_the_walk_is_named_for_a_reason():
 def test_the_recipe_is_applied():
     assert RECIPE.typed("avfuse extract --videos v    # a comment") == "avfuse extract --videos v --untrained 0"
     assert RECIPE.typed("avfuse train --fold 0 --epochs 1") == "avfuse train --fold 0 --epochs 1"
+    assert RECIPE.typed("avfuse finetune --untrained 1") == "avfuse finetune --untrained 1 --epochs 2"
     assert RECIPE.typed("avfuse weights fetch vggish") is None
     assert RECIPE.typed("avfuse train --fold all --seeds 3") == "avfuse train --fold all --seeds 1 --epochs 2"

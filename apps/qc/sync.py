@@ -29,8 +29,10 @@ _SMOOTH = np.hanning(11)[1:-1] / np.hanning(11)[1:-1].sum()  # 0.18 s: a syllabl
 _NEAR_S = 0.1  # a row that is further away says nothing about a moment
 _PEAK_S = 0.15  # half the width of a peak: what lies further off competes with it
 _LEAST_S = 2.0
-# From 108 pairs of one clip's picture and another one's sound: docs/own-videos.md.
-_LEAST_R, _LEAST_PEAK, _LEAST_MARGIN = 0.1, 0.8, 0.4
+# What correlation and margin must be, by the root of the seconds, as chance goes with it: little from a clip of three
+# seconds, which has no more to give, and from one of twenty what two clips that do not belong together never show.
+_SECONDS, _LEAST_PEAK, _LEAST_MARGIN = (3.0, 20.0), (0.72, 1.3), (0.35, 0.6)
+_LEAST_R = 0.1
 # Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
 _INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
 # Bands of the 64 of a log-mel frame: vowels. Frames whose mean is the level at a row's time.
@@ -55,10 +57,11 @@ class Offset:
 
     @property
     def verdict(self) -> Literal["sure", "not sure"]:
-        """Whether the offset is one: correlation and margin by the root of the seconds, as chance goes with it."""
+        """Whether the offset is one, by the figures of docs/own-videos.md."""
         root = self.seconds**0.5
-        high = self.correlation >= _LEAST_R and self.correlation * root >= _LEAST_PEAK
-        return "sure" if high and self.margin * root >= _LEAST_MARGIN else "not sure"
+        is_high = self.correlation >= max(_LEAST_R, np.interp(self.seconds, _SECONDS, _LEAST_PEAK) / root)
+        stands_out = self.margin >= np.interp(self.seconds, _SECONDS, _LEAST_MARGIN) / root
+        return "sure" if is_high and stands_out else "not sure"
 
 
 def darkness(crops: NDArray[np.uint8]) -> Column:

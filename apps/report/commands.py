@@ -45,16 +45,14 @@ _some_trials = partial(with_options, options=trial_options("show"))
 )
 @click.option("--out", type=FOLDER, default="report", show_default=True, help="Folder for the pages.")
 @click.option(
-    "--copy-videos/--link-videos",
-    default=False,
-    show_default=True,
-    help="Copy the videos into --out, so that it can be taken elsewhere, or link to them where they are.",
+    "--copy-videos",
+    is_flag=True,
+    help="Copy the videos into --out, so that it can be taken elsewhere. [default: link to them where they are]",
 )
 @click.option(
-    "--crops/--no-crops",
-    default=True,
-    show_default=True,
-    help="Show faces; where the store has no crops each video is decoded once.",
+    "--no-crops",
+    is_flag=True,
+    help="Without faces; where the store has no crops, each video is decoded once for them. [default: with faces]",
 )
 @click.option(
     "--seen",
@@ -78,7 +76,7 @@ def report(
     annotations: Path | None,
     out: Path,
     copy_videos: bool,
-    crops: bool,
+    no_crops: bool,
     seen: bool,
     allow_other_features: bool,
     trials: str | None,
@@ -116,7 +114,7 @@ def report(
         page = runs_page(systems, runs)
     truth = None if runs else open_truth(annotations, read_inputs(opened.files).annotations, opened)
     named = tuple(everything if chosen is None else chosen)
-    request = ReportRequest(opened, out, named, videos, copy_videos, crops, truth, systems, page)
+    request = ReportRequest(opened, out, named, videos, copy_videos, not no_crops, truth, systems, page)
     untrained = sorted({name for system in systems for name in system.untrained})
     if line := untrained_line(untrained):
         say(line)

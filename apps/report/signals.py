@@ -86,7 +86,7 @@ def thin(values: NDArray[Any], most: int) -> NDArray[np.int64]:
     chosen = (
         np.where(there, of_bucket, np.inf).argmin(axis=1),
         np.where(there, of_bucket, -np.inf).argmax(axis=1),
-        (~there).argmax(axis=1),  # the first row where nothing is missing
+        (~there).argmax(axis=1),  # the first row that is missing
     )
     each = np.arange(buckets)
     return np.unique(np.concatenate([index[each, column] for column in chosen]))

@@ -4,7 +4,7 @@
     --run OF_COMPARE            a system a cell of compare.json
     a trial that runs hold out  ─► the mean of their own predictions files
     a trial they have not seen  ─► the mean of what their networks say now
-    a trial they learned from   ─► nothing, or with --seen the same
+    a trial they learned from, or that a feature's weights were tuned on   ─► nothing, or with --seen the same
 
 Tested by tests/apps/report/test_systems.py.
 """
@@ -23,6 +23,7 @@ import torch
 from numpy.typing import NDArray
 
 from ...features_store.labels.corpus import open_corpus
+from ...features_store.records.leaks import leaks
 from ...features_store.schema import TIME, plain_name
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
@@ -40,7 +41,7 @@ from ...fusion.tasks.task import Scores, Task
 from ...shell.text import preview
 from .truth import Truth, TruthOf
 
-HELD_OUT, UNSEEN, LEARNED = "held out", "not seen", "learned from"
+HELD_OUT, UNSEEN, LEARNED, TUNED = "held out", "not seen", "learned from", "weights tuned on it"
 MOST_SYSTEMS = 12
 
 
@@ -73,15 +74,11 @@ class System:
         """Features that its runs have learned from and that come from random networks, sorted."""
         return sorted({name for described in self.runs.values() for name in described.features.untrained})
 
-    def label(self, trial: Trial) -> TruthOf | None:
-        """The labels of a trial; None without. Raises ValueError on bad ones."""
-        return None if self.truth is None else self.truth.of(trial)
-
-    def say(self, trial: Trial) -> Said | None:
+    def say(self, trial: Trial, label: TruthOf | None = None) -> Said | None:
         """What the runs that hold a trial out say of it, else those that have not seen it; None where none may.
 
-        Raises ValueError on bad labels, and where features are of other settings or weights than the runs have learned
-        from, unless that is allowed.
+        `label`: what it is scored by. Raises ValueError where features are of other settings or weights than the runs
+        have learned from, unless that is allowed.
         """
         groups: dict[str, list[Path]] = {HELD_OUT: [], UNSEEN: [], LEARNED: []}
         for folder, described in self.runs.items():
@@ -92,9 +89,12 @@ class System:
             )
             groups[how].append(folder)
         how = next((each for each in (HELD_OUT, UNSEEN) if groups[each]), LEARNED)
-        if how == LEARNED and not self.seen:
+        inputs = sorted({name for folder in groups[how] for name in self.runs[folder].config.inputs})
+        now, _, tuned = features_of(self.store, [trial.name], inputs)
+        leaking = leaks(tuned, {trial.name: now[trial.name]["fingerprints"]})
+        says = TUNED if leaking and how != LEARNED else how
+        if says in (LEARNED, TUNED) and not self.seen:
             return None
-        label = self.label(trial)
         rows = trial.rows if label is None else len(label.labelled)
         width = self.task.labels.width
         labels = np.zeros((rows, width), np.float32) if label is None else label.labels
@@ -110,12 +110,12 @@ class System:
             sums += [found] * len(left)
         values = self.task.finish(np.stack(sums).mean(axis=0, dtype=np.float64).astype(np.float32))
         scores = self.task.scorer(values, labels, flags) if int(flags.sum()) >= self.task.least_rows else {}
-        return Said(values, how, scores)
+        return Said(values, says, scores)
 
     def _written(self, folder: Path, trial: Trial, rows: int) -> NDArray[np.float32] | None:
         """The run's own predictions of a trial it holds out, while they are of these features and rows."""
         described = self.runs[folder]
-        now, *_ = features_of(self.store, [trial.name], described.config.inputs)
+        now, _, _ = features_of(self.store, [trial.name], described.config.inputs)
         before = described.features.trials.get(trial.name, {})
         path = trial_path(folder / "predictions", trial.name, ".txt")
         if not path.is_file() or before.get("sha256") != now[trial.name]["sha256"]:

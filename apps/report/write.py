@@ -35,6 +35,7 @@ from ...features_store.schema import FACE_SCORE, TIME, StoreMismatch, plain_name
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
+from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import video_of, walk_videos
 from ...shell.progress import shown
@@ -146,7 +147,10 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
         if size is not None and size != found.video.stat().st_size:
             found.problems.append(f"{found.video} is not the file that was extracted: it has another size")
         try:
-            found.info = probe(found.video)
+            chosen = (
+                str(trial.attributes.get(key) or "").rpartition(":")[2] for key in ("video_stream", "audio_stream")
+            )
+            found.info = probe(found.video, Choice(*(int(each) if each.isdigit() else None for each in chosen)))
         except MediaError as error:
             found.problems.append(f"the video cannot be read: {one_line(error)}")
     if TIME not in trial or not trial.rows:
@@ -176,8 +180,9 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
 
 
 def _loudness(found: _Found, time_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
-    """Loudness from the video's sound, else from stored log-mel patches, else None."""
-    if found.info is not None and found.info.audio_stream is not None:
+    """Loudness from the video's sound, if the rows are from it too, else from stored log-mel patches, else None."""
+    own = not any("audio_file" in entry for entry in found.trial.entries.values())  # extract --audio
+    if own and found.info is not None and found.info.audio_stream is not None:
         try:
             return loudness_of_sound(found.info, time_s)
         except MediaError as error:
@@ -198,31 +203,30 @@ def _prediction_lanes(request: ReportRequest, found: _Found) -> list[Lane]:
                 known = np.where(truth.labelled, values[:, at], np.nan)
                 draw(column, limits, Line("label", "truth", truth.time_s, known))
 
-    try:
-        truth = request.truth.of(found.trial) if request.truth is not None and not request.systems else None
-        if truth is not None and request.truth is not None and request.truth.corpus.kind.values == "real":
-            kind = request.truth.corpus.kind
-            label(kind.names, (kind.lowest, kind.highest), truth, truth.labels)
-        for number, system in enumerate(request.systems):
-            task = system.task
-            own = system.label(found.trial)
-            if own is not None:
-                label(task.columns, task.limits, own, task.targets(own.labels))
-            said = system.say(found.trial)
-            found.scores.append(
-                [((said.scores if said else {}).get(s.key), said.how if said else "") for s in task.tabled]
-            )
-            if said is not None:
-                time_s = found.trial.time_s if own is None else own.time_s
-                name = f"{system.name} ({said.how})"
-                for at, column in enumerate(task.columns):
-                    draw(column, task.limits, Line(name, "run", time_s, said.values[:, at], number))
-    except StoreMismatch:
-        raise
-    except ValueError as error:
-        if "allow-other-features" in str(error):
+    def labels_of(of: Truth | None) -> TruthOf | None:
+        try:
+            return None if of is None else of.of(found.trial)
+        except StoreMismatch:
             raise
-        found.problems.append(one_line(error))
+        except ValueError as error:
+            found.problems.append(f"its labels cannot be used: {one_line(error)}")
+            return None
+
+    truth = labels_of(None if request.systems else request.truth)
+    if truth is not None and request.truth is not None and request.truth.corpus.kind.values == "real":
+        kind = request.truth.corpus.kind
+        label(kind.names, (kind.lowest, kind.highest), truth, truth.labels)
+    for number, system in enumerate(request.systems):
+        task, own = system.task, labels_of(system.truth)
+        if own is not None:
+            label(task.columns, task.limits, own, task.targets(own.labels))
+        said = system.say(found.trial, own)
+        scores, how = (said.scores, said.how) if said else ({}, "")
+        found.scores.append([(scores.get(score.key), how) for score in task.tabled])
+        if said is not None:
+            time_s = found.trial.time_s if own is None else own.time_s
+            for at, column in enumerate(task.columns):
+                draw(column, task.limits, Line(f"{system.name} ({how})", "run", time_s, said.values[:, at], number))
     order = [name for name in VA.names if name in lanes] + [name for name in lanes if name not in VA.names]
     return [Lane(column[:1].upper() + column[1:], *lanes[column][0], tuple(lanes[column][1])) for column in order]
 

@@ -56,7 +56,7 @@ _say = partial(click.echo, err=True)
 GROUPS = {
     "Input and output": ("videos", "model", "out", "draw", "plots"),
     "Beside the videos": ("aligned", "audio", "words"),
-    "Weights and networks": ("weights", "encoder", "device", "batch-size"),
+    "Weights and networks": ("weights", "untrained", "encoder", "device", "batch-size"),
     "Predictions": ("smooth", "allow-other-features"),
     "Which videos": ("limit", "replace", "retry-failed"),
     "How to run": ("workers", "stall-timeout"),
@@ -87,6 +87,13 @@ _OPTIONS = (
         multiple=True,
         help="Weights of a feature (repeatable), those that the run has learned from. [default: $AVFUSE_WEIGHTS, then "
         "the cache]",
+    ),
+    click.option(
+        "--untrained",
+        type=click.IntRange(min=0),
+        metavar="SEED",
+        help="Seeded random weights for every network without --weights; for tests and demos only. [default: only "
+        "where the run has learned from such]",
     ),
     encoder_option,
     device_option,
@@ -138,6 +145,7 @@ class PredictVideosRequest:
     audio: Path | None
     words: Path | None
     weights: tuple[tuple[str, Path], ...]
+    untrained: int | None
     encoder: tuple[tuple[str, Path], ...]
     device: str
     batch_size: int
@@ -235,11 +243,11 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
     from .needs import check_alike, passes, weights_for
 
     calls = []
-    for names, words in passes(needs):
+    for names, words in passes(needs, request.untrained):
         asked = [*request.extract_words(), *words]
         extracting = ExtractRequest(**extract.make_context("extract", list(asked)).params)
         config = extracting.config()
-        weights = weights_for(needs, names, config, dict(request.weights))
+        weights = weights_for(needs, names, config, dict(request.weights), request.untrained)
         if not request.allow_other_features:
             check_alike(needs, names, config, weights)
         if extracting.untrained is not None:  # a seed is for all that have no file: those that have one are named

@@ -59,6 +59,12 @@ class Need:
     fingerprints: frozenset[str]
 
     @property
+    def seed(self) -> int | None:
+        """Of its weights, where they were random."""
+        seed = self.weights.get("untrained_seed")
+        return seed if isinstance(seed, int) else None
+
+    @property
     def settings(self) -> dict[str, str | int]:
         """Words of `extract` by setting, as far as they are not left to it; `untrained` is a seed."""
         found: dict[str, str | int] = {}
@@ -67,8 +73,7 @@ class Need:
             for key, value in given.items() if isinstance(given, Mapping) else ():
                 if key in _OPTIONS and value is not None:
                     found[key] = value
-        seed = self.weights.get("untrained_seed")
-        return {**found, "untrained": seed} if isinstance(seed, int) else found
+        return found if self.seed is None else {**found, "untrained": self.seed}
 
     @property
     def weights(self) -> Mapping[str, Any]:
@@ -135,11 +140,14 @@ def _check_own(need: Need) -> None:
         raise ValueError(f"{need.run} has learned from {need.name}, which avfuse does not make: {how}{more}") from error
 
 
-def passes(needs: Iterable[Need]) -> list[tuple[tuple[str, ...], list[str]]]:
-    """Features with the words of `extract` that make them: as few calls as their settings allow, mostly one."""
+def passes(needs: Iterable[Need], untrained: int | None = None) -> list[tuple[tuple[str, ...], list[str]]]:
+    """Features with the words of `extract` that make them: as few calls as their settings allow, mostly one.
+
+    `untrained`: a seed in place of those that the runs have learned from.
+    """
     groups: list[tuple[list[str], dict[str, str | int]]] = []
     for need in needs:
-        wanted = need.settings
+        wanted = need.settings if untrained is None else {**need.settings, "untrained": untrained}
         for names, settings in groups:
             if all(settings.get(key, value) == value for key, value in wanted.items()):
                 names.append(need.name)
@@ -157,9 +165,15 @@ def passes(needs: Iterable[Need]) -> list[tuple[tuple[str, ...], list[str]]]:
 
 
 def weights_for(
-    needs: Sequence[Need], names: Sequence[str], config: ExtractConfig, given: Mapping[str, Path]
+    needs: Sequence[Need],
+    names: Sequence[str],
+    config: ExtractConfig,
+    given: Mapping[str, Path],
+    untrained: int | None = None,
 ) -> dict[str, WeightSource]:
     """The weights of these features, found as `extract` finds them; the random ones are drawn as for the run.
+
+    `given`: files by feature; `untrained`: a seed for all that have none.
 
     Raises WeightsMissing naming those that the runs have learned from.
     """
@@ -167,10 +181,10 @@ def weights_for(
     found: dict[str, WeightSource] = {}
     for name in names:
         weights = by_name[name].weights
-        seed = weights.get("untrained_seed")
+        seed = by_name[name].seed if untrained is None else untrained
         try:
             wanted = weight_names((name,), config.vggish_output if name == "vggish" else "raw")
-            found |= resolve(wanted, given, seed if isinstance(seed, int) else None)
+            found |= resolve(wanted, given, seed)
         except WeightsMissing as error:
             sha256 = str(weights.get("sha256"))[:_HASH_SHOWN]
             which = f"{weights.get('name')}, sha256 {sha256}…" if weights else "which its store does not name"

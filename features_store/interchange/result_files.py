@@ -44,6 +44,19 @@ def check_place(out: Path) -> None:
             raise ValueError(f"{out} lies in the store {above}; name another place")
 
 
+def check_truth(folder: Path) -> None:
+    """Raise ValueError where the labels of a folder are pseudo-labels, as its made.json says."""
+    try:
+        pseudo = json.loads((folder / MADE_FILE).read_bytes())["made"]["pseudo"]
+    except (OSError, ValueError, LookupError, TypeError):
+        return
+    if pseudo:
+        raise ValueError(
+            f"{folder} holds pseudo-labels, which say what runs agree on and not what is true: nothing is validated on "
+            "them. Name people's annotations here; `train --extra-annotations` trains on these as well"
+        )
+
+
 def check_file(path: Path) -> None:
     """Raise ValueError where there is a file that avfuse has not written, or that was changed since."""
     check_place(path)

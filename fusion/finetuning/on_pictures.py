@@ -17,9 +17,9 @@ import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -35,13 +35,14 @@ from ...features_store.schema import JsonValue
 from ...shell.text import counted
 from ..artifacts.folder import read_json, run_lock
 from ..artifacts.state import FINISHED, State, load_state, save_state
-from ..config import RunConfig
+from ..config import PictureConfig, RunConfig
 from ..data.runtime import autocast, deterministic, room_of
 from ..tasks.ccc import ccc, ccc_loss
 from ..tasks.f1 import class_f1, confusion
 from ..training.learner import seed_epoch
 from ..training.train import best_row
 from .backbones import Backbone, write_weights
+from .learner import network_file
 from .pictures import Pictures, batches, read_views, turned
 
 SETTINGS = "finetune.json"
@@ -49,43 +50,6 @@ _SCRATCH = ".pictures"
 _CUT = {48: 40}  # side of what is read → side that is cut out of it, where the network takes less
 _HEAD = "head:"
 Tell = Callable[[str], object]
-
-
-@dataclass(frozen=True, kw_only=True)
-class PictureConfig:
-    """Settings of a run on pictures. `lr` is the linear layer's, `backbone_lr` that of the released layers.
-
-    `min_lr`: below it, and not before `release_epochs` epochs, the next group is released; `releases`: how many are.
-    """
-
-    lr: float = 1e-3
-    backbone_lr: float = 1e-4
-    weight_decay: float = 1e-3
-    batch_size: int = 64
-    max_epochs: int = 60
-    early_stop: int = 15
-    warmup_epochs: int = 1
-    plateau_factor: float = 0.1
-    plateau_patience: int = 2
-    min_lr: float = 1e-5
-    release_epochs: int = 3
-    releases: int = 3
-    degrees: float = 10.0
-    flip: bool = True
-    va_loss: Literal["ccc", "mse"] = "ccc"
-    validation_share: float = 0.1
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        positive = ("lr", "backbone_lr", "min_lr", "max_epochs", "early_stop", "release_epochs")
-        if wrong := [name for name in positive if not getattr(self, name) > 0]:
-            raise ValueError(f"{wrong[0]} is more than 0, got {getattr(self, wrong[0])}")
-        if self.batch_size < 2:
-            raise ValueError(f"batch_size is 2 or more, got {self.batch_size}")
-        if not 0 < self.validation_share < 1 or not 0 < self.plateau_factor < 1:
-            raise ValueError("validation_share and plateau_factor lie between 0 and 1")
-        if min(self.warmup_epochs, self.plateau_patience, self.releases, self.degrees, self.weight_decay) < 0:
-            raise ValueError("warmup_epochs, plateau_patience, releases, degrees and weight_decay are 0 or more")
 
 
 class PictureLearner:
@@ -180,6 +144,8 @@ def train_on_pictures(
     Raises ValueError if the folder holds another run, or one that is not to be resumed, if nothing is left of the
     pictures, or if the loss is not a number; OSError; Terminated.
     """
+    if run.precision == "fp16":
+        raise ValueError("pictures are learned from in fp32 or bf16")
     if backbone.input_px is None:
         raise ValueError(f"{backbone.feature} is fed with sound: pictures are for networks of faces")
     device = next(backbone.network.parameters()).device
@@ -259,7 +225,7 @@ def _epochs(
     learner.load(best)
     _write_results(learner, pictures, folder, history)
     write_json(folder / FINISHED, {"reason": reason, "epochs": len(history)})
-    tell(f"{reason}: epoch {best_row(history)['epoch']} is the best, {_weights(learner.backbone, folder)}")
+    tell(f"{reason}: epoch {best_row(history)['epoch']} is the best, {network_file(folder, learner.backbone.feature)}")
     return {key: value for key, value in best_row(history).items() if key != "seconds"}
 
 
@@ -365,12 +331,7 @@ def _write_results(
         "classes": list(pictures.classes),
         "seed": learner.config.seed,
     }
-    path = _weights(learner.backbone, folder)
+    path = network_file(folder, learner.backbone.feature)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(learner.backbone, path, provenance)
     write_json(metrics, scores)
-
-
-def _weights(backbone: Backbone, folder: Path) -> Path:
-    kind, colon, name = backbone.feature.partition(":")
-    return folder / kind / name if colon else folder / f"{backbone.feature}{'' if backbone.config else '.safetensors'}"

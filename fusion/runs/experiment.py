@@ -15,6 +15,7 @@ from typing import Any
 
 from ...features_store.disk.backends import LocalFiles
 from ...features_store.entries import arrays_of, entries_of
+from ...features_store.interchange.result_files import check_truth
 from ...features_store.labels.corpus import Corpus, label_name
 from ...features_store.records.leaks import leak_line, tuning_of
 from ...features_store.records.provenance import lineage, making, unlike
@@ -107,10 +108,11 @@ def check_experiment(
 ) -> Checked:
     """Match labels with features; trials of the `extra` corpus are added to the training side of each fold.
 
-    Raises ValueError if the labels are another task's, nothing matches, a side of a fold is left without a trial, label
-    rows are not frames (unless `allow_length_difference`), or features come from different settings or weights (unless
-    `allow_other_features`).
+    Raises ValueError if the labels are another task's or pseudo-labels, nothing matches, a side of a fold is left
+    without a trial, label rows are not frames (unless `allow_length_difference`), or features come from different
+    settings or weights (unless `allow_other_features`).
     """
+    check_truth(corpus.root)
     if (kind := TASKS[config.task].labels) != corpus.kind:
         raise ValueError(f"the task {config.task} learns {kind.name} labels, got the {corpus.kind.name} ones")
     wanted = [manifest.fold(number) for number in folds]

@@ -182,19 +182,22 @@
     slider.addEventListener("input", () => seek(ticks[Number(slider.value)] / 1e4));
 
     if (video) {
-      const moved = () => show(video.currentTime);
+      // While a seek is under way frames of an earlier one may still come: they must not move the slider back.
+      const moved = () => { if (!video.seeking) show(video.currentTime); };
       if (video.requestVideoFrameCallback) {
         const step = (_, frame) => {
-          show(frame.mediaTime);
+          if (!video.seeking) show(frame.mediaTime);
           video.requestVideoFrameCallback(step);
         };
         video.requestVideoFrameCallback(step);
       } else video.addEventListener("timeupdate", moved);
       video.addEventListener("seeked", moved);
       const unplayed = () => { byId("unplayed").hidden = false; };
-      video.addEventListener("loadedmetadata", () => (video.videoWidth ? moved() : unplayed()));
+      const loaded = () => (video.videoWidth ? moved() : unplayed()); // its sound alone may be played
+      video.addEventListener("loadedmetadata", loaded);
       video.addEventListener("error", unplayed);
       if (video.error) unplayed(); // before this script ran
+      else if (video.readyState > 0) loaded();
       byId("show-box").addEventListener("change", () => drawBox(frameAt(now_s)));
       new ResizeObserver(() => drawBox(frameAt(now_s))).observe(video);
     }

@@ -97,6 +97,25 @@ def test_a_click_on_the_time_line_seeks_and_the_box_follows(open_page):
     assert page.locator("#cursor").bounding_box()["x"] == pytest.approx(box["x"] + area[0] + area[1] * 0.75, abs=15)
 
 
+def test_a_video_that_the_browser_cannot_show_is_said_to_be_one(
+    browser, avfuse, corpus, make_clip, moving_frames, tone, tmp_path
+):
+    """HEVC, of which Chromium plays the sound alone."""
+    (tmp_path / "videos").mkdir()
+    options = ("-c:v", "libx265", "-x265-params", "log-level=none", "-pix_fmt", "yuv420p")
+    make_clip("clip.mp4", moving_frames, samples=tone, options=options).rename(tmp_path / "videos" / "talk.mp4")
+    words = ("report", "--store", corpus.store, "--trials", "talk", "--out", tmp_path / "r", "--no-crops")
+    assert avfuse(*words, "--videos", tmp_path / "videos").exit_code == 0
+    page = browser.new_page()
+    page.goto(next((tmp_path / "r").glob("trials/talk-*.html")).as_uri())
+    page.wait_for_selector("html[data-drawn=yes]", timeout=30_000)
+    page.wait_for_selector("#unplayed:not([hidden])")
+    page.focus("#seek")
+    page.keyboard.press("End")
+    assert now_s(page) == pytest.approx(3.96)
+    page.close()
+
+
 def test_the_cursor_moves_while_the_video_plays(open_page):
     page = open_page("trials/talk-*.html")
     page.wait_for_function("document.getElementById('video').readyState > 1")
@@ -128,7 +147,7 @@ def test_lines_can_be_hidden_by_their_legend(open_page):
     assert page.get_attribute("#legend button:text('label')", "aria-pressed") == "false"
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("name", ["index.html", "runs.html", "trials/talk-*.html"])
 def test_nothing_hangs_over_a_narrow_screen(open_page, name, scheme):
     page = open_page(name, width=400, scheme=scheme)

@@ -62,12 +62,12 @@ def test_of_too_many_gaps_the_nearest_join_and_none_is_lost():
 
 
 def test_loudness_follows_the_sound(make_clip, moving_frames, tone):
-    info = probe(make_clip("loud.mp4", moving_frames, samples=tone))
+    info = probe(make_clip("loud.mkv", moving_frames, samples=tone, options=("-c:a", "pcm_s16le")))
     found = loudness_of_sound(info, np.arange(100) / 25)
     loud = 20 * np.log10(0.5) - 3.01
-    assert np.allclose(found[5:20], loud, atol=1)
-    assert (found[28:47] < -50).all()
-    assert np.allclose(found[55:90], loud, atol=1)
+    assert np.allclose(found[:25], loud, atol=0.2)
+    assert (found[26:49] < -55).all()
+    assert np.allclose(found[50:], loud, atol=0.2)
 
 
 def test_no_sound_before_the_sound_begins(make_clip, moving_frames, tone):

@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from avfuse.apps.report.systems import HELD_OUT, LEARNED, UNSEEN, open_systems, runs_page
+from avfuse.apps.report.systems import HELD_OUT, LEARNED, TUNED, UNSEEN, open_systems, runs_page
 from avfuse.apps.report.truth import open_truth
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.results.prediction_files import read_prediction
 
@@ -25,7 +26,7 @@ def opened(corpus):
 def test_a_trial_that_is_held_out_has_the_runs_own_predictions_and_score(corpus, opened, avfuse):
     (system,) = opened()
     store = FeatureStore(corpus.store)
-    said = system.say(store["clip3"])
+    said = system.say(store["clip3"], system.truth.of(store["clip3"]))
     assert said.how == HELD_OUT
     _, written = read_prediction(corpus.run / "predictions" / "clip3.txt")
     assert np.abs(said.values - written).max() < 1e-6
@@ -41,6 +42,22 @@ def test_what_a_run_has_learned_from_is_left_out_unless_it_is_asked_for(corpus, 
     said = opened(seen=True)[0].say(store["clip0"])
     assert said.how == LEARNED
     assert said.values.shape == (100, 2)
+
+
+def test_a_trial_that_weights_were_tuned_on_is_left_out_too(corpus, tmp_path):
+    shutil.copytree(corpus.store, tmp_path / "s.zarr")
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    arrays = {name: np.asarray(array[:]) for name, array in store["clip3"].items()}
+    tuned: JsonValue = {"fingerprint": "planted", "weights": {"name": "mine", "tuning": {"trials": ["clip3", "clip9"]}}}
+    store.write(
+        "clip3", arrays, {"fingerprint": "planted", "features": {"face": tuned, "voice": {"fingerprint": "planted"}}}
+    )
+
+    def said(seen):
+        return open_systems([corpus.run], store, None, "cpu", seen, True)[0].say(store["clip3"])
+
+    assert said(False) is None
+    assert said(True).how == TUNED
 
 
 def test_networks_say_of_unseen_trials_what_predict_writes(corpus, opened, avfuse, tmp_path):

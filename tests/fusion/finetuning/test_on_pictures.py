@@ -10,13 +10,15 @@ import torch
 from PIL import Image
 from torch import nn
 
+from avfuse.encoders.loading import load_encoder
 from avfuse.encoders.networks.ir50 import Unit, row_norm_1
+from avfuse.encoders.weights.resolve import resolve
 from avfuse.encoders.weights.tuning import read_tuning
 from avfuse.fusion.artifacts import state
-from avfuse.fusion.config import RunConfig
+from avfuse.fusion.config import PictureConfig, RunConfig
 from avfuse.fusion.finetuning import on_pictures
 from avfuse.fusion.finetuning.backbones import Backbone, Group
-from avfuse.fusion.finetuning.on_pictures import PictureConfig, PictureLearner, train_on_pictures
+from avfuse.fusion.finetuning.on_pictures import PictureLearner, train_on_pictures
 from avfuse.fusion.finetuning.pictures import read_table
 
 RUN = RunConfig("cpu", "fp32", False, None)
@@ -156,9 +158,9 @@ def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("setting", "match"),
     [
-        ({"lr": 0.0}, "lr is more than 0"),
+        ({"lr": 0.0}, "lr must be above 0"),
         ({"batch_size": 1}, "2 or more"),
-        ({"validation_share": 1.0}, "between 0 and 1"),
+        ({"validation_share": 1.0}, r"must be in \[0, 1\)"),
     ],
 )
 def test_settings_that_make_no_sense(setting, match):
@@ -170,3 +172,58 @@ def test_a_loss_that_is_no_number_ends_the_run(faces, tmp_path):
     config = replace(FAST, lr=1e30, backbone_lr=1e30)
     with pytest.raises(ValueError, match=r"the loss of epoch \d is (nan|inf): try a smaller lr"):
         train_on_pictures(small(), pictures(faces, "va"), replace(config, va_loss="mse"), RUN, tmp_path, print)
+
+
+class TestCommand:
+    def words(self, faces, out, *more):
+        table = faces / "classes.csv"
+        network = ("--visual", "timm:test_resnet", "--untrained", 0, "--device", "cpu", "--set", "batch_size=24")
+        return ("finetune", "--images", faces, "--csv", table, "--out", out, *network, *more)
+
+    def test_a_network_of_timm(self, faces, avfuse, tmp_path):
+        """From the command to a folder that `extract` takes."""
+        pytest.importorskip("timm")
+        result = avfuse(*self.words(faces, tmp_path, "--epochs", 1, "--json"))
+        assert result.exit_code == 0, result.stderr
+        lines = result.stderr.splitlines()
+        assert lines[0] == "UNTRAINED WEIGHTS: timm:test_resnet: for tests and demos only"
+        assert lines[1] == "48 pictures to train on, 24 to validate on, of 8 classes"
+        assert json.loads(result.stdout)["epoch"] == 1
+        folder = tmp_path / "timm" / "test_resnet"
+        source = resolve(["timm:test_resnet"], {"timm:test_resnet": folder}, None)["timm:test_resnet"]
+        assert source.tuning is not None
+        assert source.tuning["classes"] == list("01234567")
+        assert (
+            load_encoder("timm:test_resnet", {}, source, CPU, "fp32", 2)
+            .rows(np.zeros((2, 160, 160, 3), np.uint8))
+            .any()
+        )
+        again = avfuse(*self.words(faces, tmp_path, "--epochs", 2))
+        assert again.stderr.splitlines()[-1] == f"Error: {tmp_path} holds this run already: --resume goes on with it"
+        assert avfuse(*self.words(faces, tmp_path, "--epochs", 2, "--resume")).exit_code == 0
+        assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+
+    @pytest.mark.parametrize(
+        ("more", "match"),
+        [
+            (("--fold", 0), "--fold does not go with --images"),
+            (("--store", "s.zarr"), "--store does not go with --images"),
+            (("--audio", "vgg"), "--audio does not go with --images"),
+            (("--set", "hop_frames=3"), "there is no setting 'hop_frames'"),
+            (("--set", "max_epochs=3", "--epochs", 2), "max_epochs: given twice"),
+            (("--visual", "vgg19"), "visual=vgg19: there are suzhang40"),
+            (("--precision", "fp16"), "fp32 or bf16"),
+            (("--set", "visual_groups=head.*"), "'head.*' matches no parameter of timm:test_resnet"),
+        ],
+    )
+    def test_what_does_not_go_with_it(self, more, match, faces, avfuse, tmp_path):
+        pytest.importorskip("timm")
+        result = avfuse(*self.words(faces, tmp_path / "out", *more))
+        assert result.exit_code in (1, 2)
+        assert match in result.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_folder_and_table_go_together(self, faces, avfuse):
+        assert "--images needs --csv FILE" in avfuse("finetune", "--images", faces).stderr
+        alone = avfuse("finetune", "--csv", faces / "va.csv", "--fold", 0).stderr
+        assert "--csv is the table of --images DIR" in alone

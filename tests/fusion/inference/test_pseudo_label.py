@@ -117,6 +117,21 @@ class TestCommand:
         assert not (tmp_path / "out").exists()
 
 
+def test_nothing_is_scored_on_them(avfuse, corpus, runs, pseudo, train_words, tmp_path):
+    folder = shutil.copytree(pseudo[0], tmp_path / "labels")
+    held_out = folder / "VA_Estimation_Challenge/Validation_Set/clip9.txt"
+    held_out.parent.mkdir()
+    (folder / "VA_Estimation_Challenge/Train_Set/clip9.txt").rename(held_out)
+    words = ("--run", runs, "--store", corpus.store, "--device", "cpu", "--annotations", folder)
+    for result in (
+        avfuse("evaluate", *words),
+        avfuse(*train_words(corpus, tmp_path / "run"), "--annotations", folder),
+    ):
+        assert result.exit_code == 1
+        assert f"{folder} holds pseudo-labels" in result.stderr
+        assert "--extra-annotations" in result.stderr
+
+
 class TestExtraAnnotations:
     def test_they_are_trained_on_and_never_validated_on(self, corpus, pseudo, fit, tmp_path):
         result = fit(corpus, tmp_path / "run", "--extra-annotations", pseudo[0])

@@ -1,0 +1,163 @@
+"""`avfuse qc`: thresholds one by one, the table, JSON and exit codes; shifted sound of people who talk."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+
+from avfuse.apps.qc.measures import find_videos, longest_gap_s, measure
+from avfuse.features_store.store import FeatureStore
+
+ROWS, RATE_HZ = 250, 25
+
+
+@pytest.fixture
+def store(tmp_path):
+    """Write trials that fall short of one threshold each, and one that does not."""
+    opened = FeatureStore(tmp_path / "features.zarr", mode="a")
+
+    def write(name, found=None, heard=None, frames=ROWS, **attributes):
+        found = np.ones(ROWS, bool) if found is None else found
+        valid = np.ones(ROWS, bool) if heard is None else heard
+        box = np.where(found[:, None], np.float32(10), np.float32(np.nan)) * np.ones(4, np.float32)
+        landmarks = np.where(found[:, None, None], np.float32(10), np.float32(np.nan)) * np.ones((5, 2), np.float32)
+        arrays = {
+            "time": np.arange(ROWS) / RATE_HZ,
+            "face_box": box,
+            "face_landmarks": landmarks,
+            "face_score": found.astype(np.float32),
+            "mfcc": np.zeros((ROWS, 39), np.float32),
+            "mfcc_valid": valid,
+        }
+        opened.write(name, arrays, {"frames_decoded": frames, "audio": "present", **attributes})
+
+    some = np.arange(ROWS)
+    write("good")
+    write("faces", found=some % 3 == 0)
+    write("gap", found=(some < 50) | (some >= 200))
+    write("silence", heard=some < 10)
+    write("mute", audio="absent")
+    write("length", frames=ROWS - 9)
+    return opened
+
+
+@pytest.fixture
+def check(avfuse, store):
+    def run(*words):
+        result = avfuse("qc", "--store", store.path, "--json", *words)
+        said = json.loads(result.stdout)
+        return result.exit_code, {each["trial"]: each for each in said["trials"]}, said["short"]
+
+    return run
+
+
+class TestThresholds:
+    def test_each_trial_falls_short_of_its_own(self, check):
+        code, trials, short = check("--max-gap", 5)
+        assert code == 3
+        assert sorted(short) == ["faces", "gap", "length", "mute", "silence"]
+        assert trials["good"]["short_of"] == []
+        assert trials["faces"]["short_of"] == ["faces 33.6% < 50.0%"]
+        assert trials["gap"]["short_of"] == ["faces 40.0% < 50.0%", "gap 6.0 s > 5 s"]
+        assert trials["silence"]["short_of"] == ["silence 96.0% > 90.0%"]
+        assert trials["mute"]["short_of"] == ["silence 100.0% > 90.0%"]
+        assert trials["length"]["short_of"] == ["length +9 rows, more than 5"]
+
+    def test_each_can_be_set(self, check):
+        words = ("--min-faces", 0.3, "--max-gap", 6, "--max-silence", 1, "--max-length-difference", 9)
+        code, _, short = check(*words)
+        assert (code, short) == (0, [])
+
+    def test_trials_that_are_named(self, check):
+        code, trials, _ = check("--trials", "good")
+        assert (code, list(trials)) == (0, ["good"])
+
+    def test_the_table(self, avfuse, store):
+        result = avfuse("qc", "--store", store.path)
+        assert result.exit_code == 3
+        lines = {line.split()[0]: line for line in result.stdout.splitlines()}
+        assert lines["good"].split() == ["good", "250", "10.00", "100.0%", "0.0", "0.0%", "+0", "-"]
+        assert lines["gap"].endswith("faces 40.0% < 50.0%")
+        assert "sync not checked in 5 trials" in result.stderr
+        assert "6 trials checked, 5 short of a threshold" in result.stderr
+
+    def test_what_is_wrong_ends_it(self, avfuse, store, tmp_path):
+        FeatureStore(tmp_path / "empty.zarr", mode="a")
+        assert "does not hold a trial" in avfuse("qc", "--store", tmp_path / "empty.zarr").stderr
+        assert avfuse("qc", "--store", tmp_path / "empty.zarr").exit_code == 1
+        assert avfuse("qc", "--store", store.path, "--min-faces", 2).exit_code == 2
+        assert "did you mean good?" in avfuse("qc", "--store", store.path, "--trials", "god").stderr
+
+    def test_a_gap_ends_with_the_next_face(self):
+        time_s = np.array([0.0, 0.1, 0.2, 1.2, 1.3])
+        assert longest_gap_s(time_s, np.array([1, 0, 0, 1, 1], bool), 0.1) == pytest.approx(1.1)
+        assert longest_gap_s(time_s, np.array([1, 1, 1, 1, 0], bool), 0.1) == pytest.approx(0.1)
+        assert longest_gap_s(time_s, np.ones(5, bool), 0.1) == 0
+
+
+def test_videos_are_found_by_the_names_of_trials(tmp_path):
+    for name in ("a/one.mp4", "b/one.avi", "b/two.mov"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    found = find_videos(tmp_path)
+    assert {name: path.name for name, path in found.items()} == {
+        "a/one": "one.mp4", "b/one": "one.avi", "b/two": "two.mov", "two": "two.mov",
+    }  # fmt: skip
+
+
+def test_a_video_of_another_content_is_not_used(store, tmp_path):
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "good.mp4").write_bytes(b"other")
+    trial = store["good"]
+    trial.attributes["source"] = {"size": 99}
+    measured = measure(trial, find_videos(tmp_path / "videos"))
+    assert measured.notes == ("good.mp4 in --videos is not the file that the trial was made of",)
+    assert not measured.checked_sync
+
+
+@pytest.fixture(scope="module")
+def shifted(media, ffmpeg_run, avfuse, tmp_path_factory):
+    """A store and the videos: two people who talk, their sound as it is, 0.2 s late and early; one without any."""
+    folder = tmp_path_factory.mktemp("shifted")
+    (folder / "videos").mkdir()
+    for name in ("grid_bbaf2n", "grid_brbk7n"):
+        source = media / "real" / f"{name}.mpg"
+        for word, late_s in (("as_it_is", 0.0), ("late", 0.2), ("early", -0.2)):
+            two = ("-i", source, "-itsoffset", late_s, "-i", source, "-map", "0:v", "-map", "1:a")
+            out = folder / "videos" / f"{name}_{word}.mkv"
+            ffmpeg_run(*two, "-c:v", "copy", "-c:a", "pcm_s16le", "-copyts", out)
+    shutil.copy(media / "derived" / "grid_bbaf2n_noaudio.mp4", folder / "videos")
+    words = ("--features", "crop48,logmel", "--device", "cpu")
+    result = avfuse("extract", "--videos", folder / "videos", "--store", folder / "features.zarr", *words)
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
+@pytest.mark.slow
+class TestRealClips:
+    def test_planted_offsets_are_found_and_silence_is_not_sure(self, shifted, avfuse):
+        result = avfuse("qc", "--store", shifted / "features.zarr", "--json", "--max-silence", 1)
+        assert result.exit_code == 3
+        said = json.loads(result.stdout)
+        for each in said["trials"]:
+            sync = each["sync"]
+            if each["trial"] == "grid_bbaf2n_noaudio":
+                assert sync["verdict"] in ("not checked", "not sure")
+                continue
+            planted_s = {"as_it_is": 0.0, "late": 0.2, "early": -0.2}[each["trial"].partition("n_")[2]]
+            assert sync["verdict"] == "sure", each
+            assert sync["offset_s"] == pytest.approx(planted_s, abs=0.08)
+        assert {name.rpartition("_")[2] for name in said["short"]} == {"late", "early"}
+
+    def test_the_video_serves_where_the_store_has_no_crops(self, shifted, avfuse, tmp_path):
+        store = shutil.copytree(shifted / "features.zarr", tmp_path / "features.zarr")
+        opened = FeatureStore(store, mode="a")
+        for name in opened.trials():
+            for feature in ("crop48", "logmel"):
+                opened.remove_feature(name, feature)
+        words = ("--store", store, "--trials", "grid_bbaf2n_late", "--json")
+        alone = json.loads(avfuse("qc", *words).stdout)["trials"][0]
+        assert alone["sync"] == {"verdict": "not checked"}
+        sync = json.loads(avfuse("qc", *words, "--videos", shifted / "videos").stdout)["trials"][0]["sync"]
+        assert (sync["verdict"], sync["offset_s"]) == ("sure", pytest.approx(0.2, abs=0.08))

@@ -1,0 +1,188 @@
+"""`avfuse run`: a row a decoded frame, plots, drawn videos and a table; what a run has learned from, and no other."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import FrameReader
+
+
+def times_of(path):
+    with FrameReader(probe(path), pixels=False) as reader:
+        return np.concatenate([batch.time_s for batch in reader])
+
+
+def rows_of(path):
+    header, *lines = path.read_text().splitlines()
+    return header, np.array([[float(value) for value in line.split(",")] for line in lines])
+
+
+def contents(folder):
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+class TestResults:
+    def test_a_row_a_decoded_frame_and_one_line_for_a_bad_file(self, run_videos, planted, videos, tmp_path):
+        out = tmp_path / "out"
+        result = run_videos(videos, planted.run, out)
+        assert result.exit_code == 3
+        assert [line for line in result.stderr.splitlines() if line.startswith("failed: ")][-1].startswith(
+            "failed: bad.mp4: probe: cannot be read as a video"
+        )
+        for path in (videos / "sub" / "two.mp4", next(videos.glob("one.*"))):
+            trial = path.relative_to(videos).with_suffix("")
+            header, rows = rows_of(out / trial.with_suffix(".csv"))
+            assert header == "time_s,valence,arousal,valid"
+            np.testing.assert_allclose(rows[:, 0], times_of(path), atol=1e-6)
+            assert np.abs(rows[:, 1:3]).max() <= 1
+            assert set(rows[:, 3]) <= {0, 1}
+            with Image.open(out / trial.with_suffix(".png")) as picture:
+                assert picture.size[0] > 800
+        table = result.stdout.splitlines()
+        assert table[0].split() == ["trial", "frames", "seconds", "face", "sound", "valid", "valence", "arousal"]
+        assert [line.split()[0] for line in table[1:3]] == ["one", "sub/two"]
+        assert table[-1].startswith("2 trials, ")
+
+    def test_a_second_call_extracts_nothing_and_gives_the_same(self, run_videos, planted, videos, tmp_path):
+        out = tmp_path / "out"
+        run_videos(videos, planted.run, out, "--no-plots")
+        before = contents(out)
+        result = run_videos(videos, planted.run, out, "--no-plots")
+        assert "0 videos to do, 2 done before, 1 failed" in result.stderr
+        assert "--retry-failed tries them again" in result.stderr
+        after = contents(out)
+        changing = {"made.json", "summary.json"}  # when, and by which command
+        assert {name: each for name, each in after.items() if name not in changing} == {
+            name: each for name, each in before.items() if name not in changing
+        }
+
+    def test_videos_that_are_gone_are_not_predicted(self, run_videos, planted, videos, tmp_path):
+        run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        shutil.rmtree(videos / "sub")
+        (videos / "bad.mp4").unlink()
+        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        assert result.exit_code == 0, result.stderr
+        assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
+
+    def test_the_summary_for_programs(self, run_videos, planted, videos, tmp_path):
+        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots", "--json")
+        said = json.loads(result.stdout)
+        one, two = said["videos"]
+        assert (two["trial"], two["video"], two["files"]) == ("sub/two", "sub/two.mp4", ["sub/two.csv"])
+        assert one["frames"] == len(rows_of(tmp_path / "out" / "one.csv")[1])
+        assert one["mean"].keys() == {"valence", "arousal"}
+        assert list(said["failed"]) == ["bad.mp4"]
+        assert said["made"]["runs"] == [str(planted.run)]
+        assert json.loads((tmp_path / "out" / "summary.json").read_text())["videos"] == said["videos"]
+
+    def test_only_bad_files(self, run_videos, planted, tmp_path):
+        (tmp_path / "videos").mkdir()
+        (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video")
+        result = run_videos(tmp_path / "videos", planted.run, tmp_path / "out")
+        assert result.exit_code == 3
+        assert "0 predicted, 1 failed" in result.stderr
+
+    def test_several_runs_are_averaged_as_predict_does(
+        self, run_videos, planted, videos, tmp_path, avfuse, train_planted
+    ):
+        other, out = tmp_path / "other", tmp_path / "out"
+        train_planted(planted, other, "--seed", 1)
+        (videos / "bad.mp4").unlink()
+        result = run_videos(videos, planted.run, out, "--model", other, "--no-plots")
+        assert result.exit_code == 0, result.stderr
+        words = ("--run", planted.run, "--run", other, "--store", out / "features.zarr", "--device", "cpu")
+        assert avfuse("predict", *words, "--out", tmp_path / "predicted").exit_code == 0
+        for name in ("one", "sub/two"):
+            assert (out / f"{name}.csv").read_text() == (tmp_path / "predicted" / f"{name}.txt").read_text()
+
+    def test_drawn_videos(self, run_videos, planted, videos, tmp_path):
+        (videos / "bad.mp4").unlink()
+        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots", "--draw")
+        assert result.exit_code == 0, result.stderr
+        for path in (videos / "sub" / "two.mp4", next(videos.glob("one.*"))):
+            drawn = tmp_path / "out" / path.relative_to(videos).with_suffix(".mp4")
+            np.testing.assert_allclose(times_of(drawn), times_of(path), atol=2e-5)
+            assert (probe(drawn).audio_stream is None) == (probe(path).audio_stream is None)
+
+    def test_a_folder_of_others_is_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
+        (tmp_path / "out").mkdir()
+        (tmp_path / "out" / "mine.txt").write_text("mine")
+        result = run_videos(videos, planted.run, tmp_path / "out")
+        assert result.exit_code == 1
+        assert "holds other files (mine.txt); name another --out" in result.stderr
+        assert not (tmp_path / "out" / "features.zarr").exists()
+
+
+class TestWhatARunCarries:
+    def test_its_own_settings_are_those_of_the_extraction(self, run_videos, planted, videos, tmp_path):
+        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        assert "--audio-align center" in result.stderr
+        assert "--detect-every 20" in result.stderr
+        trial = FeatureStore(tmp_path / "out" / "features.zarr")["one"]
+        of_run = json.loads((planted.run / "features.json").read_text())
+        for name in ("fake_face", "fake_sound"):
+            assert trial.entries[name]["fingerprint"] in of_run["fingerprints"][name]
+            assert of_run["entries"][name][name]["fingerprint"] == trial.entries[name]["fingerprint"]
+
+    def test_an_older_run_asks_its_store(self, run_videos, planted, videos, tmp_path):
+        run = shutil.copytree(planted.run, tmp_path / "run")
+        features = json.loads((run / "features.json").read_text())
+        del features["entries"]
+        (run / "features.json").write_text(json.dumps(features))
+        result = run_videos(videos, run, tmp_path / "out", "--no-plots")
+        assert "--audio-align center" in result.stderr
+        assert result.exit_code == 3
+
+        features["store"] = str(tmp_path / "gone.zarr")
+        (run / "features.json").write_text(json.dumps(features))
+        result = run_videos(videos, run, tmp_path / "elsewhere")
+        assert result.exit_code == 1
+        assert "does not say how its fake_face was extracted" in result.stderr
+        assert "avfuse predict --run" in result.stderr
+        assert not (tmp_path / "elsewhere").exists()
+
+    def test_crops_that_it_has_learned_from_are_missed_before_anything_is_decoded(
+        self, run_videos, planted, videos, tmp_path
+    ):
+        run = shutil.copytree(planted.run, tmp_path / "run")
+        features = json.loads((run / "features.json").read_text())
+        features["entries"]["fake_face"]["faces"]["settings"]["aligned"] = True
+        features["fingerprints"]["fake_face"] = {"0" * 64: 6}
+        (run / "features.json").write_text(json.dumps(features))
+        result = run_videos(videos, run, tmp_path / "out")
+        assert result.exit_code == 1
+        assert "aligned: True in the run, False now" in result.stderr
+        assert "crops in place of face detection: --aligned DIR" in result.stderr
+        assert not (tmp_path / "out" / "features.zarr").exists()
+        assert run_videos(videos, run, tmp_path / "out", "--allow-other-features", "--no-plots").exit_code == 3
+
+
+@pytest.mark.slow
+def test_real_clips(media, run_videos, planted, tmp_path):
+    """Rotated, without sound, of a variable rate, begun with the sound, cut off: as many rows and frames as decode."""
+    names = ["grid_bbaf2n_rot_displaymatrix.mp4", "grid_bbaf2n_noaudio.mp4", "aoc_vfr_dropped.mp4"]
+    names += ["grid_bbaf2n_truncated.mpg", "obama_speech_vp9_opus.webm"]
+    (tmp_path / "videos").mkdir()
+    for name in names:
+        shutil.copy(media / "derived" / name, tmp_path / "videos")
+    (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video" * 100)
+    result = run_videos(tmp_path / "videos", planted.run, tmp_path / "out", "--draw")
+    assert result.exit_code == 3
+    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+    assert {line.split(":")[1].strip() for line in failed} == {"bad.mp4"}
+    for name in names:
+        source = tmp_path / "videos" / name
+        drawn = (tmp_path / "out" / name).with_suffix(".mp4")
+        before_s, after_s = times_of(source), times_of(drawn)
+        assert len(rows_of(drawn.with_suffix(".csv"))[1]) == len(before_s)
+        np.testing.assert_allclose(after_s, before_s, atol=2e-5)
+        one, other = probe(source), probe(drawn)
+        assert (one.audio_stream is None) == (other.audio_stream is None)
+        step_s = np.median(np.diff(before_s))
+        if one.duration_s is not None and other.duration_s is not None:
+            assert abs(one.duration_s - other.duration_s) <= step_s + 1e-3

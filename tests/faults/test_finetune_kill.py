@@ -1,0 +1,236 @@
+"""A run that tunes a network and is killed goes on as if it had not been, bit for bit: its weights too."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
+
+from avfuse.features_store.store import FeatureStore
+from avfuse.fusion.artifacts.state import load_state
+
+EPOCHS = 5
+NETWORK = "timm:test_resnet"
+
+# The run in processes of its own, each of which dies at its n-th flush of a file or folder to the disk.
+DIES = """
+import json, os, signal, sys
+import timm, torch
+import avfuse.fusion.commands, avfuse.fusion.runs.work
+from avfuse.cli import main
+
+flush = os.fsync
+for line in sys.stdin:
+    last, words = json.loads(line)
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+        done = 0
+        def fsync(handle):
+            global done
+            done += 1
+            if done == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            flush(handle)
+        os.fsync = fsync
+        answers, sys.stdout = sys.stdout, sys.stderr
+        try:
+            main(words, standalone_mode=False)
+        finally:
+            print(done, file=answers, flush=True)
+            os._exit(0)
+    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    if status == -signal.SIGKILL:
+        print("killed", flush=True)
+"""
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory, plant_small):
+    """Faces of 112 px beside a feature of the sound; what is bright in a face is its valence."""
+    corpus = plant_small(tmp_path_factory.mktemp("corpus"), trials=4)
+    rng = np.random.default_rng(0)
+    for number in range(4):
+        rows = corpus.rows(f"clip{number}")
+        count = 30
+        faces = rng.integers(0, 256, (count, 112, 112, 3)).astype(np.uint8)
+        kept = {name: rows[name][:count] for name in ("time", "voice", "voice_valid")}
+        arrays = {**kept, "crop112": faces, "crop112_valid": np.ones(count, bool)}
+        FeatureStore(corpus.store, mode="a").write(f"clip{number}", arrays, {"fingerprint": "planted"})
+        labels = corpus.labels(f"clip{number}")
+        labels.write_text("\n".join(labels.read_text().splitlines()[: count + 1]) + "\n")
+    return corpus
+
+
+@pytest.fixture(scope="module")
+def network(tmp_path_factory):
+    """A folder of a small network of timm, that takes faces of 32 px."""
+    timm = pytest.importorskip("timm")
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("network") / "test_resnet"
+    small = timm.create_model("test_resnet", pretrained=False)
+    small.pretrained_cfg["input_size"] = (3, 32, 32)
+    save_for_hf(small, os.fspath(folder), safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def words(corpus, network):
+    """`finetune` of that network, whose groups are released one soon after the other."""
+    settings: dict[str, float] = {
+        "window_frames": 16,
+        "hop_frames": 12,
+        "batch_size": 3,
+        "warmup_epochs": 0,
+        "plateau_patience": 0,
+    }
+    settings |= {"lr": 1e-3, "min_lr": 1e-3, "release_epochs": 1, "backbone_lr": 1e-3}
+
+    def make(out, *more):
+        given = ("finetune", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out)
+        tuned = ("--visual", NETWORK, "--audio", "none", "--modalities", "voice", "--weights", f"{NETWORK}={network}")
+        pairs = [f"--set={key}={value}" for key, value in settings.items()]
+        what = ("--preset", "concat", "--fold", 0, "--epochs", EPOCHS, "--device", "cpu", "--micro-batch", 20)
+        return [*map(str, (*given, *tuned, *pairs, *what, "--no-plots", "--no-tensorboard", *more))]
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def whole(words, avfuse, tmp_path_factory):
+    """The run that nobody stops."""
+    run = tmp_path_factory.mktemp("whole") / "run"
+    result = avfuse(*words(run))
+    assert result.exit_code == 0, result.stderr
+    return run
+
+
+def tuned_file(run):
+    return run / "timm" / "test_resnet" / "model.safetensors"
+
+
+def same_again(run, whole, same_run):
+    same_run(run, whole)
+    one, other = (load_file(tuned_file(each)) for each in (run, whole))
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
+    records = []
+    for each in (run, whole):
+        with safe_open(tuned_file(each), "pt") as opened:
+            records.append(opened.metadata())
+    assert records[0] == records[1]
+
+
+def test_all_groups_are_released_in_it(whole):
+    """What follows is about a run that goes through its schedule."""
+    rows = [line.split(",") for line in (whole / "history.csv").read_text().splitlines()]
+    at = rows[0].index("released")
+    assert {row[at] for row in rows[1:]} >= {"1", "2"}
+    assert json.loads((whole / "finished.json").read_text())["epochs"] <= EPOCHS
+
+
+@pytest.mark.slow
+def test_killed_while_any_file_is_written(words, whole, avfuse, same_run, tmp_path):
+    """State, tuned weights, head, scores, history: it goes on from each, and ends in the same weights."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
+    )
+    with process:
+        stdin, stdout = process.stdin, process.stdout
+        assert stdin is not None
+        assert stdout is not None
+
+        def run(last):
+            print(json.dumps([last, words(tmp_path / str(last))]), file=stdin, flush=True)
+            return stdout.readline().strip()
+
+        flushes = int(run(0))
+        chosen = [1, *range(11, flushes, max(1, (flushes - 11) // 7))]
+        assert {run(last) for last in chosen} == {"killed"}
+        stdin.close()
+    assert process.returncode == 0
+    saved = set()
+    for last in chosen:
+        folder = tmp_path / str(last)
+        state = load_state(folder)
+        saved.add(0 if state is None else len(state.history))
+        if tuned_file(folder).exists():
+            load_file(tuned_file(folder))  # whole, whichever epoch's it is
+        result = avfuse(*words(folder, "--resume"))
+        assert result.exit_code == 0, result.stderr
+        same_again(folder, whole, same_run)
+    assert len(saved) > 3
+
+
+def test_a_second_call_leaves_it_alone(words, whole, avfuse):
+    before = tuned_file(whole).stat().st_mtime_ns
+    result = avfuse(*words(whole))
+    assert result.exit_code == 0, result.stderr
+    assert "0 runs to do, 1 done before" in result.stderr
+    assert tuned_file(whole).stat().st_mtime_ns == before
+
+
+def test_other_weights_are_another_run(words, whole, avfuse, network, tmp_path):
+    """Named by their sha256, as another setting would be."""
+    other = tmp_path / "test_resnet"
+    other.mkdir()
+    for file in network.iterdir():
+        (other / file.name).write_bytes(file.read_bytes())
+    state = load_file(other / "model.safetensors")
+    save_file(
+        {name: value + 0.01 if "conv" in name else value for name, value in state.items()}, other / "model.safetensors"
+    )
+    result = avfuse(*words(whole, "--weights", f"{NETWORK}={other}"))
+    assert result.exit_code == 1
+    assert "weights: timm:test_resnet=" in result.stderr
+    assert "--replace trains anew" in result.stderr
+
+
+def test_its_folder_predicts_with_its_own_network(whole, corpus, avfuse, tmp_path):
+    """`evaluate` gives the scores of its metrics.json from stored crops; without its network it says so."""
+    result = avfuse("evaluate", "--run", whole, "--device", "cpu", "--json")
+    assert result.exit_code == 0, result.stderr
+    found = json.loads(result.stdout)
+    assert found["P"] == pytest.approx(json.loads((whole / "metrics.json").read_text())["P"], abs=1e-4)
+    tuned_file(whole).rename(tmp_path / "kept")
+    try:
+        result = avfuse("evaluate", "--run", whole, "--device", "cpu")
+        assert result.exit_code == 1
+        assert "model.safetensors" in result.stderr
+    finally:
+        (tmp_path / "kept").rename(tuned_file(whole))
+
+
+def test_a_run_that_goes_on_is_the_uninterrupted_one(words, whole, same_run, avfuse, tmp_path):
+    """Two of its epochs, and the others by a second call."""
+    run = tmp_path / "run"
+    assert avfuse(*words(run), "--epochs", 2).exit_code == 0
+    assert avfuse(*words(run, "--resume")).exit_code == 0
+    same_again(run, whole, same_run)
+
+
+@pytest.mark.slow
+def test_stopped_by_a_signal(words, whole, cli, same_run, avfuse, tmp_path):
+    """One line that says how to go on, exit code 143; and it does."""
+    run = tmp_path / "run"
+    with cli.start(*words(run)) as process:
+        until_s = time.monotonic() + 90
+        while not (run / "history.csv").is_file():
+            assert process.poll() is None
+            assert time.monotonic() < until_s
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        _, said = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM
+    assert b"run again to go on" in said.splitlines()[-1]
+    assert avfuse(*words(run, "--resume")).exit_code == 0
+    same_again(run, whole, same_run)
