@@ -127,7 +127,8 @@ class PictureConfig:
 
     `lr` is that of the linear layer on its rows, `backbone_lr` that of the released layers. Below `min_lr`, and not
     before `release_epochs` epochs, the next group is released; `releases`: so many of the `visual_groups`. Pictures
-    are turned by up to `degrees`. `validation_share` is that of a table without a column `split`.
+    are turned by up to `degrees`. `validation_share` is that of a table without a column `split`. `weight_decay` and
+    `plateau_factor` are those of training (docs/training.md). Raises ValueError on a value out of its range.
     """
 
     visual_groups: str = ""

@@ -67,6 +67,20 @@ def test_times_and_sound_are_those_of_the_source(odd_clip, tmp_path, options, la
     assert abs(len(sound) - len(samples)) / 16_000 <= 0.065  # AAC comes in frames of 64 ms at 16 kHz
 
 
+def test_recordings_joined_in_one_file(odd_clip, tmp_path):
+    """Their second clock goes on where the first one ended, and so does the drawn sound."""
+    one = odd_clip("clip.ts", options=("-pix_fmt", "yuv444p", "-c:v", "libx264", "-c:a", "aac", "-f", "mpegts"))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(one.read_bytes() * 2)
+    info, time_s, _, samples = read(path)
+    assert info.video_parts
+    draw_video(info, drawn_for(time_s), tmp_path / "drawn.mp4")
+    _, after_s, _, sound = read(tmp_path / "drawn.mp4")
+    np.testing.assert_allclose(after_s, time_s, atol=1e-3)
+    assert moment_s(sound) == pytest.approx(moment_s(samples), abs=0.002)
+    assert sorted(each.name for each in tmp_path.iterdir()) == ["drawn.mp4", "joined.ts"]
+
+
 def test_without_sound(odd_clip, tmp_path):
     _, time_s, _, _ = read(path := odd_clip(sound=False))
     draw_video(probe(path), drawn_for(time_s), tmp_path / "drawn.mp4")
