@@ -87,9 +87,7 @@ def stepped(store, device, precision="fp32", device_bytes=1 << 40):
     backbones = open_backbones(CONFIG, sources, device)
     run = RunConfig(device=str(device), precision=precision, micro_batch_rows=32)
     with deterministic(), whole_float32(precision):
-        learner = init_tuned(CONFIG, run, data.shapes, CPU, described=described, backbones=backbones)
-        learner.model.to(device)
-        learner.device = device
+        learner = init_tuned(CONFIG, run, data.shapes, device, described=described, backbones=backbones)
         learner.release(2, 0)
         batches = Batches(data, data.statistics(["a", "b"], CONFIG), CONFIG)
         batch = next(batches.all(data.windows(["a", "b"], CONFIG)))
@@ -114,7 +112,7 @@ def test_a_step_is_that_of_the_cpu(gpu, store):
     assert not own_rows[0][0, :3].any()
 
 
-@pytest.mark.parametrize("precision", ["fp32", "bf16", "fp16"])
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_the_same_numbers_again_wherever_the_views_lie(gpu, store, precision):
     """On the device, and in memory, from where each batch travels."""
     loss, gradients, rows, _ = stepped(store, gpu, precision)
