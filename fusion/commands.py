@@ -14,10 +14,10 @@ from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
 from ..encoders.weights.resolve import WeightsMissing, resolve
+from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
-from ..shell.text import preview
-from ..shell.text import untrained_line
+from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
     COMPARE_GROUPS,
@@ -120,7 +120,6 @@ def _train(request: TrainRequest, stop: StopRequest) -> None:
 def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     import torch
 
-    from ..features_store.records.leaks import learned_from
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 

@@ -63,7 +63,8 @@ class FinetuneConfig:
     `visual` and `audio`: the networks, `none` for neither. `visual_groups`, `audio_groups`: what is released one after
     the other, as patterns of names (`output_layer.*; body.21.*, body.22.*`); empty: the last layers, as published.
     `releases`: so many of the groups, the next one at least `release_epochs` after the last. `flip`, `crop`: drawn once
-    a window. `weights`: what each network began from, by name and sha256.
+    a window. `backbone_lr`: the rate of what is released. `weights`: what each network began from, by name and hash.
+    Raises ValueError on values out of range, and where nothing is left to tune.
     """
 
     visual: str = "suzhang40"
@@ -126,7 +127,8 @@ class PictureConfig:
 
     `lr` is that of the linear layer on its rows, `backbone_lr` that of the released layers. Below `min_lr`, and not
     before `release_epochs` epochs, the next group is released; `releases`: so many of the `visual_groups`. Pictures
-    are turned by up to `degrees`. `validation_share` is that of a table without a column `split`.
+    are turned by up to `degrees`. `validation_share` is that of a table without a column `split`. `weight_decay` and
+    `plateau_factor` are those of training (docs/training.md). Raises ValueError on a value out of its range.
     """
 
     visual_groups: str = ""

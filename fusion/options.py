@@ -328,8 +328,6 @@ COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
 del COMPARE_GROUPS["What to train"]
 
 FINETUNED = (
-    "images",
-    "csv",
     "preset",
     "task",
     "visual",
@@ -339,10 +337,13 @@ FINETUNED = (
     "untrained",
     "set",
     "epochs",
+    "seed",
+    "seeds",
 )
 FINETUNE_GROUPS = {
     **GROUPS,
-    "What to tune": (*FINETUNED, "seed", "seeds"),
+    "What to tune": FINETUNED,
+    "On pictures": ("images", "csv"),
     "How to run": (*GROUPS["How to run"], "micro-batch"),
 }
 del FINETUNE_GROUPS["What to train"]

@@ -1,4 +1,4 @@
-"""Words for users: counts with the right plural, tables in columns, what a mistyped name may mean.
+"""Words for users: counts with the right plural, tables in columns, what a mistyped name may mean; and the user's own.
 
 Tested by tests/shell/test_text.py.
 """
@@ -7,7 +7,16 @@ from __future__ import annotations
 
 import difflib
 import re
+import shlex
 from collections.abc import Collection, Iterable, Sequence
+from contextvars import ContextVar
+
+TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the words of this call, set by `avfuse`
+
+
+def command_line() -> str:
+    """The command line of this call, as it could be typed again."""
+    return shlex.join(["avfuse", *TYPED.get()])
 
 
 def counted(number: int, noun: str, plural: str | None = None) -> str:

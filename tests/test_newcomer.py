@@ -26,7 +26,6 @@ WALKS = {
     "Aff-Wild2": ("docs/affwild2.md",),
     "store": ("docs/store.md", "docs/encoders.md", "docs/own-encoder.md", "docs/cluster.md"),
 }
-WALKS = {name: tuple(page for page in pages if (ROOT / page).is_file()) for name, pages in WALKS.items()}
 ALONE = ("examples/README.md",)  # in a checkout, with a corpus of its own
 ELSEWHERE = {"CONTRIBUTING.md", "benchmarks/README.md", "docs/trying.md"}  # for developers; followed by every walk
 
@@ -65,8 +64,9 @@ class Recipe:
         for old, new in self.instead.items():
             plain = plain.replace(old, new)
         for name, words in self.also.items():
-            if re.match(rf"{name}(\s|$)", plain) and words.split()[0] not in plain:
-                plain = f"{plain} {words}"
+            if re.match(rf"{name}(\s|$)", plain):
+                more = [option for option in re.findall(r"--\S+ \S+", words) if option.split()[0] not in plain]
+                plain = " ".join([plain, *more])
         return plain
 
 
@@ -190,5 +190,6 @@ def test_what_is_left_out_of_the_walk_is_named_for_a_reason():
 def test_the_recipe_is_applied():
     assert RECIPE.typed("avfuse extract --videos v    # a comment") == "avfuse extract --videos v --untrained 0"
     assert RECIPE.typed("avfuse train --fold 0 --epochs 1") == "avfuse train --fold 0 --epochs 1"
+    assert RECIPE.typed("avfuse finetune --untrained 1") == "avfuse finetune --untrained 1 --epochs 2"
     assert RECIPE.typed("avfuse weights fetch vggish") is None
     assert RECIPE.typed("avfuse train --fold all --seeds 3") == "avfuse train --fold all --seeds 1 --epochs 2"

@@ -13,6 +13,7 @@ Tested by tests/apps/run/test_drawing.py.
 
 from __future__ import annotations
 
+import wave
 from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -23,12 +24,13 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from ...pipeline.media.readers import FrameReader, prefetch
+from ...pipeline.media.readers import AudioReader, FrameReader, prefetch
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.media.writer import PictureWriter
 
 _AROUND_S = 5.0
 _NARROWEST_PX, _WIDEST_PX = 480, 1920
+_JOINED_HZ = 48_000
 # A container that is read anew gives the same stamps.
 _SAME_TIME_S = 1e-6
 # Okabe and Ito's colours, which colour-blind readers can distinguish, the light ones first: they lie on black.
@@ -72,9 +74,10 @@ def draw_video(
     durations_s = np.append(steps_s, usual_s)
     row = 0
     try:
+        sound = _joined_sound(info, out.with_name(f"{out.name}.wav"), stall_timeout_s)
         with (
             FrameReader(info, stall_timeout_s=stall_timeout_s) as reader,
-            PictureWriter(out, canvas.size_px, info, stall_timeout_s) as writer,
+            PictureWriter(out, canvas.size_px, info, stall_timeout_s, sound) as writer,
             closing(prefetch(reader, reader.kill)) as batches,
         ):
             for batch in batches:
@@ -91,6 +94,24 @@ def draw_video(
     except BaseException:
         out.unlink(missing_ok=True)
         raise
+    finally:
+        out.with_name(f"{out.name}.wav").unlink(missing_ok=True)
+
+
+def _joined_sound(info: VideoInfo, path: Path, stall_timeout_s: float) -> Path | None:
+    """The sound of recordings that were joined in one file, on the one clock that its frames have; None of others."""
+    if info.audio_stream is None or not (info.video_parts or info.audio_parts):
+        return None
+    with (
+        AudioReader(info, stall_timeout_s=stall_timeout_s, rate_hz=_JOINED_HZ) as audio,
+        wave.open(str(path), "wb") as file,
+    ):
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(_JOINED_HZ)
+        for block in audio:
+            file.writeframes((np.clip(block, -1, 1) * 32767).astype("<i2").tobytes())
+    return path
 
 
 class Canvas:

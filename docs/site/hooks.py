@@ -57,9 +57,6 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     folder = Path(tempfile.mkdtemp(prefix="avfuse-site-"))
     (folder / "avfuse").symlink_to(ROOT, target_is_directory=True)
     config.extra["packages"] = os.fspath(folder)
-    for section in config.nav or []:
-        for entries in section.values():
-            entries[:] = [entry for entry in entries if all((ROOT / page).is_file() for page in entry.values())]
     config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [os.fspath(folder)]
     return config
 

@@ -17,7 +17,7 @@ Source: docs/sources.md (ABAW3 folders). Tested by tests/features_store/intercha
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
 from ..clock import are_others
 from ..entries import CLOCK, entry_of
-from ..labels.corpus import Corpus, label_name, labels_of
+from ..labels.corpus import Corpus, by_label_name, label_name, labels_of
 from ..schema import TIME, JsonValue, plain_name
 from ..store import FeatureStore
 from .feature_files import FeatureFileError
@@ -111,24 +111,15 @@ def _mapped(path: Path) -> NDArray[np.generic]:
     return array
 
 
-def stored_names(store: FeatureStore, names: Iterable[str]) -> dict[str, str]:
+def stored_names(store: FeatureStore, names: Collection[str]) -> dict[str, str]:
     """{trial of the folder: its name in the store}: the whole name, else the last part of one; of those that are there.
 
     Raises ValueError where several trials of the store end alike.
     """
-    by_name: dict[str, list[str]] = {}
-    for stored in store.trials():
-        for name in {plain_name(stored), plain_name(stored).rpartition("/")[2]}:
-            by_name.setdefault(name, []).append(stored)
-    matched: dict[str, str] = {}
-    for name in names:
-        candidates = by_name.get(name, [])
-        whole = [stored for stored in candidates if plain_name(stored) == name]
-        if len(whole or candidates) > 1:
-            raise ValueError(f"{store.path} has several trials called {name!r}: {preview(candidates)}")
-        if candidates:
-            matched[name] = (whole or candidates)[0]
-    return matched
+    stored, several = by_label_name(store.trials())
+    if ambiguous := next((name for name in names if name in several), None):
+        raise ValueError(f"{store.path} has several trials called {ambiguous!r}: {preview(several[ambiguous])}")
+    return {name: stored[name] for name in names if name in stored}
 
 
 def frames_of(trial: Abaw3Trial, corpus: Corpus | None, length: int | None) -> tuple[NDArray[np.int64], int, str]:

@@ -10,7 +10,6 @@ it and its times. Tested by tests/features_store/interchange/test_import_feature
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 import os
 import re
@@ -30,7 +29,7 @@ from ..arrays.zarr_json import node_type
 from ..claims.claims import claim
 from ..clock import TOLERATED_ROWS
 from ..disk.atomic import sha256_of
-from ..entries import IMPORT, reserved_name
+from ..entries import IMPORT, fingerprint_of, reserved_name
 from ..labels.annotations import folder_levels
 from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name
 from ..store import FeatureStore
@@ -131,10 +130,12 @@ class _Examined:
     def entry(self, name: str) -> dict[str, JsonValue]:
         """The feature's entry in its trial's attributes; trials of one import share the fingerprint."""
         identity: dict[str, JsonValue] = {"name": name, "made_from": IMPORT, "settings": dict(self.settings)}
-        fingerprint = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         versions: dict[str, JsonValue] = {"avfuse": __version__, "numpy": np.__version__}
         kept: dict[str, JsonValue] = {**identity, "versions": versions, "source": dict(self.source)}
-        return {"fingerprint": fingerprint, **{word: value for word, value in kept.items() if word != "name"}}
+        return {
+            "fingerprint": fingerprint_of(identity),
+            **{word: value for word, value in kept.items() if word != "name"},
+        }
 
 
 def import_features(

@@ -10,24 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import json
-import shlex
 from collections.abc import Mapping
-from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from ... import __version__
+from ...shell.text import command_line
 from ..disk.atomic import check_link, replace_file, sha256_of, write_json
 from ..schema import FORMAT_KEY, NODE_FILE
 
 MADE_FILE = "made.json"
-TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the words of this call, set by `avfuse`
-
-
-def command_line() -> str:
-    """The command line of this call, as it could be typed again."""
-    return shlex.join(["avfuse", *TYPED.get()])
 
 
 def made(**of: Any) -> dict[str, Any]:

@@ -10,7 +10,8 @@ Tested by tests/features_store/labels/test_corpus.py.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -23,7 +24,17 @@ from .kinds import KINDS, VA, LabelKind, OtherTaskError
 from .text import read_header
 from .timed import at_frames, check_reach, is_timed, read_timed
 
-__all__ = ["SUBJECTS_HEADER", "Corpus", "is_timed", "label_name", "labels_of", "open_any_corpus", "open_corpus"]
+__all__ = [
+    "SUBJECTS_HEADER",
+    "Corpus",
+    "by_label_name",
+    "is_timed",
+    "label_name",
+    "label_names",
+    "labels_of",
+    "open_any_corpus",
+    "open_corpus",
+]
 
 SUBJECTS_HEADER = "trial,subject"
 
@@ -110,3 +121,28 @@ def label_name(corpus: Corpus, trial: str) -> str | None:
     """What the labels call a trial of a store: its name there, or the last part of it; None without labels."""
     plain = plain_name(trial)
     return next((name for name in (plain, plain.rpartition("/")[2]) if name in corpus.files), None)
+
+
+def by_label_name(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
+    """{name a label file may have: name in the store}: the whole name, and its last part if no other has the same.
+
+    Names are compared as `plain_name` has them; one that is the same to the letter goes first. Also {name: the
+    names of the store that share it}.
+    """
+    whole: dict[str, list[str]] = defaultdict(list)
+    last: dict[str, list[str]] = defaultdict(list)
+    for name in names:
+        plain, last_part = label_names(name)
+        whole[plain].append(name)
+        last[last_part].append(name)
+    found = {plain: [plain] if plain in each else each for plain, each in {**last, **whole}.items()}
+    return (
+        {plain: each[0] for plain, each in found.items() if len(each) == 1},
+        {plain: each for plain, each in found.items() if len(each) > 1},
+    )
+
+
+def label_names(stored: str) -> tuple[str, str]:
+    """What a label file of this trial of a store may be called: its plain name, or the last part of it."""
+    plain = plain_name(stored)
+    return plain, plain.rpartition("/")[2]

@@ -5,7 +5,6 @@ Tested by tests/fusion/data/test_matching.py.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -13,9 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...features_store.clock import are_others, differ_much, fit_time
-from ...features_store.labels.corpus import Corpus, labels_of
+from ...features_store.labels.corpus import Corpus, by_label_name, label_names, labels_of
 from ...features_store.labels.timed import is_timed, read_timed
-from ...features_store.schema import TIME, plain_name
+from ...features_store.schema import TIME
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
 from ...shell.text import counted, preview
@@ -71,7 +70,7 @@ def match_trials(
     `allow_length_difference`, if label rows and frames differ by more than 5 and more than 1 %.
     """
     everything = store.trials()
-    stored, several = _by_name(everything)
+    stored, several = by_label_name(everything)
     trials: dict[str, TrialSource] = {}
     notes: list[str] = []
     missing: list[str] = []
@@ -85,7 +84,7 @@ def match_trials(
             continue
         if name not in stored:
             missing.append(name)
-            alike = [each for each in everything if name.casefold() in (s.casefold() for s in _names_of(each))]
+            alike = [each for each in everything if name.casefold() in (s.casefold() for s in label_names(each))]
             if alike:
                 notes.append(f"{name}: the store has {preview(alike)}, which differs in case; rename one of them")
             continue
@@ -188,28 +187,3 @@ def _reach(corpus: Corpus, name: str, trial: Trial) -> tuple[float, str]:
     reached = np.mean((frames_s >= labels_s[0]) & (frames_s <= labels_s[-1]))
     labels, frames = (f"from {time_s[0]:.6g} to {time_s[-1]:.6g} s" for time_s in (labels_s, frames_s))
     return float(reached), f"labels {labels}, frames {frames}"
-
-
-def _by_name(names: Sequence[str]) -> tuple[dict[str, str], dict[str, list[str]]]:
-    """{name a label file may have: name in the store}: the whole name, and its last part if no other has the same.
-
-    Names are compared as `plain_name` has them; one that is the same to the letter goes first. Also {name: the
-    names of the store that share it}.
-    """
-    whole: dict[str, list[str]] = defaultdict(list)
-    last: dict[str, list[str]] = defaultdict(list)
-    for name in names:
-        plain, last_part = _names_of(name)
-        whole[plain].append(name)
-        last[last_part].append(name)
-    found = {plain: [plain] if plain in each else each for plain, each in {**last, **whole}.items()}
-    return (
-        {plain: each[0] for plain, each in found.items() if len(each) == 1},
-        {plain: each for plain, each in found.items() if len(each) > 1},
-    )
-
-
-def _names_of(stored: str) -> tuple[str, str]:
-    """What a label file of this trial of a store may be called: its plain name, or the last part of it."""
-    plain = plain_name(stored)
-    return plain, plain.rpartition("/")[2]

@@ -81,11 +81,13 @@ def deterministic() -> Iterator[None]:
     benchmark = torch.backends.cudnn.benchmark
     flash = torch.backends.cuda.flash_sdp_enabled()  # type: ignore[no-untyped-call]
     efficient = torch.backends.cuda.mem_efficient_sdp_enabled()  # type: ignore[no-untyped-call]
+    cudnn = torch.backends.cuda.cudnn_sdp_enabled()  # type: ignore[no-untyped-call]
     torch.use_deterministic_algorithms(True, warn_only=True)
     torch.backends.cudnn.benchmark = False
     if torch.cuda.is_available():  # whose fast ways back through attention add up in no fixed order
         torch.backends.cuda.enable_flash_sdp(False)
         torch.backends.cuda.enable_mem_efficient_sdp(False)
+        torch.backends.cuda.enable_cudnn_sdp(False)
     try:
         yield
     finally:
@@ -93,6 +95,7 @@ def deterministic() -> Iterator[None]:
         torch.backends.cudnn.benchmark = benchmark
         torch.backends.cuda.enable_flash_sdp(flash)
         torch.backends.cuda.enable_mem_efficient_sdp(efficient)
+        torch.backends.cuda.enable_cudnn_sdp(cudnn)
 
 
 @contextmanager

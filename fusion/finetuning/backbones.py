@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from ...encoders.embed import faces_to_input
@@ -34,8 +34,7 @@ from ...encoders.weights.folder import CONFIG, WEIGHTS
 from ...encoders.weights.read import Network, untrained_network
 from ...encoders.weights.resolve import WeightSource, load_network
 from ...encoders.weights.tuning import KEY, record_of, with_base
-from ...features_store.disk.atomic import fsync_path, whole_file, write_json
-from ...features_store.disk.unwritable import naming
+from ...features_store.disk.atomic import replace_file, write_json
 from ...features_store.schema import JsonValue
 from ...shell.text import preview
 
@@ -251,11 +250,7 @@ def write_weights(backbone: Backbone, path: Path, provenance: Mapping[str, JsonV
         path.mkdir(parents=True, exist_ok=True)
         target = path / WEIGHTS
         write_json(path / CONFIG, {**backbone.config, "license": backbone.base.get("licence")})
-    with naming(target):
-        with whole_file(target) as temporary:
-            save_file(state, temporary, {KEY: json.dumps(record, sort_keys=True)})
-            fsync_path(temporary)
-        fsync_path(target.parent)
+    replace_file(target, save(state, {KEY: json.dumps(record, sort_keys=True)}))
 
 
 def _last_stages(network: nn.Module) -> tuple[Group, ...]:

@@ -16,12 +16,12 @@ import click
 from ...batch.signals import StopRequest
 from ...batch.target import ExecutionTarget, target_of
 from ...encoders.weights.resolve import WeightSource
-from ...features_store.interchange.result_files import check_place, command_line
+from ...features_store.interchange.result_files import check_place
 from ...features_store.labels.corpus import Corpus, open_corpus
 from ...features_store.labels.kinds import LabelKind
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
-from ...shell.text import counted, untrained_line
+from ...shell.text import command_line, counted, untrained_line
 from ..config import RunConfig, TrainConfig
 from ..folds.manifest import Manifest
 from ..folds.options import manifest_of

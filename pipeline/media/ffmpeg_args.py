@@ -138,15 +138,17 @@ def to_cut(info: VideoInfo, seconds: float, out: str) -> list[str]:
     return [f"file:{info.path}" if word == _PLACE else word for word in compiled]
 
 
-def to_drawn(info: VideoInfo, version: str, out: str, *, h264: bool) -> list[str]:
+def to_drawn(info: VideoInfo, version: str, out: str, sound: str | None = None, *, h264: bool) -> list[str]:
     """Pictures with times, which come as raw Matroska on stdin, and the sound of a video, into an MP4.
 
     Times count from the video's origin, on both sides: 90 kHz hold those of all common rates. The sound is AAC, silence
-    in its gaps; more channels than two are mixed down.
+    in its gaps; more channels than two are mixed down. `sound`: a wav file from the origin on in place of the video's.
     """
     words = ["ffmpeg", "-hide_banner", "-nostats", "-loglevel", "error", "-y", "-copyts"]
     words += ["-protocol_whitelist", "pipe", "-f", "matroska", "-i", "pipe:0"]
-    if info.audio_stream is not None:
+    if sound is not None:
+        words += ["-protocol_whitelist", "file", "-f", "wav", "-i", f"file:{sound}", "-c:a", "aac", "-b:a", "192k"]
+    elif info.audio_stream is not None:
         look = {**_SAFE, **(_LONG_LOOK if info.hard_to_probe else {})}
         words += [word for name, value in look.items() for word in (f"-{name}", str(value))]
         words += ["-itsoffset", f"{-info.origin_s:.6f}", "-vn", "-i", f"file:{info.path}"]

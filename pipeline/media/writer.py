@@ -47,20 +47,28 @@ def _number(value: int) -> bytes:
 class PictureWriter:
     """A context manager: pictures are written one after the other, and at its end the file is there.
 
-    `size_px`: width and height, even numbers; `info`: the video whose sound is taken, from its origin on. Raises
-    MediaError, with ffmpeg's own words, where it cannot encode or gives no room for `stall_timeout_s`; what is left of
-    the file then is for the caller to remove.
+    `size_px`: width and height, even numbers; `info`: the video whose sound is taken, from its origin on; `sound`: a
+    wav file in its place. Raises MediaError, with ffmpeg's own words, where it cannot encode or gives no room for
+    `stall_timeout_s`; what is left of the file then is for the caller to remove.
     """
 
-    def __init__(self, path: Path, size_px: tuple[int, int], info: VideoInfo, stall_timeout_s: float = 60.0) -> None:
+    def __init__(
+        self,
+        path: Path,
+        size_px: tuple[int, int],
+        info: VideoInfo,
+        stall_timeout_s: float = 60.0,
+        sound: Path | None = None,
+    ) -> None:
         if size_px[0] % 2 or size_px[1] % 2:
             raise ValueError(f"width and height of an MP4 are even, got {size_px[0]} × {size_px[1]}")
         self._path, self._size_px, self._info, self._timeout_s = path, size_px, info, stall_timeout_s
+        self._sound = None if sound is None else os.fspath(sound)
         self._complaints: deque[bytes] = deque(maxlen=_KEPT_LINES)
 
     def __enter__(self) -> Self:
         version, has_h264 = process.ffmpeg_version(), "libx264" in process.encoders()
-        arguments = to_drawn(self._info, version, os.fspath(self._path), h264=has_h264)
+        arguments = to_drawn(self._info, version, os.fspath(self._path), self._sound, h264=has_h264)
         self._process = process.start(arguments, os.fspath(self._path), stdin=subprocess.PIPE)
         if self._process.stdin is None or self._process.stderr is None:
             raise ValueError("pictures go through a pipe")

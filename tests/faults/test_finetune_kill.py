@@ -86,7 +86,13 @@ def network(tmp_path_factory):
 @pytest.fixture(scope="module")
 def words(corpus, network):
     """`finetune` of that network, whose groups are released one soon after the other."""
-    settings = {"window_frames": 16, "hop_frames": 12, "batch_size": 3, "warmup_epochs": 0, "plateau_patience": 0}
+    settings: dict[str, float] = {
+        "window_frames": 16,
+        "hop_frames": 12,
+        "batch_size": 3,
+        "warmup_epochs": 0,
+        "plateau_patience": 0,
+    }
     settings |= {"lr": 1e-3, "min_lr": 1e-3, "release_epochs": 1, "backbone_lr": 1e-3}
 
     def make(out, *more):
@@ -191,7 +197,9 @@ def test_other_weights_are_another_run(words, whole, avfuse, network, tmp_path):
 
 def test_its_folder_predicts_with_its_own_network(whole, corpus, avfuse, tmp_path):
     """`evaluate` gives the scores of its metrics.json from stored crops; without its network it says so."""
-    result = avfuse("evaluate", "--run", whole, "--device", "cpu", "--json")
+    result = avfuse(
+        "evaluate", "--run", whole.parent, "--device", "cpu", "--json"
+    )  # its network is not a run of its own
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["P"] == pytest.approx(json.loads((whole / "metrics.json").read_text())["P"], abs=1e-4)

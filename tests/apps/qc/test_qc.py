@@ -116,25 +116,26 @@ def test_a_video_of_another_content_is_not_used(store, tmp_path):
     assert not measured.checked_sync
 
 
+@pytest.fixture(scope="module")
+def shifted(media, ffmpeg_run, avfuse, tmp_path_factory):
+    """A store and the videos: two people who talk, their sound as it is, 0.2 s late and early; one without any."""
+    folder = tmp_path_factory.mktemp("shifted")
+    (folder / "videos").mkdir()
+    for name in ("grid_bbaf2n", "grid_brbk7n"):
+        source = media / "real" / f"{name}.mpg"
+        for word, late_s in (("as_it_is", 0.0), ("late", 0.2), ("early", -0.2)):
+            two = ("-i", source, "-itsoffset", late_s, "-i", source, "-map", "0:v", "-map", "1:a")
+            out = folder / "videos" / f"{name}_{word}.mkv"
+            ffmpeg_run(*two, "-c:v", "copy", "-c:a", "pcm_s16le", "-copyts", out)
+    shutil.copy(media / "derived" / "grid_bbaf2n_noaudio.mp4", folder / "videos")
+    words = ("--features", "crop48,logmel", "--device", "cpu")
+    result = avfuse("extract", "--videos", folder / "videos", "--store", folder / "features.zarr", *words)
+    assert result.exit_code == 0, result.stderr
+    return folder
+
+
 @pytest.mark.slow
 class TestRealClips:
-    @pytest.fixture(scope="class")
-    def shifted(self, media, ffmpeg_run, avfuse, tmp_path_factory):
-        """A store and the videos: two people who talk, their sound as it is, 0.2 s late and early; one without any."""
-        folder = tmp_path_factory.mktemp("shifted")
-        (folder / "videos").mkdir()
-        for name in ("grid_bbaf2n", "grid_brbk7n"):
-            source = media / "real" / f"{name}.mpg"
-            for word, late_s in (("as_it_is", 0.0), ("late", 0.2), ("early", -0.2)):
-                two = ("-i", source, "-itsoffset", late_s, "-i", source, "-map", "0:v", "-map", "1:a")
-                out = folder / "videos" / f"{name}_{word}.mkv"
-                ffmpeg_run(*two, "-c:v", "copy", "-c:a", "pcm_s16le", "-copyts", out)
-        shutil.copy(media / "derived" / "grid_bbaf2n_noaudio.mp4", folder / "videos")
-        words = ("--features", "crop48,logmel", "--device", "cpu")
-        result = avfuse("extract", "--videos", folder / "videos", "--store", folder / "features.zarr", *words)
-        assert result.exit_code == 0, result.stderr
-        return folder
-
     def test_planted_offsets_are_found_and_silence_is_not_sure(self, shifted, avfuse):
         result = avfuse("qc", "--store", shifted / "features.zarr", "--json", "--max-silence", 1)
         assert result.exit_code == 3

@@ -26,8 +26,8 @@ class PlantedRun:
 @pytest.fixture(scope="session")
 def train_planted(avfuse) -> Callable[..., None]:
     """Train a small head on a planted store, for two epochs."""
-    settings = ("lead_channels=8,8", "other_channels=8,8", "attention_width=8", "heads=2", "hidden=8")
-    settings += ("window_frames=30", "hop_frames=20", "warmup_epochs=1")
+    settings = ["lead_channels=8,8", "other_channels=8,8", "attention_width=8", "heads=2", "hidden=8"]
+    settings += ["window_frames=30", "hop_frames=20", "warmup_epochs=1"]
 
     def train(planted: PlantedRun, out: Path, *more: object) -> None:
         given = ("train", "--fold", 0, "--store", planted.store, "--annotations", planted.annotations, "--out", out)

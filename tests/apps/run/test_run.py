@@ -165,8 +165,8 @@ class TestWhatARunCarries:
 @pytest.mark.slow
 def test_real_clips(media, run_videos, planted, tmp_path):
     """Rotated, without sound, of a variable rate, begun with the sound, cut off: as many rows and frames as decode."""
-    names = ("grid_bbaf2n_rot_displaymatrix.mp4", "grid_bbaf2n_noaudio.mp4", "aoc_vfr_dropped.mp4")
-    names += ("grid_bbaf2n_truncated.mpg", "obama_speech_vp9_opus.webm")
+    names = ["grid_bbaf2n_rot_displaymatrix.mp4", "grid_bbaf2n_noaudio.mp4", "aoc_vfr_dropped.mp4"]
+    names += ["grid_bbaf2n_truncated.mpg", "obama_speech_vp9_opus.webm"]
     (tmp_path / "videos").mkdir()
     for name in names:
         shutil.copy(media / "derived" / name, tmp_path / "videos")

@@ -2,6 +2,7 @@
 
 import json
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,7 +29,7 @@ def walk(seed, *shape):
 
 
 def pictures(seed):
-    rows = walk(seed, T, 48, 48, 3)
+    rows = walk(seed, T, 24, 24, 3)
     rows = (rows - rows.min()) / (rows.max() - rows.min())
     return (1 + rows * 254).astype(np.uint8)
 
@@ -40,7 +41,7 @@ def truth():
     for number, name in enumerate(UNLABELLED):
         made[name] = {
             "crop48": pictures(10 * number),
-            "logmel": walk(10 * number + 1, T, 96, 64).astype(np.float16).astype(np.float32),
+            "logmel": walk(10 * number + 1, T, 32, 16).astype(np.float16).astype(np.float32),
             "vggish": walk(10 * number + 2, T, 128),
             "labels": np.tanh(walk(10 * number + 3, T, 2) / 10),
         }
@@ -83,7 +84,7 @@ def folder(truth, tmp_path):
             "video": arrays["crop48"][: len(annotated)].copy(),
             "logmel": arrays["logmel"][annotated].astype(np.float16),
             "vggish": early[annotated],
-            "bert": np.zeros((len(annotated), 768), np.float32),
+            "bert": np.zeros((len(annotated), 8), np.float32),
             "VA_continuous_label": arrays["labels"][annotated],
         }
         saved["video"][5] = 0  # no crop
@@ -176,7 +177,7 @@ def test_fixed_rows_are_those_of_the_store(folder, truth, corpus, reference, sto
 
 def test_a_trial_without_any_crop(folder, reference, corpus, store):
     """Its rows are there, and none is valid; nothing is said of its crops but that they are black."""
-    np.save(find_trials(folder)["clip_a"].path("video"), np.zeros((T, 48, 48, 3), np.uint8))
+    np.save(find_trials(folder)["clip_a"].path("video"), np.zeros((T, 24, 24, 3), np.uint8))
     trials = {"clip_a": find_trials(folder)["clip_a"]}
     found = {each.array: each for each in check_abaw3(trials, reference, corpus)[0]}["video"]
     assert (found.verdict, found.blank) == ("unclear", T)
@@ -268,6 +269,8 @@ class TestCommand:
         assert "vggish, 3 trials: one row early: each row is that of the next frame" in checked.stdout
         assert "video, 1 trial: crops too early" in checked.stdout
         assert "video: 3 black rows" in checked.stdout
+        guide = (Path(__file__).parents[3] / "docs" / "interop.md").read_text()
+        assert f"```text\n{checked.stdout}```" in guide
         fixed = self.call(*words, "--store", tmp_path / "new.zarr", "--fix")
         assert fixed.exit_code == 0, fixed.output
         assert fixed.stdout.splitlines()[-1] == "4 arrays put at the frames that they belong to"

@@ -11,12 +11,12 @@ from avfuse import __version__
 from avfuse.features_store.interchange.result_files import (
     check_file,
     check_place,
-    command_line,
     made,
     side_car,
     write_with_side_car,
 )
 from avfuse.features_store.store import FeatureStore
+from avfuse.shell.text import command_line
 
 
 def test_what_is_made_names_version_command_and_more():

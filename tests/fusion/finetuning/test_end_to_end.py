@@ -44,7 +44,18 @@ def test_finetune_extract_train(avfuse, tmp_path):
     (first,) = [each for each in manifest["folds"] if each["fold"] == 0]
     first["train"], first["validation"] = first["validation"], first["train"]
     swapped.write_text(json.dumps({**manifest, "folds": [first]}))
-    leaky = run("train", "--store", store, *small, "--modalities", "logmel_vgg,mfcc", "--manifest", swapped, "--out", tmp_path / "leaky")
+    leaky = run(
+        "train",
+        "--store",
+        store,
+        *small,
+        "--modalities",
+        "logmel_vgg,mfcc",
+        "--manifest",
+        swapped,
+        "--out",
+        tmp_path / "leaky",
+    )
     assert "tuned on" in leaky.stderr
     refused = avfuse("evaluate", "--run", tmp_path / "leaky", "--device", "cpu")
     assert refused.exit_code == 1

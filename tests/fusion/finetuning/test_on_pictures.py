@@ -10,7 +10,9 @@ import torch
 from PIL import Image
 from torch import nn
 
+from avfuse.encoders.loading import load_encoder
 from avfuse.encoders.networks.ir50 import Unit, row_norm_1
+from avfuse.encoders.weights.resolve import resolve
 from avfuse.encoders.weights.tuning import read_tuning
 from avfuse.fusion.artifacts import state
 from avfuse.fusion.config import PictureConfig, RunConfig
@@ -118,6 +120,16 @@ def test_groups_are_released_when_the_rate_has_fallen(faces, tmp_path):
     assert not [name for name in moved if "running" in name or "tracked" in name]
 
 
+def test_without_a_release_the_linear_layer_learns_alone(faces, tmp_path):
+    backbone = small(classes=7)
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
+    config = replace(FAST, releases=0, max_epochs=3)
+    found = train_on_pictures(backbone, pictures(faces, "classes"), config, RUN, tmp_path, lambda line: None)
+    assert (found["released"], found["backbone_lr"]) == (0, 0.0)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.network.state_dict().items())
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+
+
 def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
     config = replace(FAST, plateau_patience=0, min_lr=0.005, release_epochs=2)
     train_on_pictures(small(), pictures(faces, "classes"), config, RUN, tmp_path / "whole", lambda line: None)
@@ -170,3 +182,58 @@ def test_a_loss_that_is_no_number_ends_the_run(faces, tmp_path):
     config = replace(FAST, lr=1e30, backbone_lr=1e30)
     with pytest.raises(ValueError, match=r"the loss of epoch \d is (nan|inf): try a smaller lr"):
         train_on_pictures(small(), pictures(faces, "va"), replace(config, va_loss="mse"), RUN, tmp_path, print)
+
+
+class TestCommand:
+    def words(self, faces, out, *more):
+        table = faces / "classes.csv"
+        network = ("--visual", "timm:test_resnet", "--untrained", 0, "--device", "cpu", "--set", "batch_size=24")
+        return ("finetune", "--images", faces, "--csv", table, "--out", out, *network, *more)
+
+    def test_a_network_of_timm(self, faces, avfuse, tmp_path):
+        """From the command to a folder that `extract` takes."""
+        pytest.importorskip("timm")
+        result = avfuse(*self.words(faces, tmp_path, "--epochs", 1, "--json"))
+        assert result.exit_code == 0, result.stderr
+        lines = result.stderr.splitlines()
+        assert lines[0] == "UNTRAINED WEIGHTS: timm:test_resnet: for tests and demos only"
+        assert lines[1] == "48 pictures to train on, 24 to validate on, of 8 classes"
+        assert json.loads(result.stdout)["epoch"] == 1
+        folder = tmp_path / "timm" / "test_resnet"
+        source = resolve(["timm:test_resnet"], {"timm:test_resnet": folder}, None)["timm:test_resnet"]
+        assert source.tuning is not None
+        assert source.tuning["classes"] == list("01234567")
+        assert (
+            load_encoder("timm:test_resnet", {}, source, CPU, "fp32", 2)
+            .rows(np.zeros((2, 160, 160, 3), np.uint8))
+            .any()
+        )
+        again = avfuse(*self.words(faces, tmp_path, "--epochs", 2))
+        assert again.stderr.splitlines()[-1] == f"Error: {tmp_path} holds this run already: --resume goes on with it"
+        assert avfuse(*self.words(faces, tmp_path, "--epochs", 2, "--resume")).exit_code == 0
+        assert len((tmp_path / "history.csv").read_text().splitlines()) == 3
+
+    @pytest.mark.parametrize(
+        ("more", "match"),
+        [
+            (("--fold", 0), "--fold does not go with --images"),
+            (("--store", "s.zarr"), "--store does not go with --images"),
+            (("--audio", "vgg"), "--audio does not go with --images"),
+            (("--set", "hop_frames=3"), "there is no setting 'hop_frames'"),
+            (("--set", "max_epochs=3", "--epochs", 2), "max_epochs: given twice"),
+            (("--visual", "vgg19"), "visual=vgg19: there are suzhang40"),
+            (("--precision", "fp16"), "fp32 or bf16"),
+            (("--set", "visual_groups=head.*"), "'head.*' matches no parameter of timm:test_resnet"),
+        ],
+    )
+    def test_what_does_not_go_with_it(self, more, match, faces, avfuse, tmp_path):
+        pytest.importorskip("timm")
+        result = avfuse(*self.words(faces, tmp_path / "out", *more))
+        assert result.exit_code in (1, 2)
+        assert match in result.stderr
+        assert not (tmp_path / "out").exists()
+
+    def test_folder_and_table_go_together(self, faces, avfuse):
+        assert "--images needs --csv FILE" in avfuse("finetune", "--images", faces).stderr
+        alone = avfuse("finetune", "--csv", faces / "va.csv", "--fold", 0).stderr
+        assert "--csv is the table of --images DIR" in alone

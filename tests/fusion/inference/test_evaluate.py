@@ -3,17 +3,25 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
 
 from avfuse import __version__
+from avfuse.encoders.weights.tuning import KEY
 from avfuse.features_store.labels.annotations import read_labels
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.folder import read_description
 from avfuse.fusion.artifacts.state import read_metrics
+from avfuse.fusion.config import FinetuneConfig
+from avfuse.fusion.inference.ensemble import TrainedRun
+from avfuse.fusion.inference.evaluate import leaks_of_base
 from avfuse.fusion.results.smoothing import parse_smoothing, smooth
 
 UNTRAINED = {"voice": {"name": "small", "untrained": 0}}
@@ -285,6 +293,17 @@ def test_weights_that_were_tuned_on_what_is_scored(plant_small, fit, avfuse, tmp
     # Over several seeds the table says it too.
     fit(corpus, tmp_path / "runs", "--epochs", 1, "--seeds", 2)
     assert f"LEAK: {line}: these scores say nothing of new ones" in (tmp_path / "runs" / "crossval.txt").read_text()
+
+
+def test_weights_that_a_tuned_run_began_from(trained, tmp_path):
+    """What its base was tuned on cannot test it either; its own training trials are those of its fold."""
+    described = read_description(trained)
+    config = replace(described.config, modalities=("iresnet50", "voice"), finetune=FinetuneConfig(audio="none"))
+    run = TrainedRun(tmp_path, replace(described, config=config), nn.Identity())
+    for base, known in (({"tuning": {"trials": ["clip3"]}}, {"iresnet50": ["clip3"]}), ({}, {}), (None, {})):
+        said = json.dumps({"trials": ["clip0", "clip7"], "base": base})
+        save_file({"a": torch.zeros(1)}, tmp_path / "iresnet50.safetensors", {KEY: said})
+        assert leaks_of_base(run, ["clip3", "clip7"]) == known
 
 
 def test_weights_that_were_tuned_on_other_trials(plant_small, fit, avfuse, tmp_path):

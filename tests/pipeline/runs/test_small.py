@@ -14,10 +14,13 @@ from typing import Any
 import click
 import numpy as np
 import pytest
+import torch
 from click.testing import CliRunner
+from safetensors.torch import save_file
 
 from avfuse.batch.sharding import Shard
 from avfuse.cli import main
+from avfuse.encoders.weights.tuning import KEY
 from avfuse.features_store.records.failures import Stage
 from avfuse.pipeline.config import ExtractConfig
 from avfuse.pipeline.diagnose import demo
@@ -61,6 +64,23 @@ def test_every_flag_can_stand_in_the_settings_file(tmp_path):
     assert "unknown keys: as_json, videoz" in result.stderr
     settings.write_text("a: [")
     assert CliRunner().invoke(main, ["extract", "--config", str(settings)]).exit_code == 2
+
+
+def test_weights_that_were_tuned_on_what_is_extracted(tmp_path):
+    """Told before the run: heads on these features must not be scored there."""
+    (tmp_path / "videos").mkdir()
+    for name in "abc":
+        (tmp_path / "videos" / f"{name}.mp4").write_bytes(b"x")
+    weights = tmp_path / "w.safetensors"
+    save_file({"a": torch.zeros(1)}, weights, {KEY: json.dumps({"trials": ["a", "elsewhere/c", "d"]})})
+    words = ["extract", "--videos", str(tmp_path / "videos"), "--dry-run", "--store", str(tmp_path / "s.zarr")]
+    words += ["--features", "logmel_vgg", "--weights", f"logmel_vgg={weights}"]
+    result = CliRunner().invoke(main, words)
+    assert result.exit_code == 0, result.output
+    assert result.stderr.splitlines()[0] == (
+        "note: the weights of logmel_vgg were tuned on 2 of these trials (a, c): `evaluate` refuses to score heads on "
+        "them"
+    )
 
 
 @pytest.mark.parametrize("address", ["new", "file://{}/new", "memory://new/one"])
