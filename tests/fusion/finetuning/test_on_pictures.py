@@ -163,6 +163,19 @@ def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
     other = replace(config, lr=0.02)
     with pytest.raises(ValueError, match="holds a run of other lr; name another --out"):
         train_on_pictures(small(), pictures(faces, "classes"), other, RUN, tmp_path / "cut", lines.append, resume=True)
+    half = replace(RUN, precision="bf16")
+    with pytest.raises(ValueError, match="holds a run of other precision; name another --out"):
+        train_on_pictures(
+            small(), pictures(faces, "classes"), config, half, tmp_path / "cut", lines.append, resume=True
+        )
+
+
+def test_a_run_on_videos_is_left_alone(faces, tmp_path):
+    """Both have the same --out unless one is named, and files of the same names."""
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds another run, or other files; name another --out"):
+        train_on_pictures(small(), pictures(faces, "classes"), FAST, RUN, tmp_path, lambda line: None, resume=True)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["config.json"]
 
 
 @pytest.mark.parametrize(
