@@ -293,10 +293,10 @@ def _why_nothing_matches(store: FeatureStore, names: Sequence[str], config: Trai
         return f"{store.path} does not hold a trial; `avfuse extract` fills it"
     present = sorted(set(store[stored[0]].features))
     if lacking := [name for name in config.inputs if name not in present]:
-        # What is lacking of a network that is tuned is no choice of features.
-        is_view = set(lacking) <= set(config.views.values())
-        way = f"`extract --features {','.join(lacking)}`" if is_view else "extract it, or choose --modalities"
-        return f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; {way}"
+        missing, there = ", ".join(lacking), ", ".join(present)
+        if set(lacking) <= set(config.views.values()):  # what a network that is tuned is fed is no choice of features
+            return f"{store.path} has no {missing}, only {there}; `extract --features {','.join(lacking)}`"
+        return f"{store.path} has no {missing}, only {there}; extract it, or choose --modalities"
     if ambiguity := _several(names, matched):
         return f"no trial can be used: {ambiguity}"
     return f"no trial has both labels ({preview(list(names))}) and features ({preview(stored)}): the names differ"
