@@ -3,10 +3,10 @@
     python benchmarks/finetune_planted.py [--seeds 2] [--epochs 24] [--picture FILE]
 
     crop of 48 px   light and shade, anew in every frame, and a tint of the whole picture    say nothing
-                    a spot below the middle, up to 5 px wide, redder or greener than it      by as much as valence says
+                    a spot below the middle, some 7 px wide, redder or greener than it       by as much as valence says
 
-The spot is a fiftieth of what varies in a picture, so the 16 numbers a row of an untrained network, a few blocks of
-IR-50's kind, hardly have it: that is the frozen control, whose head learns at 1e-2 to the last epoch. Tuned, its last
+The spot is some thousandths of what varies in a picture: the 16 numbers a row of an untrained network, a few blocks of
+IR-50's kind, hardly have it. That is the frozen control, whose head learns at 1e-2 to the last epoch. Tuned, its last
 layer, last block and first block are released one after another. Labels of other clips are the second control. The
 best epoch is chosen on validation clips; the P that counts is on test clips that neither side has. Ends with 1 where
 tuned is not 0.3 above frozen, or other clips' labels are learned.
