@@ -139,7 +139,7 @@ def qc(
         raise ValueError(f"{opened.path} does not hold a trial; `avfuse extract` fills it")
     if videos is not None and not videos.is_dir():
         raise ValueError(f"{videos} is not a folder")
-    known = find_videos(videos) if videos is not None else {}
+    known = find_videos(videos) if videos is not None else None
     measured = [measure(opened[name], known, sync) for name in shown(names, "checking")]
     short = {each.trial: list(thresholds.shortfalls(each)) for each in measured}
     bad = [name for name, lines in short.items() if lines]

@@ -162,8 +162,24 @@ def _silence(trial: Trial, sound: _Sound | None, has_sound: bool) -> float | Non
         return 1.0
     if sound is not None:
         return float((sound.silent | ~sound.real).mean())
-    heard = [trial.valid(name) for name in trial.features if name in TABLE and TABLE[name].stream == "audio"]
+    heard = []
+    for name in trial.features:
+        if name in TABLE and TABLE[name].stream == "audio":
+            valid, align = (
+                trial.valid(name),
+                str((trial.entries[name].get("settings") or {}).get("audio_align", "start")),
+            )
+            heard.append(_under_patches(trial.time_s, valid, align) if TABLE[name].view == "patch" else valid)
     return float(1 - np.stack(heard).any(axis=0).mean()) if heard else None
+
+
+def _under_patches(moments_s: Column, valid: NDArray[np.bool_], align: str, late_s: float = 0.0) -> NDArray[np.bool_]:
+    """Whether there is real sound `late_s` after the rows' times: it is so wherever the patch of a valid row lies."""
+    starts_s = moments_s[valid] + _PATCH_S[align]
+    before = np.searchsorted(starts_s, moments_s + late_s, side="right") - 1
+    real = before >= 0
+    real[real] = (moments_s + late_s)[real] < starts_s[before[real]] + _PATCH_LONG_S
+    return real
 
 
 def _stored_sound(trial: Trial, align: str) -> _Sound:
@@ -175,11 +191,7 @@ def _stored_sound(trial: Trial, align: str) -> _Sound:
     frames = np.concatenate(parts) if parts else np.zeros((0, LEVEL_FRAMES, 64), np.float32)
     late_s = _PATCH_S[align] + 0.01 * first + _MIDDLE_S
     time_s = trial.time_s
-    # A row is valid where its whole patch is real: sound is real wherever such a patch lies, so up to a second longer.
-    starts_s = time_s[trial.valid("logmel")] + _PATCH_S[align]
-    before = np.searchsorted(starts_s, time_s + late_s, side="right") - 1
-    real = before >= 0
-    real[real] = (time_s + late_s)[real] < starts_s[before[real]] + _PATCH_LONG_S
+    real = _under_patches(time_s, trial.valid("logmel"), align, late_s)
     return _Sound(time_s + late_s, vowel_level(frames), real, frames.max(axis=(1, 2)) < _SILENT)
 
 

@@ -147,10 +147,7 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
         if size is not None and size != found.video.stat().st_size:
             found.problems.append(f"{found.video} is not the file that was extracted: it has another size")
         try:
-            chosen = (
-                str(trial.attributes.get(key) or "").rpartition(":")[2] for key in ("video_stream", "audio_stream")
-            )
-            found.info = probe(found.video, Choice(*(int(each) if each.isdigit() else None for each in chosen)))
+            found.info = probe(found.video, Choice.recorded(trial.attributes))
         except MediaError as error:
             found.problems.append(f"the video cannot be read: {one_line(error)}")
     if TIME not in trial or not trial.rows:

@@ -175,12 +175,14 @@ class PredictVideosRequest:
 
 @dataclass
 class Made:
-    """What extraction came to: where the video of each trial lies, and what has failed, {video: reason}."""
+    """What extraction came to: where the video of each trial lies, and what has failed, {video: reason}.
+
+    A video that has failed has no trial: what the store may still hold of it is of an earlier file.
+    """
 
     videos: dict[str, Path] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
     failed_before: bool = False
-    streams: tuple[int | None, int | None] = (None, None)
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS)
@@ -201,23 +203,28 @@ def run(**options: Any) -> None:
 
 def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     """The command, and its exit code."""
-    from ...fusion.artifacts.folder import read_description
-    from ...fusion.inference.ensemble import find_runs
+    import torch
+
+    from ...fusion.inference.ensemble import find_runs, open_run
     from ...fusion.results.folder import earlier_files, result_folder
     from ...fusion.results.smoothing import parse_smoothing
+    from ...fusion.tasks.table import TASKS, joint_task
     from .needs import needs_of
     from .results import write_results
 
     folders = find_runs(request.models)
-    needs = needs_of([(folder, read_description(folder)) for folder in folders])
-    parse_smoothing(request.smooth)  # what is wrong with it is said before hours of work
+    # What is wrong with runs and options is said before hours of work.
+    opened = [(folder, open_run(folder, torch.device("cpu")).described) for folder in folders]
+    joint_task(TASKS[described.config.task] for _, described in opened)
+    needs = needs_of(opened)
+    parse_smoothing(request.smooth)
     earlier_files(request.out, "run")
     made = _extract(request, needs, stop)
     found = _predict(request, folders, made)
     done: Sequence[VideoResult] = ()
     if found is not None:
         with result_folder(request.out, "run", found.made) as folder:
-            done, failed = write_results(folder, found, made.videos, made.streams, request)
+            done, failed = write_results(folder, found, made.videos, request)
             made.failed |= failed
     for video, reason in made.failed.items():
         _say(flat(f"failed: {video}: {reason}"))
@@ -258,7 +265,6 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
     for asked in calls:
         _say(escaped(f"$ avfuse extract {shlex.join(asked)}"))
         extracting = ExtractRequest(**extract.make_context("extract", list(asked)).params)
-        made.streams = extracting.video_stream, extracting.audio_stream
         extracted = extract_videos(extracting, stop)
         if extracted is None:
             continue
@@ -268,6 +274,11 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
         sources = find_sources(request.videos, None, extracting.aligned, extracting.audio, extracting.words)
         jobs, _, _ = find_jobs(sources, extracting.config())
         made.videos |= {job.trial: job.video for job in jobs}
+    made.videos = {
+        trial: video
+        for trial, video in made.videos.items()
+        if video.relative_to(request.videos).as_posix() not in made.failed
+    }
     return made
 
 

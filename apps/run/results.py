@@ -55,7 +55,6 @@ def write_results(
     folder: Path,
     found: Results,
     videos: Mapping[str, Path],
-    streams: tuple[int | None, int | None],
     request: PredictVideosRequest,
 ) -> tuple[list[VideoResult], dict[str, str]]:
     """A CSV a trial into `folder`, with plots and drawn videos where they are wanted, and summary.json.
@@ -83,7 +82,7 @@ def write_results(
         video = video_of(name, videos)
         if request.draw and video is not None:
             try:
-                _draw(trial_path(folder, name, ".mp4"), found, name, video, streams, request.stall_timeout)
+                _draw(trial_path(folder, name, ".mp4"), found, name, video, request.stall_timeout)
                 files.append(f"{name}.mp4")
             except MediaError as error:
                 failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
@@ -106,9 +105,7 @@ def write_results(
     return done, failed
 
 
-def _draw(
-    out: Path, found: Results, name: str, video: Path, streams: tuple[int | None, int | None], stall_timeout_s: float
-) -> None:
+def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: float) -> None:
     from .drawing import Drawn, draw_video  # noqa: PLC0415 - Pillow's letters, where they are used
 
     trial, task = found.store[found.sources[name].stored], found.predictions.task
@@ -116,7 +113,7 @@ def _draw(
     boxes = trial.read("face_box") if "face_box" in trial else None
     rows, valid = found.predictions.trials[name], found.predictions.valid[name]
     out.parent.mkdir(parents=True, exist_ok=True)
-    info = probe(video, Choice(*streams), stall_timeout_s=stall_timeout_s)
+    info = probe(video, Choice.recorded(trial.attributes), stall_timeout_s=stall_timeout_s)
     drawn = Drawn(trial.time_s, boxes, task.columns, rows, valid, task.limits, mark)
     draw_video(info, drawn, out, stall_timeout_s=stall_timeout_s)
 

@@ -44,6 +44,15 @@ def check_place(out: Path) -> None:
             raise ValueError(f"{out} lies in the store {above}; name another place")
 
 
+def is_result_folder(folder: Path) -> bool:
+    """Whether a command has written its results into this folder, as made.json there says."""
+    try:
+        said = json.loads((folder / MADE_FILE).read_bytes())
+    except (OSError, ValueError):
+        return False
+    return isinstance(said, dict) and {"results", "made"} <= said.keys()
+
+
 def check_truth(folder: Path) -> None:
     """Raise ValueError where the labels of a folder are pseudo-labels, as its made.json says."""
     try:

@@ -185,8 +185,6 @@ class TunedLearner(Learner):
             "fold": fold.number,
             "trials": list(fold.train),
             "validation": list(fold.validation),
-            "annotations": self.described.annotations,
-            "store": self.described.features.store,
             "task": config.task,
             "preset": config.preset,
             "modalities": list(config.modalities),

@@ -62,7 +62,7 @@ def joint_task(tasks: Iterable[Task]) -> Task:
     given = {task.name: task for task in tasks}
     kinds = {task.labels for task in given.values()}
     if len(kinds) > 1:
-        raise ValueError(f"the runs have learned different tasks ({', '.join(given)}); name runs of one by --run")
+        raise ValueError(f"the runs have learned different tasks ({', '.join(given)}); name runs of one of them")
     (kind,) = kinds
     together = {column for task in given.values() for column in task.columns}
     columns = tuple(name for name in kind.names if name in together)

@@ -15,7 +15,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from .types import MediaError
 
@@ -38,6 +38,12 @@ class Choice:
 
     video: int | None = None
     audio: int | None = None
+
+    @classmethod
+    def recorded(cls, attributes: Mapping[str, Any]) -> Self:
+        """Those that a trial was made of, as its attributes record them (`v:1`); the best ones where they do not."""
+        named = (str(attributes.get(key) or "").rpartition(":")[2] for key in ("video_stream", "audio_stream"))
+        return cls(*(int(each) if each.isdigit() else None for each in named))
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 
+from ...features_store.interchange.result_files import MADE_FILE, is_result_folder
 from ...features_store.labels.annotations import count_rows, folder_levels
 from ...features_store.labels.corpus import Corpus, label_name, open_any_corpus
 from ...features_store.labels.timed import is_timed
@@ -123,6 +124,7 @@ def find_jobs(sources: Sources, config: ExtractConfig) -> tuple[list[Job], list[
 def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None) -> Iterator[Path]:
     """Files, and folders that look like files, with a video's or playlist's suffix; hidden names are skipped.
 
+    So are results of our own below it (`run --draw`, `report --copy-videos`): they would be taken for new videos.
     `on_error` is called for folders that cannot be read.
     """
     suffixes = VIDEO_SUFFIXES | PLAYLIST_SUFFIXES
@@ -133,6 +135,9 @@ def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None)
             folders.clear()
             continue
         visited.add((status.st_dev, status.st_ino))
+        if MADE_FILE in files and Path(parent) != folder and is_result_folder(Path(parent)):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for name in sorted([*folders, *files]):
             if not name.startswith(".") and Path(name).suffix.lower() in suffixes:

@@ -96,6 +96,14 @@ class TestThresholds:
         assert longest_gap_s(time_s, np.ones(5, bool), 0.1) == 0
 
 
+def test_the_last_second_of_patches_is_not_silence(store):
+    """Its rows are invalid, since their patches are not whole; the patches before them lie on its sound."""
+    arrays = {name: np.asarray(array[:]) for name, array in store["good"].items() if not name.startswith("mfcc")}
+    arrays |= {"vggish": np.zeros((ROWS, 128), np.float32), "vggish_valid": np.arange(ROWS) < ROWS - 24}
+    store.write("patches", arrays, {"frames_decoded": ROWS, "audio": "present"})
+    assert measure(store["patches"], {}).silence == pytest.approx(0, abs=0.01)
+
+
 def test_videos_are_found_by_the_names_of_trials(tmp_path):
     for name in ("a/one.mp4", "b/one.avi", "b/two.mov"):
         (tmp_path / name).parent.mkdir(exist_ok=True)
@@ -104,6 +112,34 @@ def test_videos_are_found_by_the_names_of_trials(tmp_path):
     assert {name: path.name for name, path in found.items()} == {
         "a/one": "one.mp4", "b/one": "one.avi", "b/two": "two.mov", "two": "two.mov",
     }  # fmt: skip
+
+
+def test_sound_goes_on_to_the_end_of_the_last_patch(store):
+    time_s = np.arange(30) / RATE_HZ
+    arrays = {"time": time_s, "fake_sound": np.zeros((30, 8), np.float32), "fake_sound_valid": time_s < 0.2}
+    store.write("short", arrays, {"frames_decoded": 30, "audio": "present"})
+    assert measure(store["short"], None).silence == pytest.approx((time_s >= 0.16 + 0.96).mean())
+
+
+def test_the_streams_and_the_sound_that_a_trial_was_made_of(store, ffmpeg_run, tmp_path):
+    (tmp_path / "videos").mkdir()
+    out = tmp_path / "videos" / "good.mkv"
+    make = ("-f", "lavfi", "-i", "testsrc=d=10:r=25:s=64x64", "-f", "lavfi", "-i", "sine=d=10")
+    silent = ("-f", "lavfi", "-i", "anullsrc=d=10:r=44100:cl=mono")
+    ffmpeg_run(*make, *silent, "-map", "0:v", "-map", "1:a", "-map", "2:a", "-shortest", out)
+    trial = store["good"]
+    trial.attributes["source"] = {"size": out.stat().st_size}
+    found = find_videos(tmp_path / "videos")
+    silences = []
+    for stream in ("a:0", "a:1"):
+        trial.attributes["audio_stream"] = stream
+        silences.append(measure(trial, found, with_sync=False).silence)
+    assert silences == pytest.approx([0, 1], abs=0.1)
+
+
+def test_a_folder_without_its_video_is_said(store):
+    assert measure(store["good"], {}).notes == ("there is no video of this name in --videos",)
+    assert measure(store["good"], None).notes == ()
 
 
 def test_a_video_of_another_content_is_not_used(store, tmp_path):

@@ -80,6 +80,34 @@ class TestResults:
         assert said["made"]["runs"] == [str(planted.run)]
         assert json.loads((tmp_path / "out" / "summary.json").read_text())["videos"] == said["videos"]
 
+    def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, tmp_path):
+        run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        (videos / "sub" / "two.mp4").write_bytes(b"broken")
+        for _ in range(2):
+            result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+            assert result.exit_code == 3
+            assert "failed: sub/two.mp4: probe: " in result.stderr
+            assert "1 predicted, 2 failed" in result.stderr
+            assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
+
+    def test_results_among_the_videos_are_not_predicted_themselves(self, run_videos, planted, videos):
+        (videos / "bad.mp4").unlink()
+        for _ in range(2):
+            result = run_videos(videos, planted.run, videos / "out", "--no-plots", "--draw")
+            assert result.exit_code == 0, result.stderr
+            assert result.stdout.splitlines()[-1].startswith("2 trials, ")
+
+    def test_runs_that_cannot_be_used_are_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
+        broken = shutil.copytree(planted.run, tmp_path / "broken")
+        (broken / "model.safetensors").write_bytes(b"broken")
+        other = shutil.copytree(planted.run, tmp_path / "other")
+        config = json.loads((other / "config.json").read_text())
+        (other / "config.json").write_text(json.dumps({**config, "task": "expr"}))
+        for words in ((broken,), (planted.run, "--model", other)):
+            result = run_videos(videos, words[0], tmp_path / "out", *words[1:])
+            assert result.exit_code == 1
+            assert not (tmp_path / "out").exists()
+
     def test_only_bad_files(self, run_videos, planted, tmp_path):
         (tmp_path / "videos").mkdir()
         (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video")

@@ -14,6 +14,12 @@ from avfuse.pipeline.media.types import MediaError
 KNOWN = frozenset(["h264", "aac", "mp2", "mjpeg", "png"])
 
 
+def test_the_streams_that_a_trial_was_made_of():
+    assert Choice.recorded({"video_stream": "v:1", "audio_stream": "a:2"}) == Choice(1, 2)
+    assert Choice.recorded({"video_stream": "v:0", "audio_stream": None}) == Choice(0, None)
+    assert Choice.recorded({}) == Choice()
+
+
 def video(index, codec="h264", title="", size=64, **flags):
     return {
         "index": index,

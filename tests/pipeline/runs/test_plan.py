@@ -62,6 +62,14 @@ def test_walks_sub_folders_and_skips_what_is_not_a_video(videos):
     assert names == {"b/x.MP4", "a.avi", "list.m3u8", "-dash.mkv"}
 
 
+def test_results_of_our_own_are_not_taken_for_videos(videos):
+    touch(videos, "a.mp4", "predicted/a.mp4", "predicted/sub/b.mp4", "theirs/c.mp4")
+    (videos / "predicted" / "made.json").write_text(json.dumps({"results": "run", "made": {}, "files": ["a.mp4"]}))
+    (videos / "theirs" / "made.json").write_text(json.dumps({"made": "by hand"}))
+    assert [path.relative_to(videos).as_posix() for path in walk_videos(videos)] == ["a.mp4", "theirs/c.mp4"]
+    assert len(list(walk_videos(videos / "predicted"))) == 2  # they are asked for by name
+
+
 def test_a_folder_in_which_nothing_is_a_video_says_so(videos):
     touch(videos, "a.wav", "b/c.wav", "labels.txt", "README", ".DS_Store")
     with pytest.raises(ValueError, match=r"nothing here is a video by its suffix \(its files: 2 .wav, ") as error:
