@@ -105,11 +105,13 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     sources = named_by_store(matched.trials)
     changed: dict[str, set[str]] = {"labels": set(), "features": set()}  # no longer those that a run has seen
     leaking: dict[str, list[str]] = defaultdict(list)
+    begun: set[str] = set()  # leaking, since the runs' own networks began from such weights
     for run in runs:
         seen, before = run.described.labels, run.described.features.trials
         now, _, tuned = features_of(opened.store, sources, run.described.config.inputs)
         of_store = leaks(tuned, {name: now[name]["fingerprints"] for name in held_out[run.folder]})
         of_base = leaks_of_base(run.folder, run.described.config, held_out[run.folder])
+        begun |= of_base.keys()
         for feature, names_known in (*of_store.items(), *of_base.items()):
             leaking[feature] += names_known
         if request.annotations is None:
@@ -119,8 +121,9 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
             changed["features"] |= {n for n in now if before.get(n, now[n])["sha256"] != now[n]["sha256"]}
     if line := leak_line(leaking, "trial"):
         if not request.allow_leak:
+            way = f"{'Finetune' if begun >= leaking.keys() else 'Extract'} {preview(leaking)}"
             raise ValueError(
-                f"{opened.store.path}: {line}: their scores would say nothing of new ones. Extract {preview(leaking)} "
+                f"{opened.store.path}: {line}: their scores would say nothing of new ones. {way} "
                 "with weights that were tuned on other trials, or say --allow-leak"
             )
         tell(f"LEAK: {line}: these scores say nothing of new ones")
