@@ -48,7 +48,7 @@ from avfuse.fusion.tasks.table import TASKS
 from avfuse.fusion.training.stitch import by_trial, predict
 from avfuse.fusion.training.train import train
 
-CLIPS = {"train": 16, "validation": 6, "test": 12}
+CLIPS = {"train": 16, "validation": 6, "test": 30}
 FRAMES, PX, DIM = 100, 48, 16
 SPOT = 20.0  # grey levels of red and green at full valence
 LEAST_GAIN, MOST_SHUFFLED = 0.3, 0.1

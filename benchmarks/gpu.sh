@@ -20,6 +20,8 @@ for precision in fp32 bf16; do
     "$python" benchmarks/vgg_speed.py --device cuda --precision "$precision" --batch-size 128 --seconds 120
 done
 
+"$python" benchmarks/finetune_speed.py --device cuda --precision fp32,bf16 --windows 12 --micro 128,1024 --rounds 2
+
 for clip in "$@"; do
     for precision in fp32 bf16; do
         for batch in 32 128 256; do

@@ -328,8 +328,6 @@ COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
 del COMPARE_GROUPS["What to train"]
 
 FINETUNED = (
-    "images",
-    "csv",
     "preset",
     "task",
     "visual",
@@ -339,6 +337,8 @@ FINETUNED = (
     "untrained",
     "set",
     "epochs",
+    "seed",
+    "seeds",
 )
 FINETUNE_GROUPS = {
     **GROUPS,

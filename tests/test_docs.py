@@ -71,6 +71,24 @@ def test_commands_and_options_exist(line):
     assert {word for word in words if word.startswith("--")} <= known
 
 
+@pytest.mark.parametrize("line", list(console_lines()))
+def test_commands_leave_out_nothing_that_is_required(line, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    words = shlex.split(re.split(r" \|\| | > ", line)[0], comments=True)[1:]
+    command: click.Command = main
+    context = click.Context(main)
+    while isinstance(command, click.Group):
+        found = command.get_command(context, words.pop(0))
+        assert found is not None
+        command = found
+    try:
+        command.make_context(command.name, words, parent=context)
+    except click.MissingParameter as error:
+        pytest.fail(f"{line}: {error.format_message()}")
+    except (click.ClickException, click.exceptions.Exit):
+        pass  # the files that it names are not here
+
+
 def test_inline_options_exist():
     known = {"--help", "--version"}
     for name in main.list_commands(click.Context(main)):

@@ -28,7 +28,6 @@ from ...pipeline.audio.logmel import patches
 from ...pipeline.faces.crops import SeenFaces, known_faces
 from ...pipeline.media.probe import probe
 from ...pipeline.media.readers import AudioReader, FrameReader, prefetch
-from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import video_of, walk_videos
 from .sync import LEVEL_FRAMES, Column, Offset, darkness, find_offset, vowel_level
@@ -79,12 +78,9 @@ def find_videos(folder: Path) -> dict[str, Path]:
 
 
 def measure(
-    trial: Trial, videos: Mapping[str, Path] | None, with_sync: bool = True, stall_timeout_s: float = 60.0
+    trial: Trial, videos: Mapping[str, Path], with_sync: bool = True, stall_timeout_s: float = 60.0
 ) -> Measured:
     """Measure a trial of a store; its video among `videos` is decoded for what the store does not hold, if it is there.
-
-    `videos`: None where nobody has named a folder. Where sound was given beside it (`extract --audio`), its own is left
-    alone.
 
     Raises StoreMismatch where rows are broken. What is wrong with a video is a note.
     """
@@ -104,16 +100,15 @@ def measure(
     crops = next((name for name in _CROPS if name in trial.features), None)
     has_logmel, has_sound = "logmel" in trial.features, attributes.get("audio") != "absent"
     wants_crops = with_sync and crops is None and all(name in trial for name in FACE_ARRAYS) and has_sound
-    is_own = not any("audio_file" in entry for entry in entries.values())
-    wants_sound = not has_logmel and has_sound and is_own
-    if videos is not None and (wants_sound or (wants_crops and has_logmel)):
+    wants_sound = not has_logmel and has_sound
+    if videos and (wants_crops or wants_sound):
         info, why = _video(trial, videos, stall_timeout_s)
         notes += [why] if why else []
     try:
         sound = None
         if has_logmel:
-            sound = _stored_sound(trial)
-        elif wants_sound and info is not None and info.audio_stream is not None:
+            sound = _stored_sound(trial, str((entries["logmel"].get("settings") or {}).get("audio_align", "start")))
+        elif info is not None and info.audio_stream is not None:
             sound = _decoded_sound(info, time_s, stall_timeout_s)
         mouth = None
         if with_sync and has_sound and sound is not None:
@@ -167,31 +162,27 @@ def _silence(trial: Trial, sound: _Sound | None, has_sound: bool) -> float | Non
         return 1.0
     if sound is not None:
         return float((sound.silent | ~sound.real).mean())
-    names = [name for name in trial.features if name in TABLE and TABLE[name].stream == "audio"]
-    heard = [
-        _in_patches(trial, name, trial.time_s) if TABLE[name].view == "patch" else trial.valid(name) for name in names
-    ]
+    heard = []
+    for name in trial.features:
+        if name in TABLE and TABLE[name].stream == "audio":
+            valid, align = (
+                trial.valid(name),
+                str((trial.entries[name].get("settings") or {}).get("audio_align", "start")),
+            )
+            heard.append(_under_patches(trial.time_s, valid, align) if TABLE[name].view == "patch" else valid)
     return float(1 - np.stack(heard).any(axis=0).mean()) if heard else None
 
 
-def _align_of(trial: Trial, name: str) -> str:
-    return str((trial.entries.get(name, {}).get("settings") or {}).get("audio_align", "start"))
-
-
-def _in_patches(trial: Trial, name: str, at_s: Column) -> NDArray[np.bool_]:
-    """Which moments `at_s` [M], s, lie in a patch of a feature that is all real.
-
-    A row is valid where its whole patch is, so sound goes on for up to a second after the last such row.
-    """
-    starts_s = trial.time_s[trial.valid(name)] + _PATCH_S[_align_of(trial, name)]
-    before = np.searchsorted(starts_s, at_s, side="right") - 1
+def _under_patches(moments_s: Column, valid: NDArray[np.bool_], align: str, late_s: float = 0.0) -> NDArray[np.bool_]:
+    """Whether there is real sound `late_s` after the rows' times: it is so wherever the patch of a valid row lies."""
+    starts_s = moments_s[valid] + _PATCH_S[align]
+    before = np.searchsorted(starts_s, moments_s + late_s, side="right") - 1
     real = before >= 0
-    real[real] = at_s[real] < starts_s[before[real]] + _PATCH_LONG_S
-    return np.asarray(real)
+    real[real] = (moments_s + late_s)[real] < starts_s[before[real]] + _PATCH_LONG_S
+    return real
 
 
-def _stored_sound(trial: Trial) -> _Sound:
-    align = _align_of(trial, "logmel")
+def _stored_sound(trial: Trial, align: str) -> _Sound:
     first = _FIRST_FRAME[align]
     parts = []
     for at in range(0, trial.rows, _ROWS_AT_ONCE):
@@ -199,8 +190,9 @@ def _stored_sound(trial: Trial) -> _Sound:
         parts.append(rows[:, first : first + LEVEL_FRAMES])
     frames = np.concatenate(parts) if parts else np.zeros((0, LEVEL_FRAMES, 64), np.float32)
     late_s = _PATCH_S[align] + 0.01 * first + _MIDDLE_S
-    at_s = trial.time_s + late_s
-    return _Sound(at_s, vowel_level(frames), _in_patches(trial, "logmel", at_s), frames.max(axis=(1, 2)) < _SILENT)
+    time_s = trial.time_s
+    real = _under_patches(time_s, trial.valid("logmel"), align, late_s)
+    return _Sound(time_s + late_s, vowel_level(frames), real, frames.max(axis=(1, 2)) < _SILENT)
 
 
 def _decoded_sound(info: VideoInfo, time_s: Column, stall_timeout_s: float) -> _Sound:
@@ -261,7 +253,7 @@ def _video(trial: Trial, videos: Mapping[str, Path], stall_timeout_s: float) -> 
     if isinstance(source, dict) and source.get("size") not in (None, path.stat().st_size):
         return None, f"{path.name} in --videos is not the file that the trial was made of"
     try:
-        return probe(path, Choice.recorded(trial.attributes), stall_timeout_s=stall_timeout_s), ""
+        return probe(path, stall_timeout_s=stall_timeout_s), ""
     except MediaError as error:
         return None, f"its video cannot be used: {error.words}"
 

@@ -32,6 +32,7 @@ from ...fusion.artifacts.state import is_finished, read_metrics
 from ...fusion.config import RunConfig
 from ...fusion.data.matching import TrialSource
 from ...fusion.data.runtime import Room, room_of
+from ...fusion.finetuning.learner import leaks_of_base
 from ...fusion.inference.ensemble import TrainedRun, check_features, find_runs, open_run, predict_with
 from ...fusion.results.comparison import scores_in
 from ...fusion.results.prediction_files import read_prediction, trial_path
@@ -92,7 +93,8 @@ class System:
         inputs = sorted({name for folder in groups[how] for name in self.runs[folder].config.inputs})
         now, _, tuned = features_of(self.store, [trial.name], inputs)
         leaking = leaks(tuned, {trial.name: now[trial.name]["fingerprints"]})
-        says = TUNED if leaking and how != LEARNED else how
+        begun = any(leaks_of_base(folder, self.runs[folder].config, [trial.name]) for folder in groups[how])
+        says = TUNED if (leaking or begun) and how != LEARNED else how
         if says in (LEARNED, TUNED) and not self.seen:
             return None
         rows = trial.rows if label is None else len(label.labelled)

@@ -11,7 +11,7 @@ tests/faults/test_finetune_kill.py.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,9 @@ from torch import Tensor, nn
 
 from ...encoders.table import feature
 from ...encoders.weights.resolve import WeightSource
+from ...encoders.weights.tuning import read_tuning
 from ...features_store.disk.atomic import sha256_of
+from ...features_store.records.leaks import learned_from
 from ...features_store.schema import JsonValue
 from ..artifacts.folder import Description
 from ..artifacts.state import TIMM, save_network
@@ -183,8 +185,6 @@ class TunedLearner(Learner):
             "fold": fold.number,
             "trials": list(fold.train),
             "validation": list(fold.validation),
-            "annotations": self.described.annotations,
-            "store": self.described.features.store,
             "task": config.task,
             "preset": config.preset,
             "modalities": list(config.modalities),
@@ -210,6 +210,19 @@ def network_file(folder: Path, modality: str) -> Path:
     if modality.startswith(f"{TIMM}:"):
         return folder / TIMM / modality.partition(":")[2]
     return folder / f"{modality}.safetensors"
+
+
+def leaks_of_base(folder: Path, config: TrainConfig, trials: Iterable[str]) -> dict[str, list[str]]:
+    """{modality: those of these trials that the weights were tuned on from which a run's own networks began}.
+
+    Raises ValueError, OSError where the files of these networks cannot be read.
+    """
+    found, names = {}, list(trials)
+    for modality in config.views:
+        base = (read_tuning(network_file(folder, modality)) or {}).get("base")
+        if known := learned_from(base.get("tuning") if isinstance(base, dict) else None, names):
+            found[modality] = known
+    return found
 
 
 def open_backbones(

@@ -33,7 +33,7 @@ from ...batch.signals import StopRequest
 from ...features_store.disk.atomic import remove_file, replace_file, write_json
 from ...features_store.schema import JsonValue
 from ...shell.text import counted
-from ..artifacts.folder import read_json, run_lock
+from ..artifacts.folder import is_empty, read_json, run_lock
 from ..artifacts.state import FINISHED, State, load_state, save_state
 from ..config import PictureConfig, RunConfig
 from ..data.runtime import autocast, deterministic, room_of
@@ -159,6 +159,7 @@ def train_on_pictures(
         "pictures": pictures.sha256,
         "kind": pictures.kind,
         "classes": list(pictures.classes),
+        "precision": run.precision,
     }
     with run_lock(folder) as mine:
         if not mine:
@@ -169,6 +170,8 @@ def train_on_pictures(
                 raise ValueError(f"{folder} holds a run of other {', '.join(other)}; name another --out")
             if not resume:
                 raise ValueError(f"{folder} holds this run already: --resume goes on with it")
+        elif not is_empty(folder):
+            raise ValueError(f"{folder} holds another run, or other files; name another --out")
         write_json(folder / SETTINGS, settings)
         try:
             held = read_views(pictures, side_px, folder / _SCRATCH, room_of(run).host_bytes)

@@ -1,6 +1,6 @@
 """Pictures with labels, to pre-train a face network on: read from a table, brought to one size, turned and mirrored.
 
-    path,label                 classes, by number or by name
+    path,label                 classes, by number or by name; -1, which means unknown, leaves the picture out
     path,p_0,p_1,…             soft labels: votes or shares of each class
     path,valence,arousal       within −1 … 1; −2 and −5, which mean unknown, leave the picture out
     …,split                    train or validation, if the table says so; else a share of the pictures is drawn
@@ -36,6 +36,7 @@ Kind = Literal["classes", "va"]
 PATH, LABEL, SPLIT, VA = "path", "label", "split", ("valence", "arousal")
 _SIDES = {"train": False, "training": False, "val": True, "valid": True, "validation": True}
 _UNKNOWN = (-2.0, -5.0)  # AffectNet's, Aff-Wild2's
+_NO_CLASS = "-1"  # Aff-Wild2's
 _MOST_PIXELS = 100_000_000
 _AT_ONCE = 256
 # What Pillow raises on files that are no pictures, or broken ones.
@@ -98,7 +99,7 @@ def read_table(root: Path, table: Path, share: float, seed: int) -> Pictures:
             left["unknown"] += 1
         else:
             kept[name] = (values, side)
-    notes = [f"{counted(left['unknown'], 'picture')} of unknown valence or arousal left out"] if left["unknown"] else []
+    notes = [f"{counted(left['unknown'], 'picture')} of unknown {', '.join(form)} left out"] if left["unknown"] else []
     notes += [f"{counted(left['other'], 'picture')} of another split left out"] if left["other"] else []
     texts = [values for values, _ in kept.values()]
     if form == (LABEL,):
@@ -218,7 +219,7 @@ def _form_of(header: Sequence[str], table: Path) -> tuple[str, ...]:
 def _is_known(values: Sequence[str], form: tuple[str, ...], where: str) -> bool:
     """Whether a row says what there is to learn. Raises ValueError where it says something that cannot be."""
     if form == (LABEL,):
-        return True
+        return values[0] != _NO_CLASS
     try:
         numbers = [float(value) for value in values]
     except ValueError as error:

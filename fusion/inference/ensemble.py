@@ -76,6 +76,7 @@ def find_runs(folders: Iterable[Path]) -> list[Path]:
                     folders_in_it.clear()
                 elif "config.json" in files:
                     runs.append(Path(parent))
+                    folders_in_it.clear()  # what a run holds is no run: tuned networks have a config.json too
                 seen.add(real)
         if not runs:
             raise ValueError(f"{folder} does not hold a run; name a folder that `avfuse train` made")

@@ -12,17 +12,16 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ...encoders.weights.tuning import read_tuning
 from ...features_store.interchange.result_files import check_truth, made
 from ...features_store.labels.corpus import Corpus, label_name, open_corpus
-from ...features_store.records.leaks import leak_line, leaks, learned_from
+from ...features_store.records.leaks import leak_line, leaks
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
 from ...shell.text import counted, preview, untrained_line
 from ..artifacts.state import is_finished
 from ..data.matching import TrialSource, frame_times, match_trials, named_by_store, unlabelled
 from ..data.runtime import Room, room_of
-from ..finetuning.learner import network_file
+from ..finetuning.learner import leaks_of_base
 from ..results.folder import check_among_labels
 from ..results.prediction_files import write_prediction
 from ..results.report import Report, report
@@ -110,7 +109,8 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
         seen, before = run.described.labels, run.described.features.trials
         now, _, tuned = features_of(opened.store, sources, run.described.config.inputs)
         of_store = leaks(tuned, {name: now[name]["fingerprints"] for name in held_out[run.folder]})
-        for feature, names_known in (*of_store.items(), *leaks_of_base(run, held_out[run.folder]).items()):
+        of_base = leaks_of_base(run.folder, run.described.config, held_out[run.folder])
+        for feature, names_known in (*of_store.items(), *of_base.items()):
             leaking[feature] += names_known
         if request.annotations is None:
             digests = {name: labels_digest([source]) for name, source in sources.items() if name in seen}
@@ -134,16 +134,6 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
     predictions = results.predictions
     scored = report(list(results.sources.values()), predictions.trials, predictions.task)
     return Evaluation(results.store, results.sources, predictions, results.made, scored)
-
-
-def leaks_of_base(run: TrainedRun, trials: Sequence[str]) -> dict[str, list[str]]:
-    """{modality: those of these trials that the weights were tuned on from which the run's own networks began}."""
-    found = {}
-    for modality in run.described.config.views:
-        base = (read_tuning(network_file(run.folder, modality)) or {}).get("base")
-        if known := learned_from(base.get("tuning") if isinstance(base, dict) else None, trials):
-            found[modality] = known
-    return found
 
 
 def predict_store(request: PredictRequest, tell: Tell) -> Results:

@@ -132,8 +132,8 @@ def write_comparison(
     """
     out = call.request.out
     outcomes = {run: _outcome(run, out) for run in done}
-    described = [read_description(run.folder) for run in done]
-    untrained = sorted({name for each in described for name in each.features.untrained})
+    described = {run.folder: read_description(run.folder) for run in done}
+    untrained = sorted({name for each in described.values() for name in each.features.untrained})
     rows: list[CellScores] = []
     states: dict[str, dict[tuple[int, int], dict[str, Any]]] = {}
     for name, config in cells.items():
@@ -158,8 +158,8 @@ def write_comparison(
         "warnings": warnings,
     }
     about = made(
-        store=sorted({each.features.store for each in described}),
-        annotations=sorted({each.annotations for each in described}),
+        store=sorted({each.features.store for each in described.values()}),
+        annotations=sorted({each.annotations for each in described.values()}),
         UNTRAINED=untrained,
     )
     if not done:

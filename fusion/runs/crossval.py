@@ -23,6 +23,7 @@ from ...shell.text import preview, text_table
 from ..artifacts import state
 from ..artifacts.folder import Description, is_empty, is_locked, read_description, read_json
 from ..config import RunConfig, TrainConfig
+from ..finetuning.learner import leaks_of_base
 from ..results.fold_scores import (
     RunScore,
     cross_validation,
@@ -149,11 +150,16 @@ def pending_runs(runs: Iterable[RunSpec], resume: bool, anew: Collection[RunSpec
     return pending
 
 
-def leak_of(described: Iterable[Description]) -> str:
-    """What is wrong with runs whose features come from weights tuned on their validation trials; empty if none do."""
+def leak_of(runs: Mapping[Path, Description]) -> str:
+    """What is wrong with runs whose features come from weights tuned on their validation trials; empty if none do.
+
+    So it is with a run's own networks that began from such weights. Raises ValueError, OSError on their files.
+    """
     found: dict[str, list[str]] = {}
-    for run in described:
-        for feature, trials in run.features.leaks(run.fold.validation).items():
+    for folder, run in runs.items():
+        held_out = run.fold.validation
+        stored, own = run.features.leaks(held_out), leaks_of_base(folder, run.config, held_out)
+        for feature, trials in (*stored.items(), *own.items()):
             found[feature] = sorted({*found.get(feature, []), *trials})
     line = leak_line(found, "validation trial")
     return f"{line}: these scores say nothing of new ones" if line else ""
@@ -194,8 +200,8 @@ def sum_up(
         every = list({(run.fold, run.config.seed): run for run in [*filter(belongs, others), *runs]}.values())
         if not every:
             return []
-        described = [read_description(run.folder) for run in every]
-        untrained = sorted({name for run in described for name in run.features.untrained})
+        described = {run.folder: read_description(run.folder) for run in every}
+        untrained = sorted({name for run in described.values() for name in run.features.untrained})
         scores = []
         for run in every:
             metrics = state.read_metrics(run.folder, keys)
@@ -205,8 +211,8 @@ def sum_up(
         details = {
             **about,
             "runs": [os.path.relpath(run.folder, out) for run in every],
-            "store": sorted({run.features.store for run in described}),
-            "annotations": sorted({run.annotations for run in described}),
+            "store": sorted({run.features.store for run in described.values()}),
+            "annotations": sorted({run.annotations for run in described.values()}),
             "smoothing": "none",
             "UNTRAINED": untrained,
         }
@@ -240,7 +246,7 @@ def latest_run(below: Path) -> Path:
     """
     finished: dict[Path, int] = {}
     for parent, folders, files in os.walk(below):
-        if state.FINISHED in files:
+        if {state.FINISHED, "config.json"} <= set(files):  # what was learned from pictures is no run
             finished[Path(parent)] = Path(parent, state.FINISHED).stat().st_mtime_ns
             folders.clear()  # what a run holds is no run
     if not finished:

@@ -119,7 +119,7 @@ def check_experiment(
     names = sorted({name for fold in wanted for name in (*fold.train, *fold.validation)})
     matched = match_trials(store, corpus, names, config.inputs, allow_length_difference)
     if not matched.trials:
-        raise ValueError(_why_nothing_matches(store, names, config.inputs, matched))
+        raise ValueError(_why_nothing_matches(store, names, config, matched))
     kept = {}  # the folds of the trials that matched, by their names in the store
     for fold in wanted:
         sides = []
@@ -287,15 +287,16 @@ def _several(names: Iterable[str], matched: Match) -> str:
     return ""
 
 
-def _why_nothing_matches(store: FeatureStore, names: Sequence[str], modalities: Sequence[str], matched: Match) -> str:
+def _why_nothing_matches(store: FeatureStore, names: Sequence[str], config: TrainConfig, matched: Match) -> str:
     stored = store.trials()
     if not stored:
         return f"{store.path} does not hold a trial; `avfuse extract` fills it"
     present = sorted(set(store[stored[0]].features))
-    if lacking := [name for name in modalities if name not in present]:
-        return (
-            f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; extract it, or choose --modalities"
-        )
+    if lacking := [name for name in config.inputs if name not in present]:
+        # What is lacking of a network that is tuned is no choice of features.
+        is_view = set(lacking) <= set(config.views.values())
+        way = f"`extract --features {','.join(lacking)}`" if is_view else "extract it, or choose --modalities"
+        return f"{store.path} has no {', '.join(lacking)}, only {', '.join(present)}; {way}"
     if ambiguity := _several(names, matched):
         return f"no trial can be used: {ambiguity}"
     return f"no trial has both labels ({preview(list(names))}) and features ({preview(stored)}): the names differ"

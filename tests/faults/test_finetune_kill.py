@@ -197,7 +197,9 @@ def test_other_weights_are_another_run(words, whole, avfuse, network, tmp_path):
 
 def test_its_folder_predicts_with_its_own_network(whole, corpus, avfuse, tmp_path):
     """`evaluate` gives the scores of its metrics.json from stored crops; without its network it says so."""
-    result = avfuse("evaluate", "--run", whole, "--device", "cpu", "--json")
+    result = avfuse(
+        "evaluate", "--run", whole.parent, "--device", "cpu", "--json"
+    )  # its network is not a run of its own
     assert result.exit_code == 0, result.stderr
     found = json.loads(result.stdout)
     assert found["P"] == pytest.approx(json.loads((whole / "metrics.json").read_text())["P"], abs=1e-4)

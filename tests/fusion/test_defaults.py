@@ -180,6 +180,12 @@ class TestLatestRun:
         (runs / "lone/finished.json").unlink()
         assert latest_run(runs) == runs / "grid"
 
+    def test_what_was_learned_from_pictures_is_no_run(self, runs):
+        """`finetune --images` has a finished.json too, and nothing that could be evaluated."""
+        (runs / "pictures").mkdir()
+        (runs / "pictures/finished.json").write_text("{}")
+        assert latest_run(runs) == runs / "lone"
+
     def test_a_lone_run_of_such_a_name(self, runs):
         (runs / "lone").rename(runs / "seed0")
         assert latest_run(runs) == runs / "seed0"

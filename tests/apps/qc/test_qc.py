@@ -100,6 +100,14 @@ class TestThresholds:
         assert longest_gap_s(time_s, np.ones(5, bool), 0.1) == 0
 
 
+def test_the_last_second_of_patches_is_not_silence(store):
+    """Its rows are invalid, since their patches are not whole; the patches before them lie on its sound."""
+    arrays = {name: np.asarray(array[:]) for name, array in store["good"].items() if not name.startswith("mfcc")}
+    arrays |= {"vggish": np.zeros((ROWS, 128), np.float32), "vggish_valid": np.arange(ROWS) < ROWS - 24}
+    store.write("patches", arrays, {"frames_decoded": ROWS, "audio": "present"})
+    assert measure(store["patches"], {}).silence == pytest.approx(0, abs=0.01)
+
+
 def test_videos_are_found_by_the_names_of_trials(tmp_path):
     for name in ("a/one.mp4", "b/one.avi", "b/two.mov"):
         (tmp_path / name).parent.mkdir(exist_ok=True)

@@ -38,6 +38,19 @@ def test_face_layouts_load(layout, input_px, tmp_path):
     assert all(parameter.mean() == 0.5 for parameter in list(network.module.parameters())[:3])
 
 
+def test_the_backbones_of_a_run_of_abaw3_load(tmp_path):
+    """Both out of one file: docs/sources.md (Fine-tuning)."""
+    path = tmp_path / "model_state_dict.pth"
+    run = {f"spatial.visual.{key}": tensor for key, tensor in tiny_state(SUZHANG).items()}
+    run |= {f"spatial.audio.backbone.{key}": tensor for key, tensor in tiny_state(VGGISH, 0.25).items()}
+    torch.save(run | {"temporal.video.network.0.conv1.bias": torch.zeros(2), "fc2.bias": torch.zeros(1)}, path)
+    assert load_network(source_of(path)).input_px == 40
+    assert load_network(source_of(path, "logmel_vgg")).module.get_parameter("embeddings.4.bias")[0] == 0.25
+    torch.save({key: tensor for key, tensor in run.items() if ".audio." not in key}, path)
+    with pytest.raises(WeightsInvalid, match=r"model_state_dict\.pth: a run of ABAW3 without spatial\.audio\."):
+        load_network(source_of(path, "logmel_vgg"))
+
+
 def test_safetensors_load(tmp_path):
     path = tmp_path / "face.safetensors"
     save_file({key: t.contiguous() for key, t in tiny_state(SUZHANG, 0.25).items()}, path)

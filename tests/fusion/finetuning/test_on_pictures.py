@@ -120,6 +120,16 @@ def test_groups_are_released_when_the_rate_has_fallen(faces, tmp_path):
     assert not [name for name in moved if "running" in name or "tracked" in name]
 
 
+def test_without_a_release_the_linear_layer_learns_alone(faces, tmp_path):
+    backbone = small(classes=7)
+    before = {name: value.clone() for name, value in backbone.network.state_dict().items()}
+    config = replace(FAST, releases=0, max_epochs=3)
+    found = train_on_pictures(backbone, pictures(faces, "classes"), config, RUN, tmp_path, lambda line: None)
+    assert (found["released"], found["backbone_lr"]) == (0, 0.0)
+    assert all(torch.equal(value, before[name]) for name, value in backbone.network.state_dict().items())
+    assert len((tmp_path / "history.csv").read_text().splitlines()) == 4
+
+
 def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
     config = replace(FAST, plateau_patience=0, min_lr=0.005, release_epochs=2)
     train_on_pictures(small(), pictures(faces, "classes"), config, RUN, tmp_path / "whole", lambda line: None)
@@ -153,6 +163,19 @@ def test_killed_and_resumed_it_is_the_same(faces, tmp_path, monkeypatch):
     other = replace(config, lr=0.02)
     with pytest.raises(ValueError, match="holds a run of other lr; name another --out"):
         train_on_pictures(small(), pictures(faces, "classes"), other, RUN, tmp_path / "cut", lines.append, resume=True)
+    half = replace(RUN, precision="bf16")
+    with pytest.raises(ValueError, match="holds a run of other precision; name another --out"):
+        train_on_pictures(
+            small(), pictures(faces, "classes"), config, half, tmp_path / "cut", lines.append, resume=True
+        )
+
+
+def test_a_run_on_videos_is_left_alone(faces, tmp_path):
+    """Both have the same --out unless one is named, and files of the same names."""
+    (tmp_path / "config.json").write_text("{}")
+    with pytest.raises(ValueError, match="holds another run, or other files; name another --out"):
+        train_on_pictures(small(), pictures(faces, "classes"), FAST, RUN, tmp_path, lambda line: None, resume=True)
+    assert [path.name for path in tmp_path.iterdir() if path.suffix] == ["config.json"]
 
 
 @pytest.mark.parametrize(

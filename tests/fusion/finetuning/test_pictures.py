@@ -50,7 +50,11 @@ def test_unknown_values_are_left_out(tmp_path):
     rows = ["a,-2,-2", "b,0,0", "c,1,1", "d,0,1", "e,0.5,-5", "f,0,0"]
     found = read_table(tmp_path, table(tmp_path, "path,valence,arousal", *rows), 0.5, 0)
     assert found.names == ("b", "c", "d", "f")
-    assert found.notes == ("2 pictures of unknown valence or arousal left out",)
+    assert found.notes == ("2 pictures of unknown valence, arousal left out",)
+    found = read_table(tmp_path, table(tmp_path, "path,label", "a,-1", "b,0", "c,1", "d,0", "e,1"), 0.5, 0)
+    assert found.names == ("b", "c", "d", "e")
+    assert found.classes == ("0", "1")
+    assert found.notes == ("1 picture of unknown label left out",)
 
 
 @pytest.mark.parametrize(

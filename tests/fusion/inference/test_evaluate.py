@@ -11,7 +11,6 @@ import pytest
 import torch
 from PIL import Image
 from safetensors.torch import save_file
-from torch import nn
 
 from avfuse import __version__
 from avfuse.encoders.weights.tuning import KEY
@@ -20,9 +19,10 @@ from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.folder import read_description
 from avfuse.fusion.artifacts.state import read_metrics
 from avfuse.fusion.config import FinetuneConfig
-from avfuse.fusion.inference.ensemble import TrainedRun
-from avfuse.fusion.inference.evaluate import leaks_of_base
+from avfuse.fusion.finetuning.learner import leaks_of_base
+from avfuse.fusion.folds.manifest import Fold
 from avfuse.fusion.results.smoothing import parse_smoothing, smooth
+from avfuse.fusion.runs.crossval import leak_of
 
 UNTRAINED = {"voice": {"name": "small", "untrained": 0}}
 
@@ -299,11 +299,14 @@ def test_weights_that_a_tuned_run_began_from(trained, tmp_path):
     """What its base was tuned on cannot test it either; its own training trials are those of its fold."""
     described = read_description(trained)
     config = replace(described.config, modalities=("iresnet50", "voice"), finetune=FinetuneConfig(audio="none"))
-    run = TrainedRun(tmp_path, replace(described, config=config), nn.Identity())
+    line = "iresnet50 of 1 validation trial (clip3) come from weights that it was tuned on"
     for base, known in (({"tuning": {"trials": ["clip3"]}}, {"iresnet50": ["clip3"]}), ({}, {}), (None, {})):
         said = json.dumps({"trials": ["clip0", "clip7"], "base": base})
         save_file({"a": torch.zeros(1)}, tmp_path / "iresnet50.safetensors", {KEY: said})
-        assert leaks_of_base(run, ["clip3", "clip7"]) == known
+        assert leaks_of_base(tmp_path, config, ["clip3", "clip7"]) == known
+        fold = Fold(0, ("clip0",), ("clip3", "clip7"))
+        said_of_table = leak_of({tmp_path: replace(described, config=config, fold=fold)})
+        assert said_of_table == (f"{line}: these scores say nothing of new ones" if known else "")
 
 
 def test_weights_that_were_tuned_on_other_trials(plant_small, fit, avfuse, tmp_path):

@@ -159,7 +159,9 @@ def test_these_tests_would_catch_a_naive_clock(case, bites, synced, decode):
     assert (errors.max() > GRID_S + LOCATING_S) == bites
 
 
-@pytest.fixture(scope="module", params=[0.1, pytest.param(1, marks=pytest.mark.slow)], ids=["six minutes", "an hour"])
+@pytest.fixture(
+    scope="module", params=[0.2, pytest.param(1, marks=pytest.mark.slow)], ids=["twelve minutes", "an hour"]
+)
 def hours(request):
     return request.param
 
