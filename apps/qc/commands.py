@@ -6,6 +6,7 @@ Tested by tests/apps/qc/test_qc.py.
 from __future__ import annotations
 
 import json
+import math
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
@@ -145,7 +146,9 @@ def qc(
     bad = [name for name, lines in short.items() if lines]
     if as_json:
         each_trial = [{**each.as_json(), "short_of": short[each.trial]} for each in measured]
-        click.echo(json.dumps({"thresholds": asdict(thresholds), "trials": each_trial, "short": bad}))
+        # JSON does not have an infinite number: no limit is null.
+        limited = {name: limit if math.isfinite(limit) else None for name, limit in asdict(thresholds).items()}
+        click.echo(json.dumps({"thresholds": limited, "trials": each_trial, "short": bad}))
     else:
         click.echo("\n".join(table_lines(measured, short)))
     for each in measured:

@@ -220,6 +220,7 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     parse_smoothing(request.smooth)
     earlier_files(request.out, "run")
     made = _extract(request, needs, stop)
+    stop.left = list(made.videos)  # results appear together, at the end
     found = _predict(request, folders, made)
     done: Sequence[VideoResult] = ()
     if found is not None:

@@ -46,7 +46,7 @@ def store(tmp_path):
 def check(avfuse, store):
     def run(*words):
         result = avfuse("qc", "--store", store.path, "--json", *words)
-        said = json.loads(result.stdout)
+        said = json.loads(result.stdout, parse_constant=pytest.fail)
         return result.exit_code, {each["trial"]: each for each in said["trials"]}, said["short"]
 
     return run
@@ -68,6 +68,10 @@ class TestThresholds:
         words = ("--min-faces", 0.3, "--max-gap", 6, "--max-silence", 1, "--max-length-difference", 9)
         code, _, short = check(*words)
         assert (code, short) == (0, [])
+
+    def test_a_limit_can_be_infinite(self, check):
+        _, _, short = check("--max-gap", "inf", "--min-faces", 0)
+        assert sorted(short) == ["length", "mute", "silence"]
 
     def test_trials_that_are_named(self, check):
         code, trials, _ = check("--trials", "good")

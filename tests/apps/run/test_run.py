@@ -2,6 +2,9 @@
 
 import json
 import shutil
+import subprocess
+import sys
+import time
 
 import numpy as np
 import pytest
@@ -83,19 +86,11 @@ class TestResults:
     def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, tmp_path):
         run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
         (videos / "sub" / "two.mp4").write_bytes(b"broken")
-        for _ in range(2):
-            result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
-            assert result.exit_code == 3
-            assert "failed: sub/two.mp4: probe: " in result.stderr
-            assert "1 predicted, 2 failed" in result.stderr
-            assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
-
-    def test_results_among_the_videos_are_not_predicted_themselves(self, run_videos, planted, videos):
-        (videos / "bad.mp4").unlink()
-        for _ in range(2):
-            result = run_videos(videos, planted.run, videos / "out", "--no-plots", "--draw")
-            assert result.exit_code == 0, result.stderr
-            assert result.stdout.splitlines()[-1].startswith("2 trials, ")
+        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        assert result.exit_code == 3
+        assert "failed: sub/two.mp4: probe: " in result.stderr
+        assert "1 predicted, 2 failed" in result.stderr
+        assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
 
     def test_runs_that_cannot_be_used_are_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         broken = shutil.copytree(planted.run, tmp_path / "broken")
@@ -136,6 +131,24 @@ class TestResults:
             drawn = tmp_path / "out" / path.relative_to(videos).with_suffix(".mp4")
             np.testing.assert_allclose(times_of(drawn), times_of(path), atol=2e-5)
             assert (probe(drawn).audio_stream is None) == (probe(path).audio_stream is None)
+
+    @pytest.mark.slow
+    def test_a_stop_while_it_draws_leaves_no_half_file(self, run_videos, planted, videos, tmp_path):
+        out = tmp_path / "out"
+        run_videos(videos, planted.run, out, "--no-plots")
+        before = contents(out)
+        command = [sys.executable, "-m", "avfuse", "run", "--videos", videos, "--model", planted.run, "--out", out]
+        with subprocess.Popen([*command, "--device", "cpu", "--draw"], stderr=subprocess.PIPE, text=True) as process:
+            end_s = time.monotonic() + 300
+            while not list(out.glob(".tmp/**/*.mp4")):
+                assert process.poll() is None
+                assert time.monotonic() < end_s
+                time.sleep(0.01)
+            process.terminate()
+            _, said = process.communicate(timeout=120)
+        assert process.returncode == 143
+        assert "stopped by SIGTERM with 2 videos to do: one, sub/two; what is done is safe" in said
+        assert contents(out) == before
 
     def test_a_folder_of_others_is_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         (tmp_path / "out").mkdir()
