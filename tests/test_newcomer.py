@@ -145,6 +145,7 @@ def prepared(tmp_path_factory):
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("pages", WALKS.values(), ids=WALKS)
 def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
@@ -163,6 +164,7 @@ def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.walk
 @pytest.mark.timeout(1800)
 def test_examples_can_be_followed_literally(tmp_path):
     shell = Shell(tmp_path)
