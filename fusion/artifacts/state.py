@@ -30,7 +30,7 @@ from .folder import read_json
 TRAINING = "training.pt"
 FINISHED = "finished.json"
 TIMM = "timm"  # below it the folders of tuned networks of timm
-_RUNNING = ("lr", "backbone_lr", "loss", "seconds")  # of the history only
+RUNNING = ("lr", "backbone_lr", "loss", "seconds")  # of the history only
 
 
 @dataclass
@@ -91,7 +91,7 @@ def write_results(
     metrics = folder / "metrics.json"
     if not metrics.is_file() or read_json(folder, metrics.name).get("epoch") != best_row["epoch"]:
         write_networks()
-        write_json(metrics, {key: best_row[key] for key in best_row if key not in _RUNNING})
+        write_json(metrics, {key: best_row[key] for key in best_row if key not in RUNNING})
 
 
 def clear_results(folder: Path) -> None:

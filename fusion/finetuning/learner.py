@@ -29,7 +29,7 @@ from ...features_store.records.leaks import learned_from
 from ...features_store.schema import JsonValue
 from ..artifacts.folder import Description
 from ..artifacts.state import TIMM, save_network
-from ..config import FinetuneConfig, RunConfig, TrainConfig
+from ..config import FinetuneConfig, PictureConfig, RunConfig, TrainConfig
 from ..data.batches import Batch
 from ..data.dataset import Dataset
 from ..data.views import PatchTable, View, empty_rows, take_rows
@@ -164,9 +164,7 @@ class TunedLearner(Learner):
         return f"the learning rate fell below {self.config.min_lr:g}, and no group is left to release"
 
     def _is_due(self, history: Sequence[Mapping[str, Any]]) -> bool:
-        # A little less, since four times ×0.1 is not 1e-4 to the last digit.
-        below = self.lr < self.config.min_lr * (1 - 1e-6)
-        return below and len(history) - self.begun >= self.finetune.release_epochs
+        return is_due(self.config, self.lr, len(history) - self.begun, self.finetune.release_epochs)
 
     def columns(self) -> dict[str, float]:
         """Learning rates of the head and of the backbones (0: frozen), and how many groups are released."""
@@ -198,6 +196,12 @@ class TunedLearner(Learner):
             path.parent.mkdir(parents=True, exist_ok=True)
             write_weights(backbone, path, {**provenance, "released": names})
         self.load(now)
+
+
+def is_due(config: TrainConfig | PictureConfig, lr: float, epochs: int, release_epochs: int) -> bool:
+    """Whether a release is over, `epochs` after it: the learning rate fell below `min_lr`, and they are enough."""
+    # A little less, since four times ×0.1 is not 1e-4 to the last digit.
+    return lr < config.min_lr * (1 - 1e-6) and epochs >= release_epochs
 
 
 def begun_of(history: Sequence[Mapping[str, Any]]) -> int:

@@ -12,8 +12,6 @@ Source: docs/sources.md (Fine-tuning). Tested by tests/fusion/finetuning/test_on
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -26,23 +24,23 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.optim import Adam
+from torch.optim import Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ...batch.signals import StopRequest
-from ...features_store.disk.atomic import remove_file, replace_file, write_json
+from ...features_store.disk.atomic import remove_file, write_json
 from ...features_store.schema import JsonValue
 from ...shell.text import counted
 from ..artifacts.folder import is_empty, read_json, run_lock
-from ..artifacts.state import FINISHED, State, load_state, save_state
+from ..artifacts.state import FINISHED, RUNNING, State, load_state, save_state, write_results
 from ..config import PictureConfig, RunConfig
 from ..data.runtime import autocast, deterministic, room_of
 from ..tasks.ccc import ccc, ccc_loss
 from ..tasks.f1 import class_f1, confusion
-from ..training.learner import seed_epoch
+from ..training.learner import make_optimizer, seed_epoch, step_plateau, warm_up
 from ..training.train import best_row
 from .backbones import Backbone, write_weights
-from .learner import network_file
+from .learner import begun_of, is_due, network_file
 from .pictures import Pictures, batches, read_views, turned
 
 SETTINGS = "finetune.json"
@@ -64,7 +62,7 @@ class PictureLearner:
         self.backbone, self.config, self.device, self.kind = backbone, config, device, pictures.kind
         self.most_released = min(config.releases, len(backbone.groups))
         self.released, self.begun = 0, 0
-        self.optimizer: Adam
+        self.optimizer: Optimizer
         self.plateau: ReduceLROnPlateau
         self.release(min(1, self.most_released), 0)
 
@@ -74,14 +72,11 @@ class PictureLearner:
         tuned = self.backbone.release(count)
         self.head.requires_grad_()
         parameters = list(self.head.parameters())
-        groups: list[dict[str, Any]] = [{"params": parameters, "lr": config.lr, "peak_lr": config.lr}]
+        groups: list[dict[str, Any]] = [{"params": parameters}]
         of_head = {id(each) for each in parameters}
         if tuned := [each for each in tuned if id(each) not in of_head]:
-            groups.append({"params": tuned, "lr": config.backbone_lr, "peak_lr": config.backbone_lr})
-        self.optimizer = Adam(groups, weight_decay=config.weight_decay)
-        self.plateau = ReduceLROnPlateau(
-            self.optimizer, "max", config.plateau_factor, config.plateau_patience, threshold=0.0, eps=0.0
-        )
+            groups.append({"params": tuned, "peak_lr": config.backbone_lr})
+        self.optimizer, self.plateau = make_optimizer(config, groups, 0.0)
         if best_p is not None:
             self.plateau.best = best_p
         self.released, self.begun = count, begun
@@ -197,8 +192,7 @@ def _epochs(
     best = learner.weights()
     if (saved := load_state(folder)) is not None:
         history, best = saved.history, saved.best
-        begun = next(at for at, row in enumerate(history) if row["released"] == history[-1]["released"])
-        learner.release(int(history[-1]["released"]), begun)
+        learner.release(int(history[-1]["released"]), begun_of(history))
         learner.load(saved.model)
         learner.optimizer.load_state_dict(saved.optimizer)
         learner.plateau.load_state_dict(saved.plateau)
@@ -216,17 +210,14 @@ def _epochs(
             best = learner.weights()
         else:
             learner.load(best)
-        if epoch - learner.begun <= config.warmup_epochs:
-            learner.plateau.best = max(learner.plateau.best, scored["P"])
-        else:
-            learner.plateau.step(scored["P"])
+        step_plateau(learner.plateau, scored["P"], warming_up=epoch - learner.begun <= config.warmup_epochs)
         plateau, optimizer = learner.plateau.state_dict(), learner.optimizer.state_dict()
         save_state(folder, State(history, learner.weights(), best, optimizer, plateau, {}))
-        _write_results(learner, pictures, folder, history)
+        write_results(folder, history, best_row(history), lambda: _write_network(learner, pictures, folder, history))
         shown = " · ".join(f"{key} {value:.4f}" for key, value in scored.items() if key != "P")
         tell(f"epoch {epoch}: loss {loss:.4f} · {shown} · {counted(learner.released, 'group')} released")
     learner.load(best)
-    _write_results(learner, pictures, folder, history)
+    write_results(folder, history, best_row(history), lambda: _write_network(learner, pictures, folder, history))
     write_json(folder / FINISHED, {"reason": reason, "epochs": len(history)})
     tell(f"{reason}: epoch {best_row(history)['epoch']} is the best, {network_file(folder, learner.backbone.feature)}")
     return {key: value for key, value in best_row(history).items() if key != "seconds"}
@@ -234,10 +225,12 @@ def _epochs(
 
 def _is_due(learner: PictureLearner, history: Sequence[Mapping[str, Any]]) -> bool:
     """Whether the learning rate is so low, for so long, that the next group is to be released."""
+    return learner.released < learner.most_released and _is_over(learner, history)
+
+
+def _is_over(learner: PictureLearner, history: Sequence[Mapping[str, Any]]) -> bool:
     config = learner.config
-    # A little less, since several times ×0.1 are not a power of ten to the last digit.
-    is_low = learner.rates()["lr"] < config.min_lr * (1 - 1e-6)
-    return learner.released < learner.most_released and is_low and len(history) - learner.begun >= config.release_epochs
+    return is_due(config, learner.rates()["lr"], len(history) - learner.begun, config.release_epochs)
 
 
 def _why_stop(learner: PictureLearner, history: Sequence[Mapping[str, Any]]) -> str:
@@ -252,9 +245,8 @@ def _why_stop(learner: PictureLearner, history: Sequence[Mapping[str, Any]]) -> 
     idle = len(history) - max(best_row(history)["epoch"], learner.begun)
     if idle >= config.early_stop:
         return f"no better score in {counted(idle, 'epoch')}"
-    is_low = learner.rates()["lr"] < config.min_lr * (1 - 1e-6)
-    is_last = learner.released == learner.most_released and len(history) - learner.begun >= config.release_epochs
-    return f"the learning rate fell below {config.min_lr:g}, and no group is left" if is_low and is_last else ""
+    is_last = learner.released == learner.most_released and _is_over(learner, history)
+    return f"the learning rate fell below {config.min_lr:g}, and no group is left" if is_last else ""
 
 
 def _train_epoch(
@@ -267,14 +259,11 @@ def _train_epoch(
     to_train = np.flatnonzero(~pictures.held_out)
     order = to_train[torch.randperm(len(to_train), generator=generator).numpy()]
     parts = list(batches(order, config.batch_size))
-    warm_up = config.warmup_epochs * len(parts)
     total = torch.zeros((), device=learner.device)
     for number, part in enumerate(parts):
         if stop is not None:
             stop.raise_if_set()
-        done = (epoch - 1 - learner.begun) * len(parts) + number
-        for group in learner.optimizer.param_groups if done < warm_up else ():
-            group["lr"] = group["peak_lr"] * (done + 1) / warm_up
+        warm_up(config, learner.optimizer, (epoch - 1 - learner.begun) * len(parts) + number, len(parts))
         seen, targets = _on_device(learner, pictures, part)
         cut_px = _CUT.get(seen.shape[1], seen.shape[1])
         loss = learner.loss(
@@ -312,20 +301,12 @@ def _on_device(learner: PictureLearner, pictures: Pictures, part: NDArray[np.int
     return views.to(learner.device), targets.to(learner.device)
 
 
-def _write_results(
+def _write_network(
     learner: PictureLearner, pictures: Pictures, folder: Path, history: Sequence[Mapping[str, Any]]
 ) -> None:
-    """history.csv, and the weights of the best epoch, which the learner has now, with its scores, if it is new."""
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(history[-1]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(history)
-    replace_file(folder / "history.csv", text.getvalue().encode())
+    """The weights of the best epoch, which the learner has now, as a file that `extract --weights` reads."""
     best = best_row(history)
-    metrics = folder / "metrics.json"
-    if metrics.is_file() and read_json(folder, metrics.name).get("epoch") == best["epoch"]:
-        return
-    scores = {key: value for key, value in best.items() if key not in ("seconds", "lr", "backbone_lr", "loss")}
+    scores = {key: value for key, value in best.items() if key not in RUNNING}
     released: list[JsonValue] = [group.name for group in learner.backbone.groups[: best["released"]]]
     provenance: dict[str, JsonValue] = {
         **scores,
@@ -337,4 +318,3 @@ def _write_results(
     path = network_file(folder, learner.backbone.feature)
     path.parent.mkdir(parents=True, exist_ok=True)
     write_weights(learner.backbone, path, provenance)
-    write_json(metrics, scores)

@@ -25,7 +25,7 @@ from torch.optim import Adam, AdamW, Optimizer
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
 from ..artifacts.state import State, save_network
-from ..config import RunConfig, TrainConfig
+from ..config import PictureConfig, RunConfig, TrainConfig
 from ..data.batches import Batch, Batches, drop_modalities
 from ..data.dataset import Dataset
 from ..data.runtime import autocast, find_compile_cache
@@ -90,10 +90,7 @@ class Learner:
 
     def step_scheduler(self, p: float, warming_up: bool) -> None:
         """Pass validation P on to the plateau rule; during the warm-up it only remembers the best."""
-        if warming_up:
-            self.plateau.best = max(self.plateau.best, p)
-        else:
-            self.plateau.step(p)
+        step_plateau(self.plateau, p, warming_up)
 
     def weights(self) -> dict[str, Tensor]:
         """A copy of the tensors that learn, and of the network's buffers."""
@@ -166,13 +163,13 @@ def init_learner(
 
 
 def make_optimizer(
-    config: TrainConfig, groups: list[dict[str, Any]], min_lr: float
+    config: TrainConfig | PictureConfig, groups: list[dict[str, Any]], min_lr: float
 ) -> tuple[Optimizer, ReduceLROnPlateau]:
     """Adam, or AdamW, for groups of parameters, and the plateau rule for all their learning rates.
 
     A group that does not learn at the run's `lr` says at which by `peak_lr`.
     """
-    kind = AdamW if config.optimizer == "adamw" else Adam
+    kind = AdamW if isinstance(config, TrainConfig) and config.optimizer == "adamw" else Adam
     optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay)
     for group in optimizer.param_groups:
         group["lr"] = group.get("peak_lr", config.lr)
@@ -188,7 +185,15 @@ def make_optimizer(
     return optimizer, plateau
 
 
-def warm_up(config: TrainConfig, optimizer: Optimizer, step: int, steps_per_epoch: int) -> None:
+def step_plateau(plateau: ReduceLROnPlateau, p: float, warming_up: bool) -> None:
+    """Pass validation P on to a plateau rule; during the warm-up it only remembers the best."""
+    if warming_up:
+        plateau.best = max(plateau.best, p)
+    else:
+        plateau.step(p)
+
+
+def warm_up(config: TrainConfig | PictureConfig, optimizer: Optimizer, step: int, steps_per_epoch: int) -> None:
     """Set the learning rates of `step` (from 0, since the optimiser was made) while the warm-up lasts."""
     steps = config.warmup_epochs * steps_per_epoch
     if step < steps:
