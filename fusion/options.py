@@ -20,13 +20,15 @@ from ..shell.options import (
     FOLDER,
     NAME_LIST,
     MergedOption,
-    NamedPath,
     Number,
     config_option,
     device_option,
     key_and_value,
+    smooth_option,
     store_option,
     store_or_default,
+    untrained_option,
+    weights_option,
     with_options,
 )
 from .config import (
@@ -435,20 +437,8 @@ _FINETUNE_OPTIONS = (
         help="Stored features beside the tuned ones, separated by commas. The first one leads, a tuned one unless the "
         "list has those too. [default: none]",
     ),
-    click.option(
-        "--weights",
-        cls=MergedOption,
-        type=NamedPath(),
-        multiple=True,
-        help="Weights that a network begins from (repeatable): iresnet50=FILE, logmel_vgg=FILE, timm:NAME=DIR. "
-        "[default: $AVFUSE_WEIGHTS, then the cache]",
-    ),
-    click.option(
-        "--untrained",
-        type=click.IntRange(min=0),
-        metavar="SEED",
-        help="Seeded random weights for every network without --weights; for tests only. [default: off]",
-    ),
+    weights_option("Weights that a network begins from (repeatable): iresnet50=FILE, logmel_vgg=FILE, timm:NAME=DIR."),
+    untrained_option("tests only. [default: off]"),
     click.option(
         "--micro-batch",
         type=click.IntRange(min=1),
@@ -569,13 +559,7 @@ _RESULT_OPTIONS = (
         help="Folder of a run, or of several; repeatable: their predictions are averaged. [default: the run below "
         "runs that finished last, with the other folds and seeds of its call]",
     ),
-    click.option(
-        "--smooth",
-        metavar="none|ma:K|savgol:K",
-        default="none",
-        show_default=True,
-        help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
-    ),
+    smooth_option,
 )
 
 

@@ -17,13 +17,13 @@ from ..features_store.schema import AudioAlign, MissingFace
 from ..shell.options import (
     FOLDER,
     STORE,
-    MergedOption,
-    NamedPath,
     Number,
     config_option,
     device_option,
     encoder_option,
     trial_options,
+    untrained_option,
+    weights_option,
     with_options,
 )
 from .config import Denoise, ExtractConfig, FacePolicy, RunConfig
@@ -237,20 +237,8 @@ _OPTIONS = (
         help="Layers of encoders of sound that a row is made of: last4 (their sum), last, one by its number, or the "
         "mean of A-B.",
     ),
-    click.option(
-        "--weights",
-        cls=MergedOption,
-        type=NamedPath(),
-        multiple=True,
-        help="Weights of a feature (repeatable): a file, or a folder with config.json and model.safetensors. [default: "
-        "$AVFUSE_WEIGHTS, then the cache]",
-    ),
-    click.option(
-        "--untrained",
-        type=click.IntRange(min=0),
-        metavar="SEED",
-        help="Seeded random weights for every network without --weights; for tests and demos only. [default: off]",
-    ),
+    weights_option("Weights of a feature (repeatable): a file, or a folder with config.json and model.safetensors."),
+    untrained_option("tests and demos only. [default: off]"),
     device_option,
     precision_option,
     batch_size_option,

@@ -102,6 +102,13 @@ store_option = click.option(
     help=f"Feature store: a folder or zarr store URL. [default: {DEFAULT_STORE} in the working folder]",
 )
 
+smooth_option = click.option(
+    "--smooth",
+    metavar="none|ma:K|savgol:K",
+    default="none",
+    show_default=True,
+    help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
+)
 config_option = click.option(
     "--config",
     type=FILE,
@@ -170,6 +177,18 @@ class GroupedCommand(click.Command):
         if records:
             with formatter.section("Other options"):
                 formatter.write_dl(list(records.values()))
+
+
+def weights_option(of_what: str) -> Callable[[Any], Any]:
+    """`--weights NAME=FILE`, repeatable; `of_what` begins its help."""
+    help_text = f"{of_what} [default: $AVFUSE_WEIGHTS, then the cache]"
+    return click.option("--weights", cls=MergedOption, type=NamedPath(), multiple=True, help=help_text)
+
+
+def untrained_option(purpose: str) -> Callable[[Any], Any]:
+    """`--untrained SEED`; `purpose` says what random weights are for, and the default."""
+    help_text = f"Seeded random weights for every network without --weights; for {purpose}"
+    return click.option("--untrained", type=click.IntRange(min=0), metavar="SEED", help=help_text)
 
 
 encoder_option = click.option(

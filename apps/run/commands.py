@@ -36,11 +36,12 @@ from ...shell.options import (
     DEFAULT_STORE,
     FOLDER,
     GroupedCommand,
-    MergedOption,
-    NamedPath,
     config_option,
     device_option,
     encoder_option,
+    smooth_option,
+    untrained_option,
+    weights_option,
     with_options,
 )
 from ...shell.text import escaped, flat
@@ -80,31 +81,12 @@ _OPTIONS = (
     click.option("--aligned", type=FOLDER, help="Crops instead of face detection, as for `extract`. [default: detect]"),
     click.option("--audio", type=FOLDER, help="Sound files, as for `extract`. [default: the videos' own sound]"),
     click.option("--words", type=FOLDER, help="Words with times, as for `extract`. [default: none]"),
-    click.option(
-        "--weights",
-        cls=MergedOption,
-        type=NamedPath(),
-        multiple=True,
-        help="Weights of a feature (repeatable), those that the run has learned from. [default: $AVFUSE_WEIGHTS, then "
-        "the cache]",
-    ),
-    click.option(
-        "--untrained",
-        type=click.IntRange(min=0),
-        metavar="SEED",
-        help="Seeded random weights for every network without --weights; for tests and demos only. [default: only "
-        "where the run has learned from such]",
-    ),
+    weights_option("Weights of a feature (repeatable), those that the run has learned from."),
+    untrained_option("tests and demos only. [default: only where the run has learned from such]"),
     encoder_option,
     device_option,
     batch_size_option,
-    click.option(
-        "--smooth",
-        metavar="none|ma:K|savgol:K",
-        default="none",
-        show_default=True,
-        help="Smooth predictions over K rows: moving average or Savitzky-Golay; K,L for valence and arousal.",
-    ),
+    smooth_option,
     click.option(
         "--allow-other-features",
         is_flag=True,

@@ -156,15 +156,18 @@ def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     ):
         file.attrs[FORMAT_KEY] = json.dumps(FORMAT)
         for trial in [*trials, *containers]:
-            try:
-                group = file.require_group(trial.name)
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
-                ) from error
+            group = _h5_group(file, trial)
             _fill_h5_group(group, trial)
             if written.failed:
                 raise written.failed
+
+
+def _h5_group(file: Any, trial: Trial) -> Any:
+    """The group of a trial. Raises ValueError where HDF5 cannot hold its name."""
+    try:
+        return file.require_group(trial.name)
+    except UnicodeEncodeError as error:
+        raise ValueError(f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video") from error
 
 
 def _fill_h5_group(group: Any, trial: Trial) -> None:
@@ -196,12 +199,7 @@ def to_matlab(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
         order = "C: rows come first in this file, and last in MATLAB; permute(x, ndims(x):-1:1) turns them round"
         file.attrs.update({"made_by": np.bytes_(f"avfuse {__version__}"), "order": np.bytes_(order)})
         for trial in trials:
-            try:
-                group = file.require_group(trial.name)
-            except UnicodeEncodeError as error:
-                raise ValueError(
-                    f"HDF5 holds UTF-8 names only, and {trial.name!r} is not UTF-8; rename its video"
-                ) from error
+            group = _h5_group(file, trial)
             group.attrs["rows"] = np.float64(trial.rows)
             group["attributes_json"] = np.frombuffer(json.dumps(trial.attributes).encode(), np.uint8)
             for name, values in trial.items():
