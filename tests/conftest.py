@@ -284,6 +284,21 @@ def face_weights(tmp_path_factory) -> Callable[..., Path]:
 
 
 @pytest.fixture(scope="session")
+def timm_network(tmp_path_factory) -> Path:
+    """A folder of a small network of timm, `timm:test_resnet`, that takes faces of 32 px."""
+    timm = pytest.importorskip("timm")
+    import torch
+    from timm.models import save_for_hf
+
+    torch.manual_seed(0)
+    folder: Path = tmp_path_factory.mktemp("network") / "test_resnet"
+    small = timm.create_model("test_resnet", pretrained=False)
+    small.pretrained_cfg["input_size"] = (3, 32, 32)
+    save_for_hf(small, os.fspath(folder), safe_serialization=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
 def avfuse() -> Callable[..., Result]:
     """The command line in this process, where torch is loaded once, on one thread: two wait for each other."""
     import torch

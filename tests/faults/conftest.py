@@ -7,7 +7,8 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,61 @@ from click.testing import CliRunner, Result
 from avfuse.cli import main
 
 PATIENCE_S = 180  # on a busy machine; nothing here is about speed
+
+
+# Each run in a process of its own, which dies at its n-th flush of a file or folder to the disk. LOADS is what takes
+# long, once for all children.
+DIES = """
+import json, os, signal, sys
+LOADS
+from avfuse.cli import main
+
+flush = os.fsync
+for line in sys.stdin:
+    last, words = json.loads(line)
+    child = os.fork()
+    if not child:
+        torch.set_num_threads(1)
+        done = 0
+        def fsync(handle):
+            global done
+            done += 1
+            if done == last:
+                os.kill(os.getpid(), signal.SIGKILL)
+            flush(handle)
+        os.fsync = fsync
+        answers, sys.stdout = sys.stdout, sys.stderr  # where the run prints its table
+        try:
+            main(words, standalone_mode=False)
+        finally:
+            print(done, file=answers, flush=True)
+            os._exit(0)
+    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
+        print("killed", flush=True)
+"""
+
+
+@pytest.fixture(scope="session")
+def dying() -> Callable[[str], AbstractContextManager[Callable[[int, list[str]], str]]]:
+    """A process for runs, after its `loads`: run(n, words) is `killed` at its n-th flush, or says how many it had."""
+
+    @contextmanager
+    def start(loads: str) -> Iterator[Callable[[int, list[str]], str]]:
+        command = [sys.executable, "-c", DIES.replace("LOADS", loads)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
+            stdin, stdout = process.stdin, process.stdout
+            assert stdin is not None
+            assert stdout is not None
+
+            def run(last: int, words: list[str]) -> str:
+                print(json.dumps([last, words]), file=stdin, flush=True)
+                return stdout.readline().strip()
+
+            yield run
+            stdin.close()
+        assert process.returncode == 0
+
+    return start
 
 
 @dataclass(frozen=True)

@@ -1,10 +1,7 @@
 """A run that tunes a network and is killed goes on as if it had not been, bit for bit: its weights too."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -19,36 +16,10 @@ from avfuse.fusion.artifacts.state import load_state
 EPOCHS = 5
 NETWORK = "timm:test_resnet"
 
-# The run in processes of its own, each of which dies at its n-th flush of a file or folder to the disk.
-DIES = """
-import json, os, signal, sys
+# What takes long, once for all runs of a test that kills them.
+LOADS = """
 import timm, torch
 import avfuse.fusion.commands, avfuse.fusion.runs.work
-from avfuse.cli import main
-
-flush = os.fsync
-for line in sys.stdin:
-    last, words = json.loads(line)
-    child = os.fork()
-    if not child:
-        torch.set_num_threads(1)
-        done = 0
-        def fsync(handle):
-            global done
-            done += 1
-            if done == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            flush(handle)
-        os.fsync = fsync
-        answers, sys.stdout = sys.stdout, sys.stderr
-        try:
-            main(words, standalone_mode=False)
-        finally:
-            print(done, file=answers, flush=True)
-            os._exit(0)
-    status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-    if status == -signal.SIGKILL:
-        print("killed", flush=True)
 """
 
 
@@ -70,21 +41,7 @@ def corpus(tmp_path_factory, plant_small):
 
 
 @pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A folder of a small network of timm, that takes faces of 32 px."""
-    timm = pytest.importorskip("timm")
-    from timm.models import save_for_hf
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("network") / "test_resnet"
-    small = timm.create_model("test_resnet", pretrained=False)
-    small.pretrained_cfg["input_size"] = (3, 32, 32)
-    save_for_hf(small, os.fspath(folder), safe_serialization=True)
-    return folder
-
-
-@pytest.fixture(scope="module")
-def words(corpus, network):
+def words(corpus, timm_network):
     """`finetune` of that network, whose groups are released one soon after the other."""
     settings: dict[str, float] = {
         "window_frames": 16,
@@ -97,7 +54,16 @@ def words(corpus, network):
 
     def make(out, *more):
         given = ("finetune", "--store", corpus.store, "--annotations", corpus.annotations, "--out", out)
-        tuned = ("--visual", NETWORK, "--audio", "none", "--modalities", "voice", "--weights", f"{NETWORK}={network}")
+        tuned = (
+            "--visual",
+            NETWORK,
+            "--audio",
+            "none",
+            "--modalities",
+            "voice",
+            "--weights",
+            f"{NETWORK}={timm_network}",
+        )
         pairs = [f"--set={key}={value}" for key, value in settings.items()]
         what = ("--preset", "concat", "--fold", 0, "--epochs", EPOCHS, "--device", "cpu", "--micro-batch", 20)
         return [*map(str, (*given, *tuned, *pairs, *what, "--no-plots", "--no-tensorboard", *more))]
@@ -139,25 +105,16 @@ def test_all_groups_are_released_in_it(whole):
 
 
 @pytest.mark.slow
-def test_killed_while_any_file_is_written(words, whole, avfuse, same_run, tmp_path):
+def test_killed_while_any_file_is_written(dying, words, whole, avfuse, same_run, tmp_path):
     """State, tuned weights, head, scores, history: it goes on from each, and ends in the same weights."""
-    process = subprocess.Popen(
-        [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    )
-    with process:
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
+    with dying(LOADS) as run:
 
-        def run(last):
-            print(json.dumps([last, words(tmp_path / str(last))]), file=stdin, flush=True)
-            return stdout.readline().strip()
+        def end_of(last):
+            return run(last, words(tmp_path / str(last)))
 
-        flushes = int(run(0))
+        flushes = int(end_of(0))
         chosen = [1, *range(11, flushes, max(1, (flushes - 11) // 7))]
-        assert {run(last) for last in chosen} == {"killed"}
-        stdin.close()
-    assert process.returncode == 0
+        assert {end_of(last) for last in chosen} == {"killed"}
     saved = set()
     for last in chosen:
         folder = tmp_path / str(last)
@@ -179,11 +136,11 @@ def test_a_second_call_leaves_it_alone(words, whole, avfuse):
     assert tuned_file(whole).stat().st_mtime_ns == before
 
 
-def test_other_weights_are_another_run(words, whole, avfuse, network, tmp_path):
+def test_other_weights_are_another_run(words, whole, avfuse, timm_network, tmp_path):
     """Named by their sha256, as another setting would be."""
     other = tmp_path / "test_resnet"
     other.mkdir()
-    for file in network.iterdir():
+    for file in timm_network.iterdir():
         (other / file.name).write_bytes(file.read_bytes())
     state = load_file(other / "model.safetensors")
     save_file(

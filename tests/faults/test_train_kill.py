@@ -7,8 +7,6 @@ import pty
 import re
 import signal
 import struct
-import subprocess
-import sys
 import termios
 import time
 from dataclasses import replace
@@ -22,38 +20,13 @@ from avfuse.fusion.artifacts.state import load_state
 TEMPORARY = re.compile(r"\.\d+\.[0-9a-f]{12}")
 EPOCHS = 12
 
-# Each run in a process of its own, which dies at its n-th flush of a file or folder to the disk.
-DIES = """
-import json, os, signal, sys
+# What takes long, once for all runs that are killed.
+LOADS = """
 import torch, zarr
 import avfuse.fusion.commands, avfuse.fusion.runs.crossval, avfuse.fusion.inference.evaluate
-from avfuse.cli import main
-
 parameter = torch.zeros(1, requires_grad=True)
 parameter.grad = torch.zeros(1)
-torch.optim.Adam([parameter]).step()  # loads what takes long, once for all children
-flush = os.fsync
-for line in sys.stdin:
-    last, words = json.loads(line)
-    child = os.fork()
-    if not child:
-        torch.set_num_threads(1)
-        done = 0
-        def fsync(handle):
-            global done
-            done += 1
-            if done == last:
-                os.kill(os.getpid(), signal.SIGKILL)
-            flush(handle)
-        os.fsync = fsync
-        answers, sys.stdout = sys.stdout, sys.stderr  # where the run prints its table
-        try:
-            main(words, standalone_mode=False)
-        finally:
-            print(done, file=answers, flush=True)
-            os._exit(0)
-    if os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL:
-        print("killed", flush=True)
+torch.optim.Adam([parameter]).step()
 """
 
 
@@ -110,27 +83,18 @@ def wait_for_epoch(run, epoch, process):
 
 
 @pytest.fixture(scope="module", params=[4, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
-def killed(request, corpus, train_words, tmp_path_factory):
+def killed(request, dying, corpus, train_words, tmp_path_factory):
     """Runs of two epochs, killed at each, or every second, flush of a file in turn: before it gets its name."""
     folder = tmp_path_factory.mktemp("killed")
-    with subprocess.Popen(
-        [sys.executable, "-c", DIES], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1
-    ) as process:
-        stdin, stdout = process.stdin, process.stdout
-        assert stdin is not None
-        assert stdout is not None
+    with dying(LOADS) as run:
 
-        def run(last):
-            words = [*map(str, train_words(corpus, folder / str(last), "--epochs", 2))]
-            print(json.dumps([last, words]), file=stdin, flush=True)
-            return stdout.readline().strip()
+        def end_of(last):
+            return run(last, [*map(str, train_words(corpus, folder / str(last), "--epochs", 2))])
 
-        flushes = int(run(0))
+        flushes = int(end_of(0))
         # A file is flushed, then its folder: 1 to 10 describe the run, 11 to 18 are the first epoch's.
         flushes_of_files = [1, 9, 11, *range(19, flushes, request.param)]
-        assert {run(last) for last in flushes_of_files} == {"killed"}
-        stdin.close()
-    assert process.returncode == 0
+        assert {end_of(last) for last in flushes_of_files} == {"killed"}
     return [folder / str(last) for last in flushes_of_files]
 
 

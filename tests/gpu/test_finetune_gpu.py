@@ -1,6 +1,5 @@
 """A step of fine-tuning on a GPU: loss, gradients and rows of the CPU, and the same numbers again."""
 
-import os
 from dataclasses import replace
 
 import numpy as np
@@ -36,17 +35,6 @@ CONFIG = TrainConfig(
     model=ConcatSettings(),
 )
 VIEWS = {"iresnet50": View("crop48", 512), "logmel_vgg": View("logmel", 128)}
-
-
-@pytest.fixture(scope="module")
-def gpu() -> torch.device:
-    """The first GPU."""
-    if not torch.cuda.is_available():
-        reason = "torch sees no GPU"
-        if "gpu" in os.environ.get("AVFUSE_REQUIRE", "").split(","):
-            pytest.fail(f"{reason}, and AVFUSE_REQUIRE asks for one")
-        pytest.skip(reason)
-    return torch.device("cuda:0")
 
 
 @pytest.fixture(scope="module")

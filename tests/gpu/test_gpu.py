@@ -1,7 +1,5 @@
 """The same rows on a GPU as on the CPU. Skipped where there is none, unless AVFUSE_REQUIRE=gpu asks for one."""
 
-import os
-
 import numpy as np
 import pytest
 import torch
@@ -16,17 +14,6 @@ from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 
 pytestmark = pytest.mark.gpu
-
-
-@pytest.fixture(scope="module")
-def gpu() -> torch.device:
-    """The first GPU."""
-    if not torch.cuda.is_available():
-        reason = "torch sees no GPU"
-        if "gpu" in os.environ.get("AVFUSE_REQUIRE", "").split(","):
-            pytest.fail(f"{reason}, and AVFUSE_REQUIRE asks for one")
-        pytest.skip(reason)
-    return torch.device("cuda:0")
 
 
 def inputs_of(name: str, count: int) -> np.ndarray:

@@ -1,7 +1,6 @@
 """S4's systems for expressions, end to end: a network of timm and the Transformer over it learn together."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -33,33 +32,19 @@ def corpus(tmp_path_factory, plant_small):
     return corpus
 
 
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    """A folder of a small network of timm, that takes faces of 32 px."""
-    timm = pytest.importorskip("timm")
-    from timm.models import save_for_hf
-
-    torch.manual_seed(0)
-    folder = tmp_path_factory.mktemp("network") / "test_resnet"
-    small = timm.create_model("test_resnet", pretrained=False)
-    small.pretrained_cfg["input_size"] = (3, 32, 32)
-    save_for_hf(small, os.fspath(folder), safe_serialization=True)
-    return folder
-
-
-def test_a_network_of_timm_learns_expressions_with_its_head(corpus, network, avfuse, tmp_path):
+def test_a_network_of_timm_learns_expressions_with_its_head(corpus, timm_network, avfuse, tmp_path):
     run = tmp_path / "run"
     tuned = ("--task", "expr", "--preset", "expr-transformer", "--visual", NETWORK, "--audio", "none")
     settings = {"window_frames": 16, "hop_frames": 12, "layers": 1, "heads": 2, "warmup_epochs": 0, "loss": "ce"}
     pairs = [f"--set={key}={value}" for key, value in {**settings, "lr": 1e-3, "backbone_lr": 1e-3}.items()]
     place = ("--store", corpus.store, "--annotations", corpus.annotations, "--out", run)
     how = ("--fold", 0, "--epochs", 6, "--device", "cpu", "--no-plots", "--no-tensorboard")
-    result = avfuse("finetune", *place, *tuned, "--weights", f"{NETWORK}={network}", *pairs, *how)
+    result = avfuse("finetune", *place, *tuned, "--weights", f"{NETWORK}={timm_network}", *pairs, *how)
     assert result.exit_code == 0, result.stderr
     scores = json.loads((run / "metrics.json").read_text())
     assert {f"f1_{name.lower()}" for name in EXPR.names} <= scores.keys()
     assert min(scores["f1_neutral"], scores["f1_happiness"]) > 0.9  # the two that there are
-    before, after = (load_file(folder / "model.safetensors") for folder in (network, run / "timm" / "test_resnet"))
+    before, after = (load_file(folder / "model.safetensors") for folder in (timm_network, run / "timm" / "test_resnet"))
     moved = {name for name in after if not torch.equal(after[name], before[name])}
     assert moved  # the last stage, and nothing of its batch norms' statistics
     assert not any("running" in name or name.startswith("conv1") for name in moved)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
-from toys import GROUPS, crops, description, equal_tensors, face_backbone, patches, sound_backbone
+from toys import GROUPS, description, equal_tensors, face_backbone, sound_backbone, views
 
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.artifacts.state import load_state, read_metrics, read_weights
@@ -55,13 +55,7 @@ def data(tmp_path_factory):
     sources = {}
     for name in (*TRAIN, *VALIDATION):
         rows = 40
-        arrays = {
-            "time": np.arange(rows) / 30,
-            "crop48": crops(rng, rows),
-            "logmel": patches(rng, rows),
-            "voice": rng.standard_normal((rows, 3)).astype(np.float32),
-        }
-        flags = {f"{each}_valid": np.ones(rows, bool) for each in ("crop48", "logmel", "voice")}
+        arrays, flags = views(rng, rows)
         store.write(name, {**arrays, **flags}, {"fingerprint": "release"})
         labels = rng.uniform(-1, 1, (rows, 2)).astype(np.float32)
         sources[name] = TrialSource(name, name, labels, np.ones(rows, bool))

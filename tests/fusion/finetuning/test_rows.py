@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toys import crops, face_backbone, patches, sound_backbone
+from toys import crops, face_backbone, sound_backbone, views
 
 from avfuse.encoders.embed import Embedder
 from avfuse.encoders.weights.read import Network
@@ -58,13 +58,7 @@ def store(tmp_path):
     rng = np.random.default_rng(2)
     made = FeatureStore(tmp_path / "features.zarr", mode="a")
     for name, rows in (("a", 30), ("b", 21), ("c", 10)):
-        arrays = {
-            "time": np.arange(rows) / 30,
-            "crop48": crops(rng, rows),
-            "logmel": patches(rng, rows),
-            "voice": rng.standard_normal((rows, 3)).astype(np.float32),
-        }
-        flags = {f"{each}_valid": np.ones(rows, bool) for each in ("crop48", "logmel", "voice")}
+        arrays, flags = views(rng, rows)
         flags["crop48_valid"][4:7] = False  # repeated, as by default
         if name == "b":
             arrays["crop48"][4:6] = 0  # as with --missing-face zero

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from toys import crops, description, face_backbone, patches, sound_backbone
+from toys import description, face_backbone, sound_backbone, views
 
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.config import FinetuneConfig, RunConfig, TrainConfig
@@ -35,13 +35,7 @@ def data(tmp_path_factory):
     store = FeatureStore(tmp_path_factory.mktemp("step") / "features.zarr", mode="a")
     sources = {}
     for name, rows in (("a", 40), ("b", 12)):
-        arrays = {
-            "time": np.arange(rows) / 30,
-            "crop48": crops(rng, rows),
-            "logmel": patches(rng, rows),
-            "voice": rng.standard_normal((rows, 3)).astype(np.float32),
-        }
-        flags = {f"{each}_valid": np.ones(rows, bool) for each in ("crop48", "logmel", "voice")}
+        arrays, flags = views(rng, rows)
         if name == "b":
             arrays["crop48"][:3], flags["crop48_valid"][:5] = 0, False
         store.write(name, {**arrays, **flags}, {"fingerprint": "step"})

@@ -53,6 +53,17 @@ def crops(rng: np.random.Generator, rows: int, px: int = 48) -> np.ndarray:
     return rng.integers(0, 256, (rows, px, px, 3), np.uint8)
 
 
+def views(rng: np.random.Generator, rows: int) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """Arrays of a trial, its views beside a feature `voice`, and their masks, all real."""
+    arrays = {
+        "time": np.arange(rows) / 30,
+        "crop48": crops(rng, rows),
+        "logmel": patches(rng, rows),
+        "voice": rng.standard_normal((rows, 3)).astype(np.float32),
+    }
+    return arrays, {f"{each}_valid": np.ones(rows, bool) for each in ("crop48", "logmel", "voice")}
+
+
 def patches(rng: np.random.Generator, rows: int, rate_hz: float = 30) -> np.ndarray:
     """Log-mel patches float32 [rows, 96, 64] of consecutive rows, as `extract` cuts them."""
     starts = np.rint(np.arange(rows) / rate_hz * 100).astype(int)
