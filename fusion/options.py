@@ -577,7 +577,10 @@ def compare_request(options: Mapping[str, Any]) -> CompareRequest:
 
 
 def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
-    """The request that `avfuse finetune` makes of its options, as `train_request` does."""
+    """The request that `avfuse finetune` makes of its options, as `train_request` does.
+
+    Raises click.UsageError also on --csv without --images.
+    """
     if options["table"] is not None:
         raise click.UsageError("--csv is the table of --images DIR, the folder of its pictures")
     own = {name: value for name, value in options.items() if name not in ("images", "table")}

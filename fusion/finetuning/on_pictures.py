@@ -31,7 +31,7 @@ from ...batch.signals import StopRequest
 from ...features_store.disk.atomic import remove_file, write_json
 from ...features_store.schema import JsonValue
 from ...shell.text import counted
-from ..artifacts.folder import is_empty, read_json, run_lock
+from ..artifacts.folder import is_empty, read_json, remove_temporaries, run_lock
 from ..artifacts.state import FINISHED, RUNNING, State, load_state, save_state, write_results
 from ..config import PictureConfig, RunConfig
 from ..data.runtime import autocast, deterministic, room_of
@@ -173,6 +173,7 @@ def train_on_pictures(
                 raise ValueError(f"{folder} holds this run already: --resume goes on with it")
         elif not is_empty(folder):
             raise ValueError(f"{folder} holds another run, or other files; name another --out")
+        remove_temporaries(folder)
         write_json(folder / SETTINGS, settings)
         try:
             held = read_views(pictures, side_px, folder / _SCRATCH, room_of(run).host_bytes)
