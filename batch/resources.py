@@ -66,7 +66,7 @@ def visible_gpus() -> list[str]:
 
 
 def free_bytes(processes: int = 1, root: Path = Path("/")) -> int:
-    """Bytes that this process may take, where so many share what the machine and the job have.
+    """Bytes that this process may take, where `processes` of them share what the machine and the job have.
 
     `root`: where `proc` and `sys` are. Never below 0.
     """

@@ -183,7 +183,7 @@ def is_array_name(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces about its parts."""
+    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces around its parts."""
     return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
 
 

@@ -1,4 +1,4 @@
-"""`avfuse train` and `compare`: options to a request, the runs that are left, the table at the end, exit code."""
+"""`avfuse train`, `finetune`, `compare`: options to a request, the runs that are left, the table, exit code."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ The rule, over the whole package; docs/api.md shows a part of it:
   dict has them, are of any shape, and the docstring says that they are weights;
 - a float has its unit in its name (`_s`, `_hz`, `_px` …) or is a share or a factor by its name, or the docstring
   speaks of it by name, or of where it does;
-- where the function itself raises, the docstring says `Raises`;
+- where the function itself raises, the docstring says `Raises` and what: the class, or one that it is derived from;
 - where numbers are computed by a formula (`FORMULAS`), the docstring or that of its module names the source.
 
 What is said elsewhere counts where a reader is led to it: a method may leave to its class what the class says, an
@@ -16,11 +16,13 @@ docstring is its help; the options have theirs, and errors end in an exit code.
 """
 
 import ast
+import builtins
 import importlib.util
 import re
 from functools import cache
 from pathlib import Path
 
+import click
 import pytest
 
 ROOT = Path(__file__).parents[1]
@@ -100,6 +102,37 @@ def makers(node):
     ]
 
 
+def raised(node, caught=False):
+    """Of each error that a function raises and does not catch: the names of its class, and of those it is derived from.
+
+    Empty for one that it was given, which is another function's to name.
+    """
+    if isinstance(node, ast.Raise) and node.exc is not None and not caught:
+        called = isinstance(node.exc, ast.Call)
+        name = ast.unparse(node.exc.func if called else node.exc).rpartition(".")[2]
+        made = next((each for each in definitions().get(name, ()) if isinstance(each, ast.FunctionDef)), None)
+        if called and made is not None and made.returns is not None:
+            name = ast.unparse(made.returns)
+        yield ancestors(name) if name[0].isupper() else set()
+    for part, value in ast.iter_fields(node):
+        here = caught or (isinstance(node, ast.Try) and part == "body" and bool(node.handlers))
+        for each in value if isinstance(value, list) else [value]:
+            if isinstance(each, ast.AST):
+                yield from raised(each, here)
+
+
+def ancestors(name):
+    """The names of a class and of all that it is derived from, but for those that every error is."""
+    found = {name}
+    for each in definitions().get(name, ()):
+        for base in getattr(each, "bases", ()):
+            found |= ancestors(ast.unparse(base).rpartition(".")[2])
+    known = getattr(builtins, name, getattr(click, name, None))
+    if isinstance(known, type):
+        found |= {each.__name__ for each in known.__mro__}
+    return found - {"object", "BaseException", "Exception"}
+
+
 def lacks(where, node, above):
     """What a docstring does not say and should."""
     own = ast.get_docstring(node) or ""
@@ -129,10 +162,9 @@ def lacks(where, node, above):
         is_float = kind in ("float", "float | None") and name != "return"
         if is_float and not UNIT.search(name) and f"`{name}`" not in said and not ELSEWHERE.search(said):
             missing.append(f"the unit of {name}")
-    raises = any(
-        isinstance(each, ast.Raise) and each.exc is not None for maker in makers(node) for each in ast.walk(maker)
-    )
-    if raises and not re.search(r"[Rr]aise", said):
+    words = {*re.findall(r"\w+", said)}
+    errors = [each for maker in makers(node) for each in raised(maker)]
+    if (errors and not re.search(r"[Rr]aise", said)) or not all(words & kinds for kinds in errors if kinds):
         missing.append("errors")
     returned = next((kind for name, kind in typed if name == "return"), "")
     is_formula = (
@@ -185,6 +217,12 @@ def test_the_page_shows_the_api():
         ("def f(limit: float) -> int:\n '''Words.'''", ["the unit of limit"]),
         ("def f(limit_s: float, seconds: float, share: float) -> int:\n '''Words.'''", []),
         ("def f(x: int) -> int:\n '''Words.'''\n raise ValueError(x)", ["errors"]),
+        ("def f(x: int) -> int:\n '''Words. Raises OSError.'''\n raise ValueError(x)", ["errors"]),
+        ("def f(x: int) -> int:\n '''Words. Raises OSError.'''\n raise FileNotFoundError(x)", []),
+        ("def f(x: int) -> int:\n '''Words. Raises ValueError.'''\n raise StoreMismatch(x)", []),
+        ("def f(x: int) -> int:\n '''Words. Raises OSError.'''\n raise store_removed(x)", []),
+        ("def f(x: int) -> int:\n '''Words.'''\n try:\n  raise ValueError(x)\n except ValueError:\n  return 0", []),
+        ("def f(x: Exception) -> int:\n '''Words. Raises it.'''\n raise x", []),
         ("@click.command('f')\ndef f(limit: float) -> int:\n '''Words.'''\n raise ValueError(limit)", []),
         ("@contextmanager\ndef f(x: int) -> int:\n '''Words.'''\n raise ValueError(x)", ["errors"]),
         (

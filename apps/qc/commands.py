@@ -30,7 +30,7 @@ _say = partial(click.echo, err=True)
 class Thresholds:
     """What a trial must keep.
 
-    `min_faces`, `max_silence`: shares of its rows in [0, 1]. `max_gap`, `max_offset`: s. `max_length_difference`: rows.
+    `min_faces`, `max_silence`: shares of its frames in [0, 1]; `max_gap`, `max_offset`: s.
     """
 
     min_faces: float = 0.5

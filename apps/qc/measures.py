@@ -48,7 +48,7 @@ _SILENT = float(np.log(0.1 + 0.01))
 class Measured:
     """A trial in numbers; None where neither the store nor a video says it. `notes`: what could not be read.
 
-    `faces`, `silence`: shares of its rows in [0, 1], with a face and with nothing to be heard.
+    `faces`: the share of its frames with a face, `silence`: of its rows with nothing to be heard; both in [0, 1].
     """
 
     trial: str

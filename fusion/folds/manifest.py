@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Fold:
-    """Trials of one fold, each on one side; neither side is empty. Raises ValueError where that is not so."""
+    """Trials of one fold, each on one side; neither side is empty. Raises ValueError otherwise."""
 
     number: int
     train: tuple[str, ...]
@@ -44,7 +44,7 @@ class Fold:
 class Move:
     """A trial that grouping has put on another side of a fold than it would be on without.
 
-    Raises ValueError on an unknown side, or a number that is none of a fold.
+    Raises ValueError on an unknown side, or a fold's number below 0.
     """
 
     fold: int

@@ -6,8 +6,8 @@
     noise n ──┴─ n(t + lag) ────────────────► voice: vowel
 
 The brow shows j, but drowned in noise n that is N times larger. The vowel shows n alone, `lag_s` ahead of the
-face: it says nothing of j, nor does it sound like what is seen at the same moment. Only who subtracts the vowel
-of lag_s ago from the brow of now finds j. No video is involved: features can be planted as well as clips.
+face: it says nothing of j, nor does it sound like what is seen at the same moment. Only by subtracting the vowel
+of lag_s ago from the brow of now is j found. No video is involved: features can be planted as well as clips.
 
 Every signal is a sum of sines, one in each slice of its band, so it can be asked for at any time (irregular
 frame times, audio rate) and has mean 0 and variance 1 over a few periods.

@@ -33,7 +33,7 @@ _MOST_BYTES = 64 << 20  # a word every 20 ms, for a day
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it was written, punctuation and all; `start_s` ≤ `end_s`, of the word in s.
+    """A word as it was written, punctuation and all, said from `start_s` to `end_s` ≥ `start_s`.
 
     `confidence` in [0, 1], NaN where it is not known.
     """
@@ -137,7 +137,7 @@ def write_transcript(path: Path, words: Iterable[Word]) -> None:
 class TranscriptFolder:
     """A folder of such files by trial: `TRIAL.csv`, in the trial's folder or flat; letters compared as trials' are.
 
-    `video59_left` takes its own file, else that of its video, `video59`. Raises ValueError where it is no folder.
+    `video59_left` takes its own file, else that of its video, `video59`. Raises ValueError where it is not a folder.
     """
 
     def __init__(self, folder: Path) -> None:
