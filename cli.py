@@ -157,7 +157,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with a suggestion for a mistyped command."""
+        """As click's, with a suggestion for a mistyped command. Raises click.UsageError for one that there is not."""
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"There is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}.", ctx)
         return super().resolve_command(ctx, args)

@@ -31,7 +31,7 @@ Note = Callable[[str], None]
 def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
     """Workers of this machine, one a process; each with its share of the cores, and with one GPU if there are any.
 
-    `at_once`: jobs a process does at once (0: one, on a GPU several).
+    `at_once`: jobs a process does at once (0: one, on a GPU several). Raises WorkerUnfit where none can be started.
     """
     gpus = visible_gpus() if on_gpus else []
     specs = {}

@@ -67,7 +67,10 @@ class PictureLearner:
         self.release(min(1, self.most_released), 0)
 
     def release(self, count: int, begun: int, best_p: float | None = None) -> None:
-        """Let so many groups learn, from epoch `begun` on; optimiser and plateau rule are new."""
+        """Let so many groups learn, from epoch `begun` on; optimiser and plateau rule are new.
+
+        `best_p`: the best P until then, which the rule is to know.
+        """
         config = self.config
         tuned = self.backbone.release(count)
         self.head.requires_grad_()
@@ -89,7 +92,7 @@ class PictureLearner:
         return {**of_head, **{name: each for name, each in named if each.requires_grad and id(each) not in same}}
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of what learns."""
+        """A copy of the weights that learn."""
         return {name: each.detach().clone() for name, each in self.tensors().items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -108,7 +111,10 @@ class PictureLearner:
         return found.float()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy with (soft) classes; of valence and arousal the mean of 1 − CCC over the batch, or the MSE."""
+        """Cross-entropy with (soft) classes; of valence and arousal the mean of 1 − CCC over the batch, or the MSE.
+
+        `outputs`, `targets` [N, C].
+        """
         if self.kind == "classes":
             return F.cross_entropy(outputs, targets)
         if self.config.va_loss == "mse":

@@ -41,9 +41,9 @@ _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
 def start(arguments: list[str], path: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says. MediaError without the program.
+    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says.
 
-    `stdin`: `subprocess.PIPE` where something is written to it.
+    `stdin`: `subprocess.PIPE` where something is written to it. Raises MediaError without the program.
     """
     pipe = subprocess.PIPE
     try:

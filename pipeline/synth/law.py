@@ -29,7 +29,8 @@ _NUM_SINES = 4
 class Law:
     """The coefficients, shared by all clips of a corpus; bands are (low, high) in Hz.
 
-    The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
+    `own` (V and A), `joint` (J) and `noise` (N) multiply signals of variance 1, as above; `offset_std` is the spread of
+    the clips' offsets. The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
     """
 
     lag_s: float = 0.3
