@@ -126,6 +126,7 @@ class LazyGroup(click.Group):
                 if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                     stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "replace")
             os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
+            words.setdefault("terminal_width", _help_width_columns())
         return super().main(args, *rest, **words)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -165,6 +166,15 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+
+
+def _help_width_columns() -> int:
+    """As wide as click makes help, which loads `shutil` and its decompressors to find out."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(1).columns or 80
+    except (OSError, ValueError):  # no terminal
+        columns = 80
+    return max(min(columns, 80) - 2, 50)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})
