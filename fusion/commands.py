@@ -153,8 +153,8 @@ def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
     config, (tuned, network) = request.config(), request.network()
     check_place(request.out)
     run = RunConfig(request.device, request.precision, False, request.memory_gb)
-    pictures = read_table(request.images, request.table, config.validation_share, config.seed)
     source = _sources(request, [tuned])[tuned]
+    pictures = read_table(request.images, request.table, config.validation_share, config.seed)
     if line := untrained_line([tuned] if source.is_untrained else []):
         _say(line)
     groups = parse_groups(config.visual_groups) if config.visual_groups else None
@@ -169,9 +169,9 @@ def _sources(request: FinetuneRequest | PicturesRequest, tuned: Sequence[str]) -
     given = dict(request.weights)
     takers = {*tuned, *(feature(name).else_network for name in tuned if name not in given)}
     if unused := [name for name in given if name not in takers]:
-        are_tuned = f"{' and '.join(tuned)} {'is' if len(tuned) == 1 else 'are'} tuned here"
+        chosen = "--visual chooses" if isinstance(request, PicturesRequest) else "--visual and --audio choose"
         raise click.UsageError(
-            f"--weights {', '.join(unused)}: only {are_tuned}; leave it out, or name its network by --visual or --audio"
+            f"--weights {', '.join(unused)}: only {' and '.join(tuned)} can have weights here; {chosen} what is tuned"
         )
     return resolve(tuned, given, request.untrained)
 

@@ -108,10 +108,9 @@ def raised(node, caught=False):
     Empty for one that it was given, which is another function's to name.
     """
     if isinstance(node, ast.Raise) and node.exc is not None and not caught:
-        called = isinstance(node.exc, ast.Call)
-        name = ast.unparse(node.exc.func if called else node.exc).rpartition(".")[2]
+        name = ast.unparse(node.exc.func if isinstance(node.exc, ast.Call) else node.exc).rpartition(".")[2]
         made = next((each for each in definitions().get(name, ()) if isinstance(each, ast.FunctionDef)), None)
-        if called and made is not None and made.returns is not None:
+        if isinstance(node.exc, ast.Call) and made is not None and made.returns is not None:
             name = ast.unparse(made.returns)
         yield ancestors(name) if name[0].isupper() else set()
     for part, value in ast.iter_fields(node):
