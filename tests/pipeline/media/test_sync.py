@@ -95,7 +95,10 @@ CLIPS: dict[str, tuple[str, str, dict[str, Any], float]] = {
 }
 
 
-SLOW = ("aac 8 kHz", "aac without priming", "mp3 in mp4", "mpeg", "pcm in avi", "pcm in mov", "video late, mkv")
+SLOW = (
+    *("5.1", "aac 8 kHz", "aac without priming", "b-frames, stereo", "mp3 in avi", "mp3 in mp4", "mpeg"),
+    *("pcm in avi", "pcm in mov", "video late, mkv"),
+)
 
 
 @pytest.mark.parametrize("case", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in CLIPS])
@@ -148,7 +151,7 @@ def naive_errors(path, decode) -> np.ndarray:
     [
         ("25", False),
         ("29.97", True),
-        ("audio late", True),
+        pytest.param("audio late", True, marks=pytest.mark.slow),
         pytest.param("video late", True, marks=pytest.mark.slow),
         pytest.param("vfr", True, marks=pytest.mark.slow),
     ],
