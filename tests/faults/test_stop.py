@@ -227,7 +227,9 @@ class TestFullDisk:
         finished(store, ["a", "b", "c"])
         assert [line for line in message if str(store) not in line] == []
 
-    @pytest.mark.parametrize("filled", [False, True], ids=["while writing", "from the start"])
+    @pytest.mark.parametrize(
+        "filled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["while writing", "from the start"]
+    )
     def test_no_space_left(self, invoke, mixed, make_disk, reason, failures, filled):
         small_disk = make_disk("size=1m")
         store = small_disk / "s.zarr"

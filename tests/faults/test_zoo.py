@@ -30,7 +30,6 @@ SEED = int(os.environ.get("AVFUSE_ZOO_SEED", "0"))
 # Two batches of the largest picture (2^26 px), NumPy and the library.
 MOST_OWN_MIB = 640
 MOST_SECONDS_A_FILE = 60
-COMMAND_FILES = 6
 
 REASONS = {
     "size_raw.y4m": "30000 × 30000 px: more than",
@@ -120,20 +119,17 @@ def test_a_bomb_that_decodes_has_its_rows(verdict):
     assert len(found) == len(ROWS if len(verdict["bombs"]) > len(SOME) else set(ROWS) & set(SOME))
 
 
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Broken files, and the one good one that shows the run went on."""
-    folder = tmp_path_factory.mktemp("videos")
-    done = soak("--files", COMMAND_FILES, "--seed", SEED + 1, "--only-mutants", "--write", folder)
+@pytest.mark.parametrize(
+    ("files", "words"), [(6, ("--few-clips",)), pytest.param(10, (), marks=pytest.mark.slow)], ids=["few", "more"]
+)
+def test_the_command_line_names_every_failure(cli, invoke, tiny, tmp_path, failures, files, words):
+    """Of broken files; a good one shows that the run went on."""
+    folder, store = tmp_path / "videos", tmp_path / "s.zarr"
+    done = soak("--files", files, "--seed", SEED + 1, "--only-mutants", "--write", folder, *words)
     assert done.returncode == 0, done.stderr
-    return folder
-
-
-def test_the_command_line_names_every_failure(folder, cli, invoke, tiny, tmp_path, failures):
     (folder / "~good.mp4").write_bytes(tiny().read_bytes())
-    store = tmp_path / "s.zarr"
     with cli.start("extract", "--videos", folder, "--store", store, "--features", "mfcc,logmel") as process:
-        said = process.communicate(timeout=MOST_SECONDS_A_FILE * COMMAND_FILES)[1].decode()
+        said = process.communicate(timeout=MOST_SECONDS_A_FILE * files)[1].decode()
     assert process.returncode == 3, said
     assert "Traceback" not in said
     records = failures(store)

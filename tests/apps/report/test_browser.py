@@ -153,7 +153,8 @@ def test_lines_can_be_hidden_by_their_legend(open_page):
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
 @pytest.mark.parametrize(
-    "name", ["index.html", pytest.param("runs.html", marks=pytest.mark.slow), "trials/talk-*.html"]
+    "name",
+    ["index.html", *(pytest.param(each, marks=pytest.mark.slow) for each in ("runs.html", "trials/talk-*.html"))],
 )
 def test_nothing_hangs_over_a_narrow_screen(open_page, name, scheme):
     page = open_page(name, width=400, scheme=scheme)

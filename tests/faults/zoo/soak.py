@@ -136,6 +136,7 @@ def main() -> int:
     words.add_argument("--media", type=Path, help="folder of real clips")
     words.add_argument("--keep", type=Path, help="where to keep files that crash")
     words.add_argument("--only-mutants", action="store_true", help="no bombs")
+    words.add_argument("--few-clips", action="store_true", help="mutants of those clips alone that bombs are made of")
     words.add_argument("--bombs", help="of the bombs, only these, with commas between them")
     words.add_argument("--write", type=Path, help="only write the files, into this folder")
     given = words.parse_args()
@@ -144,7 +145,7 @@ def main() -> int:
 
 
 def run(given: argparse.Namespace, folder: Path) -> int:
-    clips = generated(folder / "clips", CLIPS if given.files else BASES)
+    clips = generated(folder / "clips", CLIPS if given.files and not given.few_clips else BASES)
     hand_made = {} if given.only_mutants else bombs(clips, folder / "bombs")
     if given.bombs:
         hand_made = {f"bomb_{name}": hand_made[f"bomb_{name}"] for name in given.bombs.split(",")}

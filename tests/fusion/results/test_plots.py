@@ -147,6 +147,7 @@ def test_shapes_must_agree(tmp_path):
         prediction_plot(tmp_path / "a.png", "a", BOTH, time_s, truth, truth, np.ones(29, np.bool_))
 
 
+@pytest.mark.slow
 def test_a_long_trial_is_quick(tmp_path):
     time_s, truth = wave(47_000)
     valid = np.arange(47_000) % 3 > 0

@@ -132,7 +132,7 @@ def test_rotation_is_applied(media):
     turned, _, _ = read_frames(probe(media / "derived/grid_bbaf2n_rot_displaymatrix.mp4"))
     straight, _, _ = read_frames(probe(media / "derived/grid_bbaf2n_noaudio.mp4"))
     assert turned.shape == straight.shape == (75, 288, 360, 3)
-    assert np.abs(turned.astype(int) - straight).mean() < 4
+    assert np.abs(turned[::5].astype(int) - straight[::5]).mean() < 4
 
 
 def test_pixels_are_those_of_ffmpeg(plain):

@@ -215,6 +215,7 @@ def test_hours_do_not_drift(hours, long_clip, long_picture):
     assert time_s[-1] - (len(time_s) - 1) * 0.1 > 3.5 * hours
 
 
+@pytest.mark.slow
 def test_hours_of_states_do_not_drift(long_clip, long_picture, tmp_path):
     """Power of 25 ms every 20 ms, in windows with context: each click is in the state that is nearest to its flash."""
     info, (time_s, bright) = probe(long_clip), long_picture
