@@ -14,7 +14,7 @@ from avfuse.pipeline.audio.logmel import patches
 
 ROWS, RATE_HZ = 100, 25
 SIDE_PX = 96
-CORNERS_PX = np.asarray([[34, 40], [62, 40], [48, 54], [38, 66], [58, 66]], np.float32)
+CORNERS_PX = np.array([[34, 40], [62, 40], [48, 54], [38, 66], [58, 66]], "f4")
 BROKEN = "times cannot be read"
 
 
@@ -38,7 +38,7 @@ def talk():
         crops[row, 38 : 38 + round(6 * wide), 20:28] = 30
     return {
         "time": time_s,
-        "face_box": np.tile(np.float32([10, 10, 80, 80]), (ROWS, 1)),
+        "face_box": np.tile(np.array([10, 10, 80, 80], "f4"), (ROWS, 1)),
         "face_landmarks": np.tile(CORNERS_PX, (ROWS, 1, 1)),
         "face_score": np.ones(ROWS, np.float32),
         "crop48": crops,
@@ -189,7 +189,13 @@ def test_a_long_trial_is_read_in_pieces_for_a_report(tmp_path, monkeypatch):
     crops = np.full((len(time_s), 48, 48, 3), 150, np.uint8)
     crops[:, 38:44, 20:28] = (150 - 120 * np.minimum(opened(time_s), 1))[:, None, None, None]
     flags = np.ones(len(time_s), bool)
-    arrays = {"time": time_s, "crop48": crops, "crop48_valid": flags, "logmel": logmel, "logmel_valid": flags}
+    arrays: dict[str, np.ndarray] = {
+        "time": time_s,
+        "crop48": crops,
+        "crop48_valid": flags,
+        "logmel": logmel,
+        "logmel_valid": flags,
+    }
     store = FeatureStore(tmp_path / "features.zarr", mode="a")
     store.write("long", arrays, {"frames_decoded": len(time_s), "audio": "present"})
     read, window = [], Trial.window
