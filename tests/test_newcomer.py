@@ -66,7 +66,7 @@ class Recipe:
         for name, words in self.also.items():
             if re.match(rf"{name}(\s|$)", plain):
                 for option in re.findall(r"--\S+ \S+", words):
-                    given = re.match(r"--set \w+|--\S+", option)[0]  # of settings, that one
+                    (given,) = re.findall(r"^(?:--set \w+|--\S+)", option)  # of settings, that one
                     plain += "" if given in plain else f" {option}"
         return plain
 
