@@ -33,7 +33,7 @@ _LEAST_S = 2.0
 _SHORT = f"less than {_LEAST_S:g} s with a face and sound"
 # What correlation and margin must come to, in standard deviations of chance, and the correlation by itself. Chosen so
 # that less than 5 % of the pictures and sounds that do not belong together get there: benchmarks/sync_check.py.
-LEAST_CONFIDENCE = 4.2
+LEAST_CONFIDENCE = 4.35
 _LEAST_R = 0.1
 # Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
 _INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
@@ -82,7 +82,7 @@ class Offset:
     def in_words(self) -> str:
         """The offset and its confidence; the offset only where it is sure."""
         late = f"{self.offset_s:+z.2f} s, " if self.verdict == "sure" else ""
-        confidence = f"confidence {self.confidence:.1f}, from {LEAST_CONFIDENCE:g} on it is sure"
+        confidence = f"confidence {self.confidence:.1f}, {LEAST_CONFIDENCE:g} is needed"
         return f"{late}{self.verdict} ({confidence}; {self.seconds:.0f} s compared)"
 
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from avfuse.apps.qc.sync import Incomparable, Offset, darkness, find_offset, vowel_level
+from avfuse.apps.qc.sync import LEAST_CONFIDENCE, Incomparable, Offset, darkness, find_offset, vowel_level
 
 
 @pytest.fixture
@@ -84,8 +84,8 @@ def test_the_verdict_counts_in_what_chance_makes():
     assert Offset(0.2, 0.6, 0.25, 4.0, 0.22).verdict == "not sure"  # it does not stand out
     assert Offset(0.2, 0.25, 0.06, 20.0, 0.1).verdict == "not sure"
     assert Offset(0.2, 0.05, 0.05, 1000.0, 0.01).verdict == "not sure"  # certain, and of no weight
-    words = "sure (confidence 4.8, from 4.2 on it is sure; 4 s compared)"
-    assert Offset(0.2, 0.6, 0.45, 4.0, 0.22).in_words() == f"+0.20 s, {words}"
+    words = f"+0.20 s, sure (confidence 4.8, {LEAST_CONFIDENCE} is needed; 4 s compared)"
+    assert Offset(0.2, 0.6, 0.45, 4.0, 0.22).in_words() == words
     assert Incomparable("no face").in_words() == "not sure (no face)"
 
 
