@@ -130,7 +130,8 @@ class TestResults:
             assert (probe(drawn).audio_stream is None) == (probe(path).audio_stream is None)
 
     @pytest.mark.slow
-    def test_a_stop_while_it_draws_leaves_no_half_file(self, planted, videos, out):
+    def test_a_stop_while_it_draws_leaves_no_half_file(self, run_videos, planted, videos, out):
+        run_videos(videos, planted.run, out, "--no-plots")  # so that all is of this folder
         before = contents(out)
         command = [sys.executable, "-m", "avfuse", "run", "--videos", videos, "--model", planted.run, "--out", out]
         with subprocess.Popen([*command, "--device", "cpu", "--draw"], stderr=subprocess.PIPE, text=True) as process:
