@@ -33,8 +33,8 @@ if TYPE_CHECKING:
 EXIT_PROBLEMS = 3
 EXPORTS = ("h5", "matlab", "npy", "parquet", "csv", "datasets", "webdataset")
 _export_trials = partial(with_options, options=trial_options("export"))
-_remove_trials = partial(with_options, options=trial_options("take it out of"))
 _import_trials = partial(with_options, options=trial_options("import"))
+_remove_trials = partial(with_options, options=trial_options("take it out of"))
 
 
 @click.command()

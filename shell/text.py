@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from contextvars import ContextVar
 
@@ -38,15 +39,25 @@ def preview(names: Iterable[str], most: int = 5) -> str:
 def text_table(cells: Sequence[Sequence[str]], words: int = 1) -> list[str]:
     """Lines of a table: the first columns, of `words`, to the left, the others, of numbers, to the right.
 
-    `cells` [R][C], the header first.
+    `cells` [R][C], the header first. Widths are those on a terminal: a CJK letter or an emoji takes two columns.
     """
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        padded[:words] = [cell.ljust(width) for cell, width in zip(row[:words], widths, strict=False)]
+        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            cell + gap if at < words else gap + cell for at, (cell, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
         lines.append("  ".join(padded).rstrip())
     return lines
+
+
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: two a wide letter, none an accent (Unicode annex 11)."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:

@@ -8,6 +8,7 @@ The rule, over the whole package; docs/api.md shows a part of it:
 - a float has its unit in its name (`_s`, `_hz`, `_px` …) or is a share or a factor by its name, or the docstring
   speaks of it by name, or of where it does;
 - where the function itself raises, the docstring says `Raises` and what: the class, or one that it is derived from;
+- where a function may give None, the docstring says when;
 - where numbers are computed by a formula (`FORMULAS`), the docstring or that of its module names the source.
 
 What is said elsewhere counts where a reader is led to it: a method may leave to its class what the class says, an
@@ -166,6 +167,8 @@ def lacks(where, node, above):
     if (errors and not re.search(r"[Rr]aise", said)) or not all(words & kinds for kinds in errors if kinds):
         missing.append("errors")
     returned = next((kind for name, kind in typed if name == "return"), "")
+    if returned.endswith("| None") and not re.search(r"\bNone\b|\b[Nn]othing\b", said):
+        missing.append("when it is None")
     is_formula = (
         where.startswith(FORMULAS) and has_arrays and re.search(rf"{ARRAY.pattern}|\bfloat\b|\bAny\b", returned)
     )
@@ -213,6 +216,8 @@ def test_the_page_shows_the_api():
         ("def f(x: dict[str, Tensor]) -> int:\n '''Words.'''", ["shapes"]),
         ("def f(x: dict[str, Tensor]) -> int:\n '''Words on weights.'''", []),
         ("def f(x: dict[str, Tensor], y: Tensor) -> int:\n '''Words on weights.'''", ["shapes"]),
+        ("def f(x: int) -> int | None:\n '''Words.'''", ["when it is None"]),
+        ("def f(x: int) -> int | None:\n '''Words; None without any.'''", []),
         ("def f(limit: float) -> int:\n '''Words.'''", ["the unit of limit"]),
         ("def f(limit_s: float, seconds: float, share: float) -> int:\n '''Words.'''", []),
         ("def f(x: int) -> int:\n '''Words.'''\n raise ValueError(x)", ["errors"]),

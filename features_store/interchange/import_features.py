@@ -150,9 +150,9 @@ def import_features(
     """Lay the rows of each file over the trial of its name; nothing is written unless every file can be taken.
 
     `placed`: {trial: its file, and which frame each row is of}, in place of what lies in the request's folder.
-    What is there from the same file by the same settings is left alone. Raises ValueError with the names of trials
-    without a file, files without a trial and files that cannot be taken; StoreMismatch where the trials hold other
-    rows of that name, unless `replace`; OSError.
+    What is there from the same file by the same settings is left alone; with `replace` only if it is whole. Raises
+    ValueError with the names of trials without a file, files without a trial and files that cannot be taken;
+    StoreMismatch where the trials hold other rows of that name, unless `replace`; OSError.
     """
     name = request.name
     frames: dict[str, NDArray[np.int64]] = {}
@@ -183,6 +183,7 @@ def import_features(
             raise StoreMismatch(f"{name!r} of trial {trial!r} was extracted, not imported; choose another --name")
         if name in trials[trial]:
             same = all(known.get(word) == now[word] for word in ("fingerprint", "source"))
+            same = same and not (request.replace and not trials[trial].is_whole(name))
             (there if same else held).append(trial)
     if held and not request.replace:
         raise StoreMismatch(

@@ -7,7 +7,8 @@
 
 The backbone stays in eval mode, as for videos; of Su Zhang's network the linear layer to eight classes is its own
 `logits`. A run that was killed goes on bit for bit from its last epoch.
-Source: docs/sources.md (Fine-tuning). Tested by tests/fusion/finetuning/test_on_pictures.py.
+Source: docs/sources.md (Fine-tuning).
+Tested by tests/fusion/finetuning/test_on_pictures.py and tests/faults/test_finetune_kill.py.
 """
 
 from __future__ import annotations

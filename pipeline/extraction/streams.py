@@ -65,7 +65,7 @@ class StreamRows(Protocol):
 
     @property
     def clock(self) -> Clock | None:
-        """The frames, from the stream that has them."""
+        """The frames, from the stream that has them; None from the others."""
 
     @property
     def said(self) -> Sequence[str]:

@@ -1,4 +1,4 @@
-"""A run that tunes a network and is killed goes on as if it had not been, bit for bit: its weights too."""
+"""A run that tunes a network, on videos or pictures, and is killed goes on as if it had not been, bit for bit."""
 
 import json
 import signal

@@ -153,7 +153,7 @@ def test_a_video_of_another_content_is_not_used(store, tmp_path):
     trial.attributes["source"] = {"size": 99}
     measured = measure(trial, find_videos(tmp_path / "videos"))
     assert measured.notes == ("good.mp4 in --videos is not the file that the trial was made of",)
-    assert not measured.checked_sync
+    assert measured.sync is None
 
 
 @pytest.fixture(scope="module")

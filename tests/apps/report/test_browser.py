@@ -171,3 +171,6 @@ def test_the_page_of_runs_draws_its_curves(open_page):
     page = open_page("runs.html")
     assert page.evaluate("document.querySelector('[data-plot=curves0]')._fullData.length") == 2
     assert "finished" in page.inner_text("table")
+    ticks = page.eval_on_selector_all("[data-plot=curves0] .xtick text", "all => all.map(t => t.textContent)")
+    assert len(ticks) > 1
+    assert all(tick.isdigit() for tick in ticks), ticks

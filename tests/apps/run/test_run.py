@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -130,21 +131,50 @@ class TestResults:
             assert (probe(drawn).audio_stream is None) == (probe(path).audio_stream is None)
 
     @pytest.mark.slow
-    def test_a_stop_while_it_draws_leaves_no_half_file(self, run_videos, planted, videos, out):
-        run_videos(videos, planted.run, out, "--no-plots")  # so that all is of this folder
-        before = contents(out)
+    def test_what_was_drawn_from_the_same_is_not_drawn_again(self, run_videos, planted, videos, tmp_path):
+        (videos / "bad.mp4").unlink()
+        out, words = tmp_path / "out", ("--draw", "--limit", 1)
+        run_videos(videos, planted.run, out, *words)
+        pictures = {path.name: path.stat().st_ino for path in (out / "one.png", out / "one.mp4")}
+        assert run_videos(videos, planted.run, out, *words).exit_code == 0
+        assert {name: (out / name).stat().st_ino for name in pictures} == pictures
+        assert run_videos(videos, planted.run, out, *words, "--smooth", "ma:9").exit_code == 0
+        assert not set(pictures.values()) & {(out / name).stat().st_ino for name in pictures}
+        assert run_videos(videos, planted.run, out, "--limit", 1, "--no-plots").exit_code == 0
+        assert sorted(path.name for path in out.glob("one.*")) == ["one.csv"]
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+    def test_a_stop_while_it_draws_loses_only_what_was_in_work(self, run_videos, planted, videos, tmp_path, kind):
+        """The first video's files are whole and stay, the second call goes on with the second video."""
+        out = tmp_path / "out"
         command = [sys.executable, "-m", "avfuse", "run", "--videos", videos, "--model", planted.run, "--out", out]
         with subprocess.Popen([*command, "--device", "cpu", "--draw"], stderr=subprocess.PIPE, text=True) as process:
             end_s = time.monotonic() + 300
-            while not list(out.glob(".tmp/**/*.mp4")):
+            while not list(out.glob(".tmp/**/two.mp4")):
                 assert process.poll() is None
                 assert time.monotonic() < end_s
                 time.sleep(0.01)
-            process.terminate()
+            process.send_signal(kind)
             _, said = process.communicate(timeout=120)
-        assert process.returncode == 143
-        assert "stopped by SIGTERM with 2 videos to do: one, sub/two; what is done is safe" in said
-        assert contents(out) == before
+        assert process.returncode == (130 if kind == signal.SIGINT else -9)
+        if kind != signal.SIGKILL:
+            assert f"stopped by {kind.name} with 1 video to do: sub/two; what is done is safe" in said
+        assert not (out / "sub").exists()
+        source = next(videos.glob("one.*"))
+        np.testing.assert_allclose(times_of(out / "one.mp4"), times_of(source), atol=2e-5)
+        np.testing.assert_allclose(rows_of(out / "one.csv")[1][:, 0], times_of(source), atol=1e-6)
+        with Image.open(out / "one.png") as picture:
+            picture.load()
+        summary = json.loads((out / "summary.json").read_text())
+        assert [each["trial"] for each in summary["videos"]] == ["one"]
+        assert json.loads((out / "made.json").read_text())["unfinished"] is True
+        first = (out / "one.mp4").stat().st_ino
+        assert run_videos(videos, planted.run, out, "--draw").exit_code == 3  # bad.mp4
+        assert (out / "one.mp4").stat().st_ino == first
+        assert {path.name for path in out.glob("**/two.*")} == {"two.csv", "two.png", "two.mp4"}
+        assert "unfinished" not in json.loads((out / "made.json").read_text())
+        assert not (out / ".tmp").exists()
 
     def test_a_folder_of_others_is_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         (tmp_path / "out").mkdir()
