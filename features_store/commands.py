@@ -356,7 +356,8 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
 def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> None:
     """Take a feature out of a store; everything else stays as it is.
 
-    A run that is extracting the same trials is waited for: it is refused, and names the trial.
+    It stops at a trial that another run is processing, and names it: what was taken out by then stays out. Run it again
+    when that run has ended.
     """
     from .records.remove import remove_feature
     from .store import FeatureStore

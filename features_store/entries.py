@@ -98,7 +98,10 @@ def source_of(made_from: str) -> str:
 
 
 def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
-    """What makes two weights the same: sha256 of the file or `untrained:SEED`, those of a PCA after it with a plus."""
+    """What makes two weights the same: sha256 of the file or `untrained:SEED`, those of a PCA after it with a plus.
+
+    None without weights.
+    """
     if not weights:
         return None
     own = str(weights.get("sha256") or f"untrained:{weights.get('untrained_seed')}")

@@ -107,7 +107,10 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         read_into(self[feature], out)
 
     def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial, or are broken."""
+        """Rows [start, stop) of an array.
+
+        Raises KeyError without it, ValueError where they are not all in the trial, StoreMismatch where they are broken.
+        """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {counted(self.rows, 'row')}")
         return read_rows(self[feature], slice(start, stop))

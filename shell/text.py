@@ -5,7 +5,6 @@ Tested by tests/shell/test_text.py.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
 import unicodedata
@@ -63,6 +62,8 @@ def columns_of(text: str) -> int:
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean extract?)` where a known name is near, else nothing."""
+    import difflib  # noqa: PLC0415 - only where a name is mistyped
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -96,6 +97,8 @@ def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> Non
     unknown = [name for name in dict.fromkeys(chosen) if name not in known]
     if not unknown:
         return
+    import difflib  # noqa: PLC0415 - only where a name is mistyped
+
     last = {name.rpartition("/")[2]: name for name in known}
     near = []
     for name in unknown[:5]:

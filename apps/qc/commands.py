@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -18,9 +18,10 @@ import click
 
 from ...shell.errors import clean_errors
 from ...shell.options import FOLDER, Number, config_option, store_option, store_or_default, trial_options, with_options
-from ...shell.text import check_known, counted, escaped, flat, preview, text_table
+from ...shell.text import check_known, counted, escaped, flat, one_line, preview, text_table
 
 if TYPE_CHECKING:
+    from ...features_store.store import FeatureStore
     from .measures import Measured
 
 _say = partial(click.echo, err=True)
@@ -28,7 +29,10 @@ _say = partial(click.echo, err=True)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a trial must keep: shares of its frames in [0, 1], s, rows."""
+    """What a trial must keep.
+
+    `min_faces`, `max_silence`: shares of its frames in [0, 1]; `max_gap`, `max_offset`: s.
+    """
 
     min_faces: float = 0.5
     max_gap: float = 10.0
@@ -38,6 +42,9 @@ class Thresholds:
 
     def shortfalls(self, measured: Measured) -> Iterator[str]:
         """In what a trial falls short, in words; what was not measured, or is not sure, is no shortfall."""
+        yield from (f"{what} cannot be read" for what in measured.unreadable)
+        if not measured.frames:
+            yield "no frames"
         if measured.faces is not None and measured.faces < self.min_faces:
             yield f"faces {measured.faces:.1%} < {self.min_faces:.1%}"
         if measured.gap_s is not None and measured.gap_s > self.max_gap:
@@ -46,9 +53,9 @@ class Thresholds:
             yield f"silence {measured.silence:.1%} > {self.max_silence:.1%}"
         if measured.length_difference is not None and abs(measured.length_difference) > self.max_length_difference:
             yield f"length {measured.length_difference:+d} rows, more than {self.max_length_difference}"
-        sync = measured.sync
-        if sync is not None and sync.verdict == "sure" and abs(sync.offset_s) > self.max_offset:
-            yield f"sound {abs(sync.offset_s):.2f} s {'late' if sync.offset_s > 0 else 'early'}"
+        late_s = None if measured.sync is None else measured.sync.late_s
+        if late_s is not None and abs(late_s) > self.max_offset:
+            yield f"sound {abs(late_s):.2f} s {'late' if late_s > 0 else 'early'}"
 
 
 _DEFAULTS = Thresholds()
@@ -128,7 +135,7 @@ def qc(
     from ...features_store.store import FeatureStore
     from ...shell.options import chosen_trials
     from ...shell.progress import shown
-    from .measures import find_videos, measure
+    from .measures import find_videos
 
     thresholds = Thresholds(**limits)
     opened = FeatureStore(store_or_default(store))
@@ -141,7 +148,7 @@ def qc(
     if videos is not None and not videos.is_dir():
         raise ValueError(f"{videos} is not a folder")
     known = find_videos(videos) if videos is not None else None
-    measured = [measure(opened[name], known, sync) for name in shown(names, "checking")]
+    measured = [_measured(opened, name, known, sync) for name in shown(names, "checking")]
     short = {each.trial: list(thresholds.shortfalls(each)) for each in measured}
     bad = [name for name, lines in short.items() if lines]
     if as_json:
@@ -152,13 +159,30 @@ def qc(
     else:
         click.echo("\n".join(table_lines(measured, short)))
     for each in measured:
+        for what, why in each.unreadable.items():
+            _say(flat(f"{each.trial}: its {what} cannot be read: {why}; `avfuse verify` says how to fix it"))
         for note in each.notes:
             _say(flat(f"note: {each.trial}: {note}"))
-    if sync and (unchecked := [each.trial for each in measured if not each.checked_sync and each.silence != 1]):
+        if each.sync is not None and each.silence != 1 and (why := each.sync.reason):
+            _say(flat(f"note: {each.trial}: sync not sure: {why}"))
+    if sync and (unchecked := [each.trial for each in measured if each.sync is None and each.silence != 1]):
         needs = "it needs crop48 or crop112, and logmel, in the store, or --videos DIR"
         _say(escaped(f"note: sync not checked in {counted(len(unchecked), 'trial')} ({preview(unchecked)}): {needs}"))
     _say(f"{counted(len(measured), 'trial')} checked, {len(bad)} short of a threshold")
     sys.exit(3 if bad else 0)
+
+
+def _measured(store: FeatureStore, name: str, videos: Mapping[str, Path] | None, sync: bool) -> Measured:
+    """A trial's measures; one that is gone, or being made anew, is one that cannot be read."""
+    from ...features_store.schema import StoreMismatch
+    from .measures import Measured, measure
+
+    try:
+        trial = store[name]
+        with trial.unchanged():
+            return measure(trial, videos, sync)
+    except (KeyError, StoreMismatch) as error:
+        return Measured(name, 0, unreadable={"rows": one_line(error)})
 
 
 def table_lines(measured: Sequence[Measured], short: dict[str, list[str]]) -> list[str]:
@@ -167,14 +191,14 @@ def table_lines(measured: Sequence[Measured], short: dict[str, list[str]]) -> li
         ["trial", "frames", "seconds", "faces", "gap s", "silence", "rows - frames", "sound late s", "falls short"]
     ]
     for each in measured:
-        late = "not sure" if each.checked_sync else "-"
-        if each.sync is not None and each.sync.verdict == "sure":
-            late = f"{each.sync.offset_s:+z.2f}"
+        late: str = "-" if each.sync is None else each.sync.verdict
+        if each.sync is not None and each.sync.late_s is not None:
+            late = f"{each.sync.late_s:+z.2f}"
         cells.append(
             [
                 escaped(each.trial),
                 str(each.frames),
-                f"{each.seconds:.2f}",
+                "-" if each.seconds is None else f"{each.seconds:.2f}",
                 "-" if each.faces is None else f"{each.faces:.1%}",
                 "-" if each.gap_s is None else f"{each.gap_s:.1f}",
                 "-" if each.silence is None else f"{each.silence:.1%}",

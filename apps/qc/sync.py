@@ -5,7 +5,8 @@
     log-mel ── 450 to 1600 Hz ── level ───────┘             └──────╯╰──╯──╰──► s   the next best one lies below
 
 An open mouth is dark, and vowels are what it is open for. Both are looked at less their mean over a second, so that
-light, pose and distance do not count. Landmarks alone are too coarse: docs/own-videos.md has the figures of both.
+light, pose and distance do not count. How sure the best lag is, is counted in what chance makes of two signals that
+move as slowly as these and have nothing to do with each other: docs/own-videos.md has the figures.
 Tested by tests/apps/qc/test_sync.py.
 """
 
@@ -29,9 +30,10 @@ _SMOOTH = np.hanning(11)[1:-1] / np.hanning(11)[1:-1].sum()  # 0.18 s: a syllabl
 _NEAR_S = 0.1  # a row that is further away says nothing about a moment
 _PEAK_S = 0.15  # half the width of a peak: what lies further off competes with it
 _LEAST_S = 2.0
-# What correlation and margin must be, by the root of the seconds, as chance goes with it: little from a clip of three
-# seconds, which has no more to give, and from one of twenty what two clips that do not belong together never show.
-_SECONDS, _LEAST_PEAK, _LEAST_MARGIN = (3.0, 20.0), (0.72, 1.3), (0.35, 0.6)
+_SHORT = f"less than {_LEAST_S:g} s with a face and sound"
+# What correlation and margin must come to, in standard deviations of chance, and the correlation by itself. Chosen so
+# that less than 5 % of the pictures and sounds that do not belong together get there: benchmarks/sync_check.py.
+LEAST_CONFIDENCE = 4.35
 _LEAST_R = 0.1
 # Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
 _INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
@@ -47,21 +49,54 @@ class Offset:
     """By how much the sound is late, s (negative: early), and how sure that is.
 
     `correlation` in [−1, 1] at that offset; `margin`: how much less it is at the best one elsewhere; `seconds` that
-    were compared. `verdict`: `not sure` where either is what two clips that do not belong together often show.
+    were compared; `chance`: standard deviation of the correlation of two such signals that do not belong together.
     """
 
     offset_s: float
     correlation: float
     margin: float
     seconds: float
+    chance: float
+
+    @property
+    def confidence(self) -> float:
+        """Correlation and margin together, in standard deviations of chance."""
+        return (self.correlation + self.margin) / self.chance
 
     @property
     def verdict(self) -> Literal["sure", "not sure"]:
         """Whether the offset is one, by the figures of docs/own-videos.md."""
-        root = self.seconds**0.5
-        is_high = self.correlation >= max(_LEAST_R, np.interp(self.seconds, _SECONDS, _LEAST_PEAK) / root)
-        stands_out = self.margin >= np.interp(self.seconds, _SECONDS, _LEAST_MARGIN) / root
-        return "sure" if is_high and stands_out else "not sure"
+        is_sure = self.confidence >= LEAST_CONFIDENCE and self.correlation >= _LEAST_R
+        return "sure" if is_sure else "not sure"
+
+    @property
+    def late_s(self) -> float | None:
+        """The offset, s; None where it is not sure."""
+        return self.offset_s if self.verdict == "sure" else None
+
+    @property
+    def reason(self) -> str:
+        """Why nothing was compared: something was."""
+        return ""
+
+    def in_words(self) -> str:
+        """The offset and its confidence; the offset only where it is sure."""
+        late = f"{self.offset_s:+z.2f} s, " if self.verdict == "sure" else ""
+        confidence = f"confidence {self.confidence:.1f}, {LEAST_CONFIDENCE:g} is needed"
+        return f"{late}{self.verdict} ({confidence}; {self.seconds:.0f} s compared)"
+
+
+@dataclass(frozen=True)
+class Incomparable:
+    """There is nothing that could be compared, and `reason` says why."""
+
+    reason: str
+    late_s: None = None
+    verdict: Literal["not sure"] = "not sure"
+
+    def in_words(self) -> str:
+        """The verdict and its reason."""
+        return f"not sure ({self.reason})"
 
 
 def darkness(crops: NDArray[np.uint8]) -> Column:
@@ -94,8 +129,8 @@ def vowel_level(frames: NDArray[np.floating]) -> Column:
 
 def find_offset(
     mouth_s: Column, mouth: Column, sound_s: Column, level: Column, heard: NDArray[np.bool_] | None = None
-) -> Offset | None:
-    """By how much the sound is late; None where less than two seconds can be compared, or where nothing moves.
+) -> Offset | Incomparable:
+    """By how much the sound is late, unless less than two seconds can be compared, or nothing moves.
 
     `mouth` [N, K] at `mouth_s` [N] s, NaN without a face: the mean of the K correlations counts; `level` [M] at
     `sound_s` [M] s; `heard` bool [M]: where there is real sound.
@@ -103,18 +138,20 @@ def find_offset(
     seen = np.isfinite(mouth).all(axis=1)
     real = np.ones(len(level), np.bool_) if heard is None else heard
     if seen.sum() < 2 or real.sum() < 2:
-        return None
+        return Incomparable("no face" if seen.sum() < 2 else "no sound")
     first_s = max(mouth_s[seen][0], sound_s[real][0])
     last_s = min(mouth_s[seen][-1], sound_s[real][-1])
     grid_s = np.arange(first_s, last_s, 1 / _RATE_HZ)
     if len(grid_s) < _LEAST_S * _RATE_HZ:
-        return None
+        return Incomparable(_SHORT)
     with_mouth, with_sound = _near(grid_s, mouth_s[seen]), _near(grid_s, sound_s[real])
     voice = _quick(np.interp(grid_s, sound_s[real], level[real]), with_sound)
     moves = [_quick(np.interp(grid_s, mouth_s[seen], each[seen]), with_mouth) for each in mouth.T]
     seconds = float((with_mouth & with_sound).sum() / _RATE_HZ)
-    if seconds < _LEAST_S or voice[with_sound].std() < 1e-6 or min(each[with_mouth].std() for each in moves) < 1e-6:
-        return None
+    if seconds < _LEAST_S:
+        return Incomparable(_SHORT)
+    if voice[with_sound].std() < 1e-6 or min(each[with_mouth].std() for each in moves) < 1e-6:
+        return Incomparable("silence" if voice[with_sound].std() < 1e-6 else "a mouth that does not move")
     most = round(MOST_S * _RATE_HZ)
     lags = np.arange(-most, most + 1)
     curve = np.zeros(len(lags))
@@ -130,7 +167,20 @@ def find_offset(
     best = int(curve.argmax())
     elsewhere = np.abs(lags - lags[best]) > _PEAK_S * _RATE_HZ
     margin = float(curve[best] - curve[elsewhere].max())
-    return Offset(float(lags[best] / _RATE_HZ), float(curve[best]), margin, seconds)
+    chance = float(np.mean([_chance(each, voice, seconds) for each in moves]))
+    return Offset(float(lags[best] / _RATE_HZ), float(curve[best]), margin, seconds, chance)
+
+
+def _chance(one: Column, other: Column, seconds: float) -> float:
+    """Standard deviation of the correlation of two unrelated signals that have the autocorrelations of these.
+
+    The slower they move, the fewer independent moments there are. Source: docs/sources.md (Sound against picture).
+    """
+    together = 1.0
+    for lag in range(1, min(round(1.2 * _SLOW_S * _RATE_HZ), len(one))):
+        of_one, of_other = (float(each[lag:] @ each[:-lag] / (each @ each)) for each in (one, other))
+        together += 2 * of_one * of_other
+    return float(np.sqrt(max(together, 1.0) / (seconds * _RATE_HZ)))
 
 
 def _near(grid_s: Column, times_s: Column) -> NDArray[np.bool_]:

@@ -40,10 +40,13 @@ from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import video_of, walk_videos
 from ...shell.progress import shown
 from ...shell.text import escaped, flat, one_line, preview
+from ..qc.commands import Thresholds
+from ..qc.mouth_and_voice import quick_sync
 from .sheet import Sheet, contact_sheet
 from .signals import Lane, Line, frames_json, gaps_of, lanes_json, loudness_of_patches, loudness_of_sound
 
 if TYPE_CHECKING:
+    from ..qc.sync import Incomparable, Offset
     from .systems import System
     from .truth import Truth, TruthOf
 
@@ -82,6 +85,7 @@ class _Found:
     scores: list[list[tuple[float | None, str]]] = field(default_factory=list)
     frames: dict[str, Any] | None = None
     sheet: Sheet | None = None
+    sync: Offset | Incomparable | None = None
 
 
 def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], None]) -> list[str]:
@@ -142,9 +146,11 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
     """Everything that a trial's page shows, read from store, video and runs; what cannot be read is a problem."""
     trial = found.trial
     found.video = _video_of(trial, videos)
+    is_own = True
     if found.video is not None:
         size = _source(trial).get("size")
-        if size is not None and size != found.video.stat().st_size:
+        is_own = size is None or size == found.video.stat().st_size
+        if not is_own:
             found.problems.append(f"{found.video} is not the file that was extracted: it has another size")
         try:
             found.info = probe(found.video, Choice.recorded(trial.attributes))
@@ -174,6 +180,10 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
             found.sheet = contact_sheet(trial, time_s, scores > 0, found.info, aligned)
         except MediaError as error:
             found.problems.append(f"no faces could be cut out of the video: {one_line(error)}")
+    try:
+        found.sync = quick_sync(trial, found.info if request.crops and is_own else None, found.problems)
+    except MediaError as error:
+        found.problems.append(f"its sound could not be compared with the picture: {one_line(error)}")
 
 
 def _loudness(found: _Found, time_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
@@ -290,6 +300,7 @@ def _facts(found: _Found) -> list[tuple[str, str]]:
         ),
         ("Sound", f"{audio}{share if audio == 'present' else ''}"),
         ("Sound starts", "–" if offset_s is None else f"{offset_s:+.3f} s from the picture"),
+        ("Offset of the sound", "not compared" if found.sync is None else found.sync.in_words()),
         ("Source", str(_source(found.trial).get("name", "not recorded"))),
     ]
     return [*rows, ("Cut short", "decoding ended in an error")] if attributes.get("truncated") else rows
@@ -301,6 +312,7 @@ def _index_row(found: _Found) -> dict[str, Any]:
     starts = [attributes.get(key) for key in ("video_start_s", "audio_start_s")]
     numbers = [float(each) for each in starts if isinstance(each, int | float)]
     warnings = [*state.warnings, *found.problems]
+    late_s = None if found.sync is None else found.sync.late_s
     return {
         "name": state.trial,
         "slug": found.slug,
@@ -312,7 +324,9 @@ def _index_row(found: _Found) -> dict[str, Any]:
         "gap_s": state.face_gap_s,
         "audio": attributes.get("audio") == "present",
         "sound": state.sound,
-        "offset_s": numbers[1] - numbers[0] if len(numbers) == 2 else None,
+        "starts_s": numbers[1] - numbers[0] if len(numbers) == 2 else None,
+        "sync": found.sync,
+        "late": late_s is not None and abs(late_s) > Thresholds().max_offset,
         "truncated": bool(attributes.get("truncated")),
         "warnings": len(warnings),
         "said": "; ".join(warnings)[:_WARNING_LETTERS],

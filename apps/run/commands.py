@@ -1,6 +1,6 @@
 """`avfuse run`: videos in; a table, a plot and, if wanted, a drawn video of each out.
 
-    OUT/<trial>.csv   time_s,valence,arousal,valid: a row a decoded frame, or what else the run has learned
+    OUT/<trial>.csv   time_s,valence,arousal,valid, or the columns of another task: a row a decoded frame
     OUT/<trial>.png   the same over time
     OUT/<trial>.mp4   --draw
     OUT/summary.json  what is printed, for programs
@@ -188,7 +188,7 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     import torch
 
     from ...fusion.inference.ensemble import find_runs, open_run
-    from ...fusion.results.folder import earlier_files, result_folder
+    from ...fusion.results.folder import earlier_files
     from ...fusion.results.smoothing import parse_smoothing
     from ...fusion.tasks.table import TASKS, joint_task
     from .needs import needs_of
@@ -202,13 +202,12 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     parse_smoothing(request.smooth)
     earlier_files(request.out, "run")
     made = _extract(request, needs, stop)
-    stop.left = list(made.videos)  # results appear together, at the end
+    stop.left = list(made.videos)
     found = _predict(request, folders, made)
     done: Sequence[VideoResult] = ()
     if found is not None:
-        with result_folder(request.out, "run", found.made) as folder:
-            done, failed = write_results(folder, found, made.videos, request)
-            made.failed |= failed
+        done, failed = write_results(found, made.videos, request, stop)
+        made.failed |= failed
     for video, reason in made.failed.items():
         _say(flat(f"failed: {video}: {reason}"))
     if made.failed_before:

@@ -5,6 +5,8 @@ Tested by tests/apps/run/test_run.py.
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ...features_store.disk.atomic import write_json
+from ...features_store.disk.atomic import sha256_of, write_json
 from ...features_store.schema import FACE_SCORE
 from ...fusion.data.matching import frame_times
 from ...fusion.inference.evaluate import Results
+from ...fusion.results.folder import Part, growing_folder
 from ...fusion.results.plots import prediction_plot, probability_plot
-from ...fusion.results.prediction_files import trial_path
+from ...fusion.results.prediction_files import trial_path, write_prediction
 from ...fusion.runs.loggers import usable
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
@@ -26,8 +29,10 @@ from ...shell.progress import shown
 from ...shell.text import counted, text_table
 
 if TYPE_CHECKING:
+    from ...batch.signals import StopRequest
     from .commands import PredictVideosRequest
 
+_SUMMARY = "summary.json"
 _MOST_COLUMNS = 3  # more are too many for a line: the likeliest one is named
 
 
@@ -52,57 +57,89 @@ class VideoResult:
 
 
 def write_results(
-    folder: Path,
     found: Results,
     videos: Mapping[str, Path],
     request: PredictVideosRequest,
+    stop: StopRequest,
 ) -> tuple[list[VideoResult], dict[str, str]]:
-    """A CSV a trial into `folder`, with plots and drawn videos where they are wanted, and summary.json.
+    """A CSV a trial, with plots and drawn videos where they are wanted, and summary.json, into the request's `out`.
 
-    Also {video: reason} of those that could not be drawn.
+    A trial's files appear together, as soon as they are made; plots and videos that an earlier call has made from the
+    same stay. `stop.left` becomes the videos that are still to do. Also {video: reason} of those that could not be
+    drawn.
     """
     from .commands import video_of  # noqa: PLC0415 - it loads this file
 
-    found.write(folder, ".csv")
     with_plots = request.plots and usable("matplotlib.backends.backend_agg", "pictures")
     task, done, failed = found.predictions.task, list[VideoResult](), dict[str, str]()
-    for name in shown(list(found.predictions.trials), "writing"):
-        rows, valid = found.predictions.trials[name], found.predictions.valid[name]
-        trial, time_s = found.store[found.sources[name].stored], frame_times(found.store, found.sources[name])
-        files = [f"{name}.csv"]
-        if with_plots:
-            files.append(f"{name}.png")
-            path = trial_path(folder, name, ".png")
-            if task.labels.values == "real":
-                about = (None, valid, None, found.made, task.limits)
-                prediction_plot(path, name, task.columns, time_s, rows, *about)
-            else:
-                unknown = np.full(rows.shape, np.nan, np.float32)
-                probability_plot(path, name, task.columns, time_s, rows, unknown, valid, found.made)
-        video = video_of(name, videos)
+    names = list(found.predictions.trials)
+    of_trial = {name: video_of(name, videos) for name in names}
+    runs = {run: _digest_of_run(Path(run)) for run in found.made["runs"]}
+    # The least that says whether a picture would be another one: not when it was made, nor what else the store holds.
+    same = {key: found.made.get(key) for key in ("avfuse", "smoothing", "UNTRAINED")}
+    parts = {}
+    for name in names:
+        video, suffixes = of_trial[name], [".csv", *([".png"] if with_plots else [])]
         if request.draw and video is not None:
-            try:
-                _draw(trial_path(folder, name, ".mp4"), found, name, video, request.stall_timeout)
-                files.append(f"{name}.mp4")
-            except MediaError as error:
-                failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
-        step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
-        done.append(
-            VideoResult(
-                trial=name,
-                video="" if video is None else video.relative_to(request.videos).as_posix(),
-                frames=len(rows),
-                seconds=float(time_s[-1] - time_s[0]) + step_s,
-                faces=float((trial.read(FACE_SCORE) > 0).mean()) if FACE_SCORE in trial else None,
-                audio=trial.attributes.get("audio") == "present",
-                valid=float(valid.mean()),
-                mean={column: float(rows[:, at].mean()) for at, column in enumerate(task.columns)},
-                sd={column: float(rows[:, at].std()) for at, column in enumerate(task.columns)},
-                files=tuple(files),
+            suffixes.append(".mp4")
+        stat = video.stat() if video is not None and video.is_file() else None
+        of_video = None if stat is None else [stat.st_size, stat.st_mtime_ns]
+        made_from = [same, runs, found.store[found.sources[name].stored].checksums, of_video]
+        digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        parts[name] = Part(digest, tuple(f"{name}{suffix}" for suffix in suffixes))
+
+    with growing_folder(request.out, "run", found.made, parts, [_SUMMARY]) as folder:
+        for at, name in enumerate(shown(names, "writing")):
+            stop.left = list(dict.fromkeys(_video_name(each, videos) for each in names[at:]))
+            rows, valid, video = found.predictions.trials[name], found.predictions.valid[name], of_trial[name]
+            trial, time_s = found.store[found.sources[name].stored], frame_times(found.store, found.sources[name])
+            files, is_whole = parts[name].files, True
+            write_prediction(folder.scratch, name, task.columns, rows, time_s, valid, task.limits, ".csv")
+            if with_plots and not folder.has(name):
+                path = trial_path(folder.scratch, name, ".png")
+                if task.labels.values == "real":
+                    about = (None, valid, None, found.made, task.limits)
+                    prediction_plot(path, name, task.columns, time_s, rows, *about)
+                else:
+                    unknown = np.full(rows.shape, np.nan, np.float32)
+                    probability_plot(path, name, task.columns, time_s, rows, unknown, valid, found.made)
+            if request.draw and video is not None and not folder.has(name):
+                try:
+                    _draw(trial_path(folder.scratch, name, ".mp4"), found, name, video, request.stall_timeout)
+                except MediaError as error:
+                    failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
+                    files, is_whole = tuple(file for file in files if file != f"{name}.mp4"), False
+            step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
+            done.append(
+                VideoResult(
+                    trial=name,
+                    video="" if video is None else video.relative_to(request.videos).as_posix(),
+                    frames=len(rows),
+                    seconds=float(time_s[-1] - time_s[0]) + step_s,
+                    faces=float((trial.read(FACE_SCORE) > 0).mean()) if FACE_SCORE in trial else None,
+                    audio=trial.attributes.get("audio") == "present",
+                    valid=float(valid.mean()),
+                    mean={column: float(rows[:, at].mean()) for at, column in enumerate(task.columns)},
+                    sd={column: float(rows[:, at].std()) for at, column in enumerate(task.columns)},
+                    files=files,
+                )
             )
-        )
-    write_json(folder / "summary.json", {"videos": [each.as_json() for each in done], "made": dict(found.made)})
+            summary = {"videos": [each.as_json() for each in done], "made": dict(found.made)}
+            write_json(folder.scratch / _SUMMARY, summary)
+            folder.publish(name, parts[name].digest if is_whole else None)
     return done, failed
+
+
+def _video_name(trial: str, videos: Mapping[str, Path]) -> str:
+    """The name under which a trial's video is known: without that of one of its faces."""
+    return trial if trial in videos else trial.rpartition("/face")[0]
+
+
+def _digest_of_run(run: Path) -> str:
+    """What a run predicts with: its settings, statistics and networks, as one sha256."""
+    files = sorted(path for path in run.rglob("*") if path.suffix in (".json", ".safetensors") and path.is_file())
+    whole = [[path.relative_to(run).as_posix(), sha256_of(path)] for path in files]
+    return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
 def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: float) -> None:

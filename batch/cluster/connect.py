@@ -30,9 +30,9 @@ Note = Callable[[str], None]
 
 @contextmanager
 def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
-    """Workers of this machine, one a process; each with its share of the cores, and with one GPU if there are any.
+    """A client of workers on this machine, each a process with its share of the cores, and one GPU if there are any.
 
-    `at_once`: jobs a process does at once (0: one, on a GPU several).
+    `at_once`: jobs a process does at once (0: one, on a GPU several). Raises WorkerUnfit where none can be started.
     """
     gpus = visible_gpus() if on_gpus else []
     specs = {}
@@ -72,7 +72,7 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
 
 @contextmanager
 def remote_client(address: str, note: Note) -> Iterator[Client]:
-    """A scheduler that runs already, when it has a worker. Raises WorkerUnfit where it does not answer."""
+    """A client of a scheduler that runs already, once it has a worker. Raises WorkerUnfit where it does not answer."""
     with _client(address) as client:
         _wait_for_a_worker(client, address, note)
         yield client
@@ -80,7 +80,7 @@ def remote_client(address: str, note: Note) -> Iterator[Client]:
 
 @contextmanager
 def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
-    """A scheduler in this process, whose workers are jobs that are put into a queue; when the first of them runs.
+    """A client of a scheduler in this process, whose workers are jobs in a queue, once the first of them runs.
 
     Raises WorkerUnfit with the queueing system's own words where it refuses the jobs.
     """

@@ -55,6 +55,7 @@ class ImportRequest:
     `tolerance_rows`: by how many rows a file without times may miss a trial's length; `rate_hz` and `start_s` give it
     times. `nan`: rows with numbers that are not finite in float32 are refused, or marked as not valid. `blank_invalid`:
     so are rows of zeros alone. `keep_type`: rows are stored as the file has them, and not as float32.
+    Raises ValueError on a name that a feature cannot have, and on values out of range.
     """
 
     name: str

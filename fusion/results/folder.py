@@ -3,6 +3,9 @@
     OUT/made.json      how they were made, and which files they are: only these are ever replaced
     OUT/…              the files; a store beside them is left alone
 
+    result_folder      all files together, at the end
+    growing_folder     part by part, each as soon as it is made: what is stopped goes on where it was
+
 Tested by tests/fusion/results/test_folder.py.
 """
 
@@ -10,8 +13,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +27,7 @@ from ...features_store.labels.corpus import Corpus
 from ...features_store.schema import FORMAT_KEY, NODE_FILE
 from ...shell.text import preview
 
-_FILES = "files"
+_FILES, _DONE = "files", "done"
 _ENOUGH = 50
 
 
@@ -82,23 +86,95 @@ def result_folder(out: Path, kind: str, made: Mapping[str, Any]) -> Iterator[Pat
     earlier = earlier_files(out, kind)
     with scratch_directory(out) as scratch:
         yield scratch
-        new = sorted(path.relative_to(scratch).as_posix() for path in _files_below(scratch))
+        new = _names_below(scratch)
         write_json(
             out / MADE_FILE, {"results": kind, "made": made, "unfinished": True, _FILES: sorted({*earlier, *new})}
         )
-        for name in earlier:
-            (out / name).unlink(missing_ok=True)
-        # Folders that hold nothing any more go, and those above them.
-        for parent in sorted({(out / name).parent for name in earlier} - {out}, reverse=True):
-            folder = parent
-            with suppress(OSError):
-                while folder != out:
-                    folder.rmdir()
-                    folder = folder.parent
-        for name in new:
-            (out / name).parent.mkdir(parents=True, exist_ok=True)
-            (scratch / name).replace(out / name)
+        _remove(out, earlier)
+        _move(scratch, out, new)
     write_json(out / MADE_FILE, {"results": kind, "made": made, _FILES: new})
+
+
+@dataclass(frozen=True)
+class Part:
+    """Files of a result that belong together, and a `digest` of all that they are made from."""
+
+    digest: str
+    files: tuple[str, ...]
+
+
+class GrowingFolder:
+    """Results that appear part by part: a part's files are made in `scratch`, and moved by `publish`."""
+
+    def __init__(self, out: Path, scratch: Path, about: Mapping[str, Any], done: dict[str, str]) -> None:
+        self.scratch = scratch
+        self._out, self._about, self._done = out, about, done
+
+    def has(self, part: str) -> bool:
+        """Whether an earlier call has made all files of this part from the same."""
+        return part in self._done
+
+    def publish(self, part: str, digest: str | None) -> None:
+        """Move all that lies in `scratch` to its place. Without `digest` the next call makes the part again."""
+        _move(self.scratch, self._out, _names_below(self.scratch))
+        if digest is not None:
+            self._done[part] = digest
+        write_json(self._out / MADE_FILE, {**self._about, "unfinished": True, _DONE: self._done})
+
+
+@contextmanager
+def growing_folder(
+    out: Path, kind: str, made: Mapping[str, Any], parts: Mapping[str, Part], others: Sequence[str] = ()
+) -> Iterator[GrowingFolder]:
+    """A folder that gets its `parts` one by one, and `others`, files that belong to no part.
+
+    What an earlier call has made of other digests goes at once, so that the folder never holds results of two makings;
+    parts of the same digest stay, and need not be made again. Until the end made.json says `unfinished`; where a
+    process is killed, the parts that were published are whole, and the next call knows them. Raises ValueError as
+    `earlier_files` does, OSError.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    sweep_scratch(out)
+    earlier = set(earlier_files(out, kind))
+    known = json.loads((out / MADE_FILE).read_bytes()).get(_DONE) if earlier else None
+    before = known if isinstance(known, dict) else {}
+    same = {name: part for name, part in parts.items() if before.get(name) == part.digest}
+    done = {name: part.digest for name, part in same.items() if earlier.issuperset(part.files)}
+    stays = {file for part in same.values() for file in part.files}
+    if earlier <= stays.union(others):
+        stays.update(others)  # they say of the others what is still true
+    wanted = {*others, *(file for part in parts.values() for file in part.files)}
+    about = {"results": kind, "made": made, _FILES: sorted(wanted | earlier)}
+    write_json(out / MADE_FILE, {**about, "unfinished": True, _DONE: done})
+    _remove(out, sorted(earlier - stays))
+    with scratch_directory(out) as scratch:
+        folder = GrowingFolder(out, scratch, about, done)
+        yield folder
+        _move(scratch, out, _names_below(scratch))
+    files = sorted(name for name in wanted if (out / name).is_file())
+    write_json(out / MADE_FILE, {"results": kind, "made": made, _FILES: files, _DONE: done})
+
+
+def _names_below(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in _files_below(folder))
+
+
+def _move(scratch: Path, out: Path, names: Sequence[str]) -> None:
+    for name in names:
+        (out / name).parent.mkdir(parents=True, exist_ok=True)
+        (scratch / name).replace(out / name)
+
+
+def _remove(out: Path, names: Sequence[str]) -> None:
+    """Remove files, then folders that hold nothing any more, and those above them."""
+    for name in names:
+        (out / name).unlink(missing_ok=True)
+    for parent in sorted({(out / name).parent for name in names} - {out}, reverse=True):
+        folder = parent
+        with suppress(OSError):
+            while folder != out:
+                folder.rmdir()
+                folder = folder.parent
 
 
 def _files_below(folder: Path) -> Iterator[Path]:

@@ -55,7 +55,10 @@ def unseen(num_frames: int) -> SeenFaces:
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """One person's face over N frames: `views` uint8 RGB [F, px, px, 3] by side, of the F frames that have one."""
+    """One person's face over N frames: `views` uint8 RGB [F, px, px, 3] by side, of the F frames that have one.
+
+    Raises ValueError where there are more or fewer crops than frames with a face.
+    """
 
     views: Mapping[int, NDArray[np.uint8]]
     seen: SeenFaces
@@ -97,7 +100,10 @@ def follow_faces(
 def known_faces(
     batches: Iterable[FrameBatch], tracks: Sequence[SeenFaces], sides_px: Sequence[int] = (CROP_PX,)
 ) -> Iterator[list[FaceCrops]]:
-    """Crops of people whose faces are known, batch by batch; in frames past the end of a track nobody is seen."""
+    """Crops of people whose faces are known, batch by batch.
+
+    Nobody is seen in frames past the end of a track, and where landmarks span no area.
+    """
     first = 0
     for batch in batches:
         frames = len(batch.time_s)
@@ -107,8 +113,14 @@ def known_faces(
             for values, known in zip(vars(seen).values(), vars(track).values(), strict=True):
                 part = known[first : first + frames]
                 values[: len(part)] = part
-            crops = [_cut(batch.pixels[row], seen.landmarks[row], sides_px) for row in np.flatnonzero(seen.found)]
-            people.append(FaceCrops.of([cut for cut in crops if cut], sides_px, seen))
+            crops = []
+            for row in np.flatnonzero(seen.found):
+                if cut := _cut(batch.pixels[row], seen.landmarks[row], sides_px):
+                    crops.append(cut)
+                else:
+                    seen.boxes[row] = seen.landmarks[row] = np.nan
+                    seen.scores[row] = 0
+            people.append(FaceCrops.of(crops, sides_px, seen))
         yield people
         first += frames
 

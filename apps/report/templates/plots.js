@@ -276,10 +276,14 @@
         lines.push({ ...each, y: run.curves.P, hovertemplate: "P %{y:.3f}, epoch %{x}" });
         lines.push({ ...each, y: run.curves.loss, yaxis: "y2", showlegend: false, hovertemplate: "loss %{y:.3f}, epoch %{x}" });
       });
+      // Whole epochs, about ten of them: 1, 2, 5, 10, 20 … apart.
+      const epochs = Math.max(...system.runs.map((run) => Math.max(1, ...run.curves.epoch)));
+      const ten = 10 ** Math.floor(Math.log10(Math.max(1, epochs / 10)));
+      const dtick = [1, 2, 5, 10].map((step) => step * ten).find((step) => epochs / step <= 10);
       const side = (title, domain) => axis({ title: { text: title, standoff: 4 }, domain, automargin: true });
       Plotly.react(place, lines, paper({
         height: 360, margin: { l: 50, r: 10, t: 8, b: 40 }, showlegend: true, legend: { orientation: "h", y: 1.02, yanchor: "bottom" },
-        xaxis: axis({ title: { text: "epoch" }, anchor: "y2" }), yaxis: side("P", [0.54, 1]), yaxis2: side("loss", [0, 0.46]),
+        xaxis: axis({ title: { text: "epoch" }, anchor: "y2", tick0: 0, dtick }), yaxis: side("P", [0.54, 1]), yaxis2: side("loss", [0, 0.46]),
       }), CONFIG);
     });
     data.comparisons.forEach((comparison, at) => {

@@ -1,5 +1,6 @@
 """The files of a report: which there are, what they say, how large they are, what is refused."""
 
+import html
 import json
 import re
 import shutil
@@ -83,8 +84,8 @@ def test_the_index_has_what_the_store_says(whole_report):
 
 
 def test_a_trials_page_holds_its_lines_gaps_and_boxes(whole_report):
-    html = page_of(whole_report, "talk").read_text(encoding="utf-8")
-    found = re.search(r'id="data">(.*?)</script>', html)
+    page = page_of(whole_report, "talk").read_text(encoding="utf-8")
+    found = re.search(r'id="data">(.*?)</script>', page)
     assert found is not None
     data = json.loads(found[1])
     lanes = {lane["title"]: lane for lane in data["lanes"]}
@@ -100,6 +101,30 @@ def test_a_trials_page_holds_its_lines_gaps_and_boxes(whole_report):
         ("run (held out)", "run"),
     ]
     assert valence["lines"][0]["y"][40:50] == [None] * 10
+
+
+def test_the_offset_of_the_sound_stands_in_the_index_and_on_the_page(avfuse, plant_talk, tmp_path):
+    store = FeatureStore(tmp_path / "s.zarr", mode="a")
+    about: dict[str, JsonValue] = {"audio": "present"}
+    store.write("late", plant_talk(late_s=0.2), about)
+    store.write("in step", plant_talk(), about)
+    store.write("another's voice", plant_talk(voice=6), about)
+    store.write("mute", plant_talk(), {"audio": "absent"})
+    store.write("numbers", {"time": np.arange(30) / 30}, about)
+    assert avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r").exit_code == 0
+    index = (tmp_path / "r" / "index.html").read_text()
+    rows = {re.findall(r"<a [^>]*>(.*?)</a>", row)[0]: row for row in index.split("<tr data-s=")[1:]}
+    said = {html.unescape(name): re.findall(r"<td[^>]*>(.*?)</td>", row)[7] for name, row in rows.items()}
+    assert said == {
+        "late": "+0.20 s", "in step": "+0.00 s", "another's voice": "not sure", "mute": "not sure", "numbers": "–"
+    }  # fmt: skip
+    assert [name for name, row in rows.items() if "out of sync" in row] == ["late"]
+    for name, words in (
+        ("late", "+0.20 s, sure (confidence"),
+        ("mute", "not sure (no sound)"),
+        ("numbers", "not compared"),
+    ):
+        assert words in Read(page_of(tmp_path / "r", name)).text
 
 
 def test_a_report_is_replaced_and_other_files_are_not(avfuse, corpus, tmp_path):

@@ -5,7 +5,7 @@ import shutil
 
 import pytest
 
-from avfuse.fusion.results.folder import earlier_files, result_folder
+from avfuse.fusion.results.folder import Part, earlier_files, growing_folder, result_folder
 
 MADE = {"command": "avfuse predict"}
 
@@ -82,6 +82,64 @@ class TestFolder:
         (tmp_path / "out/videos").symlink_to(tmp_path / "videos")
         with pytest.raises(ValueError, match="holds other files"):
             earlier_files(tmp_path / "out", "predict")
+
+
+PARTS = {"a": Part("1", ("a.csv", "a.png")), "b/c": Part("2", ("b/c.csv", "b/c.png"))}
+
+
+class TestGrowingFolder:
+    def grow(self, out, parts=None, stop_in=None, text="x"):
+        """Make the parts that are not there; the names of those that were made."""
+        parts, drawn = PARTS if parts is None else parts, []
+        with growing_folder(out, "run", MADE, parts, ["summary"]) as folder:
+            for name, part in parts.items():
+                if not folder.has(name):
+                    for file in part.files:
+                        (folder.scratch / file).parent.mkdir(parents=True, exist_ok=True)
+                        (folder.scratch / file).write_text(text)
+                        if name == stop_in:
+                            raise KeyboardInterrupt
+                    drawn.append(name)
+                (folder.scratch / "summary").write_text(" ".join(parts))
+                folder.publish(name, part.digest)
+        return drawn
+
+    def test_parts_are_there_as_soon_as_they_are_published(self, tmp_path):
+        with pytest.raises(KeyboardInterrupt):
+            self.grow(tmp_path, stop_in="b/c")
+        assert set(contents(tmp_path)) == {"made.json", "a.csv", "a.png", "summary"}
+        assert json.loads((tmp_path / "made.json").read_text())["unfinished"] is True
+        assert self.grow(tmp_path) == ["b/c"]
+        assert self.grow(tmp_path) == []
+        made = json.loads((tmp_path / "made.json").read_text())
+        assert made == {
+            "results": "run", "made": MADE, "done": {"a": "1", "b/c": "2"},
+            "files": ["a.csv", "a.png", "b/c.csv", "b/c.png", "summary"],
+        }  # fmt: skip
+
+    def test_what_is_of_another_making_goes_before_anything_is_published(self, tmp_path):
+        self.grow(tmp_path)
+        others = PARTS | {"a": Part("3", ("a.csv",))}
+        with pytest.raises(KeyboardInterrupt):
+            self.grow(tmp_path, others, stop_in="a")
+        assert set(contents(tmp_path)) == {"made.json", "b/c.csv", "b/c.png"}
+        assert self.grow(tmp_path, others, text="y") == ["a"]
+        found = contents(tmp_path)
+        assert (found["a.csv"], found["b/c.png"]) == (b"y", b"x")
+        assert "a.png" not in found
+
+    def test_a_part_of_which_a_file_is_gone_is_made_again(self, tmp_path):
+        self.grow(tmp_path)
+        (tmp_path / "a.png").unlink()
+        assert self.grow(tmp_path) == ["a"]
+
+    def test_other_files_are_refused_and_stay(self, tmp_path):
+        self.grow(tmp_path)
+        (tmp_path / "mine").touch()
+        before = contents(tmp_path)
+        with pytest.raises(ValueError, match=r"holds other files \(mine\)"):
+            self.grow(tmp_path, {})
+        assert contents(tmp_path) == before
 
 
 @pytest.fixture
