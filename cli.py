@@ -126,6 +126,7 @@ class LazyGroup(click.Group):
                 if isinstance(stream, io.TextIOWrapper) and stream.errors == "strict":
                     stream.reconfigure(errors="surrogateescape" if stream.encoding.lower() == "utf-8" else "replace")
             os.environ["MATPLOTLIBRC"] = os.devnull  # workers inherit it
+            words.setdefault("terminal_width", _help_width_columns())
         return super().main(args, *rest, **words)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
@@ -138,7 +139,7 @@ class LazyGroup(click.Group):
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import one command."""
+        """Import one command; None where there is none of this name."""
         if cmd_name not in COMMANDS:
             return None
         module, attribute, _ = COMMANDS[cmd_name]
@@ -156,7 +157,7 @@ class LazyGroup(click.Group):
     def resolve_command(
         self, ctx: click.Context, args: list[str]
     ) -> tuple[str | None, click.Command | None, list[str]]:
-        """As click's, with a suggestion for a mistyped command."""
+        """As click's, with a suggestion for a mistyped command. Raises click.UsageError for one that there is not."""
         if args[0] not in COMMANDS and not args[0].startswith("-") and not ctx.resilient_parsing:
             raise click.UsageError(f"There is no command {args[0]!r}{did_you_mean(args[0], COMMANDS)}.", ctx)
         return super().resolve_command(ctx, args)
@@ -165,6 +166,15 @@ class LazyGroup(click.Group):
         """List the commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl([(name, help_line) for name, (_, _, help_line) in COMMANDS.items()])
+
+
+def _help_width_columns() -> int:
+    """As wide as click makes help, which loads `shutil` and its decompressors to find out."""
+    try:
+        columns = int(os.environ.get("COLUMNS", "0")) or os.get_terminal_size(1).columns or 80
+    except (OSError, ValueError):  # no terminal
+        columns = 80
+    return max(min(columns, 80) - 2, 50)
 
 
 @click.group(cls=LazyGroup, context_settings={"help_option_names": ["-h", "--help"]})

@@ -57,7 +57,7 @@ class Task(Protocol[Job_contra, Result]):
         """What a job is called on the screen."""
 
     def prepare(self) -> AbstractContextManager[Callable[[Job_contra, JobContext], Result]]:
-        """Once a process: make what its jobs share, and give the function for one job, which several threads call.
+        """Once per process: make what its jobs share, and give the function for one job, which several threads call.
 
         An exception out of that function ends the whole run; what is wrong with one job is a result.
         """

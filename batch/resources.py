@@ -9,7 +9,6 @@ Tested by tests/batch/test_allocator.py and test_resources.py.
 
 from __future__ import annotations
 
-import ctypes
 import os
 import platform
 import resource
@@ -35,6 +34,8 @@ _ABOVE = "hierarchical_memory_limit"
 
 def keep_freed_memory() -> bool:
     """Make the allocator of this process keep what is freed, for good; False where it is not glibc's."""
+    import ctypes  # noqa: PLC0415 - help does without it
+
     if platform.libc_ver()[0] != "glibc":
         return False
     mallopt = ctypes.CDLL(None).mallopt
@@ -66,7 +67,7 @@ def visible_gpus() -> list[str]:
 
 
 def free_bytes(processes: int = 1, root: Path = Path("/")) -> int:
-    """Bytes that this process may take, where so many share what the machine and the job have.
+    """Bytes that this process may take, where `processes` of them share what the machine and the job have.
 
     `root`: where `proc` and `sys` are. Never below 0.
     """

@@ -16,7 +16,6 @@ from .cluster.jobqueue import JobQueue, read_jobqueue
 from .protocols import Executor, Task
 from .resources import cores
 from .signals import StopRequest
-from .threads import ThreadExecutor
 
 
 @dataclass(frozen=True)
@@ -73,6 +72,8 @@ def open_executor(
     Raises WorkerUnfit where the cluster cannot be reached, or its workers cannot do the jobs.
     """
     if target.in_process:
+        from .threads import ThreadExecutor  # noqa: PLC0415 - help does without threads
+
         with task.prepare() as do, closing(ThreadExecutor(do, max(1, at_once), stop)) as threads:
             yield threads
         return

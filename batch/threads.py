@@ -40,7 +40,7 @@ class ThreadExecutor:
         return True
 
     def wait(self, timeout_s: float) -> Event | None:
-        """The next event."""
+        """The next event; None when none came in time."""
         try:
             event = self._inbox.get(timeout=timeout_s)
         except Empty:

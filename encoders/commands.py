@@ -127,7 +127,7 @@ def check(
     if made.load is None:
         raise ValueError(f"{name} is not an encoder from a module: avfuse encoder list names those")
     given = {name: Path(str(weights).removeprefix(f"{name}="))} if weights else {}  # as extract takes them, or bare
-    source = resolve([name], given, untrained).get(name) if made.network else None
+    source = resolve([name], given, untrained).get(name) if made.network or given else None
     settings = {"layers": layers, "precision": precision}
     load = partial(load_encoder, name, settings, source, choose_device(device), precision)
     found = []

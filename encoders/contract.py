@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal, Protocol, get_args
@@ -132,6 +131,8 @@ def about(module: ModuleType | EncoderModule, where: str) -> About:
 
 def lacking(needs: Sequence[str]) -> list[str]:
     """Distributions of `needs` that are not installed."""
+    from importlib.metadata import PackageNotFoundError, version  # noqa: PLC0415 - a tenth of what help takes
+
     missing = []
     for name in needs:
         try:

@@ -42,6 +42,7 @@ class Embedder:
 
     `output` is what becomes of VGGish's embedding: as it is, after a ReLU, or after ReLU and PCA (of `pca`); or the
     `map`, the last feature map of a face network in place of its embedding, float16 [512, 7, 7] (5 at 40 px).
+    Raises ValueError for a batch size below 1, the output `pca` without weights, fp16 on the CPU.
     """
 
     def __init__(

@@ -29,7 +29,7 @@ class LoadedEncoder:
 
     `row_shape`, `dtype`: of its rows; `dim`: their width; `input_px` and `batch_size` of faces; `sample_rate`,
     `window_s`, `context_s`, `hop_s`, `first_s`, `field_s`, `level` of sound, as `AudioEncoder` has them; `made`: the
-    object.
+    object. Raises EncoderFailed where that does not say one of them, or says it wrongly, or has no such method.
     """
 
     def __init__(self, name: str, kind: Kind, made: Any, batch_size: int = 32) -> None:

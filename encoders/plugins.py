@@ -15,13 +15,16 @@ import re
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
-from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
 from ..features_store.disk.atomic import sha256_of
 from ..shell.text import one_line
 from .contract import About, about
+
+if TYPE_CHECKING:
+    from importlib.metadata import EntryPoint
 
 GROUP = "avfuse.encoders"
 NAME = re.compile(r"[A-Za-z_]\w*(?:-\w+)*")
@@ -87,6 +90,8 @@ def installed() -> dict[str, EntryPoint]:
 @functools.cache
 def _installed(_path: tuple[str, ...]) -> dict[str, EntryPoint]:
     """The same on this path: the metadata of all packages are read once, and not for each trial of a plan."""
+    from importlib.metadata import entry_points  # noqa: PLC0415 - a tenth of what help takes
+
     return {entry.name: entry for entry in entry_points(group=GROUP)}
 
 

@@ -25,6 +25,7 @@ class Patches:
     """Log-mel patches of consecutive rows, natural logarithm: `frames` float32 [F, 64], what they have in common once.
 
     Patch i is frames [firsts[i], firsts[i] + 96); `firsts` int64 [N] do not fall. An array of them is [N, 96, 64].
+    Raises ValueError for frames of another width, and patches that do not lie on them.
     """
 
     frames: NDArray[np.float32]
@@ -55,7 +56,7 @@ class Patches:
 
 
 def as_they_are(views: NDArray[Any] | Patches) -> NDArray[Any]:
-    """The crops, or the patches, themselves."""
+    """The crops uint8 [N, 112, 112, 3], or the patches as float32 [N, 96, 64], themselves."""
     return np.asarray(views)
 
 

@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
 EXIT_PROBLEMS = 3
 EXPORTS = ("h5", "matlab", "npy", "parquet", "csv", "datasets", "webdataset")
-_with_trials = partial(with_options, options=trial_options("export"))
+_export_trials = partial(with_options, options=trial_options("export"))
 _import_trials = partial(with_options, options=trial_options("import"))
+_remove_trials = partial(with_options, options=trial_options("take it out of"))
 
 
 @click.command()
@@ -113,7 +114,7 @@ def verify(context: click.Context, store: str | None, as_json: bool) -> None:
     show_default=True,
     help="Of webdataset: rows of a trial that make a sample.",
 )
-@_with_trials
+@_export_trials
 @clean_errors()
 def export(
     store: str | None, to: str, out: Path, features: str | None, overwrite: bool, sample_rows: int, **chosen: Any
@@ -349,13 +350,14 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
 @click.command()
 @click.option("--feature", required=True, metavar="NAME", help="Feature to remove.")
 @click.option("--store", type=STORE, required=True, help="Folder (or URL) of the feature store.")
-@_with_trials
+@_remove_trials
 @click.option("--dry-run", is_flag=True, help="Show how many trials have it, and stop. [default: off]")
 @clean_errors()
 def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> None:
     """Take a feature out of a store; everything else stays as it is.
 
-    A run that is extracting the same trials is waited for: it is refused, and names the trial.
+    It stops at a trial that another run is processing, and names it: what was taken out by then stays out. Run it again
+    when that run has ended.
     """
     from .records.remove import remove_feature
     from .store import FeatureStore

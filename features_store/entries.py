@@ -20,7 +20,8 @@ from .schema import TIME, VALID_SUFFIX, JsonValue
 
 ENTRIES = "features"
 CLOCK, FACES, AUDIO, WORDS = "clock", "faces", "audio", "words"
-IMPORT = "import"  # made elsewhere: avfuse import-features
+IMPORT = "import"  # made elsewhere: avfuse import-features, avfuse import-abaw3
+ABAW3_PREFIX = "abaw3_"  # of the names that avfuse import-abaw3 gives
 FACE_ARRAYS = ("face_box", "face_landmarks", "face_score")
 # Attributes of format 1 that are the entries' now.
 FORMER = ("fingerprint", "algorithm", "settings", "weights", "versions")
@@ -97,7 +98,10 @@ def source_of(made_from: str) -> str:
 
 
 def weights_identity(weights: Mapping[str, Any] | None) -> str | None:
-    """What makes two weights the same: sha256 of the file or `untrained:SEED`, those of a PCA after it with a plus."""
+    """What makes two weights the same: sha256 of the file or `untrained:SEED`, those of a PCA after it with a plus.
+
+    None without weights.
+    """
     if not weights:
         return None
     own = str(weights.get("sha256") or f"untrained:{weights.get('untrained_seed')}")

@@ -47,7 +47,8 @@ def to_xarray(trial: Trial, features: Sequence[str] | None = None) -> xarray.Dat
 def to_pandas(trial: Trial, features: Sequence[str] | None = None) -> pandas.DataFrame:
     """A table [T, columns] by `time` in s: `iresnet50_0` … `iresnet50_511`, `iresnet50_valid`, `face_landmarks_0_1` …
 
-    `features` and what is raised are as for `to_xarray`.
+    `features`: these and their masks alone. Raises ValueError where pandas is not installed or the trial has none of a
+    feature, StoreMismatch where rows are broken.
     """
     try:
         import pandas  # noqa: PLC0415

@@ -34,9 +34,10 @@ Describe = Callable[[dict[str, JsonValue]], bytes]
 
 
 def publish_local(files: LocalFiles, trial: str, arrays: Mapping[str, RowSource], describe: Describe) -> None:
-    """Build a trial in the store's scratch folder, then move it to its name.
+    """Build a trial of `arrays` [T, ...] in the store's scratch folder, then move it to its name.
 
-    Raises StoreUnwritable where the store, or what was built, has been removed meanwhile.
+    Raises StoreMismatch on a clash of names, StoreUnwritable where the store, or what was built, has been removed
+    meanwhile.
     """
     with scratch_directory(files.root) as scratch:
         built = scratch / "trial"
@@ -62,7 +63,7 @@ def publish_local(files: LocalFiles, trial: str, arrays: Mapping[str, RowSource]
 
 
 def add_local(files: LocalFiles, trial: str, arrays: Mapping[str, RowSource], take_off: bytes, add: Describe) -> None:
-    """Build arrays aside and move them into a trial that is there, whose other arrays stay as they are.
+    """Build `arrays` [T, ...] aside and move them into a trial that is there, whose other arrays stay as they are.
 
     `take_off`: the trial's zarr.json without those of the same names, empty where there is none of them.
     Raises StoreMismatch on a clash of names, else as `publish_local` does.
@@ -86,7 +87,7 @@ def add_local(files: LocalFiles, trial: str, arrays: Mapping[str, RowSource], ta
 
 
 def add_in_store(files: Files, trial: str, arrays: Mapping[str, RowSource], take_off: bytes, add: Describe) -> None:
-    """The same for stores that cannot rename: the arrays are written where they belong."""
+    """As `add_local`, for stores that cannot rename: the arrays are written where they belong."""
     _refuse_groups(files, trial, arrays)
     if take_off:
         files.write(f"{trial}/{NODE_FILE}", take_off)
@@ -117,7 +118,10 @@ def _check_built(files: LocalFiles, built: Path, arrays: Mapping[str, RowSource]
 
 
 def publish_in_store(files: Files, trial: str, arrays: Mapping[str, RowSource], describe: Describe) -> None:
-    """Write a trial at its name, for stores that cannot rename."""
+    """Write a trial of `arrays` [T, ...] at its name, for stores that cannot rename.
+
+    Raises StoreMismatch on a clash of names.
+    """
     ensure_groups(files, trial)
     _clear(files, trial, arrays)
     checksums: dict[str, JsonValue] = {

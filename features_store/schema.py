@@ -78,7 +78,10 @@ class ArraySpec:
 
 @dataclass(frozen=True)
 class FeatureTrack:
-    """One feature of one trial: `rows` [T, ...], `valid` bool [T] (true: made from real media), what the rows are."""
+    """One feature of one trial: `rows` [T, ...], `valid` bool [T] (true: made from real media), what the rows are.
+
+    Raises ValueError where there is not one flag a row.
+    """
 
     name: str
     rows: RowSource
@@ -97,7 +100,7 @@ class FeatureTrack:
 
 @dataclass(frozen=True)
 class DescribedRows:
-    """Rows that say what they are, where their name alone does not."""
+    """Rows [T, ...] that say what they are, where their name alone does not."""
 
     rows: RowSource
     spec: ArraySpec
@@ -180,7 +183,7 @@ def is_array_name(name: str) -> bool:
 
 
 def plain_name(name: str) -> str:
-    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces about its parts."""
+    """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces around its parts."""
     return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
 
 

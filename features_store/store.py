@@ -54,7 +54,7 @@ _FACE = re.compile(r"face\d+")
 class FeatureStore(Mapping[str, Trial]):
     """Trials by name. Mode `r` reads a store that is there, `a` also makes one and writes.
 
-    Raises StoreMismatch where the path holds something else, or a newer format.
+    Raises StoreMismatch where the path holds something else, or a newer format, ValueError for another mode.
     """
 
     def __init__(self, path: str | os.PathLike[str], mode: Mode = "r") -> None:

@@ -5,6 +5,7 @@ Tested by tests/features_store/test_store.py.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from numpy.typing import NDArray
 
 from ..shell.text import counted
 from .arrays.shard_reader import read_into, read_rows
-from .arrays.zarr_array import open_array
+from .arrays.zarr_array import open_array, row_slices
 from .arrays.zarr_json import read_node
 from .disk.backends import Files
 from .entries import entries_of
@@ -106,10 +107,27 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
         read_into(self[feature], out)
 
     def window(self, feature: str, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop) of an array. Raises ValueError where they are not all in the trial, or are broken."""
+        """Rows [start, stop) of an array.
+
+        Raises KeyError without it, ValueError where they are not all in the trial, StoreMismatch where they are broken.
+        """
         if not 0 <= start <= stop <= self.rows:
             raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {counted(self.rows, 'row')}")
         return read_rows(self[feature], slice(start, stop))
+
+    def is_whole(self, feature: str) -> bool:
+        """Whether all rows of a feature and its flags can be read and are what their checksums say; slice by slice."""
+        checksums = self.attributes.get("checksums", {})
+        try:
+            for array in (feature, f"{feature}{VALID_SUFFIX}"):
+                digest, stored = hashlib.sha256(), self[array]
+                for rows in row_slices(self.rows, (stored.shards or stored.chunks)[0]):
+                    digest.update(self.window(array, rows.start, rows.stop).tobytes())
+                if not isinstance(checksums, dict) or digest.hexdigest() != checksums.get(array):
+                    return False
+        except (KeyError, OSError, StoreMismatch):
+            return False
+        return True
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:

@@ -1,4 +1,4 @@
-"""`avfuse train` and `compare`: options to a request, the runs that are left, the table at the end, exit code."""
+"""`avfuse train`, `finetune`, `compare`: options to a request, the runs that are left, the table, exit code."""
 
 from __future__ import annotations
 
@@ -13,7 +13,8 @@ import click
 from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
 from ..batch.torch_errors import torch_errors
-from ..encoders.weights.resolve import WeightsMissing, resolve
+from ..encoders.table import feature
+from ..encoders.weights.resolve import WeightsMissing, WeightSource, resolve
 from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors
 from ..shell.options import GroupedCommand
@@ -123,7 +124,7 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 
-    found = resolve(list(request.networks().networks), dict(request.weights), request.untrained)
+    found = _sources(request, list(request.networks().networks))
     sources = {  # for workers in another folder
         name: source if source.path is None else replace(source, path=source.path.resolve())
         for name, source in found.items()
@@ -149,18 +150,30 @@ def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
     from .finetuning.on_pictures import train_on_pictures
     from .finetuning.pictures import read_table
 
-    config, (feature, network) = request.config(), request.network()
+    config, (tuned, network) = request.config(), request.network()
     check_place(request.out)
     run = RunConfig(request.device, request.precision, False, request.memory_gb)
+    source = _sources(request, [tuned])[tuned]
     pictures = read_table(request.images, request.table, config.validation_share, config.seed)
-    source = resolve([feature], dict(request.weights), request.untrained)[feature]
-    if line := untrained_line([feature] if source.is_untrained else []):
+    if line := untrained_line([tuned] if source.is_untrained else []):
         _say(line)
     groups = parse_groups(config.visual_groups) if config.visual_groups else None
     backbone = open_backbone(network, source, room_of(run).device, groups)
     found = train_on_pictures(backbone, pictures, config, run, request.out, _say, resume=request.resume, stop=stop)
     if request.as_json:
         click.echo(json.dumps(found))
+
+
+def _sources(request: FinetuneRequest | PicturesRequest, tuned: Sequence[str]) -> dict[str, WeightSource]:
+    """The weights that networks begin from. Raises click.UsageError on --weights that none of them takes."""
+    given = dict(request.weights)
+    takers = {*tuned, *(feature(name).else_network for name in tuned if name not in given)}
+    if unused := [name for name in given if name not in takers]:
+        chosen = "--visual chooses" if isinstance(request, PicturesRequest) else "--visual and --audio choose"
+        raise click.UsageError(
+            f"--weights {', '.join(unused)}: only {' and '.join(tuned)} can have weights here; {chosen} what is tuned"
+        )
+    return resolve(tuned, given, request.untrained)
 
 
 def _do_runs(config: TrainConfig, call: Call, stop: StopRequest) -> None:

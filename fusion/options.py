@@ -1,4 +1,4 @@
-"""Options of `avfuse train`, `compare`, `evaluate` and `predict`, and the request that each command makes of them.
+"""Options of the commands that train or use networks, `avfuse train` to `predict`, and the request that each makes.
 
 Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/inference/test_evaluate.py.
 """
@@ -197,7 +197,7 @@ class PicturesRequest:
     as_json: bool
 
     def network(self) -> tuple[str, str]:
-        """The feature whose weights come out, and its network. Raises click.UsageError on one that is no face's."""
+        """The feature whose weights come out, and its network. Raises click.UsageError on one that takes no faces."""
         try:
             ((feature, network),) = FinetuneConfig(visual=self.visual, audio="none").networks.items()
         except ValueError as error:
@@ -577,7 +577,10 @@ def compare_request(options: Mapping[str, Any]) -> CompareRequest:
 
 
 def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
-    """The request that `avfuse finetune` makes of its options, as `train_request` does."""
+    """The request that `avfuse finetune` makes of its options, as `train_request` does.
+
+    Raises click.UsageError also on --csv without --images.
+    """
     if options["table"] is not None:
         raise click.UsageError("--csv is the table of --images DIR, the folder of its pictures")
     own = {name: value for name, value in options.items() if name not in ("images", "table")}
@@ -585,7 +588,10 @@ def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
 
 
 def pictures_request(options: Mapping[str, Any]) -> PicturesRequest:
-    """The request that `avfuse finetune --images` makes of its options. Raises click.UsageError on others than its."""
+    """The request that `avfuse finetune --images` makes of its options.
+
+    Raises click.UsageError on options that do not go with --images, and without --csv.
+    """
     own = {each.name for each in fields(PicturesRequest)}
     context = click.get_current_context()
     for each in context.command.params:

@@ -31,7 +31,7 @@ class ExtractConfig:
     a file for each trial, which is part of no fingerprint: entries name it, as trials name their video.
     `video_stream`, `audio_stream`: N of ffmpeg's `v:N` and `a:N`; None: the best one of each video. `layers`: of the
     encoders of sound: `last4`, `last`, one by its number or the mean of `A-B`. `encoders`: the user's own files, known
-    to this process by `use_files`.
+    to this process by `use_files`. Raises ValueError for unknown features, and values that are not allowed.
     """
 
     features: tuple[str, ...] = DEFAULT_FEATURES

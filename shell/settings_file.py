@@ -34,7 +34,10 @@ class _FileError(ValueError):
 
 
 def load_settings(context: click.Context, parameter: click.Parameter, path: Path | None) -> Path | None:
-    """Make the file's values the command's defaults; what is wrong in it ends in exit 2, with the line."""
+    """Make the file's values the command's defaults; None without a file.
+
+    Raises click.BadParameter, with the line of what is wrong.
+    """
     if path is None:
         return None
     import yaml

@@ -5,9 +5,9 @@ Tested by tests/shell/test_text.py.
 
 from __future__ import annotations
 
-import difflib
 import re
 import shlex
+import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from contextvars import ContextVar
 
@@ -39,19 +39,31 @@ def preview(names: Iterable[str], most: int = 5) -> str:
 def text_table(cells: Sequence[Sequence[str]], words: int = 1) -> list[str]:
     """Lines of a table: the first columns, of `words`, to the left, the others, of numbers, to the right.
 
-    `cells` [R][C], the header first.
+    `cells` [R][C], the header first. Widths are those on a terminal: a CJK letter or an emoji takes two columns.
     """
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    widths = [max(map(columns_of, column)) for column in zip(*cells, strict=True)]
     lines = []
     for row in cells:
-        padded = [cell.rjust(width) for cell, width in zip(row, widths, strict=True)]
-        padded[:words] = [cell.ljust(width) for cell, width in zip(row[:words], widths, strict=False)]
+        gaps = [" " * (width - columns_of(cell)) for cell, width in zip(row, widths, strict=True)]
+        padded = [
+            cell + gap if at < words else gap + cell for at, (cell, gap) in enumerate(zip(row, gaps, strict=True))
+        ]
         lines.append("  ".join(padded).rstrip())
     return lines
 
 
+def columns_of(text: str) -> int:
+    """How many columns of a terminal a text takes: two a wide letter, none an accent (Unicode annex 11)."""
+    if text.isascii():
+        return len(text)
+    wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
+    return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """` (did you mean extract?)` where a known name is near, else nothing."""
+    import difflib  # noqa: PLC0415 - only where a name is mistyped
+
     near = difflib.get_close_matches(name, list(known), n=1)
     return f" (did you mean {near[0]}?)" if near else ""
 
@@ -85,6 +97,8 @@ def check_known(what: str, chosen: Iterable[str], known: Collection[str]) -> Non
     unknown = [name for name in dict.fromkeys(chosen) if name not in known]
     if not unknown:
         return
+    import difflib  # noqa: PLC0415 - only where a name is mistyped
+
     last = {name.rpartition("/")[2]: name for name in known}
     near = []
     for name in unknown[:5]:

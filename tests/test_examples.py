@@ -72,9 +72,10 @@ def test_own_network(start, plant_small, tmp_path):
     assert float(score[1]) > 0.1
 
 
-def test_own_loop(start, plant_small, tmp_path):
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_own_loop(start, plant_small, tmp_path, workers):
     small = plant_small(tmp_path)
-    words = (small.store, small.annotations, "--features", "face,voice", "--epochs", 10, "--workers", 2)
+    words = (small.store, small.annotations, "--features", "face,voice", "--epochs", 10, "--workers", workers)
     printed = start("own_loop", *words)
     assert "Train_Set: 17 windows of 6 trials" in printed
     losses = [float(loss) for loss in re.findall(r"loss (\d\.\d+)", printed)]

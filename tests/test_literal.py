@@ -38,11 +38,11 @@ def clips(make_clip, tmp_path_factory):
     return folder
 
 
-SLOW = ("the two sets alone", "a file a trial, timed", "in folders")
+QUICK = ("official", "in folders, timed")
 
 
 @pytest.mark.parametrize(
-    "layout", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in LAYOUTS]
+    "layout", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in LAYOUTS]
 )
 def test_extract_takes_the_labels_that_train_takes(clips, layout, avfuse, tmp_path, monkeypatch):
     """Their names, sides and lengths; a file of labels at a rate of its own leaves the length to the video."""
@@ -81,15 +81,17 @@ def test_extract_takes_the_labels_that_train_takes(clips, layout, avfuse, tmp_pa
 @pytest.mark.parametrize(
     ("features", "modalities"),
     [("--features mfcc,fake_sound", "--modalities mfcc,fake_sound"), pytest.param("", "", marks=pytest.mark.slow)],
-    ids=["of sound", "as they are"],
+    ids=["of sound, one by one", "as they are"],
 )
 def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, features, modalities):
     """In a folder with the videos of a planted corpus and its labels, and with weights where they are looked for.
 
-    One epoch in place of a hundred; what comes after them has its defaults too. Quicker with features of sound alone.
+    One epoch in place of a hundred; what comes after them has its defaults too. Quicker with features of sound alone,
+    and without a shell.
     """
     (tmp_path / "weights").mkdir()
-    for name, layout in (("iresnet50", layouts.SUZHANG), ("vggish", layouts.VGGISH)):  # the quick network of faces
+    networks = () if features else (("iresnet50", layouts.SUZHANG), ("vggish", layouts.VGGISH))
+    for name, layout in networks:  # the quick network of faces
         module = layouts.empty(layout)
         layouts.fill_untrained(module, 0, name)
         torch.save(module.state_dict(), tmp_path / "weights" / f"{name}.pth")
@@ -99,14 +101,24 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, featu
     (tmp_path / "planted/videos").rename(here / "dir")
     (tmp_path / "planted/annotations").rename(here / "labels")
 
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "weights"))
     typed = f"avfuse extract --videos dir --annotations labels {features} && avfuse train --fold 2 {modalities}"
-    shell = f'avfuse() {{ {shlex.quote(sys.executable)} -m avfuse "$@"; }}; {typed} --epochs 1 --no-plots'
-    environment = {**os.environ, "AVFUSE_WEIGHTS": str(tmp_path / "weights")}
-    done = subprocess.run(["sh", "-c", shell], cwd=here, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.splitlines()[1].split() == ["fold", "Valence", "Arousal", "Mean"]
-    assert done.stdout.splitlines()[2].split()[0] == "2"
-    notes = [line for line in done.stderr.splitlines() if line.startswith("note: --")]
+    typed = f"{typed} --epochs 1 --no-plots"
+    if features:
+        results = [avfuse(*command.split()[1:]) for command in typed.split(" && ")]
+        assert [result.exit_code for result in results] == [0, 0], results[-1].stderr
+        stdout, stderr = (
+            "".join(words) for words in zip(*((each.stdout, each.stderr) for each in results), strict=True)
+        )
+    else:
+        shell = f'avfuse() {{ {shlex.quote(sys.executable)} -m avfuse "$@"; }}; {typed}'
+        done = subprocess.run(["sh", "-c", shell], capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        stdout, stderr = done.stdout, done.stderr
+    assert stdout.splitlines()[1].split() == ["fold", "Valence", "Arousal", "Mean"]
+    assert stdout.splitlines()[2].split()[0] == "2"
+    notes = [line for line in stderr.splitlines() if line.startswith("note: --")]
     labels = shlex.quote(str(here / "labels"))
     assert notes == [
         "note: --store features.zarr",
@@ -115,7 +127,6 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, featu
     ]
     assert {path.name for path in here.iterdir()} == {"dir", "labels", "features.zarr", "runs"}
 
-    monkeypatch.chdir(here)
     for words in (["status"], ["verify"], ["folds"], ["evaluate"], ["predict", "--out", "predictions"]):
         result = avfuse(*words)
         assert result.exit_code == 0, result.stderr

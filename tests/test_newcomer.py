@@ -65,8 +65,9 @@ class Recipe:
             plain = plain.replace(old, new)
         for name, words in self.also.items():
             if re.match(rf"{name}(\s|$)", plain):
-                more = [option for option in re.findall(r"--\S+ \S+", words) if option.split()[0] not in plain]
-                plain = " ".join([plain, *more])
+                for option in re.findall(r"--\S+ \S+", words):
+                    (given,) = re.findall(r"^(?:--set \w+|--\S+)", option)  # of settings, that one
+                    plain += "" if given in plain else f" {option}"
         return plain
 
 
@@ -101,7 +102,9 @@ class Shell:
                 shutil.copy2(ROOT / name, self.checkout / name)
         programs = folder / "bin"
         programs.mkdir()
-        script = f"#!{sys.executable}\nimport sys\nfrom avfuse.cli import main\nsys.argv[0] = 'avfuse'\nmain()\n"
+        # As pip writes it: processes that workers start import this file, and must not type the command again.
+        start = "if __name__ == '__main__':\n    sys.argv[0] = 'avfuse'\n    main()\n"
+        script = f"#!{sys.executable}\nimport sys\nfrom avfuse.cli import main\n{start}"
         for name, text in (("avfuse", script), ("python", f'#!/bin/sh\nexec {sys.executable} "$@"\n')):
             (programs / name).write_text(text)
             (programs / name).chmod(0o755)
@@ -146,10 +149,11 @@ def prepared(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.walk
-@pytest.mark.timeout(3600)
+@pytest.mark.timeout(7200)
 @pytest.mark.parametrize("pages", WALKS.values(), ids=WALKS)
 def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
     shutil.copytree(prepared.folder, tmp_path / "try", symlinks=True)
+    (tmp_path / "examples").symlink_to(prepared.checkout / "examples")  # beside it, as in the checkout
     before = prepared.typed
     prepared.folder = tmp_path / "try"
     for page in pages:
@@ -165,7 +169,7 @@ def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.walk
-@pytest.mark.timeout(1800)
+@pytest.mark.timeout(7200)
 def test_examples_can_be_followed_literally(tmp_path):
     shell = Shell(tmp_path)
     for page in ALONE:
@@ -191,7 +195,9 @@ def test_what_is_left_out_of_the_walk_is_named_for_a_reason():
 
 def test_the_recipe_is_applied():
     assert RECIPE.typed("avfuse extract --videos v    # a comment") == "avfuse extract --videos v --untrained 0"
-    assert RECIPE.typed("avfuse train --fold 0 --epochs 1") == "avfuse train --fold 0 --epochs 1"
+    short = "--set window_frames=30 --set hop_frames=20"
+    assert RECIPE.typed("avfuse train --fold 0 --epochs 1") == f"avfuse train --fold 0 --epochs 1 {short}"
+    assert RECIPE.typed("avfuse train --set hop_frames=5") == f"avfuse train --set hop_frames=5 --epochs 2 {short[:22]}"
     assert RECIPE.typed("avfuse finetune --untrained 1") == "avfuse finetune --untrained 1 --epochs 2"
     assert RECIPE.typed("avfuse weights fetch vggish") is None
-    assert RECIPE.typed("avfuse train --fold all --seeds 3") == "avfuse train --fold all --seeds 1 --epochs 2"
+    assert RECIPE.typed("avfuse train --fold all --seeds 3") == f"avfuse train --fold all --seeds 1 --epochs 2 {short}"

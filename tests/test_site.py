@@ -10,6 +10,8 @@ from urllib.parse import unquote
 
 import pytest
 
+pytestmark = pytest.mark.slow  # `make check` builds the site too
+
 pytest.importorskip("mkdocs", reason="the extra `docs` is not installed")
 pytest.importorskip("mkdocstrings", reason="the extra `docs` is not installed")
 
@@ -94,3 +96,10 @@ def test_the_reference_is_made_from_the_code_of_this_checkout(pages, site):
     assert {"avfuse.features_store.store.FeatureStore.trials", "avfuse.fusion.tasks.ccc.ccc_loss"} <= names
     text = (site / "docs" / "api.html").read_text(encoding="utf-8")
     assert "Raises StoreMismatch where the path holds something else" in text
+
+
+def test_the_name_of_an_option_is_one_word(site):
+    """A narrow screen breaks no line within it; a command, which has blanks, may be broken."""
+    text = (site / "docs" / "training.html").read_text(encoding="utf-8")
+    assert '<code class="word">--store</code>' in text
+    assert "<code>avfuse extract" in text

@@ -29,7 +29,10 @@ _say = partial(click.echo, err=True)
 
 @dataclass(frozen=True)
 class Thresholds:
-    """What a trial must keep: shares of its frames in [0, 1], s, rows."""
+    """What a trial must keep.
+
+    `min_faces`, `max_silence`: shares of its frames in [0, 1]; `max_gap`, `max_offset`: s.
+    """
 
     min_faces: float = 0.5
     max_gap: float = 10.0

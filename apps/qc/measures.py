@@ -50,6 +50,7 @@ from .sync import Column, Incomparable, Offset
 class Measured:
     """A trial in numbers; None where neither the store nor a video says it, or where it cannot be read.
 
+    `faces`: the share of its frames with a face, `silence`: of its rows with nothing to be heard; both in [0, 1].
     `sync`: None where it was not checked; `unreadable`: what cannot be read in the store, and why; `notes`: what else
     is odd.
     """
@@ -152,7 +153,10 @@ def _media_noted(notes: list[str]) -> Iterator[None]:
 
 
 def longest_gap_s(time_s: Column, found: NDArray[np.bool_], step_s: float) -> float:
-    """The longest time without a face, from the first frame without one to the next with one, or to the end; s."""
+    """The longest time without a face, from the first frame without one to the next with one, or to the end; s.
+
+    `time_s` [T] of the frames, `found` bool [T]: which have a face; `step_s`: how long the last one is shown.
+    """
     if not len(found) or found.all():
         return 0.0
     edges = np.flatnonzero(np.diff((~found).astype(np.int8), prepend=0, append=0))

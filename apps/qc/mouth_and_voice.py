@@ -197,7 +197,10 @@ def _decoded_sound(info: VideoInfo, time_s: Column, stall_timeout_s: float) -> S
 
 
 def stored_mouth(trial: Trial, crops: str, spans: Spans) -> Column:
-    """How dark the mouth is in stored crops, [T, 2]; NaN without a face, and outside of the rows of `spans`."""
+    """How dark the mouth is in stored crops, [T, 2]; NaN without a face, and outside of the rows of `spans`.
+
+    Raises StoreMismatch where the rows are no pictures, or broken.
+    """
     valid, shape = trial.valid(crops), trial[crops].shape[1:]
     if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:
         raise StoreMismatch(f"{crops} has rows of the shape {shape}")

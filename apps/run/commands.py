@@ -1,6 +1,6 @@
 """`avfuse run`: videos in; a table, a plot and, if wanted, a drawn video of each out.
 
-    OUT/<trial>.csv   time_s,valence,arousal,valid: a row a decoded frame, or what else the run has learned
+    OUT/<trial>.csv   time_s,valence,arousal,valid, or the columns of another task: a row a decoded frame
     OUT/<trial>.png   the same over time
     OUT/<trial>.mp4   --draw
     OUT/summary.json  what is printed, for programs

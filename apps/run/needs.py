@@ -60,7 +60,7 @@ class Need:
 
     @property
     def seed(self) -> int | None:
-        """Of its weights, where they were random."""
+        """The seed of its weights, where they were random; else None."""
         seed = self.weights.get("untrained_seed")
         return seed if isinstance(seed, int) else None
 

@@ -21,6 +21,7 @@ from ..resources import VISIBLE, cores, jobs_at_once, visible_gpus
 from .jobqueue import JobQueue, make_cluster
 
 _CONNECT_S = 15.0
+_START_S = 600.0  # as long as workers of this machine may take to start: it may be busy with other things
 _CLOSE_S = 2.0
 _WAIT_LINE_S = 30.0
 _THREAD_WORDS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS")
@@ -29,9 +30,9 @@ Note = Callable[[str], None]
 
 @contextmanager
 def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
-    """Workers of this machine, one a process; each with its share of the cores, and with one GPU if there are any.
+    """A client of workers on this machine, each a process with its share of the cores, and one GPU if there are any.
 
-    `at_once`: jobs a process does at once (0: one, on a GPU several).
+    `at_once`: jobs a process does at once (0: one, on a GPU several). Raises WorkerUnfit where none can be started.
     """
     gpus = visible_gpus() if on_gpus else []
     specs = {}
@@ -51,18 +52,23 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
     # `env` is set in the worker's process, and not before it starts, as dask does: that would set it in this one too.
     with dask.config.set({"distributed.nanny.pre-spawn-environ": {}}):
         try:
-            cluster = SpecCluster(
-                workers=specs, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
-            )
+            # Within this time processes that start find each other; workers keep it as they keep all of this.
+            with dask.config.set({"distributed.comm.timeouts.connect": f"{_START_S:g}s"}):
+                cluster = SpecCluster(
+                    workers=specs, scheduler={"cls": Scheduler, "options": scheduler}, silence_logs=logging.CRITICAL
+                )
         except RuntimeError as error:
-            raise WorkerUnfit(f"no workers can be started on this machine: {one_line(error)}") from error
-        with cluster, _client(cluster) as client:
+            reason = one_line(error.__cause__ or error)  # dask's own words are that something "failed to start"
+            raise WorkerUnfit(
+                f"no workers can be started on this machine: {reason}; go on without --workers"
+            ) from error
+        with cluster, _client(cluster, _START_S) as client:
             yield client
 
 
 @contextmanager
 def remote_client(address: str, note: Note) -> Iterator[Client]:
-    """A scheduler that runs already, when it has a worker. Raises WorkerUnfit where it does not answer."""
+    """A client of a scheduler that runs already, once it has a worker. Raises WorkerUnfit where it does not answer."""
     with _client(address) as client:
         _wait_for_a_worker(client, address, note)
         yield client
@@ -70,7 +76,7 @@ def remote_client(address: str, note: Note) -> Iterator[Client]:
 
 @contextmanager
 def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
-    """A scheduler in this process, whose workers are jobs that are put into a queue; when the first of them runs.
+    """A client of a scheduler in this process, whose workers are jobs in a queue, once the first of them runs.
 
     Raises WorkerUnfit with the queueing system's own words where it refuses the jobs.
     """
@@ -105,12 +111,12 @@ async def _submitted(cluster: Any) -> None:
 
 
 @contextmanager
-def _client(scheduler: Any) -> Iterator[Client]:
-    """A client of a cluster, or of the scheduler at an address."""
+def _client(scheduler: Any, timeout_s: float = _CONNECT_S) -> Iterator[Client]:
+    """A client of a cluster, or of the scheduler at an address, once it answers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionMismatchWarning)  # `executor` says it, and stops
         try:
-            client = Client(scheduler, timeout=_CONNECT_S, set_as_default=False)
+            client = Client(scheduler, timeout=timeout_s, set_as_default=False)
         except (OSError, ValueError) as error:
             raise WorkerUnfit(f"no dask scheduler answers at {scheduler}: {one_line(error)}") from error
     try:

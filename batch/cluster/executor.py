@@ -79,7 +79,10 @@ class DaskExecutor:
         return True
 
     def wait(self, timeout_s: float) -> Event | None:
-        """The next event. Raises WorkerUnfit where the cluster has ended, or a worker cannot do the jobs."""
+        """The next event; None when none came in time.
+
+        Raises WorkerUnfit where the cluster has ended, or a worker cannot do the jobs.
+        """
         if not self._events:
             with suppress(Empty):
                 self._handle(*self._inbox.get(timeout=timeout_s))

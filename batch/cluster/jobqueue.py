@@ -23,7 +23,10 @@ _NEEDED = ("cores", "memory")
 
 @dataclass(frozen=True)
 class JobQueue:
-    """`jobs` workers, each a job of a queueing system of this kind, with dask-jobqueue's settings."""
+    """`jobs` workers, each a job of a queueing system of this kind, with dask-jobqueue's settings.
+
+    Raises ValueError for an unknown kind, less than one job, or settings without cores and memory of a worker.
+    """
 
     kind: str
     jobs: int

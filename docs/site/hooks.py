@@ -20,6 +20,7 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 
 ROOT = Path(__file__).parents[2]
 _LINK = re.compile(r"\]\(([^)\s#]+)")
+_WORD = re.compile(r"<code>(?=[^<\s]{1,32}</code>)")  # an option, a file's name: short, and without a blank
 _FOLDERS = ("benchmarks", "examples")
 _LISTED = ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "THIRD_PARTY_NOTICES.md")
 
@@ -59,6 +60,11 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
     config.extra["packages"] = os.fspath(folder)
     config.plugins["mkdocstrings"].config["handlers"]["python"]["paths"] = [os.fspath(folder)]
     return config
+
+
+def on_page_content(html: str, **_: Any) -> str:
+    """Code of one word gets a class of its own, so that a phone breaks no line between `--` and `store`."""
+    return _WORD.sub('<code class="word">', html)
 
 
 def on_post_build(config: MkDocsConfig) -> None:

@@ -81,7 +81,7 @@ def _empty(with_gates: bool) -> Any:
 
 
 def renamed(state: Mapping[str, Tensor], with_gates: bool) -> dict[str, Tensor]:
-    """The tensors of a file under timm's names; names of neither network stay as they are.
+    """The weights of a file under timm's names; names of neither network stay as they are.
 
     The classifier is a 1×1 convolution there, a linear layer here. Counters of batches, which files of before torch
     0.4.1 lack and nobody reads, are 0.

@@ -30,7 +30,10 @@ _SAME_TIME_MS = 1.0
 
 
 class HearModel:
-    """A HEAR module's model, presented as `AudioEncoder` says."""
+    """A HEAR module's model, presented as `AudioEncoder` says.
+
+    `hop_s` and `first_s` are measured on silence. Raises ValueError where the times of its states are not regular.
+    """
 
     window_s, context_s = _WINDOW_S, _CONTEXT_S
 

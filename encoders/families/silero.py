@@ -42,7 +42,10 @@ Memory = tuple[Tensor, Tensor, NDArray[np.float32]]
 
 
 class SpeechDetector:
-    """Probabilities of whole chunks of 512 samples; on the CPU in float32, whatever the other encoders run on."""
+    """Probabilities of speech in whole chunks of 512 samples, from the weights of the package silero-vad.
+
+    On the CPU in float32, whatever the other encoders run on.
+    """
 
     dim = 1
     sample_rate = _RATE_HZ

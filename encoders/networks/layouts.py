@@ -194,6 +194,6 @@ def fill_untrained(module: nn.Module, seed: int, feature: str) -> None:
 
 
 def untrained_matrix(shape: tuple[int, int], seed: int, feature: str, key: str) -> Tensor:
-    """Standard normal float32 matrix of the seed, the feature and the key."""
+    """Standard normal numbers, float32 [M, N] of the shape (M, N), of the seed, the feature and the key alone."""
     names = [zlib.crc32(feature.encode()), zlib.crc32(key.encode())]
     return torch.from_numpy(np.random.default_rng([seed, *names]).standard_normal(shape, np.float32))

@@ -195,7 +195,10 @@ def folder_sha256(folder: Path, everything: bool = False) -> str:
 
 
 def licence_of(folder: Path) -> str | None:
-    """The licence that a folder's own metadata name: its README's front matter, its configuration, its weights."""
+    """The licence that a folder's own metadata name: its README's front matter, its configuration, its weights.
+
+    None where they name none. Raises ValueError on a configuration that is not JSON.
+    """
     readme = folder / "README.md"
     if readme.is_file():
         with readme.open(encoding="utf-8", errors="replace") as file:

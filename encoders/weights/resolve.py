@@ -100,7 +100,7 @@ def hash_of_weights(source: WeightSource) -> str:
     """Hash of what a source's path holds now. Raises OSError, ValueError."""
     path = source.path
     if path is None:
-        raise ValueError(f"the weights of {source.feature} are no file")
+        raise ValueError(f"the weights of {source.feature} are not a file")
     if not path.is_dir():
         return sha256_of(path)
     return folder_sha256(path, everything=form_of(source.feature) == "optional")

@@ -55,7 +55,8 @@ def read_into(array: zarr.Array[Any], out: NDArray[Any]) -> None:
 def read_rows(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
     """Rows [start, stop) in new memory; beyond it, two chunks. Raises StoreMismatch where they are broken or missing.
 
-    A chunk of our own layout is never larger than the metadata says, whatever is packed into it.
+    They are [stop - start, ...] in the array's own type. A chunk of our own layout is never larger than the metadata
+    says, whatever is packed into it.
     """
     if not 0 <= rows.start <= rows.stop <= array.shape[0]:
         raise StoreMismatch(

@@ -40,7 +40,7 @@ CHUNK_ERRORS = (ValueError, RuntimeError, MemoryError)
 
 
 def common_rows(arrays: Mapping[str, RowSource]) -> int:
-    """T of a trial's arrays, 0 without any. Raises ValueError where they differ or do not fit their names."""
+    """T of a trial's arrays [T, ...], 0 without any. Raises ValueError where they differ or do not fit their names."""
     rows = {name: source.shape[0] if source.shape else 0 for name, source in arrays.items()}
     if len(set(rows.values())) > 1:
         counts = ", ".join(f"{name} {count}" for name, count in sorted(rows.items()))
@@ -56,7 +56,7 @@ def common_rows(arrays: Mapping[str, RowSource]) -> int:
 
 
 def write_array(location: str, name: str, source: RowSource) -> str:
-    """Write the rows of `source` as a new zarr array; returns the sha256 of its raw little-endian bytes.
+    """Write the rows of `source` [T, ...] as a new zarr array; returns the sha256 of its raw little-endian bytes.
 
     Memory holds one shard at a time, whatever T is; every chunk is stored, so that a missing one shows.
     Raises ValueError where the source gives other rows than it announced.
@@ -78,7 +78,7 @@ def write_array(location: str, name: str, source: RowSource) -> str:
 
 
 def create_array(location: str, name: str, source: RowSource) -> zarr.Array[Any]:
-    """An empty array for these rows, with the layout, names and units of the schema."""
+    """An empty array for the rows of `source` [T, ...], with the layout, names and units of the schema."""
     spec = spec_of(name, len(source.shape), source)
     plan = layout(name, source.shape, source.dtype.itemsize, source)
     return zarr.create_array(
@@ -99,7 +99,10 @@ def create_array(location: str, name: str, source: RowSource) -> zarr.Array[Any]
 
 
 def open_array(location: str) -> zarr.Array[Any]:
-    """An array for reading; slices read the chunks they need. Raises StoreMismatch where its zarr.json is broken."""
+    """An array [T, ...] for reading; slices read the chunks they need.
+
+    Raises StoreMismatch where its zarr.json is broken, or asks for more memory than any array of a store.
+    """
     try:
         array = zarr.open_array(store=location, mode="r", zarr_format=3)
         shard = array.shards or array.chunks
@@ -117,7 +120,10 @@ def open_array(location: str) -> zarr.Array[Any]:
 
 
 def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
-    """Rows [start, stop) in memory, as zarr reads them. Raises StoreMismatch where a chunk is broken or missing."""
+    """Rows [start, stop) in memory, as zarr reads them: [stop - start, ...] in the array's own type.
+
+    Raises StoreMismatch where a chunk is broken or missing.
+    """
     first, *others = array.shards or array.chunks
     counts = (range(-(-size // step)) for size, step in zip(array.shape[1:], others, strict=True))
     for number in product(range(rows.start // first, -(-rows.stop // first)), *counts):
@@ -131,7 +137,7 @@ def rows_by_zarr(array: zarr.Array[Any], rows: slice) -> NDArray[Any]:
 
 
 def broken_rows(array: zarr.Array[Any], rows: slice, why: object) -> StoreMismatch:
-    """What to raise where rows [start, stop) cannot be read."""
+    """What to raise where rows [start, stop) of an array [T, ...] cannot be read."""
     broken = f"rows {rows.start}–{rows.stop} of {array.store_path} are broken ({why})"
     return StoreMismatch(f"{broken}; `avfuse verify` names every broken chunk")
 

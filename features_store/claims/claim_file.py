@@ -51,7 +51,10 @@ class Seen:
 
 
 def create(path: Path, token: str, features: Collection[str] = ()) -> bool:
-    """Make a file that says who made it; False where there is one. It appears whole, where links can be made."""
+    """Make a file that says who made it; False where there is one. It appears whole, where links can be made.
+
+    Raises OSError naming the file, also where its folder is removed again and again.
+    """
     content = json.dumps({**asdict(Owner.current()), "token": token, "features": list(features)}).encode()
     with naming(path), scratch_file(path.parents[1], content, flush=False) as temporary:
         for _ in range(_TRIES):

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -64,6 +63,8 @@ def _state(pid: int) -> tuple[str, int]:
 @cache
 def _host() -> str:
     """The host's name, boot and process namespace: containers may share a name, not process numbers."""
+    import socket  # noqa: PLC0415 - help does without it
+
     name = re.sub(r"[^A-Za-z0-9]+", "-", socket.gethostname())[:64]
     boot = namespace = "0"
     with suppress(OSError):

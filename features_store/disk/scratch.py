@@ -27,7 +27,10 @@ _TRIES = 100
 
 @contextmanager
 def scratch_directory(root: Path, make: Callable[[Path], None] = Path.mkdir) -> Iterator[Path]:
-    """An empty folder in `<root>/.tmp`, or what `make` makes, removed at exit; `.tmp` goes with the last one."""
+    """An empty folder in `<root>/.tmp`, or what `make` makes, removed at exit; `.tmp` goes with the last one.
+
+    Raises OSError where it cannot be made.
+    """
     owner = Owner.current()
     for _ in range(_TRIES):
         path = root / SCRATCH / f"{owner.host}.{owner.pid}.{owner.started}.{uuid.uuid4().hex}"

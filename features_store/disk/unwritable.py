@@ -26,7 +26,7 @@ def store_removed(root: Path) -> StoreUnwritable:
 
 @contextmanager
 def as_store_error(location: str) -> Iterator[None]:
-    """Every OSError within is the store's fault: it becomes StoreUnwritable, with a path in it."""
+    """Every OSError within is the store's fault: raises StoreUnwritable in its place, with a path in it."""
     try:
         yield
     except StoreUnwritable:
@@ -47,7 +47,10 @@ def is_stores_fault(error: OSError, root: Path | None) -> bool:
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Every OSError names this file: that of a full disk names none, and a temporary file's name helps nobody."""
+    """Every OSError names this file: that of a full disk names none, and a temporary file's name helps nobody.
+
+    Raises an OSError of the same kind in its place.
+    """
     try:
         yield
     except OSError as error:
@@ -56,7 +59,10 @@ def naming(path: Path) -> Iterator[None]:
 
 @contextmanager
 def naming_place(place: Path, temporary: Path | None = None) -> Iterator[None]:
-    """An OSError that names no file, as that of a full disk, or the temporary one, names this place."""
+    """An OSError that names no file, as that of a full disk, or the temporary one, names this place.
+
+    Raises one of the same kind in its place; one that names another file passes as it is.
+    """
     try:
         yield
     except OSError as error:

@@ -60,7 +60,7 @@ class Finding:
     """How an array lies against `compared_with` of the store: rows hold what is `lag` frames later than their label.
 
     `score` is the correlation there and `score_0` that without any lag, by `measure`; `rows`: how many are off, or were
-    compared; `frames`: of the fixed placing, the frame of each row. `blank`: rows of zeros.
+    compared; `frames` [N]: of the fixed placing, the frame of each row. `blank`: rows of zeros.
     """
 
     trial: str
@@ -145,7 +145,7 @@ def _changed(finding: Finding, **words: Any) -> Finding:
 
 
 def shrunk(rows: NDArray[Any]) -> Rows:
-    """Rows as float32 [n, d]: pictures without colour, pictures and patches in blocks of at most 16 × 16 or so."""
+    """Rows [N, ...] as float32 [N, d]: pictures without colour, pictures and patches in about 16 × 16 blocks."""
     if rows.ndim == 4:
         rows = rows.mean(axis=3, dtype=np.float32)
     rows = rows.astype(np.float32)

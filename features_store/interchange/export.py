@@ -137,7 +137,10 @@ def estimated_bytes(store: FeatureStore, to: str, choice: Choice = EVERYTHING) -
 
 
 def to_h5(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """One HDF5 file with the store's groups, chunk sizes and attributes."""
+    """One HDF5 file with the store's groups, chunk sizes and attributes.
+
+    Raises OSError where it cannot be written, ValueError on a name that HDF5 cannot hold.
+    """
     import h5py  # noqa: PLC0415
 
     # Groups that hold faces are exported with them; without all of its faces a group is not one.
@@ -186,7 +189,7 @@ def to_matlab(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
     """One HDF5 file for MATLAB's `h5read`: format 1.8, true and false as uint8 1 and 0, float16 as float32.
 
     MATLAB has the axes the other way round: [T, D] is D × T there. Strings are of fixed length; the attributes of a
-    trial are JSON in its uint8 array `attributes_json`: `jsondecode(char(h5read(file, path)'))`.
+    trial are JSON in its uint8 array `attributes_json`: `jsondecode(char(h5read(file, path)'))`. Raises as `to_h5`.
     """
     import h5py  # noqa: PLC0415
 
@@ -251,7 +254,10 @@ def to_npy(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 
 
 def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """A file a trial, a row a frame; the attributes stand in the schema as JSON text under `avfuse`."""
+    """A file a trial, a row a frame; the attributes stand in the schema as JSON text under `avfuse`.
+
+    Raises ValueError without pyarrow.
+    """
     try:
         import pyarrow  # noqa: PLC0415
         import pyarrow.parquet  # noqa: PLC0415

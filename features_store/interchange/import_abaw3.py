@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from ...shell.progress import Progress, silent
 from ...shell.text import counted, preview
 from ..clock import are_others
-from ..entries import CLOCK, entry_of
+from ..entries import ABAW3_PREFIX, CLOCK, entry_of
 from ..labels.corpus import Corpus, by_label_name, label_name, labels_of
 from ..schema import TIME, JsonValue, plain_name
 from ..store import FeatureStore
@@ -36,7 +36,6 @@ from .import_features import ImportRequest, ImportSummary, PlacedFile, import_fe
 
 ARRAYS = ("video", "logmel", "vggish", "egemaps", "mfcc", "bert")
 LABELS = "VA_continuous_label"
-PREFIX = "abaw3_"
 NOMINAL_HZ = 30.0
 _SAME_LABEL = 1e-3
 
@@ -188,7 +187,7 @@ def import_abaw3(
         if placed:
             is_picture = array == "video"
             request = ImportRequest(
-                name=f"{PREFIX}{array}",
+                name=f"{ABAW3_PREFIX}{array}",
                 folder=next(iter(trials.values())).folder.parent,
                 replace=replace,
                 blank_invalid=is_picture,

@@ -55,6 +55,7 @@ class ImportRequest:
     `tolerance_rows`: by how many rows a file without times may miss a trial's length; `rate_hz` and `start_s` give it
     times. `nan`: rows with numbers that are not finite in float32 are refused, or marked as not valid. `blank_invalid`:
     so are rows of zeros alone. `keep_type`: rows are stored as the file has them, and not as float32.
+    Raises ValueError on a name that a feature cannot have, and on values out of range.
     """
 
     name: str
@@ -149,9 +150,9 @@ def import_features(
     """Lay the rows of each file over the trial of its name; nothing is written unless every file can be taken.
 
     `placed`: {trial: its file, and which frame each row is of}, in place of what lies in the request's folder.
-    What is there from the same file by the same settings is left alone. Raises ValueError with the names of trials
-    without a file, files without a trial and files that cannot be taken; StoreMismatch where the trials hold other
-    rows of that name, unless `replace`; OSError.
+    What is there from the same file by the same settings is left alone; with `replace` only if it is whole. Raises
+    ValueError with the names of trials without a file, files without a trial and files that cannot be taken;
+    StoreMismatch where the trials hold other rows of that name, unless `replace`; OSError.
     """
     name = request.name
     frames: dict[str, NDArray[np.int64]] = {}
@@ -182,6 +183,7 @@ def import_features(
             raise StoreMismatch(f"{name!r} of trial {trial!r} was extracted, not imported; choose another --name")
         if name in trials[trial]:
             same = all(known.get(word) == now[word] for word in ("fingerprint", "source"))
+            same = same and not (request.replace and not trials[trial].is_whole(name))
             (there if same else held).append(trial)
     if held and not request.replace:
         raise StoreMismatch(

@@ -25,7 +25,8 @@ LABEL_SUFFIXES = (".txt", ".csv")
 class LabelTrack:
     """Labels of one trial: `values` float32 [T, L] as the files of its kind have them, `valid` bool [T].
 
-    A row is valid if it has a label; what is masked keeps the number of the file (−5, or −1).
+    A row is valid if it has a label; what is masked keeps the number of the file (−5, or −1). Raises ValueError where
+    values and flags do not fit each other.
     """
 
     trial: str

@@ -34,7 +34,10 @@ BEYOND_SHARE = 0.01
 
 @dataclass(frozen=True)
 class TimedLabels:
-    """Samples of one trial: `time_s` float64 [S] rising, `values` float64 [S, L], `valid` bool [S] (not masked)."""
+    """Samples of one trial: `time_s` float64 [S] rising, `values` float64 [S, L], `valid` bool [S] (not masked).
+
+    Raises ValueError without any sample, on times that do not rise, and on other shapes.
+    """
 
     trial: str
     time_s: NDArray[np.float64]

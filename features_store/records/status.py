@@ -135,9 +135,10 @@ def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list
 
 @dataclass(frozen=True)
 class TrialState:
-    """How a trial is: shares of its rows with a face and with real sound, the longest gaps of both, warnings.
+    """How a trial is: shares of its rows with `faces` and with real `sound`, the longest gaps of both, warnings.
 
-    None where it has no such feature, or where its arrays cannot be read.
+    Numbers are None where it has no such feature, or where its arrays cannot be read. `features`: whether each is
+    `done`, made with `other settings`, or `missing`.
     """
 
     trial: str

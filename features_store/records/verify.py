@@ -18,7 +18,7 @@ from ...shell.text import counted, flat
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import CHUNK_ERRORS, dims_of, open_array, row_slices
 from ..arrays.zarr_json import array_folders, is_left, node_type, walk_groups
-from ..entries import CLOCK, FACES, IMPORT, entries_of, source_of
+from ..entries import ABAW3_PREFIX, CLOCK, FACES, IMPORT, entries_of, source_of
 from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, is_stores_own, spec_of
 from ..store import FeatureStore
 from ..trial import Trial
@@ -166,7 +166,7 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
     """
     groups, inputs = store.groups(), read_inputs(store.files)
     options = {name: _options(name, attributes, inputs) for name, attributes in groups.items()}
-    most_common = Counter(options.values()).most_common(1)
+    most_common = Counter(filter(None, options.values())).most_common(1)
     usual = most_common[0][0] if most_common else _options("", {}, inputs)
     trials = set()
     for name in damaged:
@@ -191,9 +191,14 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
         for feature, entry in entries_of(groups.get(trial, {})).items():
             if entry.get("made_from") == IMPORT:
                 imported.setdefault(feature, []).append(trial)
+    place = f"--store {shlex.quote(store.path)} --replace"
+    if any(feature.startswith(ABAW3_PREFIX) for feature in imported):
+        labels = "" if inputs.annotations is None else f" {_folder('annotations', inputs.annotations)}"
+        commands.append(f"avfuse import-abaw3 …{labels} {place}")
     for feature, names in imported.items():
-        command = f"avfuse import-features --name {feature} --from … --store {shlex.quote(store.path)} --replace"
-        commands.append(f"{command} --trials {shlex.quote(','.join(names))}")
+        if not feature.startswith(ABAW3_PREFIX):
+            command = f"avfuse import-features --name {shlex.quote(feature)} --from … {place}"
+            commands.append(f"{command} --trials {shlex.quote(','.join(names))}")
     return commands
 
 
@@ -201,8 +206,11 @@ def _options(name: str, attributes: Mapping[str, JsonValue], inputs: Inputs) -> 
     """Where a trial came from and what its features were made with, as options of `extract`.
 
     One text for all features that one command can make, as for most trials; what a trial does not say is left out.
+    None of a trial that was made by importing alone: there is no video to extract.
     """
     source, entries = attributes.get("source"), entries_of(attributes)
+    if "nominal_rate_hz" in entries.get(CLOCK, {}).get("settings", {}):
+        return ()
     file = source.get("name") if isinstance(source, dict) else None
     folders = [_folder("videos", inputs.videos, f"{name.rpartition('/')[0]}/{file}".lstrip("/") if file else "")]
     if attributes.get("trial_length_from") == "annotations":

@@ -119,12 +119,17 @@ def is_empty(folder: Path) -> bool:
     return "config.json" not in found and all(name in _EARLY or _TEMPORARY.fullmatch(name) for name in found)
 
 
-def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
-    """Make the folder and write what does not change during the run; remove temporary files of a killed one."""
-    folder.mkdir(parents=True, exist_ok=True)
+def remove_temporaries(folder: Path) -> None:
+    """Remove the temporary files of a run that was killed. Raises OSError."""
     for parent, _, names in os.walk(folder):  # does not mind a folder that is removed meanwhile, as claims' are
         for name in filter(_TEMPORARY.fullmatch, names):
             remove_file(Path(parent, name))
+
+
+def write_description(folder: Path, described: Description, environment: Mapping[str, Any]) -> None:
+    """Make the folder and write what does not change during the run; remove temporary files of a killed one."""
+    folder.mkdir(parents=True, exist_ok=True)
+    remove_temporaries(folder)
     labels = {"annotations": described.annotations, "labels_sha256": described.labels_sha256}
     extra = {"extra": dict(described.extra)} if described.extra else {}
     write_json(folder / "fold.json", {**asdict(described.fold), **labels, "labels": dict(described.labels), **extra})

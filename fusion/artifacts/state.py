@@ -35,7 +35,10 @@ RUNNING = ("lr", "backbone_lr", "loss", "seconds")  # of the history only
 
 @dataclass
 class State:
-    """Where a run stands after `len(history)` epochs; tensors on any device."""
+    """Where a run stands after `len(history)` epochs; weights by name, on any device.
+
+    `model`: those that training goes on from; `best`: those of the best epoch.
+    """
 
     history: list[dict[str, Any]]
     model: dict[str, Tensor]
@@ -70,7 +73,7 @@ def load_state(folder: Path) -> State | None:
 
 
 def save_network(folder: Path, best: Mapping[str, Tensor]) -> None:
-    """Replace model.safetensors. Raises OSError."""
+    """Replace model.safetensors by the weights `best`. Raises OSError."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in best.items()}
     replace_file(folder / "model.safetensors", safetensors.torch.save(tensors))
 
@@ -104,7 +107,7 @@ def clear_results(folder: Path) -> None:
 
 
 def read_weights(folder: Path) -> dict[str, Tensor]:
-    """Tensors of the best network. Raises ValueError on a missing or broken file."""
+    """Weights of the best network. Raises ValueError on a missing or broken file."""
     path = folder / "model.safetensors"
     try:
         return safetensors.torch.load(path.read_bytes())

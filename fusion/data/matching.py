@@ -26,7 +26,10 @@ LENGTH_FLAG = "--allow-length-difference"
 
 @dataclass(frozen=True)
 class TrialSource:
-    """One trial: its name in the labels and in the store, its T rows, labels [T, L] and which rows are labelled."""
+    """One trial: its name in the labels and in the store, its T rows, labels [T, L] and which rows are labelled.
+
+    Raises ValueError where there is not one flag a row of labels.
+    """
 
     name: str
     stored: str
@@ -135,7 +138,7 @@ def named_by_store(trials: Mapping[str, TrialSource]) -> dict[str, TrialSource]:
 
 
 def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]:
-    """Times of a trial's T rows, s; those beyond the video go on at its mean step.
+    """Times [T] of a trial's rows, s; those beyond the video go on at its mean step.
 
     Raises ValueError if the trial, or its times, are not in the store.
     """

@@ -79,7 +79,7 @@ def take_rows(view: Tensor | PatchTable, rows: Tensor) -> Tensor:
 
 
 def patch_steps(trial: Trial, count: int) -> NDArray[np.int64]:
-    """By how many frames of the spectrogram each of `count` rows' patches begins after the one before; the first: 0.
+    """By how many frames of the spectrogram each row's patch begins after the one before, [count]; the first: 0.
 
     Wherever a patch lies about its row's time, it is at the nearest frame: docs/sources.md (Audio rows).
     """

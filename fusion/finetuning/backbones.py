@@ -75,7 +75,8 @@ class Backbone:
 
     `feature`: whose weight file comes out. `view`: what it is fed from the store, crop48, crop112 or logmel. `dim`:
     width of its rows. `input_px`: side of a face, None for sound. `base`: the weights that it began from, as the
-    written file says. `prepare`: views on the device → what `network` eats. `config`: config.json of a network of timm.
+    written file says. `prepare`: views uint8 [N, px, px, 3] on the device → what `network` takes. `config`: config.json
+    of a network of timm. Raises ValueError for groups that `members` refuses.
     """
 
     feature: str
@@ -117,7 +118,7 @@ class Backbone:
         return tuple(members)
 
     def inputs(self, rows: Tensor) -> Tensor:
-        """What `network` eats: of faces uint8 [N, px, px, 3], or of log-mel patches float32 [N, 96, 64] as stored.
+        """What `network` takes, of faces uint8 [N, px, px, 3], or of log-mel patches float32 [N, 96, 64] as stored.
 
         On the device of `rows`. Faces of 48 px are cut to their middle 40 where the network takes 40; those that have
         40 already, cut at random perhaps, are taken as they are.
@@ -128,7 +129,9 @@ class Backbone:
         return prepare(rows).contiguous(memory_format=torch.channels_last)
 
     def split(self, released: int) -> tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]:
-        """Two parts of the network, `suffix(prefix(x))` its rows bit for bit; the second begins at what is released.
+        """Two parts of the network, `suffix(prefix(x))` its rows [N, dim] bit for bit.
+
+        The second begins at what is released: the first of its layers that any of `released` groups is a part of.
 
         Of a network whose layers are not known here the whole is the suffix: autograd keeps nothing of its frozen
         beginning anyway.
@@ -141,7 +144,10 @@ class Backbone:
         return _in_turn(steps[:first]), _in_turn(steps[first:])
 
     def release(self, count: int) -> list[nn.Parameter]:
-        """Let the first `count` groups, and no others, have gradients; these parameters, group by group."""
+        """Let the first `count` groups, and no others, have gradients; these parameters, group by group.
+
+        Raises ValueError where there are fewer groups.
+        """
         members = self.members()
         if not 0 <= count <= len(members):
             raise ValueError(f"{self.feature} has {len(members)} groups, {count} cannot be released")
@@ -201,7 +207,10 @@ def open_backbone(
 
 
 def parse_groups(text: str) -> tuple[Group, ...]:
-    """Groups of `output_layer.*; body.21.*, body.22.*`: groups between semicolons, patterns between commas."""
+    """Groups of `output_layer.*; body.21.*, body.22.*`: groups between semicolons, patterns between commas.
+
+    Raises ValueError where a group has no pattern.
+    """
     parts = [tuple(pattern.strip() for pattern in part.split(",") if pattern.strip()) for part in text.split(";")]
     if not all(parts):
         raise ValueError(f"groups {text!r}: patterns of names such as 'output_layer.*; body.21.*, body.22.*'")

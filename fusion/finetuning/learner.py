@@ -59,7 +59,10 @@ class TunedLearner(Learner):
         return min(self.finetune.releases, max(len(each.groups) for each in self.backbones.values()))
 
     def release(self, count: int, begun: int, best_p: float | None = None) -> None:
-        """Let `count` groups of each backbone learn from epoch `begun` on: optimiser and plateau rule are new."""
+        """Let `count` groups of each backbone learn from epoch `begun` on: optimiser and plateau rule are new.
+
+        `best_p`: the best P until then, which the rule is to know.
+        """
         tuned = [p for each in self.backbones.values() for p in each.release(min(count, len(each.groups)))]
         groups: list[dict[str, Any]] = [{"params": list(self.model.parameters())}]
         if tuned:
@@ -199,7 +202,10 @@ class TunedLearner(Learner):
 
 
 def is_due(config: TrainConfig | PictureConfig, lr: float, epochs: int, release_epochs: int) -> bool:
-    """Whether a release is over, `epochs` after it: the learning rate fell below `min_lr`, and they are enough."""
+    """Whether a release is over, `epochs` after it: the rate `lr` fell below the run's `min_lr`, and they are enough.
+
+    Source: docs/sources.md (Fine-tuning).
+    """
     # A little less, since four times ×0.1 is not 1e-4 to the last digit.
     return lr < config.min_lr * (1 - 1e-6) and epochs >= release_epochs
 
@@ -278,7 +284,10 @@ def init_tuned(
     described: Description,
     backbones: Mapping[str, Backbone],
 ) -> TunedLearner:
-    """A new head beside backbones with the weights that they begin from; the first group of each is released."""
+    """A new head beside backbones with the weights that they begin from; the first group of each is released.
+
+    `labels` [T, L] of each training trial, as `init_learner` has them.
+    """
     plain = init_learner(config, run, shapes, device, labels)
     own = {each.name: getattr(plain, each.name) for each in fields(plain)}
     learner = TunedLearner(**own, described=described, backbones=backbones)

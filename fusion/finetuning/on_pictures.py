@@ -7,7 +7,8 @@
 
 The backbone stays in eval mode, as for videos; of Su Zhang's network the linear layer to eight classes is its own
 `logits`. A run that was killed goes on bit for bit from its last epoch.
-Source: docs/sources.md (Fine-tuning). Tested by tests/fusion/finetuning/test_on_pictures.py.
+Source: docs/sources.md (Fine-tuning).
+Tested by tests/fusion/finetuning/test_on_pictures.py and tests/faults/test_finetune_kill.py.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from ...batch.signals import StopRequest
 from ...features_store.disk.atomic import remove_file, write_json
 from ...features_store.schema import JsonValue
 from ...shell.text import counted
-from ..artifacts.folder import is_empty, read_json, run_lock
+from ..artifacts.folder import is_empty, read_json, remove_temporaries, run_lock
 from ..artifacts.state import FINISHED, RUNNING, State, load_state, save_state, write_results
 from ..config import PictureConfig, RunConfig
 from ..data.runtime import autocast, deterministic, room_of
@@ -67,7 +68,10 @@ class PictureLearner:
         self.release(min(1, self.most_released), 0)
 
     def release(self, count: int, begun: int, best_p: float | None = None) -> None:
-        """Let so many groups learn, from epoch `begun` on; optimiser and plateau rule are new."""
+        """Let so many groups learn, from epoch `begun` on; optimiser and plateau rule are new.
+
+        `best_p`: the best P until then, which the rule is to know.
+        """
         config = self.config
         tuned = self.backbone.release(count)
         self.head.requires_grad_()
@@ -89,7 +93,7 @@ class PictureLearner:
         return {**of_head, **{name: each for name, each in named if each.requires_grad and id(each) not in same}}
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of what learns."""
+        """A copy of the weights that learn."""
         return {name: each.detach().clone() for name, each in self.tensors().items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -108,7 +112,10 @@ class PictureLearner:
         return found.float()
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy with (soft) classes; of valence and arousal the mean of 1 − CCC over the batch, or the MSE."""
+        """Cross-entropy with (soft) classes; of valence and arousal the mean of 1 − CCC over the batch, or the MSE.
+
+        `outputs`, `targets` [N, C].
+        """
         if self.kind == "classes":
             return F.cross_entropy(outputs, targets)
         if self.config.va_loss == "mse":
@@ -167,6 +174,7 @@ def train_on_pictures(
                 raise ValueError(f"{folder} holds this run already: --resume goes on with it")
         elif not is_empty(folder):
             raise ValueError(f"{folder} holds another run, or other files; name another --out")
+        remove_temporaries(folder)
         write_json(folder / SETTINGS, settings)
         try:
             held = read_views(pictures, side_px, folder / _SCRATCH, room_of(run).host_bytes)

@@ -168,7 +168,7 @@ def read_views(pictures: Pictures, side_px: int, scratch: Path, most_bytes: int)
 
 
 def batches(indices: Sequence[int] | NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """The indices, so many at a time; a last one alone goes with those before it, since a CCC needs two."""
+    """The indices [N], so many at a time; a last one alone goes with those before it, since a CCC needs two."""
     order = np.asarray(indices, np.int64)
     ends = [*range(size, len(order) - 1, size), len(order)]
     begin = 0

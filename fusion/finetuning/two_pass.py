@@ -24,7 +24,7 @@ from .backbones import Backbone
 
 @dataclass
 class TwoPass:
-    """One step of a backbone of which `released` groups learn; `take(begin, end)` gives the views of those rows.
+    """One step of a backbone of which `released` groups learn; `take(begin, end)` gives the views [n, ...] of rows.
 
     `rows_at_once`: of a micro-batch. What the prefix gives is kept between the passes, in the precision of the run;
     where nothing is frozen before the suffix the views are taken again instead.
@@ -41,7 +41,7 @@ class TwoPass:
     _drawn: list[Tensor] = field(default_factory=list)
 
     def rows(self) -> Tensor:
-        """The first pass: rows float32 [count, dim], without gradients."""
+        """The first pass: rows float32 [N, dim] of all `count` views, without gradients."""
         prefix, suffix = self.backbone.split(self.released)
         parts = [torch.zeros(0, self.backbone.dim, device=self.device)]
         with torch.no_grad():
@@ -55,7 +55,7 @@ class TwoPass:
         return torch.cat(parts)
 
     def carry_on(self, gradients: Tensor) -> None:
-        """The second pass: add to the gradients of what is released, given those of the rows [count, dim]."""
+        """The second pass: add to the gradients of what is released, given those of the rows [N, dim]."""
         if not self.released:
             return
         _, suffix = self.backbone.split(self.released)

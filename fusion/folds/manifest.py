@@ -24,7 +24,7 @@ FORMAT = 1
 
 @dataclass(frozen=True)
 class Fold:
-    """Trials of one fold, each on one side; neither side is empty."""
+    """Trials of one fold, each on one side; neither side is empty. Raises ValueError otherwise."""
 
     number: int
     train: tuple[str, ...]
@@ -42,7 +42,10 @@ class Fold:
 
 @dataclass(frozen=True)
 class Move:
-    """A trial that grouping has put on another side of a fold than it would be on without."""
+    """A trial that grouping has put on another side of a fold than it would be on without.
+
+    Raises ValueError on an unknown side, or a fold's number below 0.
+    """
 
     fold: int
     trial: str
@@ -56,7 +59,10 @@ class Move:
 
 @dataclass(frozen=True)
 class Manifest:
-    """The folds of a corpus; `subjects` has those of several trials, `on_both_sides` those split by fold 0."""
+    """The folds of a corpus; `subjects` has those of several trials, `on_both_sides` those split by fold 0.
+
+    Raises ValueError without folds, where two have one number, and on an unknown grouping.
+    """
 
     folds: tuple[Fold, ...]
     grouping: Grouping

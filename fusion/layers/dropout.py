@@ -1,7 +1,8 @@
 """Dropout that draws its masks four at a time where torch would draw one by one.
 
 On the CPU torch's Bernoulli generator is serial and took a seventh of a training step; this one makes four masks of
-16 bits from one 64-bit random number. On other devices it is torch's own.
+16 bits from one 64-bit random number. On other devices it is torch's own. Source: Srivastava et al. 2014, scaled in
+training as torch has it.
 Tested by tests/fusion/layers/test_dropout.py.
 """
 
@@ -17,7 +18,7 @@ class Dropout(nn.Dropout):
     """Zero a share `p` of the numbers, to within 1/131072, and scale the others by 1 / (1 - p)."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Any shape to the same; the identity in evaluation."""
+        """Numbers [...] of any shape to the same; the identity in evaluation."""
         x = input
         if not self.training or not self.p:
             return x

@@ -24,7 +24,7 @@ _EPS = 1e-5
 
 
 class MaskedBatchNorm(nn.Module):
-    """Batch norm of which some frames are no part; torch's names, momentum and eps.
+    """Batch norm of rows [B, T, width], of which some frames are no part; torch's names, momentum and eps.
 
     Fewer than two real frames have no variance: they are normalised by the running numbers, which stay as they are.
     """
@@ -60,7 +60,10 @@ class MaskedBatchNorm(nn.Module):
 
 
 class ModalityTCN(nn.Module):
-    """Rows of one modality to normalised rows of its TCN: [B, T, D] → [B, T, channels[-1]]."""
+    """Rows of one modality to normalised rows of its TCN: [B, T, D] → [B, T, channels[-1]].
+
+    `dropout`: as `TCN` has it.
+    """
 
     def __init__(self, width: int, channels: Sequence[int], kernel: int, dropout: float, causal: bool) -> None:
         super().__init__()

@@ -6,6 +6,7 @@
 
 The way back is written out: nothing is recorded a step, and the weights' gradients are one product for all steps.
 Numbers and weights are those of `torch.nn.LSTMCell`; under autocast the steps stay in float32.
+Source: Hochreiter and Schmidhuber 1997, with the gates of `torch.nn.LSTMCell`.
 Tested by tests/fusion/layers/test_recurrence.py.
 """
 
@@ -20,7 +21,7 @@ from torch import Tensor, nn
 
 
 class LSTMs(nn.Module):
-    """One LSTM a modality, all of one width, each over rows of its own; the same weights as an `LSTMCell` each."""
+    """One LSTM a modality, all of one width, each over rows [B, T, D_m] of its own; an `LSTMCell`'s weights each."""
 
     twice: Tensor
 
@@ -72,7 +73,10 @@ class BiLSTM(nn.Module):
 
 
 def real_rows(features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> list[Tensor]:
-    """Features with zeros (the mean of standardised ones) where rows are padding or were not made from real media."""
+    """Features with zeros (the mean of standardised ones) where rows are padding or were not made from real media.
+
+    `features` [B, T, D_m] and `valid` bool [B, T] of each modality, `mask` bool [B, T]: no padding.
+    """
     return [rows.masked_fill(~(there & mask).unsqueeze(-1), 0.0) for rows, there in zip(features, valid, strict=True)]
 
 

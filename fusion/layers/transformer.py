@@ -57,7 +57,10 @@ class EncoderLayer(nn.Module):
 
 
 class Encoder(nn.Module):
-    """Layers one after the other; `positions` adds sines and cosines of the frame's place in the window before them."""
+    """Layers one after the other; `positions` adds sines and cosines of the frame's place in the window before them.
+
+    `dropout`: as `EncoderLayer` has it.
+    """
 
     def __init__(
         self,
@@ -87,7 +90,7 @@ class Encoder(nn.Module):
 
 
 def sinusoid(count: int, width: int, device: torch.device | None = None) -> Tensor:
-    """Places 0 … count - 1 as float64 [count, width]: sin(t / 10000^(2i/width)) in column 2i, its cosine in 2i + 1.
+    """Places t = 0 … T - 1, float64 [T, width]: sin(t / 10000^(2i/width)) in column 2i, its cosine in 2i + 1.
 
     Source: Vaswani et al. 2017, section 3.5.
     """

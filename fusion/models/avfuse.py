@@ -35,7 +35,7 @@ from .table import widths_of
 
 @dataclass(frozen=True)
 class AvfuseSettings(HeadSettings):
-    """Our own head."""
+    """Our own head. Raises ValueError on settings out of range, or that do not go together."""
 
     channels: Annotated[tuple[int, ...], "ours; levels of a TCN: S3"] = (128, 128, 128, 128, 128)
     kernel: Annotated[int, "ours"] = 3

@@ -1,4 +1,4 @@
-"""The baseline: features side by side, one linear layer. Tested by tests/fusion/models/test_heads.py."""
+"""The baseline, ours: features side by side, one linear layer. Tested by tests/fusion/models/test_heads.py."""
 
 from __future__ import annotations
 

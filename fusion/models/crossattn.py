@@ -26,7 +26,10 @@ from .table import widths_of
 
 @dataclass(frozen=True)
 class CrossAttentionSettings(HeadSettings):
-    """S1: multi-scale TCNs and cross-attention. Source: docs/sources.md (TCN, Cross-attention)."""
+    """S1: multi-scale TCNs and cross-attention. Source: docs/sources.md (TCN, Cross-attention).
+
+    Raises ValueError on settings out of range, or that do not go together.
+    """
 
     lead_channels: Annotated[tuple[int, ...], "S1's code"] = (128, 128, 128, 128)
     other_channels: Annotated[tuple[int, ...], "S1's code"] = (64, 64, 64, 64)

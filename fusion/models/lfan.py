@@ -28,7 +28,10 @@ from .table import widths_of
 
 @dataclass(frozen=True)
 class LFANSettings(HeadSettings):
-    """S3's LFAN. Source: docs/sources.md (LFAN and CAN)."""
+    """S3's LFAN. Source: docs/sources.md (LFAN and CAN).
+
+    Raises ValueError on settings out of range, or that do not go together.
+    """
 
     lead_channels: Annotated[tuple[int, ...], "S3's code"] = (256, 256, 128, 128)
     wide_channels: Annotated[tuple[int, ...], "S3's code: BERT"] = (256, 256, 128, 128)
@@ -49,7 +52,10 @@ class LFANSettings(HeadSettings):
 
 
 class ModalityAttention(nn.Module):
-    """Attention of the modalities of one frame to one another: M rows of any widths to M · width numbers."""
+    """Attention of the modalities of one frame to one another: M rows of any widths to M · width numbers.
+
+    `dropout`: the share [0, 1) of these numbers.
+    """
 
     def __init__(self, widths: Sequence[int], width: int, heads: int, dropout: float) -> None:
         super().__init__()
@@ -75,7 +81,7 @@ class ModalityAttention(nn.Module):
 
 
 class LFAN(nn.Module):
-    """Rows of two modalities or more, the leader first, to `outputs` numbers a frame."""
+    """Rows of two modalities or more, the leader first, to `outputs` numbers a frame. Raises ValueError with one."""
 
     def __init__(self, settings: LFANSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

@@ -35,7 +35,7 @@ _SATURATED = 43.0
 
 @dataclass(frozen=True)
 class MCTNSettings(HeadSettings):
-    """S4's MCTN. Source: docs/sources.md (S4's networks)."""
+    """S4's MCTN. Source: docs/sources.md (S4's networks). Raises ValueError on settings out of range."""
 
     hidden: Annotated[int, "S4's code"] = 256
     dropout: Annotated[float, "S4's code"] = 0.2
@@ -51,7 +51,10 @@ class MCTNSettings(HeadSettings):
 
 
 class MCTN(nn.Module):
-    """Translations from the leading modality to each other one, and an LSTM that reads the last encoder both ways."""
+    """Translations from the leading modality to each other one, and an LSTM that reads the last encoder both ways.
+
+    Raises ValueError with one modality.
+    """
 
     def __init__(self, settings: MCTNSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()
@@ -94,7 +97,10 @@ class MCTN(nn.Module):
 
 
 class Translation(nn.Module):
-    """Reads a sequence and writes another of the same length."""
+    """Reads a sequence and writes another of the same length.
+
+    `dropout`: the share [0, 1) of what was read.
+    """
 
     def __init__(self, width: int, written: int, hidden: int, dropout: float) -> None:
         super().__init__()
@@ -110,7 +116,7 @@ class Translation(nn.Module):
             nn.init.uniform_(parameter, -(hidden**-0.5), hidden**-0.5)
 
     def encode(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """`rows` [B, T, D], `mask` bool [B, T] → what was read [B, T, hidden], and the decoder's first state."""
+        """`rows` [B, T, D], `mask` bool [B, T] → what was read [B, T, hidden], the writer's first state [B, hidden]."""
         ahead, back = self.encoder(rows, mask)
         last = mask & ~F.pad(mask, (0, 1))[:, 1:]
         ends = (ahead * last.unsqueeze(-1)).sum(1) + back[:, 0]

@@ -29,7 +29,7 @@ from .table import widths_of
 
 @dataclass(frozen=True)
 class MFNSettings(HeadSettings):
-    """S4's MFN. Source: docs/sources.md (S4's networks)."""
+    """S4's MFN. Source: docs/sources.md (S4's networks). Raises ValueError on settings out of range."""
 
     hidden: Annotated[int, "S4's code"] = 128
     memory: Annotated[int, "S4's code"] = 128

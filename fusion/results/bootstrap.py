@@ -112,7 +112,7 @@ class AnyScorer:
     draws: int = DRAWS // 10
 
     def of_trial(self, prediction: NDArray[Any], labels: NDArray[Any], valid: NDArray[np.bool_]) -> Any:
-        """The trial itself."""
+        """The trial itself: `prediction` [T, C], `labels` [T, L], `valid` bool [T]."""
         return prediction, labels, valid
 
     def over(self, trials: Sequence[Any], weights: Column) -> Scores:
@@ -140,7 +140,7 @@ def scorer_of(task: Task) -> Scorer:
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference of scores, and the bounds between which 95 % of the draws lie."""
+    """The `difference` of two scores, and the bounds `low` and `high` between which 95 % of the draws lie."""
 
     difference: float
     low: float

@@ -23,7 +23,10 @@ Numbers = dict[str, float | None]
 
 @dataclass(frozen=True)
 class RunScore:
-    """Scores of the best epoch of one run, by their keys in metrics.json; None for what was not trained."""
+    """Scores of the best epoch of one run, by their keys in metrics.json; None for what was not trained.
+
+    Raises ValueError where all are None.
+    """
 
     fold: int
     seed: int

@@ -48,7 +48,7 @@ class Report:
         return {"P": self.p, **self.scores, **means, "frames": self.rows, "trials": self.scored_trials}
 
     def by_trial(self) -> list[dict[str, Any]]:
-        """A trial each: its name, its rows and its scores."""
+        """The name, the rows and the scores of each trial."""
         columns = {score.key: score.column for score in self.task.tabled}
         return [
             {"trial": each.trial, "rows": each.rows, **{columns[key]: value for key, value in each.scores.items()}}

@@ -40,7 +40,7 @@ def trial_cells(scores: Iterable[TrialScore], task: Task) -> list[list[str]]:
 
 
 def number(value: float | None) -> str:
-    """Three decimals; a dash for none."""
+    """Three decimals of a score `value`; a dash for none."""
     return _NONE if value is None else f"{value:z.3f}"
 
 

@@ -1,6 +1,7 @@
 """The table of tasks: each is one file of this folder and one entry here. Loads no torch.
 
-docs/adding-a-task.md adds one step by step. Tested by tests/fusion/tasks/test_tasks.py.
+docs/adding-a-task.md adds one step by step. Sources of the losses: in each task's file.
+Tested by tests/fusion/tasks/test_tasks.py.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@
                                                └─► scores {key: number} ─► P
 
 A real number is given as it is and clipped to its range, a class as probabilities that add up to 1, a flag as the
-probability that it is 1: this follows from the labels' kind. Tested by tests/fusion/tasks/test_tasks.py.
+probability that it is 1: this follows from the labels' kind.
+Source: docs/sources.md (Labels, F1): what a row of labels is. Tested by tests/fusion/tasks/test_tasks.py.
 """
 
 from __future__ import annotations

@@ -51,6 +51,7 @@ class Watcher:
 class Learner:
     """A network in training; `network` is the same model, compiled if that was asked for.
 
+    `loss`: of prediction [B, T, C], labels [B, T, L] and loss_mask bool [B, T], as `make_loss` gives it.
     `begun`: epochs that were done when its optimiser was made: 0, but where backbones are tuned beside it, which is
     what the methods from `see` on are for (finetuning/learner.py).
     """
@@ -72,7 +73,7 @@ class Learner:
         return float(self.optimizer.param_groups[0]["lr"])
 
     def step(self, batch: Batch) -> Tensor:
-        """One step of the optimiser; returns the loss, still on the device."""
+        """One step of the optimiser; returns the loss, a scalar that is still on the device."""
         seen, carry_on = self.see(batch)
         with autocast(self.device, self.run.precision):
             found = self.network(seen.features, seen.valid, seen.mask)
@@ -89,11 +90,11 @@ class Learner:
         return loss.detach()
 
     def step_scheduler(self, p: float, warming_up: bool) -> None:
-        """Pass validation P on to the plateau rule; during the warm-up it only remembers the best."""
+        """As `step_plateau` does, for its own rule."""
         step_plateau(self.plateau, p, warming_up)
 
     def weights(self) -> dict[str, Tensor]:
-        """A copy of the tensors that learn, and of the network's buffers."""
+        """A copy of the weights that learn, and of the network's buffers."""
         return {name: value.detach().clone() for name, value in self.model.state_dict().items()}
 
     def load(self, weights: Mapping[str, Tensor]) -> None:
@@ -128,7 +129,7 @@ class Learner:
         return {"lr": self.lr}
 
     def write_networks(self, folder: Path, best: Mapping[str, Tensor], row: Mapping[str, Any]) -> None:
-        """Write the best network, of the epoch `row`, into the run's folder. Raises OSError."""
+        """Write the best network, of the weights `best` and the epoch `row`, into the run's folder. Raises OSError."""
         save_network(folder, best)
 
 
@@ -167,7 +168,8 @@ def make_optimizer(
 ) -> tuple[Optimizer, ReduceLROnPlateau]:
     """Adam, or AdamW, for groups of parameters, and the plateau rule for all their learning rates.
 
-    A group that does not learn at the run's `lr` says at which by `peak_lr`.
+    A group that does not learn at the run's `lr` says at which by `peak_lr`. `min_lr`: what the rule stops at.
+    Source: docs/sources.md (Schedule).
     """
     kind = AdamW if isinstance(config, TrainConfig) and config.optimizer == "adamw" else Adam
     optimizer = kind(groups, lr=config.lr, weight_decay=config.weight_decay)
@@ -186,7 +188,7 @@ def make_optimizer(
 
 
 def step_plateau(plateau: ReduceLROnPlateau, p: float, warming_up: bool) -> None:
-    """Pass validation P on to a plateau rule; during the warm-up it only remembers the best."""
+    """Pass validation P, `p`, on to a plateau rule; during the warm-up it only remembers the best."""
     if warming_up:
         plateau.best = max(plateau.best, p)
     else:

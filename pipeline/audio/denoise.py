@@ -56,7 +56,7 @@ class DenoisedReader(AudioReader):
 
 
 def denoised(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float32]]:
-    """Yield the speech in `blocks` of 48 kHz samples of ±1: as many samples, each where it was.
+    """Yield the speech in `blocks` float32 [S] of 48 kHz samples of ±1: as many samples, each where it was.
 
     The same whatever the blocks' sizes. Memory: a block and 1 s. Raises ValueError without the package.
     """
@@ -107,8 +107,8 @@ def denoised(blocks: Iterable[NDArray[np.float32]]) -> Iterator[NDArray[np.float
 def resampled(blocks: Iterable[NDArray[np.float32]], rate_hz: int) -> Iterator[NDArray[np.float32]]:
     """Yield `blocks` of 48 kHz samples at another rate: sample n lies at n/rate_hz s, to the sample's own fraction.
 
-    A symmetric low-pass, which moves nothing, read where the new samples lie; each sum has one order whatever the
-    blocks' sizes. As many samples as begin before the end.
+    Blocks are float32 [S]. A symmetric low-pass, which moves nothing, read where the new samples lie; each sum has one
+    order whatever the blocks' sizes. As many samples as begin before the end.
     """
     if rate_hz == DENOISE_RATE_HZ:
         yield from blocks

@@ -3,6 +3,7 @@
     samples   0        160       320              sample n at n/16000 s
     frame k   [160 k, 160 k + 400)                25 ms, every 10 ms; k < 0 reads the zeros before time 0
 
+Source: docs/sources.md (Audio rows, VGGish, MFCC).
 Tested by tests/pipeline/audio/test_logmel.py and tests/pipeline/audio/test_mfcc.py.
 """
 
@@ -30,10 +31,10 @@ Spans = Sequence[tuple[float, float]]
 
 
 def windows(blocks: Iterable[NDArray[np.float32]], first: int) -> Iterator[NDArray[np.float32]]:
-    """Yield the 25 ms windows of the 10 ms grid in pieces [≤ 100, 400], from frame `first` ≤ 0 on.
+    """Yield the 25 ms windows of the 10 ms grid in pieces [F, 400], F ≤ 100, from frame `first` ≤ 0 on.
 
-    Zeros stand before time 0; 1 s of the last sample's value follows the end (docs/sync.md). Without samples there
-    are no windows.
+    `blocks` float32 [S]. Zeros stand before time 0; 1 s of the last sample's value follows the end (docs/sync.md).
+    Without samples there are no windows.
     """
     step = _PIECE_FRAMES * GRID_SAMPLES
     needed = step - GRID_SAMPLES + WINDOW_SAMPLES
@@ -106,8 +107,9 @@ def rows_on_grid(
 def lie_on(spans: Spans, starts: NDArray[np.int64], length: int) -> NDArray[np.bool_]:
     """True where samples [start, start + length) lie on real spans, with half a sample of slack.
 
-    Holes of a twentieth of the length in all are no matter: of a patch 48 ms, which a patch in no other way shows.
-    Spans rise and do not touch: a damaged file has as many as frames.
+    `starts` int64 [N], the answer bool [N]; `spans`: (start, end) in s, which rise and do not touch: a damaged file has
+    as many as frames. Holes of a twentieth of the length in all do not matter: 48 ms of a patch, which nothing else in
+    the patch shows.
     """
     if not len(spans):
         return np.zeros(len(starts), np.bool_)

@@ -81,7 +81,7 @@ class StateGrid:
         return math.floor(self.window_s / self.hop_s + 1e-6)
 
     def centres_s(self, first: int, stop: int) -> NDArray[np.float64]:
-        """Where states [first, stop) of the grid are centred, s from time 0."""
+        """Where states [first, stop) of the grid are centred, float64 [stop - first]: s from time 0."""
         return np.asarray(self.first_s + self.hop_s * np.arange(first, stop), np.float64)
 
     def windows(self, num_samples: int) -> Iterator[Window]:
@@ -166,8 +166,9 @@ class StateGrid:
 def level(blocks: Iterable[NDArray[np.float32]], real_spans: Spans, rate_hz: int) -> tuple[float, float]:
     """Mean and standard deviation of a whole sound, of its real samples alone, for encoders that want it level.
 
-    `blocks` hold zeros where sound is not real. The deviation is √(variance + 1e-7), as in transformers'
-    `zero_mean_unit_var_norm`; one of digital silence is below 4.5e-4: `is_silence`.
+    `blocks` float32 [S] hold zeros where sound is not real; `real_spans`: (start, end) in s. The deviation is
+    √(variance + 1e-7), as in transformers' `zero_mean_unit_var_norm`; one of digital silence is below 4.5e-4:
+    `is_silence`.
     """
     total = power = 0.0
     for block in blocks:
@@ -180,7 +181,7 @@ def level(blocks: Iterable[NDArray[np.float32]], real_spans: Spans, rate_hz: int
 
 
 def is_silence(deviation: float) -> bool:
-    """Whether a sound of this deviation, as `level` gives it, is digital silence: no louder than what is added."""
+    """Whether a sound of this `deviation`, as `level` gives it, is digital silence: no louder than what is added."""
     return deviation**2 < 2 * _LEAST_VARIANCE
 
 

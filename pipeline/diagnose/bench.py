@@ -45,7 +45,7 @@ class StageSpeed:
 
 @dataclass(frozen=True)
 class Speeds:
-    """What was measured on a video of `frames` frames: each stage alone, then end to end."""
+    """What was measured on a video of `frames` frames: each stage alone, then `end_to_end`; video frames/s."""
 
     frames: int
     stages: tuple[StageSpeed, ...]

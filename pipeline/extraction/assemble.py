@@ -39,8 +39,9 @@ def person_arrays(
 ) -> dict[str, RowSource]:
     """Visual features of `length` rows; `with_track`: boxes, landmarks and scores too. Nothing without a feature.
 
-    In the features, frames without a face are filled and the end is trimmed or repeated; rows past the video have no
-    box. Faces past the last row do not count: whoever adds a feature later has not seen them.
+    Arrays [length, ...] by name, and their flags; `frames`: how many the video has. In the features, frames without a
+    face are filled and the end is trimmed or repeated; rows past the video have no box. Faces past the last row do not
+    count: whoever adds a feature later has not seen them.
     """
     if not person.buffers:
         return {}
@@ -72,8 +73,8 @@ def sound_arrays(
 ) -> dict[str, RowSource]:
     """Audio features of `length` rows: rows without a full patch and rows past the video repeat the last.
 
-    `valid_rows` bool [frames] of each feature: whether a frame's patch lies on real audio. Without audio zero rows,
-    all invalid.
+    Arrays [length, ...] by name, and their flags. `valid_rows` bool [N] of each feature: whether a frame's patch lies
+    on real audio. Without audio there are zero rows, all invalid.
     """
     tracks = []
     for name, buffer in buffers.items():
@@ -86,5 +87,5 @@ def sound_arrays(
 
 
 def track_arrays(tracks: Iterable[FeatureTrack]) -> dict[str, RowSource]:
-    """Each track's rows under its name and its flags under `<name>_valid`."""
+    """Each track's rows [T, ...] under its name and its flags, bool [T], under `<name>_valid`."""
     return {name: source for track in tracks for name, source in track.arrays().items()}

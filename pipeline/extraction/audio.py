@@ -34,7 +34,7 @@ _ROWS_AT_ONCE = 64
 
 @dataclass(frozen=True)
 class Sound:
-    """The audio rows of a video: a buffer on disk and the flags of its rows for each feature.
+    """The audio rows of a video: a buffer on disk and the flags of its rows, bool [N], for each feature.
 
     `is_told`: whether the trial is to say if there is sound, as it does when it is made and when features are; `file`:
     name, size, time and sha256 of the file in place of the video's own sound.
@@ -55,7 +55,7 @@ class Sound:
         return float(np.stack([*self.valid.values()]).any(axis=0).mean()) if self.valid else 0.0
 
     def arrays(self, length: int) -> list[dict[str, RowSource]]:
-        """The features in `length` rows, the same for everybody in the video."""
+        """The features [length, ...], the same for everybody in the video, as `sound_arrays` gives them."""
         return [sound_arrays(self.buffers, self.valid, length)]
 
     def attributes(self) -> dict[str, JsonValue]:

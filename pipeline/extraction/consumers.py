@@ -48,7 +48,7 @@ class KeptSound:
     """The sound of a video from time 0: sample n lies at n / rate_hz s; zeros where there is none, see `real_spans`.
 
     `samples` on disk, to be read again and again; or, where one consumer alone wants them once, `live` from the
-    decoder, with nothing on disk: `real_spans` is known when they have been read.
+    decoder, with nothing on disk: `real_spans` is known when they have been read. Samples are float32 [S].
     """
 
     rate_hz: int

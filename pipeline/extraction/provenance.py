@@ -51,7 +51,7 @@ def video_attributes(info: VideoInfo, time_s: NDArray[np.float64]) -> dict[str, 
 
 
 def is_vfr(time_s: NDArray[np.float64]) -> bool:
-    """Whether the steps between frames differ by more than a container's rounding."""
+    """Whether the steps between frames at `time_s` [N] differ by more than a container's rounding."""
     steps_s = np.diff(time_s)
     return bool(len(steps_s) > 0 and steps_s.max() - steps_s.min() > _STEP_TOLERANCE_S)
 

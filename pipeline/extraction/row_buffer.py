@@ -43,7 +43,7 @@ class RowBuffer:
         self._rows += len(rows)
 
     def read(self, start: int, stop: int) -> NDArray[Any]:
-        """Rows [start, stop)."""
+        """Rows [start, stop), of those that there are: [N, *row_shape]."""
         with self.path.open("rb") as file:
             file.seek(start * self._row_bytes)
             data = file.read((stop - start) * self._row_bytes)
@@ -54,7 +54,8 @@ class RowBuffer:
 class PendingRows:
     """Rows on their way to a buffer: they are appended in the order in which they were asked for.
 
-    `at_most`: futures that may be on their way; `asked`, `arrived`: futures so far.
+    A future gives rows [N, *row_shape] of the buffer. `at_most`: futures that may be on their way; `asked`, `arrived`:
+    futures so far.
     """
 
     buffer: RowBuffer

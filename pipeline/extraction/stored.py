@@ -25,7 +25,7 @@ _SAME_TIME_S = 1e-6
 
 @dataclass(frozen=True)
 class StoredTrial:
-    """A trial, or the trials of a video's faces: `time_s` [min(frames, rows)] of the frames that have rows.
+    """A trial, or the trials of a video's faces: `time_s` float64 [N] of the frames that have rows, N ≤ T.
 
     `frames`: decoded when it was made; `rows`: T; `tracks`: the face of each person in the frames of `time_s`, where
     they were asked for; `attributes`: of the trial, or of the group of faces.

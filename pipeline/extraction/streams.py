@@ -25,7 +25,7 @@ from .stored import StoredTrial
 
 @dataclass(frozen=True)
 class Clock:
-    """Moments of the frames, in s: all that decoded, or those of a stored trial that have rows.
+    """Moments of the frames, `time_s` float64 [N] in s: all that decoded, or those of a stored trial that have rows.
 
     `frames`: how many decoded; `rows`: T of the trial, fewer or more where annotations say so; `truncated`: whether
     decoding ended in an error after them.
@@ -38,7 +38,7 @@ class Clock:
 
     @property
     def row_time_s(self) -> NDArray[np.float64]:
-        """Those of the frames that have rows."""
+        """Those of the frames that have rows: [min(N, T)]."""
         return self.time_s[: self.rows]
 
 
@@ -65,7 +65,7 @@ class StreamRows(Protocol):
 
     @property
     def clock(self) -> Clock | None:
-        """The frames, from the stream that has them."""
+        """The frames, from the stream that has them; None from the others."""
 
     @property
     def said(self) -> Sequence[str]:
@@ -75,7 +75,7 @@ class StreamRows(Protocol):
         """Share of the frames that gave the features something; None where none was asked for."""
 
     def arrays(self, length: int) -> list[dict[str, RowSource]]:
-        """Arrays of `length` rows for each person in the video; one for all where they do not differ."""
+        """Arrays [length, ...] by name for each person in the video; one for all where they do not differ."""
 
     def attributes(self) -> dict[str, JsonValue]:
         """What the trial says of the stream."""

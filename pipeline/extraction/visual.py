@@ -59,7 +59,7 @@ class Picture:
         return float(np.stack([person.seen().found for person in self.people]).any(axis=0).mean())
 
     def arrays(self, length: int) -> list[dict[str, RowSource]]:
-        """Features and face track of each person, in `length` rows; a trial that keeps its track gets no other."""
+        """Features and face track of each person, [length, ...]; a trial that keeps its track gets no other."""
         frames = len(self.clock.time_s)
         return [person_arrays(each, frames, length, self.missing, self.makes_track) for each in self.people]
 

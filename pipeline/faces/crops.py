@@ -55,7 +55,10 @@ def unseen(num_frames: int) -> SeenFaces:
 
 @dataclass(frozen=True)
 class FaceCrops:
-    """One person's face over N frames: `views` uint8 RGB [F, px, px, 3] by side, of the F frames that have one."""
+    """One person's face over N frames: `views` uint8 RGB [F, px, px, 3] by side, of the F frames that have one.
+
+    Raises ValueError where there are more or fewer crops than frames with a face.
+    """
 
     views: Mapping[int, NDArray[np.uint8]]
     seen: SeenFaces

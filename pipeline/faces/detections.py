@@ -1,5 +1,6 @@
 """The faces that were found in one frame, and how much boxes overlap. NumPy only: tracking needs no networks.
 
+Source: docs/sources.md (MTCNN).
 Tested by tests/pipeline/faces/test_tracking.py, test_search.py and tests/parity/test_mtcnn.py.
 """
 
@@ -38,7 +39,11 @@ def merge(parts: Sequence[Detections]) -> Detections:
 def suppress_nested(
     boxes: NDArray[np.float32], landmarks: NDArray[np.float32], scores: NDArray[np.float32]
 ) -> Detections:
-    """The frame's faces without those that lie inside a better one (overlap over the smaller area > 0.7)."""
+    """The frame's faces without those that lie inside a better one (overlap over the smaller area > 0.7).
+
+    `boxes` [F, 4] and `landmarks` [F, 5, 2] in px, `scores` [F]; the largest box comes first. As the last step of
+    facenet-pytorch's `detect_face` (`Min`, 0.7).
+    """
     kept: list[int] = []
     areas = np.prod(boxes[:, 2:] - boxes[:, :2] + 1, axis=1)
     for face in np.argsort(scores)[::-1]:

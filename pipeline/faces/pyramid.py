@@ -5,7 +5,8 @@
                                                                              │bin│
                                                                            C ┴───┴ D
 Bins are those of `adaptive_avg_pool2d`, which facenet-pytorch resizes with: bin i of n over a length L covers
-[⌊i·L/n⌋, ⌈(i+1)·L/n⌉). Sums are whole numbers, so nothing is lost. Tested by tests/parity/test_mtcnn.py.
+[⌊i·L/n⌋, ⌈(i+1)·L/n⌉). Sums are whole numbers, so nothing is lost. Source: docs/sources.md (MTCNN).
+Tested by tests/parity/test_mtcnn.py.
 """
 
 from __future__ import annotations
@@ -113,14 +114,20 @@ def pyramid(short_side_px: int, smallest_px: float = MIN_FACE_PX, largest_px: fl
 
 @dataclass(frozen=True)
 class Level:
-    """One axis of one level of the pyramid: its bins [from, to) in px of the frame, and P-Net's first cell."""
+    """One axis of one level of the pyramid: its bins [from, to) in px of the frame, and P-Net's first cell.
+
+    `bins`: where each of the N begins and ends, two int64 [N].
+    """
 
     bins: tuple[Tensor, Tensor]
     first_cell: int
 
 
 def level_of(side_px: int, start: int, stop: int, scale: float, device: torch.device) -> Level | None:
-    """The part of an axis of `side_px` that lies in [start, stop), on P-Net's own grid; None without a whole cell."""
+    """The part of an axis of `side_px` that lies in [start, stop), on P-Net's own grid; None without a whole cell.
+
+    `scale`: px of the level for one of the frame, as `pyramid` gives it.
+    """
     count = int(side_px * scale + 1)
     low = torch.arange(count, device=device) * side_px // count
     high = -(-(torch.arange(count, device=device) + 1) * side_px // count)

@@ -5,7 +5,7 @@
 
 The same cascade looks through a window, on the same grid of the same pyramid, so that it finds the same box there
 as in the whole frame. (R-Net and O-Net alone, begun at the last box, do not: MTCNN's box depends on which of P-Net's
-candidates wins.) Tested by tests/pipeline/faces/test_search.py.
+candidates wins.) When and where to look is ours. Tested by tests/pipeline/faces/test_search.py.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class FaceSearch:
 
 
 def window(box: NDArray[np.float32], size: tuple[int, int]) -> Area:
-    """Where the face of `box` may be a moment later, in a frame of `size` (width, height) px."""
+    """Where the face of `box` [4] may be a moment later, in a frame of `size` (width, height) px."""
     side = float((box[2:] - box[:2]).max())
     middle = (box[:2] + box[2:]) / 2
     left, top = (max(0, int(edge)) for edge in np.floor(middle - _HALF_WINDOW * side))

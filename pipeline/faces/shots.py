@@ -5,7 +5,7 @@
     frame      a a a · b b     ·: nothing to be seen (black, white)                a cut at the first b
     frame      a a a b b b                                                         a cut at the first b
 
-Tested by tests/pipeline/faces/test_shots.py.
+The rules and their numbers are ours. Tested by tests/pipeline/faces/test_shots.py.
 """
 
 from __future__ import annotations

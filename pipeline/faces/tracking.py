@@ -8,7 +8,7 @@ Every face is tracked, and each track has a presence: the share of the last seco
     a cut                          all tracks end, the policy chooses at once
 
 So neither a second person nor a flickering find (a face on a T-shirt) makes the choice jump back and forth.
-Tested by tests/pipeline/faces/test_tracking.py.
+The rules and their numbers are ours. Tested by tests/pipeline/faces/test_tracking.py.
 """
 
 from __future__ import annotations
@@ -37,10 +37,10 @@ _SIDE_MIN_AREA = 0.25  # a face this much smaller than the largest is background
 
 @dataclass(eq=False)
 class Track:
-    """One face over time: last box, presence in [0, 1], when last seen, and its index in this frame if it is seen.
+    """One face over time: last box [4] px, when last seen, and its index in this frame if it is seen.
 
-    `looked_s`: when it was last looked for; what is not looked for does not fade. `missed`: in how many frames since it
-    was seen.
+    `presence` in [0, 1]. `looked_s`: when it was last looked for; what is not looked for does not fade. `missed`: in
+    how many frames since it was seen.
     """
 
     box: NDArray[np.float32]
@@ -153,7 +153,7 @@ class Followers:
 
 
 def select(faces: Detections, free: NDArray[np.bool_], policy: FacePolicy, size_px: tuple[int, int]) -> int | None:
-    """The face that a policy names in one frame of `size_px` (width, height) among those `free`, or None.
+    """The face that a policy names in one frame of `size_px` (width, height) among those `free` (bool [F]), or None.
 
     `left` and `right` are sides as seen on the screen: of two people the one on that side; of one person only
     where the middle of the face lies in that half. `all` takes people from the left, one after the other.

@@ -41,9 +41,9 @@ _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
 def start(arguments: list[str], path: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
-    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says. MediaError without the program.
+    """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says.
 
-    `stdin`: `subprocess.PIPE` where something is written to it.
+    `stdin`: `subprocess.PIPE` where something is written to it. Raises MediaError without the program.
     """
     pipe = subprocess.PIPE
     try:
@@ -68,7 +68,10 @@ def ended_from_outside(code: int) -> str:
 
 
 def ask(arguments: list[str], path: str) -> str:
-    """Run a short command to its end and return what it prints. Raises MediaError with its own words."""
+    """Run a short command to its end and return what it prints.
+
+    Raises MediaError with its own words, ValueError without pipes to read from.
+    """
     began_s = time.monotonic()
     complaints: deque[bytes] = deque(maxlen=_KEPT_LINES)
     with start(arguments, path) as process:
@@ -103,7 +106,7 @@ def ask(arguments: list[str], path: str) -> str:
 def lines(arguments: list[str], path: str, stall_timeout_s: float) -> Generator[bytes, None, None]:
     """What a command prints, line by line, for as long as it is read; it must be one that never complains.
 
-    Raises MediaError where nothing comes for `stall_timeout_s`.
+    Raises MediaError where nothing comes for `stall_timeout_s`, ValueError without a pipe to read from.
     """
     with start(arguments, path) as process:
         if process.stdout is None:

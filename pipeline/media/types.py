@@ -82,7 +82,10 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class FrameBatch:
-    """Frames in order: `pixels` uint8 [N,H,W,3] RGB ([N,0,0,3] without pixels), `time_s` float64 [N]."""
+    """Frames in order: `pixels` uint8 [N, H, W, 3] RGB ([N, 0, 0, 3] without pixels), `time_s` float64 [N].
+
+    Raises ValueError where there is not one time a frame.
+    """
 
     pixels: NDArray[np.uint8]
     time_s: NDArray[np.float64]

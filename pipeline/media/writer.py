@@ -48,8 +48,8 @@ class PictureWriter:
     """A context manager: pictures are written one after the other, and at its end the file is there.
 
     `size_px`: width and height, even numbers; `info`: the video whose sound is taken, from its origin on; `sound`: a
-    wav file in its place. Raises MediaError, with ffmpeg's own words, where it cannot encode or gives no room for
-    `stall_timeout_s`; what is left of the file then is for the caller to remove.
+    wav file in its place. Raises ValueError for other sizes; MediaError, with ffmpeg's own words, where it cannot
+    encode or gives no room for `stall_timeout_s`: what is left of the file then is for the caller to remove.
     """
 
     def __init__(
@@ -91,7 +91,10 @@ class PictureWriter:
         return self
 
     def write(self, pixels: NDArray[np.uint8], time_s: float, duration_s: float) -> None:
-        """Show `pixels` uint8 [H, W, 3] RGB from `time_s` on, in s from the video's origin, for `duration_s`."""
+        """Show `pixels` uint8 [H, W, 3] RGB from `time_s` on, in s from the video's origin, for `duration_s`.
+
+        Raises ValueError for pixels of another shape or type.
+        """
         width_px, height_px = self._size_px
         if pixels.shape != (height_px, width_px, 3) or pixels.dtype != np.uint8:
             raise ValueError(f"a picture is uint8 {(height_px, width_px, 3)}, got {pixels.dtype} {pixels.shape}")

@@ -155,8 +155,8 @@ def make_plan(
 def shard_of(jobs: list[Job], index: int, count: int) -> list[Job]:
     """Part `index` of `count`: disjoint, complete, the same on every machine, balanced by duration.
 
-    What is done already does not count, since the other parts may be under way. Raises MediaError where a video
-    does not answer.
+    What is done already does not count, since the other parts may be under way. Raises ValueError for a part that there
+    is not, MediaError where a video does not answer.
     """
     if not 0 <= index < count:
         raise ValueError(f"shard I/N needs 0 ≤ I < N, got {index}/{count}")

@@ -71,7 +71,7 @@ def begin_summary(plan: Plan, store: FeatureStore) -> Summary:
 
 @contextmanager
 def stop_on_store_error(store: FeatureStore) -> Iterator[None]:
-    """Turn an OSError into StoreFailed: with a full disk every further video would fail the same way."""
+    """Raises StoreFailed for an OSError: with a full disk every further video would fail the same way."""
     try:
         yield
     except OSError as error:

@@ -6,8 +6,8 @@
     noise n ──┴─ n(t + lag) ────────────────► voice: vowel
 
 The brow shows j, but drowned in noise n that is N times larger. The vowel shows n alone, `lag_s` ahead of the
-face: it says nothing of j, nor does it sound like what is seen at the same moment. Only who subtracts the vowel
-of lag_s ago from the brow of now finds j. No video is involved: features can be planted as well as clips.
+face: it says nothing of j, nor does it sound like what is seen at the same moment. Only by subtracting the vowel
+of lag_s ago from the brow of now is j found. No video is involved: features can be planted as well as clips.
 
 Every signal is a sum of sines, one in each slice of its band, so it can be asked for at any time (irregular
 frame times, audio rate) and has mean 0 and variance 1 over a few periods.
@@ -29,7 +29,8 @@ _NUM_SINES = 4
 class Law:
     """The coefficients, shared by all clips of a corpus; bands are (low, high) in Hz.
 
-    The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
+    `own` (V and A), `joint` (J) and `noise` (N) multiply signals of variance 1, as above; `offset_std` is the spread of
+    the clips' offsets. The bands of the voice end where a patch of 0.96 s can still follow; the face may be faster.
     """
 
     lag_s: float = 0.3

@@ -27,7 +27,10 @@ _CLIPS, _PEOPLE = 1, 2
 
 @dataclass(frozen=True)
 class SynthConfig:
-    """What a corpus is made from: `trials`, each of `seconds`, a `seed`, and the voice's lead over the face."""
+    """What a corpus is made from: `trials`, each of `seconds`, a `seed`, and the voice's lead over the face.
+
+    Raises ValueError on values out of range.
+    """
 
     trials: int = 12
     seconds: float = 8.0

@@ -95,7 +95,7 @@ class Recogniser:
     def words(self, blocks: Iterable[NDArray[np.float32]]) -> Iterator[tuple[float, list[Word], str]]:
         """Words of the sound that arrives in blocks, mono at 16 kHz: (s that are done, words so far unheard, language).
 
-        Times are s from the first sample. Several threads must not call it at once.
+        `blocks` float32 [S]. Times are s from the first sample. Several threads must not call it at once.
         """
         language = self._language
         for start, samples in stretches(blocks):
@@ -133,7 +133,7 @@ def tightened(words: Iterable[Word], samples: NDArray[np.float32]) -> list[Word]
     """The words without the pauses that Whisper counts to them: up to a second before the first one of a phrase.
 
     Of the loud parts of a word, those that no pause of 0.2 s parts count as one; it is the one that holds the most
-    energy. Loud: within 25 dB of the loudest 20 ms of the word. Words lie within the samples, whose first is at 0 s.
+    energy. Loud: within 25 dB of the loudest 20 ms of the word. Words lie within `samples` [S], whose first is at 0 s.
     """
     steps = len(samples) // _STEP_SAMPLES
     energy = np.square(samples[: steps * _STEP_SAMPLES], dtype=np.float64).reshape(steps, -1).sum(axis=1)
@@ -162,7 +162,7 @@ def stretches(
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """The sound in pieces of at most `most` samples, each with the number of its first sample.
 
-    A piece ends in the quietest fifth of a second of its last `search` samples.
+    Blocks and pieces are float32 [S]. A piece ends in the quietest fifth of a second of its last `search` samples.
     """
     waiting: list[NDArray[np.float32]] = []
     held, start = 0, 0

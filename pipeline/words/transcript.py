@@ -33,7 +33,10 @@ _MOST_BYTES = 64 << 20  # a word every 20 ms, for a day
 
 @dataclass(frozen=True)
 class Word:
-    """A word as it was written, punctuation and all; `start_s` ≤ `end_s`, of the word in s; confidence in [0, 1]."""
+    """A word as it was written, punctuation and all, said from `start_s` to `end_s` ≥ `start_s`.
+
+    `confidence` in [0, 1], NaN where it is not known.
+    """
 
     text: str
     start_s: float
@@ -134,7 +137,7 @@ def write_transcript(path: Path, words: Iterable[Word]) -> None:
 class TranscriptFolder:
     """A folder of such files by trial: `TRIAL.csv`, in the trial's folder or flat; letters compared as trials' are.
 
-    `video59_left` takes its own file, else that of its video, `video59`.
+    `video59_left` takes its own file, else that of its video, `video59`. Raises ValueError where it is not a folder.
     """
 
     def __init__(self, folder: Path) -> None:

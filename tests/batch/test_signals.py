@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from avfuse.batch.signals import LAST_RESORT_S
+
 SCRIPT = """
 import signal, sys, time
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a suite started in the background ignores it
@@ -17,7 +19,9 @@ import click
 from batch_toys import Toys
 from avfuse.batch.target import ExecutionTarget, open_executor
 from avfuse.batch.loop import run_jobs
+import avfuse.batch.signals
 from avfuse.batch.signals import listening
+avfuse.batch.signals.LAST_RESORT_S = {resort_s}
 
 class Silent:
     def nothing(self, *_): pass
@@ -42,8 +46,8 @@ main()
 
 @pytest.fixture
 def start(tmp_path):
-    def begin(*jobs):
-        code = SCRIPT.format(folder=str(Path(__file__).parent), notes=str(tmp_path))
+    def begin(*jobs, resort_s=LAST_RESORT_S):
+        code = SCRIPT.format(folder=str(Path(__file__).parent), notes=str(tmp_path), resort_s=resort_s)
         return subprocess.Popen([sys.executable, "-c", code, *jobs], stderr=subprocess.PIPE, text=True)
 
     return begin
@@ -81,8 +85,9 @@ def test_jobs_that_listen(start, toys, number, code):
     assert toys.count("abandoned") == 0
 
 
-def test_a_job_in_a_long_call_is_left(start, toys):
-    process = start("wait a", "hang b")
+@pytest.mark.parametrize("resort_s", [2.0, pytest.param(LAST_RESORT_S, marks=pytest.mark.slow)])
+def test_a_job_in_a_long_call_is_left(start, toys, resort_s):
+    process = start("wait a", "hang b", resort_s=resort_s)
     wait_for(Path(toys.folder, "waiting hang b"), process)
     process.terminate()
     line, took_s = ended(process)

@@ -145,6 +145,9 @@ def test_check_ends_with_what_it_found(avfuse, tmp_path):
         "word": "FAILED",
         "found": "encoder mine: gave float64 [5, 3] where float32 [5, 3] is due",
     }
+    taken = avfuse("encoder", "check", "egemaps", "--weights", path)
+    assert taken.exit_code == 1
+    assert "no weights are used for 'egemaps'" in taken.stderr
     unknown = avfuse("encoder", "check", "vggish")
     assert unknown.exit_code == 1
     assert "avfuse encoder list" in unknown.stderr

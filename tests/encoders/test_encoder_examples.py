@@ -18,7 +18,7 @@ from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "encoders"
-CLIP = "real/grid_bbaf2n.mpg"
+CLIP = "derived/grid_bbaf2n_truncated.mpg"
 
 
 @pytest.fixture(scope="module")

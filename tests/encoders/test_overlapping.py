@@ -68,7 +68,9 @@ def small():
     return network.double().eval()
 
 
-@pytest.mark.parametrize("rate", TIMES_S)
+@pytest.mark.parametrize(
+    "rate", [pytest.param(each, marks=() if each in ("25", "VFR") else pytest.mark.slow) for each in TIMES_S]
+)
 def test_rows_are_those_of_the_network_patch_by_patch(real, rate):
     """Within 1e-5 of the largest number, against float64, at real size and in float32."""
     network, exact = real

@@ -82,10 +82,13 @@ class Cli:
 
     environment: dict[str, str]
 
-    def start(self, *words, prefix=(), path: Path | None = None, **options) -> subprocess.Popen[bytes]:
-        """Begin a run; `path` is looked through for programs first."""
+    def start(
+        self, *words, prefix=(), path: Path | None = None, before: str = "", **options
+    ) -> subprocess.Popen[bytes]:
+        """Begin a run, after the code `before`; `path` is looked through for programs first."""
         search = {"PATH": f"{path}{os.pathsep}{os.environ['PATH']}"} if path else {}
-        command = [*prefix, sys.executable, "-m", "avfuse", *map(os.fspath, words)]
+        begin = ("-c", f"{before}; from avfuse.cli import main; main()") if before else ("-m", "avfuse")
+        command = [*prefix, sys.executable, *begin, *map(os.fspath, words)]
         kept = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
         return subprocess.Popen(command, env={**self.environment, **search}, **kept)
 

@@ -49,6 +49,15 @@ def is_whole(run):
 
 
 class TestStreams:
+    def test_all_are_closed_while_it_extracts(self, alone, invoke, videos, tmp_path):
+        store = tmp_path / "s.zarr"
+        words = ("extract", "--videos", videos("a.mp4"), "--store", store, "--features", "mfcc")
+        command = shlex.join([sys.executable, "-m", "avfuse", *map(str, words)])
+        done = subprocess.run(["bash", "-c", f"{command} <&- >&- 2>&-"], env=alone().environment, check=False)
+        assert done.returncode == 0
+        assert invoke("verify", "--store", store).stdout.startswith("1 trial")
+
+    @pytest.mark.slow
     def test_all_are_closed(self, corpus, alone, train_words, tmp_path):
         """No file gets the number of one: what a library warns of is written into none. With a strange matplotlibrc."""
         (tmp_path / "matplotlibrc").write_bytes(b"text.usetex: True\nfont.family: NoSuchFont\nno.such.key: \xff\xfe\n")

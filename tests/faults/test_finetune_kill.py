@@ -1,4 +1,4 @@
-"""A run that tunes a network and is killed goes on as if it had not been, bit for bit: its weights too."""
+"""A run that tunes a network, on videos or pictures, and is killed goes on as if it had not been, bit for bit."""
 
 import json
 import signal
@@ -7,6 +7,7 @@ import time
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -125,6 +126,59 @@ def test_killed_while_any_file_is_written(dying, words, whole, avfuse, same_run,
         result = avfuse(*words(folder, "--resume"))
         assert result.exit_code == 0, result.stderr
         same_again(folder, whole, same_run)
+    assert len(saved) > 3
+
+
+@pytest.fixture(scope="module")
+def on_pictures(tmp_path_factory, timm_network):
+    """`finetune --images` of the same network: what is bright in a picture is its class."""
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    rows = ["path,label,split"]
+    for number in range(18):
+        pixels = rng.integers(0, 128, (48, 48, 3)) + 127 * (number % 2)
+        Image.fromarray(pixels.astype(np.uint8)).save(folder / f"{number}.png")
+        rows.append(f"{number}.png,{number % 2},{'val' if number % 3 == 0 else 'train'}")
+    (folder / "labels.csv").write_text("\n".join(rows))
+    settings = {"batch_size": 6, "warmup_epochs": 0, "plateau_patience": 0, "lr": 0.05, "min_lr": 0.05}
+    settings |= {"release_epochs": 1, "backbone_lr": 1e-3}
+
+    def make(out, *more):
+        given = ("finetune", "--images", folder, "--csv", folder / "labels.csv", "--out", out, "--device", "cpu")
+        tuned = ("--visual", NETWORK, "--weights", f"{NETWORK}={timm_network}", "--epochs", EPOCHS)
+        return [*map(str, (*given, *tuned)), *(f"--set={key}={value}" for key, value in settings.items()), *more]
+
+    return make
+
+
+@pytest.mark.slow
+def test_killed_while_it_learns_from_pictures(dying, on_pictures, avfuse, tmp_path):
+    """At any file that it writes: it goes on, and ends in the same files, with nothing beside them."""
+    whole = tmp_path / "whole"
+    assert avfuse(*on_pictures(whole)).exit_code == 0
+    released = [line.split(",")[3] for line in (whole / "history.csv").read_text().splitlines()]
+    assert {*released} == {"released", "1", "2", "3"}  # it goes through its schedule
+    with dying(f"{LOADS}import avfuse.fusion.finetuning.on_pictures\n") as run:
+
+        def end_of(last):
+            return run(last, on_pictures(tmp_path / str(last)))
+
+        flushes = int(end_of(0))
+        chosen = [*range(1, 7), *range(7, flushes, max(1, (flushes - 7) // 7))]
+        assert {end_of(last) for last in chosen} == {"killed"}
+    saved = set()
+    for last in (0, *chosen):
+        folder = tmp_path / str(last)
+        state = load_state(folder)
+        saved.add(0 if state is None else len(state.history))
+        result = avfuse(*on_pictures(folder, "--resume"))
+        assert result.exit_code == 0, result.stderr
+        files, as_whole = ({path.relative_to(each): path for path in each.rglob("*")} for each in (folder, whole))
+        assert files.keys() == as_whole.keys()
+        for name in ("finetune.json", "metrics.json", "finished.json", "timm/test_resnet/model.safetensors"):
+            assert (folder / name).read_bytes() == (whole / name).read_bytes(), (last, name)
+        cut, uncut = ((each / "history.csv").read_text().splitlines() for each in (folder, whole))
+        assert [line.rpartition(",")[0] for line in cut] == [line.rpartition(",")[0] for line in uncut]  # seconds aside
     assert len(saved) > 3
 
 

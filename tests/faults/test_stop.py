@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 import torch
 
-from avfuse.batch.signals import StopRequest
+from avfuse.batch.signals import LAST_RESORT_S, StopRequest
 from avfuse.batch.target import ExecutionTarget
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig, RunConfig
@@ -28,6 +28,8 @@ from avfuse.pipeline.runs.summary import begin_summary
 from avfuse.pipeline.runs.work import ExtractTask, run_plan
 
 MB = 1 << 20
+# How long a run waits for what hangs when it is stopped.
+LATEST_END = "import avfuse.batch.signals as signals; signals.LAST_RESORT_S = {}"
 
 
 class RunsCode:
@@ -225,7 +227,9 @@ class TestFullDisk:
         finished(store, ["a", "b", "c"])
         assert [line for line in message if str(store) not in line] == []
 
-    @pytest.mark.parametrize("filled", [False, True], ids=["while writing", "from the start"])
+    @pytest.mark.parametrize(
+        "filled", [pytest.param(False, marks=pytest.mark.slow), True], ids=["while writing", "from the start"]
+    )
     def test_no_space_left(self, invoke, mixed, make_disk, reason, failures, filled):
         small_disk = make_disk("size=1m")
         store = small_disk / "s.zarr"
@@ -320,14 +324,20 @@ class TestInTheMiddle:
         self.finish(invoke, words, tmp_path)
 
     @pytest.mark.parametrize(
-        "more", [(), pytest.param(("--workers", "2"), marks=pytest.mark.slow)], ids=["here", "workers"]
+        ("more", "resort_s"),
+        [
+            ((), 2.0),
+            pytest.param((), LAST_RESORT_S, marks=pytest.mark.slow),
+            pytest.param(("--workers", "2"), LAST_RESORT_S, marks=pytest.mark.slow),
+        ],
+        ids=["here, soon", "here", "workers"],
     )
-    def test_sigterm(self, cli, invoke, three, stuck, tmp_path, failures, more):
+    def test_sigterm(self, cli, invoke, three, stuck, tmp_path, failures, more, resort_s):
         """One video is being decoded, by an ffmpeg that gives nothing, when the system asks for the end."""
         store = tmp_path / "s.zarr"
         words = ("extract", "--videos", three, "--store", store, "--features", "mfcc,logmel")
         assert invoke(*words, "--limit", "1").exit_code == 0
-        with cli.start(*words, *more, path=stuck.folder) as process:
+        with cli.start(*words, *more, path=stuck.folder, before=LATEST_END.format(resort_s)) as process:
             stuck.wait_for_call(process, "slow.mp4")
             since_s = time.monotonic()
             process.terminate()

@@ -3,6 +3,7 @@
 import os
 import resource
 import shutil
+import subprocess
 import time
 from dataclasses import replace
 
@@ -37,6 +38,24 @@ def epochs_in(run):
     return 0 if state is None else len(state.history)
 
 
+def test_no_space_left(corpus, fit, avfuse, train_words, make_disk, same_run, reason, tmp_path):
+    """There is room for the files of a run, but not for a second state beside the first one."""
+    fit(corpus, tmp_path / "run")
+    sizes = {path.name: path.stat().st_size for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    room = sum(-(-size // 4096) * 4096 for size in sizes.values()) + sizes["training.pt"] // 2
+    disk = make_disk(f"size={room}")
+    result = avfuse(*train_words(corpus, disk / "run"))
+    assert result.exit_code == 1
+    assert reason(result.stderr).startswith(f"Error: {disk / 'run'}/")
+    assert "No space left" in reason(result.stderr)
+    assert 1 <= epochs_in(disk / "run") < 3
+    assert not [name for name in os.listdir(disk / "run") if name.startswith(".")]
+    subprocess.run(["mount", "-o", "remount,size=20m", disk], check=True)
+    fit(corpus, disk / "run", "--resume")
+    same_run(disk / "run", tmp_path / "run")
+
+
+@pytest.mark.slow
 def test_the_disk_is_full_in_the_middle(corpus, whole, alone, train_words, fit, same_run, reason, tmp_path):
     """From the third epoch on no file may grow beyond 1 kB."""
     run = tmp_path / "run"

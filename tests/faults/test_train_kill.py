@@ -82,9 +82,9 @@ def wait_for_epoch(run, epoch, process):
         time.sleep(0.002)
 
 
-@pytest.fixture(scope="module", params=[4, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.fixture(scope="module", params=[16, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
 def killed(request, dying, corpus, train_words, tmp_path_factory):
-    """Runs of two epochs, killed at each, or every second, flush of a file in turn: before it gets its name."""
+    """Runs of two epochs, killed at every second, or sixteenth, flush of a file in turn: before it gets its name."""
     folder = tmp_path_factory.mktemp("killed")
     with dying(LOADS) as run:
 
@@ -150,6 +150,7 @@ def test_a_run_killed_while_it_gets_more_epochs_has_not_finished(
     whole_again(tmp_path / "run", EPOCHS)
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_terminal(corpus, alone, train_words, whole_again, tmp_path, read_terminal):
     """A bar while it runs, one line at the end, exit code 130."""
     terminal, end = pty.openpty()

@@ -13,7 +13,7 @@ GOLDEN = Path(__file__).parents[1] / "data" / "golden_networks.npz"
 # layout, golden array, tensors of the state dict, parameters
 NETWORKS = [
     pytest.param(INSIGHTFACE, "iresnet50_insightface", 475, 43_590_848, id="insightface"),
-    pytest.param(EVOLVE, "ir50_evolve", 349, 43_574_976, id="evolve"),
+    pytest.param(EVOLVE, "ir50_evolve", 349, 43_574_976, id="evolve", marks=pytest.mark.slow),
     pytest.param(SUZHANG, "ir50_suzhang", 351, 37_287_624, id="suzhang"),
 ]
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from avfuse.shell.text import counted, did_you_mean, preview, text_table, untrained_line
+from avfuse.shell.text import columns_of, counted, did_you_mean, preview, text_table, untrained_line
 
 
 @pytest.mark.parametrize(("number", "words"), [(0, "0 videos"), (1, "1 video"), (2, "2 videos")])
@@ -18,6 +18,14 @@ def test_tables():
     cells = [("name", "of", "rows"), ("a", "b", "7"), ("longer", "", "12")]
     assert text_table(cells) == ["name    of  rows", "a        b     7", "longer        12"]
     assert text_table(cells, words=3) == ["name    of  rows", "a       b   7", "longer      12"]
+
+
+def test_tables_of_wide_letters():
+    """Columns are those of a terminal: names in Chinese and emoji are two wide, an accent of its own is none."""
+    cells = [("name", "rows"), ("视频一", "7"), ("cafe\u0301", "12"), ("🎬 a", "3")]
+    assert [columns_of(name) for name, _ in cells] == [4, 6, 4, 4]
+    assert text_table(cells) == ["name    rows", "视频一     7", "cafe\u0301      12", "🎬 a       3"]
+    assert {columns_of(line) for line in text_table(cells)} == {12}
 
 
 def test_the_first_names():

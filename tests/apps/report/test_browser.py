@@ -97,6 +97,7 @@ def test_a_click_on_the_time_line_seeks_and_the_box_follows(open_page):
     assert page.locator("#cursor").bounding_box()["x"] == pytest.approx(box["x"] + area[0] + area[1] * 0.75, abs=15)
 
 
+@pytest.mark.slow
 def test_a_video_that_the_browser_cannot_show_is_said_to_be_one(
     browser, avfuse, corpus, make_clip, moving_frames, tone, tmp_path
 ):
@@ -116,6 +117,7 @@ def test_a_video_that_the_browser_cannot_show_is_said_to_be_one(
     page.close()
 
 
+@pytest.mark.slow
 def test_the_cursor_moves_while_the_video_plays(open_page):
     page = open_page("trials/talk-*.html")
     page.wait_for_function("document.getElementById('video').readyState > 1")
@@ -124,6 +126,7 @@ def test_the_cursor_moves_while_the_video_plays(open_page):
     assert page.locator("#cursor").bounding_box()["x"] > page.locator("#plot").bounding_box()["x"] + 60
 
 
+@pytest.mark.slow
 def test_keys_on_the_slider_go_frame_by_frame_and_say_where_there_is_no_face(open_page):
     page = open_page("trials/talk-*.html")
     page.focus("#seek")
@@ -138,6 +141,7 @@ def test_keys_on_the_slider_go_frame_by_frame_and_say_where_there_is_no_face(ope
     assert now_s(page) < 1
 
 
+@pytest.mark.slow
 def test_lines_can_be_hidden_by_their_legend(open_page):
     page = open_page("trials/clip3-*.html")
     shown = "document.getElementById('plot')._fullData.filter(t => t.visible === true).map(t => t.name)"
@@ -148,7 +152,10 @@ def test_lines_can_be_hidden_by_their_legend(open_page):
 
 
 @pytest.mark.parametrize("scheme", ["light", pytest.param("dark", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("name", ["index.html", "runs.html", "trials/talk-*.html"])
+@pytest.mark.parametrize(
+    "name",
+    ["index.html", *(pytest.param(each, marks=pytest.mark.slow) for each in ("runs.html", "trials/talk-*.html"))],
+)
 def test_nothing_hangs_over_a_narrow_screen(open_page, name, scheme):
     page = open_page(name, width=400, scheme=scheme)
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
@@ -159,6 +166,7 @@ def test_nothing_hangs_over_a_narrow_screen(open_page, name, scheme):
     assert (grey[0] < 60 and grey[1] > 200) if scheme == "light" else (grey[0] > 200 and grey[1] < 60)
 
 
+@pytest.mark.slow
 def test_the_page_of_runs_draws_its_curves(open_page):
     page = open_page("runs.html")
     assert page.evaluate("document.querySelector('[data-plot=curves0]')._fullData.length") == 2

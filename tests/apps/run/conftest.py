@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from click.testing import Result
 
 from avfuse.pipeline.synth.corpus import make_corpus
 from avfuse.pipeline.synth.planning import SynthConfig
@@ -43,7 +44,7 @@ def train_planted(avfuse) -> Callable[..., None]:
 def planted(tmp_path_factory, avfuse, train_planted) -> PlantedRun:
     """Six short trials, extracted with settings that are not the default ones."""
     folder = tmp_path_factory.mktemp("planted")
-    make_corpus(folder / "corpus", SynthConfig(trials=6, seconds=1.5))
+    make_corpus(folder / "corpus", SynthConfig(trials=6, seconds=1.2))
     made = PlantedRun(
         folder / "run", folder / "features.zarr", folder / "corpus" / "annotations", folder / "corpus" / "videos"
     )
@@ -55,20 +56,42 @@ def planted(tmp_path_factory, avfuse, train_planted) -> PlantedRun:
     return made
 
 
-@pytest.fixture
-def videos(planted, tmp_path) -> Path:
-    """Two of the corpus' videos under other names, one in a folder, and a file that is none."""
+@dataclass(frozen=True)
+class Called:
+    """Two of the corpus' videos under other names, one in a folder, and a file that is none; a call on them."""
+
+    videos: Path
+    out: Path
+    result: Result
+
+
+@pytest.fixture(scope="session")
+def first_call(planted, run_videos, tmp_path_factory) -> Called:
+    """The first call, without pictures; not to be changed."""
     found = sorted(path for path in planted.videos.rglob("*") if path.is_file())
-    folder = tmp_path / "videos"
-    (folder / "sub").mkdir(parents=True)
-    shutil.copy(found[0], folder / f"one{found[0].suffix}")
-    shutil.copy(found[1], folder / "sub" / f"two{found[1].suffix}")
-    (folder / "bad.mp4").write_bytes(b"no video" * 100)
-    return folder
+    folder = tmp_path_factory.mktemp("first")
+    (folder / "videos" / "sub").mkdir(parents=True)
+    shutil.copy(found[0], folder / "videos" / f"one{found[0].suffix}")
+    shutil.copy(found[1], folder / "videos" / "sub" / f"two{found[1].suffix}")
+    (folder / "videos" / "bad.mp4").write_bytes(b"no video" * 100)
+    result = run_videos(folder / "videos", planted.run, folder / "out", "--no-plots")
+    return Called(folder / "videos", folder / "out", result)
 
 
 @pytest.fixture
-def run_videos(avfuse) -> Callable[..., object]:
+def videos(first_call, tmp_path) -> Path:
+    """A copy of the videos."""
+    return shutil.copytree(first_call.videos, tmp_path / "videos")
+
+
+@pytest.fixture
+def out(first_call, videos, tmp_path) -> Path:
+    """A copy of what the first call has made of them."""
+    return shutil.copytree(first_call.out, tmp_path / "out")
+
+
+@pytest.fixture(scope="session")
+def run_videos(avfuse) -> Callable[..., Result]:
     """`avfuse run`, on the CPU."""
     return lambda videos, model, out, *more: avfuse(
         "run", "--videos", videos, "--model", model, "--out", out, "--device", "cpu", *more

@@ -52,7 +52,11 @@ def moment_s(samples):
 
 @pytest.mark.parametrize(
     ("options", "late"),
-    [(("-pix_fmt", "yuv444p"), {"late_video_s": 0.2}), (VFR, {}), (VFR, {"late_audio_s": 0.3})],
+    [
+        pytest.param(("-pix_fmt", "yuv444p"), {"late_video_s": 0.2}, marks=pytest.mark.slow),
+        pytest.param(VFR, {}, marks=pytest.mark.slow),
+        (VFR, {"late_audio_s": 0.3}),
+    ],
     ids=["late picture", "variable", "variable, late sound"],
 )
 def test_times_and_sound_are_those_of_the_source(odd_clip, tmp_path, options, late):

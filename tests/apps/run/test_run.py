@@ -52,9 +52,8 @@ class TestResults:
         assert [line.split()[0] for line in table[1:3]] == ["one", "sub/two"]
         assert table[-1].startswith("2 trials, ")
 
-    def test_a_second_call_extracts_nothing_and_gives_the_same(self, run_videos, planted, videos, tmp_path):
-        out = tmp_path / "out"
-        run_videos(videos, planted.run, out, "--no-plots")
+    def test_a_second_call_extracts_nothing_and_gives_the_same(self, run_videos, planted, videos, out):
+        run_videos(videos, planted.run, out, "--no-plots")  # so that all is of this folder
         before = contents(out)
         result = run_videos(videos, planted.run, out, "--no-plots")
         assert "0 videos to do, 2 done before, 1 failed" in result.stderr
@@ -65,33 +64,31 @@ class TestResults:
             name: each for name, each in before.items() if name not in changing
         }
 
-    def test_videos_that_are_gone_are_not_predicted(self, run_videos, planted, videos, tmp_path):
-        run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+    def test_videos_that_are_gone_are_not_predicted(self, run_videos, planted, videos, out):
         shutil.rmtree(videos / "sub")
         (videos / "bad.mp4").unlink()
-        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        result = run_videos(videos, planted.run, out, "--no-plots")
         assert result.exit_code == 0, result.stderr
-        assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
+        assert sorted(path.name for path in out.glob("**/*.csv")) == ["one.csv"]
 
-    def test_the_summary_for_programs(self, run_videos, planted, videos, tmp_path):
-        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots", "--json")
+    def test_the_summary_for_programs(self, run_videos, planted, videos, out):
+        result = run_videos(videos, planted.run, out, "--no-plots", "--json")
         said = json.loads(result.stdout)
         one, two = said["videos"]
         assert (two["trial"], two["video"], two["files"]) == ("sub/two", "sub/two.mp4", ["sub/two.csv"])
-        assert one["frames"] == len(rows_of(tmp_path / "out" / "one.csv")[1])
+        assert one["frames"] == len(rows_of(out / "one.csv")[1])
         assert one["mean"].keys() == {"valence", "arousal"}
         assert list(said["failed"]) == ["bad.mp4"]
         assert said["made"]["runs"] == [str(planted.run)]
-        assert json.loads((tmp_path / "out" / "summary.json").read_text())["videos"] == said["videos"]
+        assert json.loads((out / "summary.json").read_text())["videos"] == said["videos"]
 
-    def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, tmp_path):
-        run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+    def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, out):
         (videos / "sub" / "two.mp4").write_bytes(b"broken")
-        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
+        result = run_videos(videos, planted.run, out, "--no-plots")
         assert result.exit_code == 3
         assert "failed: sub/two.mp4: probe: " in result.stderr
         assert "1 predicted, 2 failed" in result.stderr
-        assert sorted(path.name for path in (tmp_path / "out").glob("**/*.csv")) == ["one.csv"]
+        assert sorted(path.name for path in out.glob("**/*.csv")) == ["one.csv"]
 
     def test_runs_that_cannot_be_used_are_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         broken = shutil.copytree(planted.run, tmp_path / "broken")
@@ -112,9 +109,9 @@ class TestResults:
         assert "0 predicted, 1 failed" in result.stderr
 
     def test_several_runs_are_averaged_as_predict_does(
-        self, run_videos, planted, videos, tmp_path, avfuse, train_planted
+        self, run_videos, planted, videos, out, tmp_path, avfuse, train_planted
     ):
-        other, out = tmp_path / "other", tmp_path / "out"
+        other = tmp_path / "other"
         train_planted(planted, other, "--seed", 1)
         (videos / "bad.mp4").unlink()
         result = run_videos(videos, planted.run, out, "--model", other, "--no-plots")
@@ -124,12 +121,12 @@ class TestResults:
         for name in ("one", "sub/two"):
             assert (out / f"{name}.csv").read_text() == (tmp_path / "predicted" / f"{name}.txt").read_text()
 
-    def test_drawn_videos(self, run_videos, planted, videos, tmp_path):
+    def test_drawn_videos(self, run_videos, planted, videos, out):
         (videos / "bad.mp4").unlink()
-        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots", "--draw")
+        result = run_videos(videos, planted.run, out, "--no-plots", "--draw")
         assert result.exit_code == 0, result.stderr
         for path in (videos / "sub" / "two.mp4", next(videos.glob("one.*"))):
-            drawn = tmp_path / "out" / path.relative_to(videos).with_suffix(".mp4")
+            drawn = out / path.relative_to(videos).with_suffix(".mp4")
             np.testing.assert_allclose(times_of(drawn), times_of(path), atol=2e-5)
             assert (probe(drawn).audio_stream is None) == (probe(path).audio_stream is None)
 
@@ -189,24 +186,24 @@ class TestResults:
 
 
 class TestWhatARunCarries:
-    def test_its_own_settings_are_those_of_the_extraction(self, run_videos, planted, videos, tmp_path):
-        result = run_videos(videos, planted.run, tmp_path / "out", "--no-plots")
-        assert "--audio-align center" in result.stderr
-        assert "--detect-every 20" in result.stderr
-        trial = FeatureStore(tmp_path / "out" / "features.zarr")["one"]
+    def test_its_own_settings_are_those_of_the_extraction(self, first_call, planted):
+        assert "--audio-align center" in first_call.result.stderr
+        assert "--detect-every 20" in first_call.result.stderr
+        trial = FeatureStore(first_call.out / "features.zarr")["one"]
         of_run = json.loads((planted.run / "features.json").read_text())
         for name in ("fake_face", "fake_sound"):
             assert trial.entries[name]["fingerprint"] in of_run["fingerprints"][name]
             assert of_run["entries"][name][name]["fingerprint"] == trial.entries[name]["fingerprint"]
 
-    def test_an_older_run_asks_its_store(self, run_videos, planted, videos, tmp_path):
+    def test_an_older_run_asks_its_store(self, run_videos, planted, videos, out, tmp_path):
         run = shutil.copytree(planted.run, tmp_path / "run")
         features = json.loads((run / "features.json").read_text())
         del features["entries"]
         (run / "features.json").write_text(json.dumps(features))
-        result = run_videos(videos, run, tmp_path / "out", "--no-plots")
+        result = run_videos(videos, run, out, "--no-plots")
         assert "--audio-align center" in result.stderr
         assert result.exit_code == 3
+        assert "0 videos to do, 2 done before" in result.stderr
 
         features["store"] = str(tmp_path / "gone.zarr")
         (run / "features.json").write_text(json.dumps(features))

@@ -9,6 +9,7 @@ from contextlib import closing
 from pathlib import Path
 
 import click
+import dask
 import pytest
 
 from avfuse.batch.cluster import executor as executor_module
@@ -29,6 +30,14 @@ class Finder:
             raise ModuleNotFoundError("No module named 'avfuse.batch'")
 sys.meta_path.insert(0, Finder())
 """
+
+
+def test_a_busy_machine_has_its_time_to_start_workers():
+    """What connects a worker's process to this one is not given up while the machine is slow (here: in 1 ms)."""
+    connect = "distributed.comm.timeouts.connect"
+    with dask.config.set({connect: "1ms"}), local_client(1, at_once=1, on_gpus=False) as client:
+        dask.config.set({connect: "30s"})  # till the end of this `with`
+        assert list(client.nthreads().values()) == [1]
 
 
 @pytest.fixture(scope="module")

@@ -78,7 +78,7 @@ def written_out(state: dict[str, Tensor], faces: np.ndarray) -> np.ndarray:
     raise AssertionError
 
 
-@pytest.mark.parametrize("feature", ["resnet50_ferplus", "senet50_ferplus"])
+@pytest.mark.parametrize("feature", [pytest.param("resnet50_ferplus", marks=pytest.mark.slow), "senet50_ferplus"])
 def test_rows_are_those_of_the_layers(feature, tmp_path, pictures):
     state, faces = planted(feature == "senet50_ferplus"), pictures(2, 224)
     sizes = {"resnet50_ferplus": (320, 23_524_424), "senet50_ferplus": (384, 26_055_416)}

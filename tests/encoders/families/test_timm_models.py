@@ -50,7 +50,9 @@ def small(timm_folder):
     return timm_folder(*["test_resnet"])
 
 
-@pytest.mark.parametrize("feature", NETWORKS)
+@pytest.mark.parametrize(
+    "feature", [pytest.param(each, marks=pytest.mark.slow if each == "efficientnetv2_t" else ()) for each in NETWORKS]
+)
 def test_rows_are_timms_own(feature, timm_folder, pictures):
     """Against timm's reader, transform (without its crop) and network."""
     architecture, arguments = NETWORKS[feature]

@@ -101,10 +101,8 @@ def test_last4_of_a_stable_layer_norm_model_is_that_of_transformers_4_and_5(spee
     assert made.shape == (24, 32)
 
 
-@pytest.mark.parametrize(
-    "name",
-    ["wavlm_large", *(pytest.param(each, marks=pytest.mark.slow) for each in ("hubert_large", "wav2vec2_large"))],
-)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["wavlm_large", "hubert_large", "wav2vec2_large"])
 def test_windows_with_context_are_the_whole_sound(name, speech_folder, monkeypatch):
     """Where attention reaches 40 states in each of five layers, five seconds of context are all there is."""
     whole_attention = torch.nn.functional.scaled_dot_product_attention

@@ -43,7 +43,7 @@ def noise(seconds, batch=1) -> np.ndarray:
     return (0.1 * np.random.default_rng(0).standard_normal((batch, round(seconds * 16_000)))).astype(np.float32)
 
 
-@pytest.mark.parametrize("bands", [80, 128])
+@pytest.mark.parametrize("bands", [pytest.param(80, marks=pytest.mark.slow), 128])
 def test_states_are_those_of_the_library_within_the_sound(bands, make_folder):
     folder, model = make_folder(bands)
     encoder = load(folder)

@@ -14,6 +14,7 @@ AT_ONCE = 4
 GROWING = ("add", "replace_feature", "remove_feature")
 SCENARIOS = ("fresh", "replace", "remove", *GROWING)
 IN_A_BUCKET = tuple(f"{scenario} in a bucket" for scenario in SCENARIOS)
+QUICK = ("fresh", "replace", "add", "replace in a bucket")  # a trial that is new, one that is there, one that grows
 REFUSED = re.compile(r"(OSError|PermissionError|\S+\.StoreUnwritable): .*(No space left on device|Permission denied)")
 
 
@@ -119,10 +120,7 @@ def all_or_nothing(scenario, root):
 
 @pytest.mark.parametrize(
     "scenario",
-    [
-        *SCENARIOS,
-        *(pytest.param(each, marks=pytest.mark.slow if each.split()[0] in GROWING else ()) for each in IN_A_BUCKET),
-    ],
+    [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in (*SCENARIOS, *IN_A_BUCKET)],
 )
 def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
     steps, _ = uninterrupted(scenario)
@@ -138,7 +136,9 @@ def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
 
 
 @pytest.mark.parametrize("how", ["full", pytest.param("locked", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("scenario", SCENARIOS)
+@pytest.mark.parametrize(
+    "scenario", [pytest.param(each, marks=() if each in QUICK else pytest.mark.slow) for each in SCENARIOS]
+)
 def test_refused_every_step(uninterrupted, ended, every_step, scenario, how):
     """The disk is full, or the rights are lost, from some step on: an error says so, and no other does."""
     steps, _ = uninterrupted(scenario)

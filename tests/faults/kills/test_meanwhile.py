@@ -79,7 +79,7 @@ def finishes(runs):
 
 @pytest.mark.parametrize(
     "trouble",
-    [pytest.param(each, marks=pytest.mark.slow if each in ("emptied", "a file") else ()) for each in TROUBLES],
+    [pytest.param(each, marks=() if each == "removed" else pytest.mark.slow) for each in TROUBLES],
 )
 def test_something_happens_to_the_store(runs, paused, words, finishes, reason, nothing_half, tmp_path, trouble):
     root = tmp_path / "s.zarr"
@@ -130,6 +130,7 @@ def test_rights_are_lost(cli, paused, words, finishes, reason, plain_user, failu
     finishes(words, root)
 
 
+@pytest.mark.slow
 def test_the_disk_becomes_read_only(runs, paused, videos, finishes, reason, make_disk):
     """As after an error of the disk."""
     disk = make_disk()

@@ -1,6 +1,7 @@
 """Small whole clips of every container and of many codecs: what mutations are made of."""
 
 import subprocess
+from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
 from pathlib import Path
@@ -8,7 +9,7 @@ from pathlib import Path
 PICTURE = ("-f", "lavfi", "-i", "testsrc=s=64x48:r=10:d=0.8")
 SOUND = ("-f", "lavfi", "-i", "sine=440:d=0.8:r=16000")
 H264 = "-c:v libx264 -preset ultrafast -g 4 -pix_fmt yuv420p"
-# Name: words for the encoders. The first ones are the base of the bombs.
+# Name: words for the encoders.
 CLIPS = {
     "h264_aac.mp4": f"{H264} -c:a aac",
     "mpeg4_pcm.avi": "-c:v mpeg4 -g 4 -c:a pcm_s16le",
@@ -33,6 +34,8 @@ CLIPS = {
     "dv.dv": "-s 720x576 -r 25 -pix_fmt yuv420p -frames:v 3 -ar 48000 -ac 2",
     "h264.vob": "-c:v mpeg2video -r 25 -c:a ac3",
 }
+# What bombs are made of.
+BASES = ("h264_aac.mp4", "mpeg4_pcm.avi", "mpeg2_mp2.ts", "vp8.webm", "ffv1.mkv", "mjpeg.mov", "png.mov")
 
 
 def ffmpeg(*words: object) -> None:
@@ -49,11 +52,11 @@ def encode(path: Path, words: str) -> Path:
     return path
 
 
-def generated(folder: Path) -> dict[str, bytes]:
-    """Every clip's bytes by name."""
+def generated(folder: Path, names: Iterable[str] = CLIPS) -> dict[str, bytes]:
+    """Clips' bytes by name."""
     folder.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(2) as pool:
-        paths = list(pool.map(lambda name: encode(folder / name, CLIPS[name]), CLIPS))
+        paths = list(pool.map(lambda name: encode(folder / name, CLIPS[name]), names))
     return {path.name: path.read_bytes() for path in paths}
 
 

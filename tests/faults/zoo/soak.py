@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from bombs import bombs, many_large_streams
 from mutations import mutant
-from seeds import generated, real
+from seeds import BASES, CLIPS, generated, real
 
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import AudioReader, FrameReader
@@ -130,12 +130,14 @@ def peak_mib() -> dict[str, float]:
 
 def main() -> int:
     words = argparse.ArgumentParser(description=__doc__)
-    words.add_argument("--files", type=int, default=300)
+    words.add_argument("--files", type=int, default=300, help="so many with the bombs; 0: the bombs alone")
     words.add_argument("--seed", type=int, default=0)
     words.add_argument("--minutes", type=float, help="go on with further seeds for so long")
     words.add_argument("--media", type=Path, help="folder of real clips")
     words.add_argument("--keep", type=Path, help="where to keep files that crash")
     words.add_argument("--only-mutants", action="store_true", help="no bombs")
+    words.add_argument("--few-clips", action="store_true", help="mutants of those clips alone that bombs are made of")
+    words.add_argument("--bombs", help="of the bombs, only these, with commas between them")
     words.add_argument("--write", type=Path, help="only write the files, into this folder")
     given = words.parse_args()
     with tempfile.TemporaryDirectory(prefix="avfuse-zoo-") as name:
@@ -143,11 +145,13 @@ def main() -> int:
 
 
 def run(given: argparse.Namespace, folder: Path) -> int:
-    clips = generated(folder / "clips")
+    clips = generated(folder / "clips", CLIPS if given.files and not given.few_clips else BASES)
     hand_made = {} if given.only_mutants else bombs(clips, folder / "bombs")
+    if given.bombs:
+        hand_made = {f"bomb_{name}": hand_made[f"bomb_{name}"] for name in given.bombs.split(",")}
     if given.minutes:
         hand_made["bomb_streams_4k.mp4"] = many_large_streams(folder / "bombs")
-    if given.media:
+    if given.media and given.files:
         clips |= real(given.media, folder / "real", most=8)
     makers: list[Maker] = [partial(lambda made: made, item) for item in hand_made.items()]
     makers += [partial(mutant, clips, given.seed, number) for number in range(max(0, given.files - len(hand_made)))]

@@ -249,7 +249,13 @@ main(sys.argv[1:])
 """
 
 
-@pytest.mark.parametrize(("to", "file"), [("csv", "out/b.csv"), ("h5", "out"), ("npy", "out/b/face_box.npy")])
+@pytest.mark.parametrize(
+    ("to", "file"),
+    [
+        ("csv", "out/b.csv"),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in (("h5", "out"), ("npy", "out/b/face_box.npy"))),
+    ],
+)
 def test_a_disk_that_takes_no_more_is_named(filled, tmp_path, to, file):
     words = ["export", "--store", filled.path, "--to", to, "--out", str(tmp_path / "out")]
     done = subprocess.run([sys.executable, "-c", FULL, *words], capture_output=True, text=True, check=False)

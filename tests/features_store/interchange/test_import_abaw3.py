@@ -13,7 +13,8 @@ from avfuse.features_store.interchange.abaw3_check import MOST_LAG, check_abaw3,
 from avfuse.features_store.interchange.feature_files import FeatureFileError
 from avfuse.features_store.interchange.import_abaw3 import find_trials, frames_of, import_abaw3, stored_names
 from avfuse.features_store.labels.corpus import open_corpus
-from avfuse.features_store.records.verify import verify
+from avfuse.features_store.records.provenance import Inputs, record_inputs
+from avfuse.features_store.records.verify import fix_commands, verify
 from avfuse.features_store.store import FeatureStore
 
 T = 400
@@ -196,6 +197,21 @@ def test_beside_what_a_store_has(folder, truth, tmp_path, corpus):
     assert done.made == ()
     assert store["b/clip_a"].features == ["abaw3_bert", "abaw3_logmel", "abaw3_vggish", "abaw3_video", "own"]
     assert store["b/clip_a"].time_s[25] == 1.0
+
+
+def test_what_is_damaged_is_imported_again(folder, corpus, store, flip):
+    """There is no video to extract from; the command that the store suggests mends it."""
+    import_abaw3(store, find_trials(folder), corpus)
+    flip(store.files.root / "clip_b" / "abaw3_vggish" / "c" / "0" / "0", 30)
+    assert {problem.trial for problem in verify(store)} == {"clip_b"}
+    assert fix_commands(store, ["clip_b"]) == [f"avfuse import-abaw3 … --store {store.path} --replace"]
+    record_inputs(store.files, Inputs(annotations=str(folder)))
+    assert fix_commands(store, ["clip_b"]) == [
+        f"avfuse import-abaw3 … --annotations {folder} --store {store.path} --replace"
+    ]
+    done = import_abaw3(store, find_trials(folder), corpus, replace=True)
+    assert done.features["abaw3_vggish"].written == ("clip_b",)
+    assert list(verify(store)) == []
 
 
 def test_which_rows_have_a_label_must_be_known(folder, reference, corpus, truth):

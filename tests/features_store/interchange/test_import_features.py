@@ -358,6 +358,18 @@ def test_it_is_a_feature_like_any_other(plant_small, tmp_path, avfuse, train_wor
     assert "mine" not in FeatureStore(small.store)["clip0"]
 
 
+def test_damaged_rows_are_made_anew_from_the_same_file(planted, folder, flip):
+    """As `verify` says: the file and the settings are the same, so that only --replace looks at the rows."""
+    bring(planted, folder)
+    flip(planted.files.root / "two" / "mine" / "c" / "0" / "0", 30)
+    assert bring(planted, folder).written == ()
+    assert bring(planted, folder, replace=True).written == ("two",)
+    assert list(verify(planted)) == []
+    (planted.files.root / "b1" / "one" / "mine_valid" / "c" / "0").unlink()
+    assert bring(planted, folder, replace=True).replaced == ("b1/one",)
+    assert list(verify(planted)) == []
+
+
 def test_faces_of_one_video_are_trials_of_their_own(store, tmp_path):
     for face in range(2):
         store.write(f"v/face{face}", {"time": np.arange(5) / 25}, {})

@@ -12,6 +12,7 @@ from avfuse.fusion.finetuning.backbones import Backbone, Group, open_backbone, p
 
 CPU = torch.device("cpu")
 OURS = ("suzhang40", "iresnet112", "logmel_vgg")
+SOME_LARGE = [pytest.param(each, marks=pytest.mark.slow if each == "iresnet112" else ()) for each in OURS]
 
 
 def untrained(feature):
@@ -39,7 +40,7 @@ def rows_for(backbone, num_rows=1):
     return torch.from_numpy(rng.integers(0, 256, (num_rows, side_px, side_px, 3), np.uint8))
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", SOME_LARGE)
 def test_two_parts_are_the_whole_bit_for_bit(name, opened):
     backbone = opened(name)
     inputs = backbone.inputs(rows_for(backbone))
@@ -126,7 +127,7 @@ def test_a_network_of_ones_own_in_turn():
     assert torch.equal(backbone.inputs(rows[:, 4:-4, 4:-4]), inputs)  # the middle, cut by somebody else
 
 
-@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("name", SOME_LARGE)
 def test_its_rows_are_those_that_extract_makes(name, opened, tmp_path):
     """A file that was written, found by --weights, gives the tuned rows, and says what they were tuned on."""
     backbone = opened(name)

@@ -7,6 +7,33 @@ import pytest
 from avfuse.features_store.store import FeatureStore
 
 
+@pytest.mark.parametrize(
+    ("networks", "names", "unused"),
+    [
+        (("--visual", "none"), ["iresnet50"], "iresnet50: only logmel_vgg"),
+        (("--audio", "none"), ["vggish", "iresnet50"], "vggish: only iresnet50"),
+        ((), ["vggish-pca", "suzhang40"], "vggish-pca, suzhang40: only iresnet50 and logmel_vgg"),
+        # The weights of VGGish serve where logmel_vgg has none of its own.
+        (("--visual", "none"), ["vggish", "logmel_vgg"], "vggish: only logmel_vgg"),
+        (("--visual", "none"), ["vggish"], None),
+        (("--visual", "none"), ["logmel_vgg"], None),
+    ],
+)
+def test_weights_of_a_network_that_is_not_tuned_are_refused(networks, names, unused, avfuse, tmp_path):
+    """Before anything is read: else a run begins from other weights than were meant."""
+    file = tmp_path / "weights.pth"
+    file.write_bytes(b"no network")
+    given = [word for name in names for word in ("--weights", f"{name}={file}")]
+    place = ("--store", tmp_path / "none.zarr", "--annotations", tmp_path, "--out", tmp_path / "out")
+    result = avfuse("finetune", "--fold", 0, *place, *networks, *given)
+    if unused is None:  # the file is looked into
+        assert (result.exit_code, str(file) in result.stderr) == (1, True)
+    else:
+        assert result.exit_code == 2
+        assert f"Error: --weights {unused} can have weights here; --visual and --audio choose" in result.stderr
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.slow
 def test_finetune_extract_train(avfuse, tmp_path):
     """And what was tuned on a trial is not to be scored there."""

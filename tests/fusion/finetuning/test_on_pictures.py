@@ -237,6 +237,7 @@ class TestCommand:
             (("--visual", "vgg19"), "visual=vgg19: there are suzhang40"),
             (("--precision", "fp16"), "fp32 or bf16"),
             (("--set", "visual_groups=head.*"), "'head.*' matches no parameter of timm:test_resnet"),
+            (("--weights", "iresnet50=f.pth"), "--weights iresnet50: only timm:test_resnet can have weights here"),
         ],
     )
     def test_what_does_not_go_with_it(self, more, match, faces, avfuse, tmp_path):

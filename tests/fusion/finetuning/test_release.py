@@ -186,7 +186,9 @@ def test_the_folder_holds_the_best_epoch(whole):
         assert equal_tensors(written, {n.removeprefix(f"{modality}."): v for n, v in state.items()}) == set(written)
 
 
-@pytest.mark.parametrize("stop_at", [1, 4, 7])
+@pytest.mark.parametrize(
+    "stop_at", [pytest.param(1, marks=pytest.mark.slow), 4, pytest.param(7, marks=pytest.mark.slow)]
+)
 def test_a_run_that_goes_on_is_the_uninterrupted_one(data, whole, tmp_path, stop_at):
     """Also where a release is due, or has been: bit for bit."""
     outcome, watcher, _, folder = whole

@@ -46,8 +46,15 @@ def same(found, wanted, relative=1e-5):
         assert (found[name] - gradient).norm() <= relative * gradient.norm(), name
 
 
-@pytest.mark.parametrize("network", ["suzhang40", "logmel_vgg"])
-@pytest.mark.parametrize("released", [1, 3])
+@pytest.mark.parametrize(
+    ("network", "released"),
+    [
+        pytest.param("suzhang40", 1, marks=pytest.mark.slow),
+        ("suzhang40", 3),
+        ("logmel_vgg", 1),
+        pytest.param("logmel_vgg", 3, marks=pytest.mark.slow),
+    ],
+)
 def test_gradients_of_the_real_networks(network, released):
     name = "logmel_vgg" if network == "logmel_vgg" else "iresnet50"
     source = WeightSource(name, "untrained", None, None, "none", untrained_seed=0)

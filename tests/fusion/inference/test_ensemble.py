@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from avfuse.fusion.inference.ensemble import find_runs, open_run
+from avfuse.fusion.results import plots
 
 CPU = torch.device("cpu")
 
@@ -21,12 +22,14 @@ def rows_of(folder):
 
 @pytest.fixture(scope="module")
 def evaluate(avfuse, tmp_path_factory):
-    """Evaluate runs; returns the report and the predictions."""
+    """Evaluate runs, without the pictures, which take longest; returns the report and the predictions."""
 
     def run(*runs, words=()):
         out = tmp_path_factory.mktemp("evaluated")
         given = [word for folder in runs for word in ("--run", folder)]
-        result = avfuse("evaluate", *given, "--out", out, "--json", "--device", "cpu", *words)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(plots, "draw_predictions", lambda *_: None)
+            result = avfuse("evaluate", *given, "--out", out, "--json", "--device", "cpu", *words)
         assert result.exit_code == 0, result.stderr
         return json.loads(result.stdout), rows_of(out)
 

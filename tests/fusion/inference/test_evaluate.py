@@ -109,7 +109,9 @@ class TestEvaluate:
             with Image.open(path) as picture:
                 picture.load()
 
-    @pytest.mark.parametrize(("figures", "begins"), [("pdf", b"%PDF"), ("svg", b"<?xml")])
+    @pytest.mark.parametrize(
+        ("figures", "begins"), [("pdf", b"%PDF"), pytest.param("svg", b"<?xml", marks=pytest.mark.slow)]
+    )
     def test_figures_for_print(self, trained, evaluate, tmp_path, figures, begins):
         evaluate(trained, "--out", tmp_path / "out", "--figures", figures)
         pictures = [path for path in (tmp_path / "out" / "plots").rglob("*") if path.is_file()]

@@ -66,9 +66,14 @@ DOES_NOT_LEARN = {
 }
 # Epochs of heads that need more than the others to learn it.
 EPOCHS = {"can": 10, "mfn": 10}
-# Heads that take their time for it; of these, too, `make test` asks that they overfit.
-LEARN_SLOWLY = ("attention", "can", "crossattn", "lfan", "mctn", "mfn", "tcn-transformer")
-SOME_LEARN_SLOWLY = [pytest.param(each, marks=pytest.mark.slow if each in LEARN_SLOWLY else ()) for each in EVERY]
+# Heads that take their time for it. Of most of these, too, `make test` asks that they overfit.
+LEARN_SLOWLY = ("attention", "can", "crossattn", "gru", "lfan", "mctn", "mfn", "tcn-transformer")
+OVERFIT_SLOWLY = ("can", "mctn", "tcn-transformer")
+
+
+def some_slow(names):
+    """Every head; those of these names are slow."""
+    return [pytest.param(each, marks=pytest.mark.slow if each in names else ()) for each in EVERY]
 
 
 @pytest.fixture(scope="module", params=EVERY)
@@ -222,6 +227,7 @@ def run_of(planted, folder, config):
     return train(described, opened.data, RUN, folder)
 
 
+@pytest.mark.parametrize("name", some_slow(OVERFIT_SLOWLY))
 def test_overfits_two_trials(name, make_data, plain_ccc):
     """Noise, and labels that have nothing to do with it, by the steps of training itself."""
     config, shapes = small_of(name, dropout=0.0, widths=(64, 32, 32))
@@ -254,7 +260,7 @@ def planted(make_planted):
     return make_planted(law="lag", widths=(64, 32, 32), trials=32, rows=(500, 600))
 
 
-@pytest.mark.parametrize("name", SOME_LEARN_SLOWLY)
+@pytest.mark.parametrize("name", some_slow(LEARN_SLOWLY))
 def test_learns_what_is_planted(name, planted, tmp_path):
     schedule = {"lr": 5e-3, "warmup_epochs": 1, "plateau_patience": 0, "plateau_factor": 0.3}
     schedule["max_epochs"] = 3 if name in DOES_NOT_LEARN else EPOCHS.get(name, 7)
@@ -267,7 +273,7 @@ def test_learns_what_is_planted(name, planted, tmp_path):
         assert p >= 0.85
 
 
-@pytest.mark.parametrize("name", SOME_LEARN_SLOWLY)
+@pytest.mark.parametrize("name", some_slow((*LEARN_SLOWLY, "expr-transformer")))
 def test_a_run_that_goes_on_is_the_run_that_never_stopped(name, make_planted, tmp_path):
     planted = make_planted(widths=(9, 5, 4), trials=6, rows=(40, 60))
     config, _ = small_of(name, window_frames=30, hop_frames=20, batch_size=3, warmup_epochs=1)

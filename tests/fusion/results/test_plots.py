@@ -2,6 +2,7 @@ import json
 import sys
 import time
 from collections.abc import Sequence
+from functools import cache
 
 import numpy as np
 import pytest
@@ -146,6 +147,7 @@ def test_shapes_must_agree(tmp_path):
         prediction_plot(tmp_path / "a.png", "a", BOTH, time_s, truth, truth, np.ones(29, np.bool_))
 
 
+@pytest.mark.slow
 def test_a_long_trial_is_quick(tmp_path):
     time_s, truth = wave(47_000)
     valid = np.arange(47_000) % 3 > 0
@@ -198,24 +200,33 @@ def test_a_picture_says_what_it_is_of(tmp_path):
         assert json.loads(picture.info["Description"]) == about
 
 
+def draw_all(folder, figures):
+    time_s, truth = wave(600)
+    valid = np.arange(600) > 99
+    about = {"command": "avfuse évaluer", "time": "2026-11-26T17:00:00+00:00"}
+    folder.mkdir()
+    learning_curves({"loss": [2.0, 1.0], "P": [0.1, 0.2]}, folder / f"curves.{figures}", about)
+    prediction_plot(folder / f"trial.{figures}", "a/ü", BOTH, time_s, truth, truth, valid, None, about)
+    overview(folder / f"all.{figures}", BOTH, truth, truth, {}, about)
+    share = (truth + 1) / 2
+    probability_plot(folder / f"share.{figures}", "a", BOTH, time_s, share, share, valid, about)
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.fixture(scope="module")
+def drawn_once(tmp_path_factory):
+    """Figures in a format, drawn when they are first asked for."""
+    return cache(lambda figures: draw_all(tmp_path_factory.mktemp("drawn") / figures, figures))
+
+
 class TestPrint:
     """Figures for a paper: vector formats that are the same file twice, and colours that survive a grey printer."""
 
-    def draw(self, folder, figures):
-        time_s, truth = wave(600)
-        valid = np.arange(600) > 99
-        about = {"command": "avfuse évaluer", "time": "2026-11-26T17:00:00+00:00"}
-        folder.mkdir()
-        learning_curves({"loss": [2.0, 1.0], "P": [0.1, 0.2]}, folder / f"curves.{figures}", about)
-        prediction_plot(folder / f"trial.{figures}", "a/ü", BOTH, time_s, truth, truth, valid, None, about)
-        overview(folder / f"all.{figures}", BOTH, truth, truth, {}, about)
-        share = (truth + 1) / 2
-        probability_plot(folder / f"share.{figures}", "a", BOTH, time_s, share, share, valid, about)
-        return {path.name: path.read_bytes() for path in folder.iterdir()}
-
-    @pytest.mark.parametrize("figures", ["png", "pdf", "svg"])
-    def test_twice_the_same_file_without_a_date(self, tmp_path, figures):
-        first, again = self.draw(tmp_path / "a", figures), self.draw(tmp_path / "b", figures)
+    @pytest.mark.parametrize(
+        "figures", ["pdf", *(pytest.param(each, marks=pytest.mark.slow) for each in ("png", "svg"))]
+    )
+    def test_twice_the_same_file_without_a_date(self, drawn_once, tmp_path, figures):
+        first, again = drawn_once(figures), draw_all(tmp_path / "again", figures)
         assert len(first) == 4
         assert first == again
         for content in first.values():
@@ -223,14 +234,14 @@ class TestPrint:
             assert b"CreationDate" not in content
             assert b"dc:date" not in content
 
-    def test_pdf_has_its_font_inside(self, tmp_path):
-        for content in self.draw(tmp_path / "a", "pdf").values():
+    def test_pdf_has_its_font_inside(self, drawn_once):
+        for content in drawn_once("pdf").values():
             assert content.startswith(b"%PDF-")
             assert b"/FontFile2" in content
             assert b"/Type3" not in content
 
-    def test_svg_needs_no_font(self, tmp_path):
-        for content in self.draw(tmp_path / "a", "svg").values():
+    def test_svg_needs_no_font(self, drawn_once):
+        for content in drawn_once("svg").values():
             assert b"<svg" in content
             assert b"<text" not in content
 

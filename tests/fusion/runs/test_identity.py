@@ -114,7 +114,10 @@ def test_the_sha256_of_that_trial_is_named(corpus, run, avfuse, train_words):
     assert f"labels of clip2: sha256 {seen} in the run, " in avfuse(*train_words(corpus, run)).stderr
 
 
-@pytest.mark.parametrize(("seeds", "message"), [(2, "and so was 1 more of these"), (3, "and so were 2 more of these")])
+@pytest.mark.parametrize(
+    ("seeds", "message"),
+    [(2, "and so was 1 more of these"), pytest.param(3, "and so were 2 more of these", marks=pytest.mark.slow)],
+)
 def test_how_many_more_are_so(corpus, fit, avfuse, train_words, tmp_path, seeds, message):
     words = ("--seeds", seeds, "--epochs", 1)
     fit(corpus, tmp_path / "runs", *words)

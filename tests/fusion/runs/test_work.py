@@ -75,6 +75,7 @@ def seeds_in(folder):
 
 
 class TestOnWorkers:
+    @pytest.mark.slow
     def test_the_same_numbers(self, serial, on_cluster, same_run, tmp_path):
         result = on_cluster(tmp_path / "runs", *WHOLE)
         assert result.exit_code == 0, result.stderr

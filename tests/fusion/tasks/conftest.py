@@ -99,4 +99,4 @@ def shuffled(tmp_path_factory) -> Planted:
 def learned(planted, learn, tmp_path_factory) -> dict[str, Path]:
     """A run of expressions and one of action units, with their pictures; not to be changed."""
     folder = tmp_path_factory.mktemp("learned")
-    return {task: learn(planted, folder / task, "--task", task, "--epochs", 12) for task in ("expr", "au")}
+    return {task: learn(planted, folder / task, "--task", task, "--epochs", 8) for task in ("expr", "au")}

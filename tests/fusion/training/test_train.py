@@ -89,7 +89,9 @@ def test_it_ends_when_nothing_gets_better(small, fit, tmp_path):
     assert rows[-1]["lr"] == pytest.approx(0.1 * rows[int(best["epoch"]) - 1]["lr"])
 
 
-@pytest.mark.parametrize(("task", "other"), [("valence", "arousal"), ("arousal", "valence")])
+@pytest.mark.parametrize(
+    ("task", "other"), [("valence", "arousal"), pytest.param("arousal", "valence", marks=pytest.mark.slow)]
+)
 def test_one_task(small, fit, tmp_path, task, other):
     run = tmp_path / "run"
     fit(small, run, "--task", task, "--plots", "--figures", "pdf", "--tensorboard", "--epochs", 2)

@@ -77,7 +77,7 @@ def test_the_blocks_do_not_matter(noisy, clean):
         assert np.array_equal(whole(resampled(np.split(clean, [1, 2, 160, 161, 50_000]), rate_hz)), at_once)
 
 
-@pytest.mark.parametrize("count", [0, 479, 480, 1441])
+@pytest.mark.parametrize("count", [0, pytest.param(479, marks=pytest.mark.slow), 480, 1441])
 def test_as_many_samples_come_out(count):
     assert len(whole(denoised([np.zeros(count, np.float32)]))) == count
     assert len(whole(resampled([np.zeros(count, np.float32)], 16_000))) == -(-count // 3)
@@ -106,10 +106,12 @@ def test_memory_does_not_grow_with_the_sound():
         tracemalloc.stop()
         return found
 
-    assert peak(12) <= 1.1 * peak(3)
+    assert peak(6) <= 1.1 * peak(2)
 
 
-@pytest.mark.parametrize("late", [{"late_audio_s": 0.244}, {"late_video_s": 0.852}])
+@pytest.mark.parametrize(
+    "late", [{"late_audio_s": 0.244}, pytest.param({"late_video_s": 0.852}, marks=pytest.mark.slow)]
+)
 def test_a_reader_that_cleans_gives_the_same_spans_and_clock(make_clip, flashes, speech, late):
     sound = speech[DENOISE_RATE_HZ : 3 * DENOISE_RATE_HZ].astype(np.float64)
     clip = make_clip("a.mkv", flashes(50, [3], (16, 16)), samples=sound, rate_hz=DENOISE_RATE_HZ,

@@ -7,6 +7,7 @@ import pytest
 from avfuse.pipeline.diagnose.bench import Speeds, StageSpeed, speed_lines
 
 
+@pytest.mark.slow
 def test_bench_names_every_stage_and_the_slowest(media, avfuse):
     result = avfuse("bench", media / "real" / "grid_brbk7n.mpg", "--seconds", 0.4, "--json", "--batch-size", 8)
     figures = json.loads(result.stdout)

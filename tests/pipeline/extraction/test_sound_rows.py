@@ -158,6 +158,7 @@ def test_rows_do_not_depend_on_what_else_is_asked_for(made, extract, videos, tmp
         assert trial.checksums["speech_valid"] == made[name].checksums["speech_valid"]
 
 
+@pytest.mark.slow
 def test_the_second_is_where_audio_align_says(seconds, extract, short, tmp_path):
     words = ("--features", "egemaps", "--audio-align", "end", "--trials", "grid_bbaf2n")
     assert extract(short, tmp_path / "s.zarr", *words).exit_code == 0

@@ -117,7 +117,7 @@ CLIPS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 
 @pytest.mark.parametrize(
-    "case", [pytest.param(each, marks=pytest.mark.slow if each in ("25", "60", "video late") else ()) for each in CLIPS]
+    "case", [pytest.param(each, marks=() if each in ("audio late", "vfr") else pytest.mark.slow) for each in CLIPS]
 )
 def test_clicks_are_in_the_rows_of_their_flashes(case, synced, decode, read_states):
     """A row is the sound of its own frame: the loudest one is that of the flash, or shares its click with the next."""

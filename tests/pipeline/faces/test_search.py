@@ -35,7 +35,7 @@ def followed_boxes(path, detector, every):
     return np.array(boxes, np.float32)
 
 
-@pytest.mark.parametrize("name", [CLIPS[0], *(pytest.param(each, marks=pytest.mark.slow) for each in CLIPS[1:])])
+@pytest.mark.parametrize("name", [pytest.param(CLIPS[0], marks=pytest.mark.slow), CLIPS[1]])
 def test_followed_boxes_are_those_of_the_detector_in_every_frame(media, detector, name):
     """On 99 % of the frames within an overlap of 0.9; on nearly all the very same."""
     every, followed = (followed_boxes(media / name, detector, each) for each in (1, 30))

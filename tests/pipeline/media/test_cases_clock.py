@@ -22,7 +22,12 @@ def click_times_s(samples: np.ndarray) -> np.ndarray:
     return np.array([each.mean() / 16_000 for each in np.split(at, np.flatnonzero(np.diff(at) > 800) + 1)])
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+SLOW = ("avi_mp3_wrong_rate.avi", "chrome52_audio16s.webm", "pts_one_3s_ahead.mkv", "ts0_late_audio.ts")
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in EXPECTED]
+)
 def test_clicks_meet_flashes_whatever_the_stamps_say(name, decode):
     right = EXPECTED[name]
     clip = decode(FOLDER / name)

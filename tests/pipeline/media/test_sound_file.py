@@ -30,7 +30,9 @@ def film(make_clip, flashes, noise):
     )
 
 
-@pytest.mark.parametrize("late", [{}, {"late_audio_s": 0.244}, {"late_video_s": 0.852}])
+@pytest.mark.parametrize(
+    "late", [{}, {"late_audio_s": 0.244}, pytest.param({"late_video_s": 0.852}, marks=pytest.mark.slow)]
+)
 @pytest.mark.parametrize("suffix", ["wav", pytest.param("flac", marks=pytest.mark.slow)])
 def test_what_ffmpeg_takes_out_of_a_video_lies_where_it_lay(film, ffmpeg_run, tmp_path, late, suffix):
     video = film(**late)

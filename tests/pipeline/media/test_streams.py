@@ -109,7 +109,7 @@ def test_no_slides_beside_a_video():
     assert chosen(video(0), video(1, default=1), packets={0: 10, 1: 10}) == (1, None)
 
 
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mp4", *(pytest.param(each, marks=pytest.mark.slow) for each in ("a.mkv", "a.ts"))])
 def test_slides_come_first_in_the_file_and_are_its_default(ffmpeg_run, tmp_path, name):
     sources = [["-f", "lavfi", "-i", f"testsrc2=s=64x48:r={rate}:d=4"] for rate in (1, 25)]
     tracks = ["-map", "0", "-map", "1", "-c:v", "mpeg4", "-disposition:v:0", "default", "-disposition:v:1", "0"]
@@ -171,7 +171,7 @@ def loud(make_clip):
     return make
 
 
-@pytest.mark.parametrize("count", [3, 6, 8, 16, 24])
+@pytest.mark.parametrize("count", [3, 8, *(pytest.param(each, marks=pytest.mark.slow) for each in (6, 16, 24))])
 def test_many_channels_are_their_mean(loud, count):
     channels = np.zeros((48_000, count))
     channels[:, 3 % count] = 0.6 * np.sin(np.arange(48_000) * 0.05)  # the place of a 5.1's effects
@@ -319,7 +319,10 @@ def with_message(path, quarters, every):
 
 @pytest.mark.parametrize(
     ("pictures", "container", "upright"),
-    [(1, None, 1), (2, None, 2), (3, None, 3), (None, 1, 1), (None, 3, 3), (1, 1, 1), (3, 1, 1), (1, 2, 2), (2, 3, 3)],
+    [
+        *((1, None, 1), (2, None, 2), (None, 3, 3), (3, 1, 1), (2, 3, 3)),
+        *(pytest.param(*each, marks=pytest.mark.slow) for each in ((3, None, 3), (None, 1, 1), (1, 1, 1), (1, 2, 2))),
+    ],
 )
 @pytest.mark.parametrize(
     ("codec", "every"), [("libx264", False), pytest.param("libx265", True, marks=pytest.mark.slow)]

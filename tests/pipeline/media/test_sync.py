@@ -95,7 +95,10 @@ CLIPS: dict[str, tuple[str, str, dict[str, Any], float]] = {
 }
 
 
-SLOW = ("aac 8 kHz", "aac without priming", "mp3 in mp4", "mpeg", "pcm in avi", "pcm in mov", "video late, mkv")
+SLOW = (
+    *("5.1", "aac 8 kHz", "aac without priming", "b-frames, stereo", "mp3 in avi", "mp3 in mp4", "mpeg"),
+    *("pcm in avi", "pcm in mov", "video late, mkv"),
+)
 
 
 @pytest.mark.parametrize("case", [pytest.param(each, marks=pytest.mark.slow if each in SLOW else ()) for each in CLIPS])
@@ -148,7 +151,7 @@ def naive_errors(path, decode) -> np.ndarray:
     [
         ("25", False),
         ("29.97", True),
-        ("audio late", True),
+        pytest.param("audio late", True, marks=pytest.mark.slow),
         pytest.param("video late", True, marks=pytest.mark.slow),
         pytest.param("vfr", True, marks=pytest.mark.slow),
     ],
@@ -212,6 +215,7 @@ def test_hours_do_not_drift(hours, long_clip, long_picture):
     assert time_s[-1] - (len(time_s) - 1) * 0.1 > 3.5 * hours
 
 
+@pytest.mark.slow
 def test_hours_of_states_do_not_drift(long_clip, long_picture, tmp_path):
     """Power of 25 ms every 20 ms, in windows with context: each click is in the state that is nearest to its flash."""
     info, (time_s, bright) = probe(long_clip), long_picture

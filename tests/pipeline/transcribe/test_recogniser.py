@@ -74,6 +74,7 @@ def check_times(words, known, late_s=0.0):
             assert wanted_s is None or abs(found_s - late_s - wanted_s) < 0.3, (name, wanted_s, found_s)
 
 
+@pytest.mark.slow
 def test_spoken_words_are_there_at_their_times(recogniser, jfk, media):
     words = heard(recogniser, jfk)
     assert [plain(word) for word in words] == SAID.split()
