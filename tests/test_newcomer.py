@@ -65,9 +65,8 @@ class Recipe:
             plain = plain.replace(old, new)
         for name, words in self.also.items():
             if re.match(rf"{name}(\s|$)", plain):
-                for option in re.findall(r"--\S+ \S+", words):
-                    (given,) = re.findall(r"^(?:--set \w+|--\S+)", option)  # of settings, that one
-                    plain += "" if given in plain else f" {option}"
+                for given, value in re.findall(r"(--set \w+|--\S+)([ =]\S+)", words):  # of settings, that one
+                    plain += "" if given in plain else f" {given}{value}"
         return plain
 
 

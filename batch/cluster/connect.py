@@ -62,8 +62,12 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
             raise WorkerUnfit(
                 f"no workers can be started on this machine: {reason}; go on without --workers"
             ) from error
-        with cluster, _client(cluster, _START_S) as client:
-            yield client
+        try:
+            with _client(cluster, _START_S) as client:
+                yield client
+        finally:
+            with suppress(TimeoutError):  # a busy machine takes long to end a process: what was done is done
+                cluster.close()
 
 
 @contextmanager

@@ -198,8 +198,9 @@ def finding_lines(findings: Iterable[Finding]) -> list[str]:
     cells = [["trial", "array", "finding", "compared with", "rows", "lag", "r", "r at 0"]]
     for each in rows:
         of = each.compared_with if each.measure == "rows" else f"changes of {each.compared_with}"
-        numbers = [f"{each.lag:+d}" if each.lag else "0", f"{each.score:.3f}", f"{each.score_0:.3f}"]
-        cells.append([each.trial, each.array, each.verdict, of, str(each.rows), *numbers])
+        scores = ["-" if np.isnan(score) else f"{score:.3f}" for score in (each.score, each.score_0)]
+        lag = f"{each.lag:+d}" if each.lag else "0"
+        cells.append([each.trial, each.array, each.verdict, of, str(each.rows), lag, *scores])
     lines = text_table(cells, words=4)
     several = Counter((each.array, each.verdict) for each in rows)
     for (array, verdict), count in several.items():

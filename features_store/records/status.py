@@ -105,7 +105,9 @@ def by_feature(entries: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> dict[s
 
 def status_lines(summary: Mapping[str, Any], all_warnings: bool = False) -> list[str]:
     """A summary as text, with the first warnings or all."""
-    size = f"{counted(summary['trials'], 'trial')}, {counted(summary['rows'], 'row')}, {summary['hours']:.2f} h"
+    hours = summary["hours"]
+    length = f"{hours:.2f} h" if hours >= 0.1 else f"{60 * hours:.1f} min"
+    size = f"{counted(summary['trials'], 'trial')}, {counted(summary['rows'], 'row')}, {length}"
     lines = [f"{size} in {summary['store']}"]
     folders = ((word, summary["inputs"][word]) for word in ("videos", "annotations", "aligned"))
     if known := [f"--{word} {path}" for word, path in folders if path]:

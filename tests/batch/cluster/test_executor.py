@@ -11,6 +11,7 @@ from pathlib import Path
 import click
 import dask
 import pytest
+from distributed import SpecCluster
 
 from avfuse.batch.cluster import executor as executor_module
 from avfuse.batch.cluster.connect import local_client, remote_client
@@ -38,6 +39,20 @@ def test_a_busy_machine_has_its_time_to_start_workers():
     with dask.config.set({connect: "1ms"}), local_client(1, at_once=1, on_gpus=False) as client:
         dask.config.set({connect: "30s"})  # till the end of this `with`
         assert list(client.nthreads().values()) == [1]
+
+
+def test_a_worker_that_is_slow_to_end_takes_nothing_back(monkeypatch):
+    """Ending it is given up after some seconds, when all is done: that is no failure of the call."""
+    really_close = SpecCluster.close
+
+    def close(cluster, timeout=None):
+        really_close(cluster, timeout)
+        raise TimeoutError
+
+    monkeypatch.setattr(SpecCluster, "close", close)
+    with local_client(1, at_once=1, on_gpus=False) as client:
+        assert len(client.nthreads()) == 1
+    assert client.status == "closed"
 
 
 @pytest.fixture(scope="module")
