@@ -247,6 +247,7 @@ class TestFullDisk:
         finished(store, ["a", "b", "c"])
         assert str(store) in reason(result.stderr)
 
+    @pytest.mark.slow
     def test_no_space_left_for_what_is_added(self, invoke, mixed, make_disk, reason, failures):
         """Each trial has the feature or not, and what it had before; the next run with room adds the rest."""
         disk = make_disk("size=2m")

@@ -82,9 +82,9 @@ def wait_for_epoch(run, epoch, process):
         time.sleep(0.002)
 
 
-@pytest.fixture(scope="module", params=[16, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
+@pytest.fixture(scope="module", params=[8, pytest.param(2, marks=pytest.mark.slow)], ids=["some", "all"])
 def killed(request, dying, corpus, train_words, tmp_path_factory):
-    """Runs of two epochs, killed at every second, or sixteenth, flush of a file in turn: before it gets its name."""
+    """Runs of two epochs, killed at every second, or eighth, flush of a file in turn: before it gets its name."""
     folder = tmp_path_factory.mktemp("killed")
     with dying(LOADS) as run:
 

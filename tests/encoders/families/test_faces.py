@@ -98,6 +98,7 @@ def test_rows_are_the_libraries_own(at_once, views, folders):
     assert entry["weights"]["licence"] == "apache-2.0"
 
 
+@pytest.mark.slow
 def test_one_after_the_other_looks_for_no_face_again(extract, at_once, tmp_path, monkeypatch):
     """Bit for bit, whatever else is asked for, and in whatever order."""
     store = tmp_path / "s.zarr"

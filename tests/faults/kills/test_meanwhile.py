@@ -115,6 +115,7 @@ def test_the_videos_are_removed(runs, paused, words, finishes, failures, tmp_pat
     finishes(words, tmp_path / "s.zarr")
 
 
+@pytest.mark.slow
 def test_rights_are_lost(cli, paused, words, finishes, reason, plain_user, failures, tmp_path):
     root = tmp_path / "s.zarr"
     with paused(lambda path: cli.start("extract", *words, prefix=plain_user, path=path)) as run:

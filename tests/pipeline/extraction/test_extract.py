@@ -458,6 +458,7 @@ def test_without_a_folder_of_crops_every_face_is_missing(media, tmp_path):
     assert np.asarray(trial["mfcc"][:]).any()
 
 
+@pytest.mark.slow
 def test_a_changed_weight_file_extracts_again_and_an_unchanged_one_starts_no_ffmpeg(
     media, face_weights, tmp_path, monkeypatch
 ):

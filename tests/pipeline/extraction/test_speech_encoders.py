@@ -55,17 +55,20 @@ def aligned(states, at_s, time_s) -> np.ndarray:
     return np.array(rows)
 
 
-def test_each_encoder_beside_the_others_equals_its_library(media, speech_folder, tmp_path):
+@pytest.mark.parametrize(
+    "names", [("wavlm_large", "whisper_large"), pytest.param(NAMES, marks=pytest.mark.slow)], ids=["two", "all"]
+)
+def test_each_encoder_beside_the_others_equals_its_library(media, speech_folder, tmp_path, names):
     videos = tmp_path / "videos"
     videos.mkdir()
     for clip in CLIPS:
         shutil.copy(media / clip, videos)
-    made = {name: speech_folder(name) for name in NAMES}
+    made = {name: speech_folder(name) for name in names}
     weights = [word for name, (folder, _) in made.items() for word in ("--weights", f"{name}={folder}")]
-    features = ",".join(("mfcc", *NAMES))
+    features = ",".join(("mfcc", *names))
     extract = ("extract", "--videos", videos, *weights, "--device", "cpu")
     run(*extract, "--features", features, "--store", tmp_path / "store")
-    run(*extract, "--features", ",".join(NAMES[::-1]), "--store", tmp_path / "again")
+    run(*extract, "--features", ",".join(names[::-1]), "--store", tmp_path / "again")
     for clip in CLIPS:
         name = (media / clip).stem
         trial, again = (FeatureStore(tmp_path / store)[name] for store in ("store", "again"))
@@ -75,7 +78,7 @@ def test_each_encoder_beside_the_others_equals_its_library(media, speech_folder,
             spans = audio.real_spans()
         length_s = len(samples) / 16_000
         assert length_s < 30  # one window
-        for encoder in NAMES:
+        for encoder in names:
             states, at_s = library_states(encoder, made[encoder][1], samples, spans)
             expected = aligned(states, at_s, trial.time_s)
             rows, valid = trial.read(encoder), trial.read(f"{encoder}_valid")
