@@ -6,8 +6,6 @@ Tested by tests/shell/test_text.py.
 from __future__ import annotations
 
 import re
-import shlex
-import unicodedata
 from collections.abc import Collection, Iterable, Sequence
 from contextvars import ContextVar
 
@@ -16,6 +14,8 @@ TYPED: ContextVar[tuple[str, ...]] = ContextVar("typed", default=())  # the word
 
 def command_line() -> str:
     """The command line of this call, as it could be typed again."""
+    import shlex  # noqa: PLC0415 - help does without it
+
     return shlex.join(["avfuse", *TYPED.get()])
 
 
@@ -56,6 +56,8 @@ def columns_of(text: str) -> int:
     """How many columns of a terminal a text takes: two a wide letter, none an accent (Unicode annex 11)."""
     if text.isascii():
         return len(text)
+    import unicodedata  # noqa: PLC0415 - only for letters beyond ASCII
+
     wide = sum(unicodedata.east_asian_width(letter) in "WF" for letter in text)
     return len(text) + wide - sum(unicodedata.category(letter) in ("Mn", "Me", "Cf") for letter in text)
 
