@@ -145,9 +145,13 @@ class TestResults:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
-    def test_a_stop_while_it_draws_loses_only_what_was_in_work(self, run_videos, planted, videos, tmp_path, kind):
+    def test_a_stop_while_it_draws_loses_only_what_was_in_work(
+        self, run_videos, planted, videos, tmp_path, ffmpeg_run, kind
+    ):
         """The first video's files are whole and stay, the second call goes on with the second video."""
-        out = tmp_path / "out"
+        out, second = tmp_path / "out", next(videos.glob("sub/two.*"))
+        ffmpeg_run("-stream_loop", 4, "-i", second, "-c", "copy", tmp_path / second.name)  # it takes seconds to draw
+        shutil.move(tmp_path / second.name, second)
         command = [sys.executable, "-m", "avfuse", "run", "--videos", videos, "--model", planted.run, "--out", out]
         with subprocess.Popen([*command, "--device", "cpu", "--draw"], stderr=subprocess.PIPE, text=True) as process:
             end_s = time.monotonic() + 300
