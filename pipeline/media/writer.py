@@ -30,6 +30,7 @@ from .types import MediaError, VideoInfo
 _KEPT_LINES = 40
 _END_WAIT_S = 600.0  # for what it has not encoded yet, and for the index at the head of the file
 _TICKS_A_S = 1_000_000
+_USUAL_RATE = 25  # frames/s, of a video that says none
 _WHOLE = 1 << 56  # the mark of a length of eight bytes
 _UNKNOWN_LENGTH = bytes.fromhex("01FFFFFFFFFFFFFF")
 
@@ -81,7 +82,10 @@ class PictureWriter:
         self._listener.start()
         width_px, height_px = self._size_px
         video = (_element("B0", _number(width_px)), _element("BA", _number(height_px)), _element("2EB524", b"RGB\x18"))
-        track = (_element("D7", _number(1)), _element("73C5", _number(1)), _element("83", _number(1)))
+        # The rate is how long the last picture is shown. ffmpeg does not find it from a few large pictures, and a player
+        # drops a picture that is shown for no time.
+        rate = _element("23E383", _number(round(1_000_000_000 / (self._info.fps or _USUAL_RATE))))
+        track = (_element("D7", _number(1)), _element("73C5", _number(1)), _element("83", _number(1)), rate)
         scale = _element("2AD7B1", _number(1_000_000_000 // _TICKS_A_S))
         head = _element("1A45DFA3", _element("4282", b"matroska"), _element("4287", _number(4)))
         head += bytes.fromhex("18538067") + _UNKNOWN_LENGTH

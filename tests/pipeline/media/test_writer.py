@@ -1,7 +1,9 @@
 """Pictures at times of their own into an MP4; what ffmpeg cannot do is said in its own words."""
 
+import json
 import os
 import signal
+import subprocess
 
 import numpy as np
 import pytest
@@ -33,6 +35,22 @@ def test_each_picture_at_its_time(info, tmp_path):
     np.testing.assert_allclose(np.concatenate([batch.time_s for batch in batches]), TIMES_S, atol=1e-5)
     means = np.concatenate([batch.pixels for batch in batches]).mean(axis=(1, 2, 3))
     np.testing.assert_allclose(means, list(shades), atol=4)
+
+
+@pytest.mark.parametrize(("size_px", "count"), [((64, 48), 1), ((64, 48), 6), ((1280, 720), 6)])
+def test_the_last_picture_is_shown_as_long_as_the_others(info, tmp_path, size_px, count):
+    """Of large pictures ffmpeg looks at too few to find their rate; players drop one that is shown for no time."""
+    out = tmp_path / "out.mp4"
+    with PictureWriter(out, size_px, info) as writer:
+        for at in range(count):
+            writer.write(
+                np.full((size_px[1], size_px[0], 3), 9 * at, np.uint8), at / float(info.fps), 1 / float(info.fps)
+            )
+    asked = ["-count_frames", "-select_streams", "v", "-show_entries", "stream=nb_read_frames,duration", "-of", "json"]
+    said = subprocess.run(["ffprobe", "-v", "error", *asked, out], capture_output=True, check=True).stdout
+    (stream,) = json.loads(said)["streams"]
+    assert int(stream["nb_read_frames"]) == count
+    assert float(stream["duration"]) == pytest.approx(count / float(info.fps), abs=1e-3)
 
 
 def write(path, info, shades, size_px=(64, 48), end=False):
