@@ -9,6 +9,7 @@ Source: docs/sources.md (Words). Tested by tests/encoders/families/test_bert.py.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,7 +20,7 @@ from numpy.typing import NDArray
 
 from ...shell.text import one_line
 from ..contract import Precision
-from ..networks.layouts import DTYPES
+from ..networks.layouts import CANNOT_BUILD, DTYPES
 from ..weights.folder import load_tensors, read_json, strict
 
 if TYPE_CHECKING:
@@ -95,13 +96,18 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
             "words need a real vocabulary, so there is no untrained one: give the folder of a BERT (config.json, "
             "model.safetensors, tokenizer.json), such as google-bert/bert-base-uncased, by --weights bert=DIR"
         )
-    from tokenizers import Tokenizer  # noqa: PLC0415 - the extra `text`, only where it is used
+    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415 - the extra `text`, only where it is used
+    from tokenizers import Tokenizer  # noqa: PLC0415
     from transformers import BertConfig, BertModel  # noqa: PLC0415
 
     described = read_json(weights / "config.json")
     if described.get("model_type") != "bert":
         raise ValueError(f"is a {described.get('model_type')!r}, not a 'bert' (model_type in config.json)")
-    config = BertConfig.from_dict(described)
+    try:
+        config = BertConfig.from_dict(described)
+        config.num_hidden_layers = operator.index(config.num_hidden_layers)
+    except (*CANNOT_BUILD, StrictDataclassError) as error:
+        raise ValueError(f"config.json is not that of a BERT: {one_line(error)}") from error
     if config.num_hidden_layers < _LAYERS:
         raise ValueError(f"has {config.num_hidden_layers} layers; a row is the sum of the last {_LAYERS}")
     if not (weights / "tokenizer.json").is_file():
@@ -118,7 +124,10 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     known = tokenizer.get_vocab_size()
     if not tokenizer.num_special_tokens_to_add(False) < known <= config.vocab_size:
         raise ValueError(f"its tokenizer knows {known} sub-words, its network {config.vocab_size}: not of one model")
-    model = BertModel(config, add_pooling_layer=False)
+    try:
+        model = BertModel(config, add_pooling_layer=False)
+    except CANNOT_BUILD as error:
+        raise ValueError(f"cannot be built as config.json says: {one_line(error)}") from error
     tensors = {_key(name): each for name, each in load_tensors(weights).items()}
     try:
         found = model.load_state_dict(tensors, strict=False)

@@ -14,6 +14,7 @@ Tested by tests/encoders/families/test_wav2vec2.py.
 
 from __future__ import annotations
 
+import operator
 import re
 from collections.abc import Mapping
 from math import prod
@@ -82,7 +83,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
         level, rate_hz = _of_preprocessor(weights)
     try:
         settings = getattr(transformers, f"{_TYPES[kind]}Config")(**config)
-        count = settings.num_hidden_layers
+        count = operator.index(settings.num_hidden_layers)
         strides, kernels = list(settings.conv_stride), list(settings.conv_kernel)
     except (*CANNOT_BUILD, StrictDataclassError) as error:
         raise ValueError(f"config.json is not that of a {_TYPES[kind]}: {error}") from error

@@ -7,6 +7,7 @@ Sources: docs/sources.md (Audio states). Tested by tests/encoders/families/test_
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +67,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
         raise ValueError(f"preprocessor_config.json: {', '.join(usual)} are {bands}, {rate_hz}, {hop}, {n_fft}")
     try:
         settings = WhisperConfig(**config)
+        positions = operator.index(settings.max_source_positions)
     except (*CANNOT_BUILD, StrictDataclassError) as error:
         raise ValueError(f"config.json is not that of a Whisper: {error}") from error
     if settings.num_mel_bins != bands:
@@ -73,10 +75,10 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
             f"config.json has num_mel_bins {settings.num_mel_bins}, preprocessor_config.json feature_size {bands}"
         )
     state_samples = _HOPS_A_STATE * hop
-    whole = settings.max_source_positions * state_samples
+    whole = positions * state_samples
     window_s = whole / rate_hz - 2 * CONTEXT_S
     if window_s <= 0:
-        raise ValueError(f"config.json: {settings.max_source_positions} positions are too few for windows with context")
+        raise ValueError(f"config.json: {positions} positions are too few for windows with context")
     network = build(
         lambda: WhisperEncoder(settings),
         weights,

@@ -82,8 +82,8 @@ class PictureWriter:
         self._listener.start()
         width_px, height_px = self._size_px
         video = (_element("B0", _number(width_px)), _element("BA", _number(height_px)), _element("2EB524", b"RGB\x18"))
-        # The rate is how long the last picture is shown. ffmpeg does not find it from a few large pictures, and a player
-        # drops a picture that is shown for no time.
+        # How long the last picture is shown. ffmpeg does not find the rate in a few large pictures, and players drop
+        # one that is shown for no time.
         rate = _element("23E383", _number(round(1_000_000_000 / (self._info.fps or _USUAL_RATE))))
         track = (_element("D7", _number(1)), _element("73C5", _number(1)), _element("83", _number(1)), rate)
         scale = _element("2AD7B1", _number(1_000_000_000 // _TICKS_A_S))

@@ -150,6 +150,8 @@ def foreign(tensors):
         (foreign, {}, "1 tensor too many: encoder.layer.5.output.dense.bias"),
         (narrow, {}, "size mismatch"),
         (dict, {"num_hidden_layers": 3}, "has 3 layers; a row is the sum of the last 4"),
+        (dict, {"num_hidden_layers": "many"}, "config.json is not that of a BERT"),
+        (dict, {"num_attention_heads": 3}, "cannot be built as config.json says"),
         (dict, {"model_type": "roberta"}, "is a 'roberta', not a 'bert'"),
         (dict, {"vocab_size": 40}, "its tokenizer knows 63 sub-words, its network 40: not of one model"),
     ],

@@ -93,6 +93,7 @@ def test_folders_that_do_not_fit_are_refused(make_folder, tmp_path):
         (changed("bands", feature_size=128), "num_mel_bins 80, preprocessor_config.json feature_size 128"),
         (changed("hop", hop_length="many"), "hop_length"),
         (changed("bert", config={"model_type": "bert"}), "that of a bert, and not of a whisper"),
+        (changed("positions", config={"max_source_positions": "many"}), "not that of a Whisper"),
         (changed("short", config={"max_source_positions": 100}), "too few for windows"),
     ):
         with pytest.raises(ValueError, match=named):
