@@ -60,7 +60,9 @@ class TestLines:
 
 
 class TestBar:
-    def test_epoch_and_scores(self):
+    def test_epoch_and_scores(self, monkeypatch):
+        monkeypatch.setenv("COLUMNS", "200")  # room for any number of batches a second
+        monkeypatch.setenv("LINES", "50")
         stream = Terminal()
         bar = Bar("fold 0", 9, stream)
         for epoch in (1, 2):
