@@ -73,7 +73,7 @@ def local_client(workers: int, at_once: int, on_gpus: bool) -> Iterator[Client]:
 @contextmanager
 def remote_client(address: str, note: Note) -> Iterator[Client]:
     """A client of a scheduler that runs already, once it has a worker. Raises WorkerUnfit where it does not answer."""
-    with _client(address) as client:
+    with _client(address, _CONNECT_S) as client:
         _wait_for_a_worker(client, address, note)
         yield client
 
@@ -97,7 +97,7 @@ def queue_client(queue: JobQueue, note: Note) -> Iterator[Client]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
-        with _client(cluster) as client:
+        with _client(cluster, _CONNECT_S) as client:
             _wait_for_a_worker(client, f"the {queue.kind} queue", note)
             yield client
 
@@ -115,7 +115,7 @@ async def _submitted(cluster: Any) -> None:
 
 
 @contextmanager
-def _client(scheduler: Any, timeout_s: float = _CONNECT_S) -> Iterator[Client]:
+def _client(scheduler: Any, timeout_s: float) -> Iterator[Client]:
     """A client of a cluster, or of the scheduler at an address, once it answers."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VersionMismatchWarning)  # `executor` says it, and stops
