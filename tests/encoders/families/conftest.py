@@ -26,6 +26,7 @@ def timm_folder(tmp_path_factory, pictures) -> Callable[..., Path]:
 
         key = f"{architecture} {tag} {arguments}"
         if key not in made:
+            torch.manual_seed(0)  # the same network whichever tests ran before
             network: Any = timm.create_model(architecture, pretrained=False, **arguments)
             size = network.pretrained_cfg["input_size"]
             for norm in network.modules():
@@ -46,6 +47,7 @@ def timm_folder(tmp_path_factory, pictures) -> Callable[..., Path]:
 @pytest.fixture(scope="session")
 def clip_folder(tmp_path_factory) -> Path:
     """A whole CLIP of two layers as transformers writes it, its projection 24 wide where the tower's default is 512."""
+    import torch
     from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
     from transformers.utils import logging
 
@@ -53,6 +55,7 @@ def clip_folder(tmp_path_factory) -> Path:
     sizes = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
     text = {**sizes, "vocab_size": 100, "bos_token_id": 1, "eos_token_id": 2}
     folder: Path = tmp_path_factory.mktemp("clip")
+    torch.manual_seed(0)
     CLIPModel(CLIPConfig(vision_config=sizes, text_config=text, projection_dim=24)).save_pretrained(folder)
     CLIPImageProcessor().save_pretrained(folder)
     return folder
