@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from avfuse.apps.qc.mouth_and_voice import stored_mouth, stored_sound
-from avfuse.apps.qc.sync import LEAST_CONFIDENCE, Column, Offset, find_offset
+from avfuse.apps.qc.sync import LEAST_CONFIDENCE, LEAST_R, Column, Offset, find_offset
 from avfuse.features_store.store import FeatureStore
 
 LENGTHS_S = (2.5, 4.0, 6.0, 8.0, 12.0, 16.0)
@@ -61,7 +61,7 @@ class Pair:
     found: Offset
 
     def is_sure(self, threshold: float) -> bool:
-        return self.found.confidence >= threshold and self.found.correlation >= 0.1
+        return self.found.confidence >= threshold and self.found.correlation >= LEAST_R
 
 
 def main() -> None:

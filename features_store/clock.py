@@ -81,6 +81,11 @@ def fit_time(time_s: NDArray[np.float64], length: int) -> NDArray[np.float64]:
     return np.concatenate([time_s, time_s[-1] + step_s * beyond])
 
 
+def usual_step_s(time_s: NDArray[np.float64]) -> float:
+    """The usual time from one of the times [T], rising, s, to the next: the median; 0 where there is one alone."""
+    return float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
+
+
 def window_starts(rows: int, window: int, hop: int) -> NDArray[np.int64]:
     """First row of each window of a trial of `rows`: every hop, one more that ends with it; [0] if short."""
     if rows <= window:

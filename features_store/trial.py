@@ -117,13 +117,12 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
 
     def is_whole(self, feature: str) -> bool:
         """Whether all rows of a feature and its flags can be read and are what their checksums say; slice by slice."""
-        checksums = self.attributes.get("checksums", {})
         try:
             for array in (feature, f"{feature}{VALID_SUFFIX}"):
                 digest, stored = hashlib.sha256(), self[array]
                 for rows in row_slices(self.rows, (stored.shards or stored.chunks)[0]):
                     digest.update(self.window(array, rows.start, rows.stop).tobytes())
-                if not isinstance(checksums, dict) or digest.hexdigest() != checksums.get(array):
+                if digest.hexdigest() != self.checksums[array]:
                     return False
         except (KeyError, OSError, StoreMismatch):
             return False

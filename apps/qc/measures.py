@@ -23,6 +23,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...encoders.table import TABLE
+from ...features_store.clock import usual_step_s
 from ...features_store.entries import FACE_ARRAYS
 from ...features_store.schema import FACE_SCORE, StoreMismatch, plain_name
 from ...features_store.trial import Trial
@@ -39,7 +40,6 @@ from .mouth_and_voice import (
     holds_sound,
     in_patches,
     sound_of,
-    step_of,
     sync_of,
     times_of,
 )
@@ -109,7 +109,7 @@ def measure(
     if time_s is None or not rows:
         notes += [] if rows else ["it has no frames"]
         return Measured(trial.name, frames, **found, unreadable=unreadable, notes=tuple(notes))
-    step_s = step_of(time_s)
+    step_s = usual_step_s(time_s)
     found["seconds"] = float(time_s[-1] - time_s[0]) + step_s
     with _noted(unreadable, "faces"):
         if FACE_SCORE in trial:

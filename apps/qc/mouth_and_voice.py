@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...encoders.table import SMALL_CROP_PX
 from ...encoders.views import PATCH_BANDS
-from ...features_store.clock import PATCH_FRAMES
+from ...features_store.clock import PATCH_FRAMES, usual_step_s
 from ...features_store.entries import FACE_ARRAYS
 from ...features_store.schema import TIME, StoreMismatch
 from ...features_store.trial import Trial
@@ -49,15 +49,16 @@ def quick_sync(trial: Trial, info: VideoInfo | None, notes: list[str]) -> Offset
     MediaError where the video is.
     """
     time_s = times_of(trial)
-    whole_s = float(time_s[-1] - time_s[0]) if len(time_s) else 0.0
-    pieces = _PIECES if holds_sound(trial) and crops_of(trial) is not None else 1
-    starts_s = np.linspace(0, max(0.0, whole_s - _QUICK_S / pieces), pieces) + (time_s[0] if len(time_s) else 0.0)
-    if whole_s <= _QUICK_S:
-        starts_s = starts_s[:1]
-    long_s = _QUICK_S / (pieces if len(starts_s) > 1 else 1)
+    if not len(time_s):
+        return Incomparable("no frames")
+    if not has_sound(trial):
+        return Incomparable("no sound")
+    is_stored = holds_sound(trial) and crops_of(trial) is not None
+    whole_s = time_s[-1] - time_s[0]
+    pieces = _PIECES if is_stored and whole_s > _QUICK_S else 1
+    long_s = _QUICK_S / pieces
+    starts_s = time_s[0] + np.linspace(0, whole_s - long_s, pieces)
     spans = [(int(a), int(b)) for a, b in np.searchsorted(time_s, np.stack([starts_s, starts_s + long_s], axis=1))]
-    if not has_sound(trial) or not len(time_s):
-        return Incomparable("no sound" if len(time_s) else "no frames")
     return sync_of(trial, info, spans, sound_of(trial, info, spans), notes)
 
 
@@ -82,7 +83,7 @@ def sync_of(
     if mouth is None:
         return None
     time_s = trial.time_s
-    middles_s = time_s + step_of(time_s) / 2  # a frame is light from its own time to the next one's
+    middles_s = time_s + usual_step_s(time_s) / 2  # a frame is light from its own time to the next one's
     return find_offset(middles_s, mouth, sound.time_s, sound.level, sound.real)
 
 
@@ -114,11 +115,6 @@ def times_of(trial: Trial) -> Column:
     if not np.isfinite(time_s).all() or (np.diff(time_s) <= 0).any():
         raise StoreMismatch("the times do not rise")
     return time_s
-
-
-def step_of(time_s: Column) -> float:
-    """The usual time from a frame to the next, s; 0 where there is one alone."""
-    return float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
 
 
 @dataclass(frozen=True)

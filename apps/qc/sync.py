@@ -34,7 +34,7 @@ _SHORT = f"less than {_LEAST_S:g} s with a face and sound"
 # What correlation and margin must come to, in standard deviations of chance, and the correlation by itself. Chosen so
 # that less than 5 % of the pictures and sounds that do not belong together get there: benchmarks/sync_check.py.
 LEAST_CONFIDENCE = 4.35
-_LEAST_R = 0.1
+LEAST_R = 0.1
 # Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
 _INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
 # Bands of the 64 of a log-mel frame: vowels. Frames whose mean is the level at a row's time.
@@ -66,7 +66,7 @@ class Offset:
     @property
     def verdict(self) -> Literal["sure", "not sure"]:
         """Whether the offset is one, by the figures of docs/own-videos.md."""
-        is_sure = self.confidence >= LEAST_CONFIDENCE and self.correlation >= _LEAST_R
+        is_sure = self.confidence >= LEAST_CONFIDENCE and self.correlation >= LEAST_R
         return "sure" if is_sure else "not sure"
 
     @property

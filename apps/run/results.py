@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from ...features_store.clock import usual_step_s
 from ...features_store.disk.atomic import sha256_of, write_json
 from ...features_store.schema import FACE_SCORE
 from ...fusion.data.matching import frame_times
@@ -74,20 +75,7 @@ def write_results(
     task, done, failed = found.predictions.task, list[VideoResult](), dict[str, str]()
     names = list(found.predictions.trials)
     of_trial = {name: video_of(name, videos) for name in names}
-    runs = {run: _digest_of_run(Path(run)) for run in found.made["runs"]}
-    # The least that says whether a picture would be another one: not when it was made, nor what else the store holds.
-    same = {key: found.made.get(key) for key in ("avfuse", "smoothing", "UNTRAINED")}
-    parts = {}
-    for name in names:
-        video, suffixes = of_trial[name], [".csv", *([".png"] if with_plots else [])]
-        if request.draw and video is not None:
-            suffixes.append(".mp4")
-        stat = video.stat() if video is not None and video.is_file() else None
-        of_video = None if stat is None else [stat.st_size, stat.st_mtime_ns]
-        made_from = [same, runs, found.store[found.sources[name].stored].checksums, of_video]
-        digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
-        parts[name] = Part(digest, tuple(f"{name}{suffix}" for suffix in suffixes))
-
+    parts = _parts(found, of_trial, with_plots, request.draw)
     with growing_folder(request.out, "run", found.made, parts, [_SUMMARY]) as folder:
         for at, name in enumerate(shown(names, "writing")):
             stop.left = list(dict.fromkeys(_video_name(each, videos) for each in names[at:]))
@@ -109,13 +97,12 @@ def write_results(
                 except MediaError as error:
                     failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
                     files, is_whole = tuple(file for file in files if file != f"{name}.mp4"), False
-            step_s = float(np.median(np.diff(time_s))) if len(time_s) > 1 else 0.0
             done.append(
                 VideoResult(
                     trial=name,
                     video="" if video is None else video.relative_to(request.videos).as_posix(),
                     frames=len(rows),
-                    seconds=float(time_s[-1] - time_s[0]) + step_s,
+                    seconds=float(time_s[-1] - time_s[0]) + usual_step_s(time_s),
                     faces=float((trial.read(FACE_SCORE) > 0).mean()) if FACE_SCORE in trial else None,
                     audio=trial.attributes.get("audio") == "present",
                     valid=float(valid.mean()),
@@ -128,6 +115,22 @@ def write_results(
             write_json(folder.scratch / _SUMMARY, summary)
             folder.publish(name, parts[name].digest if is_whole else None)
     return done, failed
+
+
+def _parts(found: Results, of_trial: Mapping[str, Path | None], with_plots: bool, draw: bool) -> dict[str, Part]:
+    """The files of each trial, and what they are made from: where that is the same, no picture is made again."""
+    runs = {run: _digest_of_run(Path(run)) for run in found.made["runs"]}
+    # The least that says whether a picture would be another one: not when it was made, nor what else the store holds.
+    same = {key: found.made.get(key) for key in ("avfuse", "smoothing", "UNTRAINED")}
+    parts = {}
+    for name, video in of_trial.items():
+        suffixes = [".csv", *([".png"] if with_plots else []), *([".mp4"] if draw and video is not None else [])]
+        stat = video.stat() if video is not None and video.is_file() else None
+        of_video = None if stat is None else [stat.st_size, stat.st_mtime_ns]
+        made_from = [same, runs, found.store[found.sources[name].stored].checksums, of_video]
+        digest = hashlib.sha256(json.dumps(made_from, sort_keys=True).encode()).hexdigest()
+        parts[name] = Part(digest, tuple(f"{name}{suffix}" for suffix in suffixes))
+    return parts
 
 
 def _video_name(trial: str, videos: Mapping[str, Path]) -> str:

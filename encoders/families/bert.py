@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ...shell.text import one_line
 from ..contract import Precision
 from ..networks.layouts import CANNOT_BUILD, DTYPES
-from ..weights.folder import load_tensors, read_json, strict
+from ..weights.folder import load_tensors, read_json, settings_of, strict
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -96,18 +96,15 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
             "words need a real vocabulary, so there is no untrained one: give the folder of a BERT (config.json, "
             "model.safetensors, tokenizer.json), such as google-bert/bert-base-uncased, by --weights bert=DIR"
         )
-    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415 - the extra `text`, only where it is used
-    from tokenizers import Tokenizer  # noqa: PLC0415
+    from tokenizers import Tokenizer  # noqa: PLC0415 - the extra `text`, only where it is used
     from transformers import BertConfig, BertModel  # noqa: PLC0415
 
     described = read_json(weights / "config.json")
     if described.get("model_type") != "bert":
         raise ValueError(f"is a {described.get('model_type')!r}, not a 'bert' (model_type in config.json)")
-    try:
+    with settings_of("a BERT"):
         config = BertConfig.from_dict(described)
         config.num_hidden_layers = operator.index(config.num_hidden_layers)
-    except (*CANNOT_BUILD, StrictDataclassError) as error:
-        raise ValueError(f"config.json is not that of a BERT: {one_line(error)}") from error
     if config.num_hidden_layers < _LAYERS:
         raise ValueError(f"has {config.num_hidden_layers} layers; a row is the sum of the last {_LAYERS}")
     if not (weights / "tokenizer.json").is_file():

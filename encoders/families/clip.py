@@ -94,12 +94,11 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     """
     import torch  # noqa: PLC0415
 
-    from ..networks.layouts import CANNOT_BUILD, assign_strictly  # noqa: PLC0415
-    from ..weights.folder import load_tensors, read_json  # noqa: PLC0415
+    from ..networks.layouts import assign_strictly  # noqa: PLC0415
+    from ..weights.folder import load_tensors, read_json, settings_of  # noqa: PLC0415
     from .images import Preprocessing, build  # noqa: PLC0415
 
     try:
-        from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
         from transformers import CLIPVisionConfig, CLIPVisionModelWithProjection  # noqa: PLC0415
     except ImportError as error:
         raise ValueError("a folder of transformers needs transformers: pip install 'avfuse[speech]'") from error
@@ -114,10 +113,8 @@ def _of_transformers(folder: Path, config: Mapping[str, Any]) -> tuple[nn.Module
     sizes = {key: tower[key] for key in _SIZES if key in tower}
     if "projection_dim" in config:
         sizes["projection_dim"] = config["projection_dim"]
-    try:
+    with settings_of("an image tower of CLIP"):
         described = CLIPVisionConfig(**sizes)
-    except (*CANNOT_BUILD, StrictDataclassError) as error:
-        raise ValueError(f"config.json is not that of an image tower of CLIP: {error}") from error
 
     def create() -> nn.Module:
         tower: nn.Module = CLIPVisionModelWithProjection(described)

@@ -64,11 +64,9 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     Raises ValueError where the folder holds another network, or does not say whether sound is brought to one level.
     """
     import transformers  # noqa: PLC0415
-    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from torch import nn  # noqa: PLC0415
 
-    from ..networks.layouts import CANNOT_BUILD  # noqa: PLC0415
-    from ..weights.folder import read_json  # noqa: PLC0415
+    from ..weights.folder import read_json, settings_of  # noqa: PLC0415
     from .speech import SpeechEncoder, build  # noqa: PLC0415
 
     name = options.get("feature", "")
@@ -81,12 +79,10 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     level, rate_hz = config.get("feat_extract_norm") == "layer", 16_000
     if weights is not None:
         level, rate_hz = _of_preprocessor(weights)
-    try:
+    with settings_of(f"a {_TYPES[kind]}"):
         settings = getattr(transformers, f"{_TYPES[kind]}Config")(**config)
         count = operator.index(settings.num_hidden_layers)
         strides, kernels = list(settings.conv_stride), list(settings.conv_kernel)
-    except (*CANNOT_BUILD, StrictDataclassError) as error:
-        raise ValueError(f"config.json is not that of a {_TYPES[kind]}: {error}") from error
     chosen = parse_layers(options.get("layers", "last4"), count)
 
     def create() -> nn.Module:

@@ -42,13 +42,11 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     Raises ValueError where the folder holds another network.
     """
     import torch  # noqa: PLC0415
-    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415
     from transformers import WhisperConfig  # noqa: PLC0415
     from transformers.audio_utils import mel_filter_bank  # noqa: PLC0415
     from transformers.models.whisper.modeling_whisper import WhisperEncoder  # noqa: PLC0415
 
-    from ..networks.layouts import CANNOT_BUILD  # noqa: PLC0415
-    from ..weights.folder import read_json  # noqa: PLC0415
+    from ..weights.folder import read_json, settings_of  # noqa: PLC0415
     from .speech import SpeechEncoder, build  # noqa: PLC0415
 
     config: dict[str, Any] = {"model_type": "whisper", "num_mel_bins": _UNTRAINED_BANDS, **_UNTRAINED}
@@ -65,11 +63,9 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
     bands, rate_hz, hop, n_fft = (said.get(name, value) for name, value in usual.items())
     if not all(isinstance(each, int) and 0 < each <= 1 << 16 for each in (bands, rate_hz, hop, n_fft)):
         raise ValueError(f"preprocessor_config.json: {', '.join(usual)} are {bands}, {rate_hz}, {hop}, {n_fft}")
-    try:
+    with settings_of("a Whisper"):
         settings = WhisperConfig(**config)
         positions = operator.index(settings.max_source_positions)
-    except (*CANNOT_BUILD, StrictDataclassError) as error:
-        raise ValueError(f"config.json is not that of a Whisper: {error}") from error
     if settings.num_mel_bins != bands:
         raise ValueError(
             f"config.json has num_mel_bins {settings.num_mel_bins}, preprocessor_config.json feature_size {bands}"

@@ -17,12 +17,13 @@ import os
 import re
 import struct
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...features_store.disk.atomic import sha256_of
-from ...shell.text import counted, preview
+from ...shell.text import counted, one_line, preview
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -93,6 +94,22 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ValueError(f"{path.name} holds a {type(found).__name__}, not an object")
     return found
+
+
+@contextmanager
+def settings_of(whose: str) -> Iterator[None]:
+    """Settings of transformers are made within, of a config.json.
+
+    Raises ValueError where they cannot be those of `whose`, whichever version of transformers finds that.
+    """
+    from huggingface_hub.errors import StrictDataclassError  # noqa: PLC0415 - comes with transformers
+
+    from ..networks.layouts import CANNOT_BUILD  # noqa: PLC0415 - it loads torch
+
+    try:
+        yield
+    except (*CANNOT_BUILD, StrictDataclassError) as error:
+        raise ValueError(f"config.json is not that of {whose}: {one_line(error)}") from error
 
 
 def weight_files(folder: Path) -> tuple[Path, ...]:

@@ -17,7 +17,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ..clock import fit_rows
+from ..clock import fit_rows, usual_step_s
 
 Resample = Literal["linear", "nearest", "mean"]
 
@@ -69,7 +69,7 @@ def at_times(
     median steps apart, unless they lie on one of them. `good` as for `row_a_frame`.
     """
     frames = np.arange(len(time_s))
-    step_s = float(np.median(np.diff(source_s))) if len(source_s) > 1 else 0.0
+    step_s = usual_step_s(source_s)
     after = np.searchsorted(source_s, time_s)
     left, right = np.maximum(after - 1, 0), np.minimum(after, len(source_s) - 1)
     to_left_s, span_s = time_s - source_s[left], source_s[right] - source_s[left]
