@@ -28,6 +28,7 @@ FAILURES_FILE = "failures.jsonl"
 TIME = "time"
 VALID_SUFFIX = "_valid"
 FACE_SCORE = "face_score"
+_FACE = re.compile(r"/face\d+$")
 # What follows the subject's name in the last segment of a trial's name; some of the name always remains.
 _SUFFIXES = (
     re.compile(r"(.+)_(left|right)", re.IGNORECASE),
@@ -185,6 +186,11 @@ def is_array_name(name: str) -> bool:
 def plain_name(name: str) -> str:
     """A trial's name as names are compared: Unicode composed (macOS decomposes it), no spaces around its parts."""
     return "/".join(part.strip() for part in unicodedata.normalize("NFC", name).split("/"))
+
+
+def whole_trial(trial: str) -> str:
+    """The trial of the video whose face this is, as its name says: `clip` of `clip/face0`; any other name as it is."""
+    return _FACE.sub("", trial)
 
 
 def subject_of(trial: str) -> str:

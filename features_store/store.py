@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -39,6 +38,7 @@ from .schema import (
     RowSource,
     StoreMismatch,
     check_trial_name,
+    whole_trial,
 )
 from .trial import Trial
 
@@ -48,7 +48,6 @@ if TYPE_CHECKING:
 
 
 Mode = Literal["r", "a"]
-_FACE = re.compile(r"face\d+")
 
 
 class FeatureStore(Mapping[str, Trial]):
@@ -263,8 +262,9 @@ class FeatureStore(Mapping[str, Trial]):
             if kind in (None, "array"):
                 return
             remove_arrays(self.files, trial, (), {})
-            for name in filter(_FACE.fullmatch, self.files.folders(trial)):
-                self.remove(f"{trial}/{name}")
+            for below in [f"{trial}/{name}" for name in self.files.folders(trial)]:
+                if whole_trial(below) == trial:
+                    self.remove(below)
             if self.files.folders(trial):
                 self.files.write(f"{trial}/{NODE_FILE}", group_json({}))
                 return

@@ -115,10 +115,10 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
             raise ValueError(f"rows [{start}, {stop}) are not in trial {self.name!r} of {counted(self.rows, 'row')}")
         return read_rows(self[feature], slice(start, stop))
 
-    def is_whole(self, feature: str) -> bool:
-        """Whether all rows of a feature and its flags can be read and are what their checksums say; slice by slice."""
+    def is_whole(self, *arrays: str) -> bool:
+        """Whether all rows of these arrays can be read and are what their checksums say; slice by slice."""
         try:
-            for array in (feature, f"{feature}{VALID_SUFFIX}"):
+            for array in arrays:
                 digest, stored = hashlib.sha256(), self[array]
                 for rows in row_slices(self.rows, (stored.shards or stored.chunks)[0]):
                     digest.update(self.window(array, rows.start, rows.stop).tobytes())

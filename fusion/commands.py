@@ -24,10 +24,6 @@ from .options import (
     COMPARE_GROUPS,
     FINETUNE_GROUPS,
     GROUPS,
-    CompareRequest,
-    FinetuneRequest,
-    PicturesRequest,
-    TrainRequest,
     compare_options,
     compare_request,
     config_to_describe,
@@ -37,6 +33,7 @@ from .options import (
     train_options,
     train_request,
 )
+from .requests import CompareRequest, FinetuneRequest, PicturesRequest, TrainRequest
 from .tasks.table import TASKS
 
 if TYPE_CHECKING:

@@ -133,9 +133,9 @@ def qc(
     made it, it is `not sure`. Exit codes: 0 all trials pass; 1 could not start; 2 wrong usage; 3 some fall short.
     """
     from ...features_store.store import FeatureStore
+    from ...pipeline.runs.discover import videos_by_name
     from ...shell.options import chosen_trials
     from ...shell.progress import shown
-    from .measures import find_videos
 
     thresholds = Thresholds(**limits)
     opened = FeatureStore(store_or_default(store))
@@ -147,7 +147,7 @@ def qc(
         raise ValueError(f"{opened.path} does not hold a trial; `avfuse extract` fills it")
     if videos is not None and not videos.is_dir():
         raise ValueError(f"{videos} is not a folder")
-    known = find_videos(videos) if videos is not None else None
+    known = videos_by_name(videos) if videos is not None else None
     measured = [_measured(opened, name, known, sync) for name in shown(names, "checking")]
     short = {each.trial: list(thresholds.shortfalls(each)) for each in measured}
     bad = [name for name, lines in short.items() if lines]
@@ -172,7 +172,7 @@ def qc(
     sys.exit(3 if bad else 0)
 
 
-def _measured(store: FeatureStore, name: str, videos: Mapping[str, Path] | None, sync: bool) -> Measured:
+def _measured(store: FeatureStore, name: str, videos: Mapping[str, Sequence[Path]] | None, sync: bool) -> Measured:
     """A trial's measures; one that is gone, or being made anew, is one that cannot be read."""
     from ...features_store.schema import StoreMismatch
     from .measures import Measured, measure

@@ -13,7 +13,7 @@ Tested by tests/apps/qc/test_qc.py and test_odd.py.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from ...encoders.table import TABLE
 from ...features_store.clock import usual_step_s
 from ...features_store.entries import FACE_ARRAYS
-from ...features_store.schema import FACE_SCORE, StoreMismatch, plain_name
+from ...features_store.schema import FACE_SCORE, StoreMismatch
 from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
-from ...pipeline.runs.discover import video_of, walk_videos
+from ...pipeline.runs.discover import find_video
 from ...shell.text import one_line
 from .mouth_and_voice import (
     Sound,
@@ -78,23 +78,17 @@ class Measured:
         return {**vars(self), "unreadable": dict(self.unreadable), **more}
 
 
-def find_videos(folder: Path) -> dict[str, Path]:
-    """The videos below a folder by their plain names, with their folders and without; what is ambiguous is left out."""
-    found: dict[str, list[Path]] = {}
-    for path in walk_videos(folder):
-        stem = plain_name(path.relative_to(folder).with_suffix("").as_posix())
-        for name in {stem, stem.rpartition("/")[2]}:
-            found.setdefault(name, []).append(path)
-    return {name: paths[0] for name, paths in found.items() if len(paths) == 1}
-
-
 def measure(
-    trial: Trial, videos: Mapping[str, Path] | None, with_sync: bool = True, stall_timeout_s: float = 60.0
+    trial: Trial,
+    videos: Mapping[str, Sequence[Path]] | None,
+    with_sync: bool = True,
+    stall_timeout_s: float = 60.0,
 ) -> Measured:
-    """Measure a trial of a store; its video among `videos` is decoded for what the store does not hold, if it is there.
+    """Measure a trial of a store; its video is decoded for what the store does not hold, if it is there.
 
-    `videos`: None where nobody has named a folder. Where sound was given beside it (`extract --audio`), its own is left
-    alone. Nothing of a trial ends it: arrays that are missing or broken, or a video that cannot be read, are said.
+    `videos`: those of `videos_by_name`, None where nobody has named a folder. Where sound was given beside it
+    (`extract --audio`), its own is left alone. Nothing of a trial ends it: arrays that are missing or
+    broken, or a video that cannot be read, are said.
     """
     attributes, rows = trial.attributes, trial.rows
     frames = attributes.get("frames_decoded")
@@ -175,23 +169,16 @@ def _silence(trial: Trial, sound: Sound | None) -> float | None:
     return float(1 - np.stack(heard).any(axis=0).mean()) if heard else None
 
 
-def _video(trial: Trial, videos: Mapping[str, Path], stall_timeout_s: float) -> tuple[VideoInfo | None, str]:
+def _video(trial: Trial, videos: Mapping[str, Sequence[Path]], stall_timeout_s: float) -> tuple[VideoInfo | None, str]:
     """The video of a trial as it is now; or why there is none that can be used."""
-    path = next((videos[name] for name in _names(trial.name) if name in videos), None)
     source = trial.attributes.get("source")
+    source = source if isinstance(source, dict) else {}
+    path = find_video(trial.name, source.get("name"), videos)
     if path is None:
         return None, "there is no video of this name in --videos"
     try:
-        if isinstance(source, dict) and source.get("size") not in (None, path.stat().st_size):
+        if source.get("size") not in (None, path.stat().st_size):
             return None, f"{path.name} in --videos is not the file that the trial was made of"
         return probe(path, Choice.recorded(trial.attributes), stall_timeout_s=stall_timeout_s), ""
     except (MediaError, OSError) as error:
         return None, f"its video cannot be used: {error.words if isinstance(error, MediaError) else one_line(error)}"
-
-
-def _names(trial: str) -> Iterator[str]:
-    """What a trial's video may be called: with its folders and without, with its side and its face and without."""
-    base = trial.rpartition("/face")[0] or trial
-    for name in dict.fromkeys((trial, base, video_of(base))):
-        plain = plain_name(name)
-        yield from (plain, plain.rpartition("/")[2])

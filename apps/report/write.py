@@ -31,13 +31,13 @@ from ...features_store.interchange.result_files import made
 from ...features_store.labels.kinds import VA
 from ...features_store.records.provenance import read_inputs
 from ...features_store.records.status import TrialState, summarise, trial_states
-from ...features_store.schema import FACE_SCORE, TIME, StoreMismatch, plain_name
+from ...features_store.schema import FACE_SCORE, TIME, StoreMismatch
 from ...features_store.store import FeatureStore
 from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
-from ...pipeline.runs.discover import video_of, walk_videos
+from ...pipeline.runs.discover import find_video, videos_by_name
 from ...shell.progress import shown
 from ...shell.text import escaped, flat, one_line, preview
 from ..qc.commands import Thresholds
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from .systems import System
     from .truth import Truth, TruthOf
 
-_FACE = re.compile(r"/face\d+$")
 _LETTERS = re.compile(r"[^A-Za-z0-9._-]+")
 _NAME_LETTERS, _HASH_LETTERS, _WARNING_LETTERS = 60, 8, 200
 _OWN_ASSETS = ("report.css", "table.js", "plots.js")
@@ -96,7 +95,9 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
     store, names = request.store, set(request.trials)
     summary = summarise(store)
     states = [state for state in trial_states(store, summary["features"]) if state.trial in names]
-    videos = _videos_by_name(request.videos)
+    if request.videos is not None and not request.videos.is_dir():
+        raise ValueError(f"{request.videos} is not a folder")
+    videos = {} if request.videos is None else videos_by_name(request.videos)
     pages = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
         autoescape=True,
@@ -145,7 +146,7 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
 def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequence[Path]]) -> None:
     """Everything that a trial's page shows, read from store, video and runs; what cannot be read is a problem."""
     trial = found.trial
-    found.video = _video_of(trial, videos)
+    found.video = find_video(trial.name, _source(trial).get("name"), videos)
     is_own = True
     if found.video is not None:
         size = _source(trial).get("size")
@@ -350,29 +351,6 @@ def _columns(request: ReportRequest) -> list[dict[str, Any]]:
 
 def _learned(request: ReportRequest) -> list[str]:
     return [name for system in request.systems for name in system.untrained]
-
-
-def _videos_by_name(folder: Path | None) -> dict[str, list[Path]]:
-    """The videos below a folder by the plain names that their trials have."""
-    found: dict[str, list[Path]] = {}
-    if folder is not None:
-        if not folder.is_dir():
-            raise ValueError(f"{folder} is not a folder")
-        for path in walk_videos(folder):
-            found.setdefault(plain_name(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
-    return found
-
-
-def _video_of(trial: Trial, videos: Mapping[str, Sequence[Path]]) -> Path | None:
-    """A trial's video: of its name, or that of the person's or the side's whole picture; by its recorded file name."""
-    whole = _FACE.sub("", trial.name)
-    source = _source(trial).get("name")
-    for name in (whole, video_of(whole)):
-        paths = videos.get(plain_name(name), ())
-        named = [path for path in paths if path.name == source]
-        if paths and (named or source is None or len(paths) == 1):
-            return (named or list(paths))[0]
-    return None
 
 
 def _slug(name: str) -> str:

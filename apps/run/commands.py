@@ -15,7 +15,7 @@ import json
 import os
 import shlex
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -268,10 +268,11 @@ def _predict(request: PredictVideosRequest, folders: Sequence[Path], made: Made)
     """The predictions of the videos' trials; None where nothing could be extracted of any."""
     from ...features_store.store import FeatureStore
     from ...fusion.inference.evaluate import predict_store
-    from ...fusion.options import PredictRequest
+    from ...fusion.requests import PredictRequest
+    from .results import video_name
 
     store = FeatureStore(request.out / DEFAULT_STORE)
-    trials = tuple(name for name in store.trials() if video_of(name, made.videos) is not None)
+    trials = tuple(name for name in store.trials() if video_name(name, made.videos) in made.videos)
     if not trials:
         return None
     wanted = PredictRequest(
@@ -288,8 +289,3 @@ def _predict(request: PredictVideosRequest, folders: Sequence[Path], made: Made)
         trials=trials,
     )
     return predict_store(wanted, _say)
-
-
-def video_of(trial: str, videos: Mapping[str, Path]) -> Path | None:
-    """The video of a trial, or of the trial of one of its faces (`clip/face0`); None where it is not among these."""
-    return videos.get(trial) or videos.get(trial.rpartition("/face")[0])

@@ -16,7 +16,7 @@ import numpy as np
 
 from ...features_store.clock import usual_step_s
 from ...features_store.disk.atomic import sha256_of, write_json
-from ...features_store.schema import FACE_SCORE
+from ...features_store.schema import FACE_SCORE, whole_trial
 from ...fusion.data.matching import frame_times
 from ...fusion.inference.evaluate import Results
 from ...fusion.results.folder import Part, growing_folder
@@ -69,16 +69,14 @@ def write_results(
     same stay. `stop.left` becomes the videos that are still to do. Also {video: reason} of those that could not be
     drawn.
     """
-    from .commands import video_of  # noqa: PLC0415 - it loads this file
-
     with_plots = request.plots and usable("matplotlib.backends.backend_agg", "pictures")
     task, done, failed = found.predictions.task, list[VideoResult](), dict[str, str]()
     names = list(found.predictions.trials)
-    of_trial = {name: video_of(name, videos) for name in names}
+    of_trial = {name: videos.get(video_name(name, videos)) for name in names}
     parts = _parts(found, of_trial, with_plots, request.draw)
     with growing_folder(request.out, "run", found.made, parts, [_SUMMARY]) as folder:
         for at, name in enumerate(shown(names, "writing")):
-            stop.left = list(dict.fromkeys(_video_name(each, videos) for each in names[at:]))
+            stop.left = list(dict.fromkeys(video_name(each, videos) for each in names[at:]))
             rows, valid, video = found.predictions.trials[name], found.predictions.valid[name], of_trial[name]
             trial, time_s = found.store[found.sources[name].stored], frame_times(found.store, found.sources[name])
             files, is_whole = parts[name].files, True
@@ -133,9 +131,9 @@ def _parts(found: Results, of_trial: Mapping[str, Path | None], with_plots: bool
     return parts
 
 
-def _video_name(trial: str, videos: Mapping[str, Path]) -> str:
-    """The name under which a trial's video is known: without that of one of its faces."""
-    return trial if trial in videos else trial.rpartition("/face")[0]
+def video_name(trial: str, videos: Mapping[str, Path]) -> str:
+    """The name under which a trial's video is known, if it is: of a face (`clip/face0`) that of the whole picture."""
+    return trial if trial in videos else whole_trial(trial)
 
 
 def _digest_of_run(run: Path) -> str:

@@ -17,7 +17,6 @@ import csv
 import errno
 import io
 import json
-import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -32,7 +31,7 @@ from ...shell.text import check_known, preview
 from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import dims_of, row_slices
 from ..disk.atomic import whole_file
-from ..schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX
+from ..schema import FORMAT, FORMAT_KEY, TIME, VALID_SUFFIX, whole_trial
 from ..store import FeatureStore
 from ..trial import Trial
 from .result_files import check_place
@@ -43,7 +42,6 @@ if TYPE_CHECKING:
 
 
 _SLICE_ROWS = 1024
-_FACE = re.compile(r"/face\d+$")
 # A float32 as Python writes it, exact as a float64, with its comma; True or False.
 _CSV_BYTES = {"f": 20, "b": 6}
 
@@ -66,8 +64,8 @@ class Choice:
         """
         names = store.trials()
         if self.trials is not None:
-            check_known("trial", self.trials, [*names, *(_FACE.sub("", name) for name in names)])
-            names = [name for name in names if name in self.trials or _FACE.sub("", name) in self.trials]
+            check_known("trial", self.trials, [*names, *map(whole_trial, names)])
+            names = [name for name in names if name in self.trials or whole_trial(name) in self.trials]
         trials = [store[name] for name in names]
         if self.features is None:
             return trials

@@ -158,7 +158,8 @@ def import_abaw3(
     """Lay every array over the trial of its name, as feature `abaw3_<array>`; trials that are not there are made.
 
     Such a trial has the times row / `rate_hz`, since the folder knows none. `moved`: {(trial, array): the frame of each
-    row} where a check has found another one than its labels'. Raises what `frames_of` and `import_features` do.
+    row} where a check has found another one than its labels'. With `replace`, such times that are broken are made anew.
+    Raises what `frames_of` and `import_features` do.
     """
     stored = stored_names(store, trials)
     frames: dict[str, NDArray[np.int64]] = {}
@@ -178,6 +179,13 @@ def import_abaw3(
         }
         store.write(name, {TIME: np.arange(lengths[name]) / rate_hz}, about)
         stored[name] = name
+    for name in stored if replace else ():
+        known = store[stored[name]]
+        clock = known.entries.get(CLOCK, {})
+        own_rate_hz = clock.get("settings", {}).get("nominal_rate_hz")
+        if own_rate_hz is not None and not known.is_whole(TIME):
+            store.add(known.name, {TIME: np.arange(known.rows) / own_rate_hz}, {CLOCK: clock})
+            notes.append(f"{known.name}: its times were broken, and are made anew")
     features: dict[str, ImportSummary] = {}
     for array in ARRAYS:
         placed = {}

@@ -31,7 +31,7 @@ from ..clock import TOLERATED_ROWS
 from ..disk.atomic import sha256_of
 from ..entries import IMPORT, fingerprint_of, reserved_name
 from ..labels.annotations import folder_levels
-from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name
+from ..schema import TIME, VALID_SUFFIX, JsonValue, StoreMismatch, plain_name, whole_trial
 from ..store import FeatureStore
 from ..trial import Trial
 from .feature_files import BLOCK_BYTES, READERS, FeatureFileError, read_blocks
@@ -183,7 +183,7 @@ def import_features(
             raise StoreMismatch(f"{name!r} of trial {trial!r} was extracted, not imported; choose another --name")
         if name in trials[trial]:
             same = all(known.get(word) == now[word] for word in ("fingerprint", "source"))
-            same = same and not (request.replace and not trials[trial].is_whole(name))
+            same = same and not (request.replace and not trials[trial].is_whole(name, f"{name}{VALID_SUFFIX}"))
             (there if same else held).append(trial)
     if held and not request.replace:
         raise StoreMismatch(
@@ -412,8 +412,8 @@ def _write(
     frames: NDArray[np.int64] | None = None,
 ) -> None:
     """Lay a file's rows over its trial. Raises StoreMismatch where the file, or the trial, has changed meanwhile."""
-    video = trial.rpartition("/face")[0]  # the faces of a video are claimed together
-    owner = video if video and "faces" in (store.attributes(video) or {}) else trial
+    video = whole_trial(trial)  # the faces of a video are claimed together
+    owner = video if "faces" in (store.attributes(video) or {}) else trial
     with claim(store.path, owner) as mine:
         if not mine:
             raise StoreMismatch(f"trial {owner!r} is being processed by another run; import again when it has ended")

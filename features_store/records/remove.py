@@ -11,7 +11,7 @@ from ...shell.text import check_known, preview
 from ..arrays.zarr_json import node_type
 from ..claims.claims import claim
 from ..entries import CLOCK, FACES, entries_of
-from ..schema import StoreMismatch
+from ..schema import StoreMismatch, whole_trial
 from ..store import FeatureStore
 
 
@@ -36,17 +36,13 @@ def remove_feature(
     if not having:
         known = sorted({each for of_trial in features.values() for each in of_trial})
         raise ValueError(f"no trial of {store.path} has the feature {feature!r}; it has {preview(known) or 'none'}")
-    chosen = [
-        name
-        for name in having
-        if trials is None or name in trials or any(name.startswith(f"{trial}/face") for trial in trials)
-    ]
+    chosen = [name for name in having if trials is None or name in trials or whole_trial(name) in trials]
     done = []
     for name in chosen:
         if dry_run:
             done.append(name)
             continue
-        owner = name.rpartition("/face")[0] if name.rpartition("/face")[0] in groups else name
+        owner = whole_trial(name) if whole_trial(name) in groups else name
         with claim(store.path, owner) as mine:
             if not mine:
                 raise StoreMismatch(

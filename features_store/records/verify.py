@@ -6,7 +6,6 @@ Tested by tests/features_store/records/test_verify.py.
 from __future__ import annotations
 
 import hashlib
-import re
 import shlex
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
@@ -19,7 +18,7 @@ from ..arrays.shard_reader import read_rows
 from ..arrays.zarr_array import CHUNK_ERRORS, dims_of, open_array, row_slices
 from ..arrays.zarr_json import array_folders, is_left, node_type, walk_groups
 from ..entries import ABAW3_PREFIX, CLOCK, FACES, IMPORT, entries_of, source_of
-from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, is_stores_own, spec_of
+from ..schema import NODE_FILE, JsonValue, StoreMismatch, is_array_name, is_stores_own, spec_of, whole_trial
 from ..store import FeatureStore
 from ..trial import Trial
 from .provenance import Inputs, read_inputs
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
 # A made-up length would name missing files for ever.
 _MOST_PROBLEMS = 1000
-_FACE = re.compile(r"/face\d+$")
 _CHUNK_ERRORS = (OSError, *CHUNK_ERRORS)
 
 
@@ -174,7 +172,7 @@ def fix_commands(store: FeatureStore, damaged: Iterable[str]) -> list[str]:
         if name not in groups and not array_folders(store.files, name):
             # A broken folder is made anew with any trial in it: with the first.
             trial = next((each for each in groups if each.startswith(f"{name}/")), name)
-        trials.add(_FACE.sub("", trial))
+        trials.add(whole_trial(trial))
     alike: dict[str, list[str]] = {}
     for trial in sorted(trials):
         for words in options.get(trial, usual):

@@ -16,7 +16,8 @@ from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, STORE, Number, store_option, store_or_default
 from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
-from ..options import RUNS, EvaluateRequest, PredictRequest, figures_option, length_option, result_options
+from ..options import RUNS, figures_option, length_option, result_options
+from ..requests import EvaluateRequest, PredictRequest
 
 _SCREEN_LINES = 30
 _say = partial(click.echo, err=True)

@@ -32,7 +32,7 @@ from ..tasks.task import Task
 from .ensemble import Predictions, TrainedRun, check_features, find_runs, open_run, predict_with
 
 if TYPE_CHECKING:
-    from ..options import EvaluateRequest, PredictRequest
+    from ..requests import EvaluateRequest, PredictRequest
 
 Tell = Callable[[str], None]
 

@@ -25,7 +25,7 @@ from ...shell.text import command_line, counted, untrained_line
 from ..config import RunConfig, TrainConfig
 from ..folds.manifest import Manifest
 from ..folds.options import manifest_of
-from ..options import RunsRequest
+from ..requests import RunsRequest
 from ..results.folder import check_among_labels
 from .crossval import RunSpec, differing, is_short, pending_runs, refusal, shard_of
 from .experiment import Checked, DataKey, check_experiment, data_key

@@ -28,7 +28,7 @@ from ...shell.text import counted, preview, text_table
 from ..artifacts.folder import read_description, read_json
 from ..artifacts.state import FINISHED, read_metrics
 from ..config import TrainConfig
-from ..options import CompareRequest
+from ..requests import CompareRequest
 from ..results.bootstrap import LEVEL, Runs, Scorer, paired_differences, scorer_of
 from ..results.comparison import (
     FEW_TRIALS,

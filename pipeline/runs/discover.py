@@ -6,7 +6,6 @@ Tested by tests/pipeline/runs/test_plan.py.
 from __future__ import annotations
 
 import os
-import re
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -18,7 +17,7 @@ from ...features_store.labels.annotations import count_rows, folder_levels
 from ...features_store.labels.corpus import Corpus, label_name, open_any_corpus
 from ...features_store.labels.timed import is_timed
 from ...features_store.records.failures import Stage
-from ...features_store.schema import check_trial_name, plain_name
+from ...features_store.schema import check_trial_name, plain_name, whole_trial
 from ...shell.text import counted, one_line, preview
 from ..config import ExtractConfig, FacePolicy
 from ..extraction.jobs import Failure, Job
@@ -39,7 +38,6 @@ SOUND_SUFFIXES = (".wav", ".flac")
 VIDEO_SUFFIXES = frozenset(f"{_BROADCAST} {_CAMERA} {_PHONE_AND_WEB} {_RAW} {_OTHER}".split())
 # Playlists name other files or addresses: they are reported as refused, and never opened.
 PLAYLIST_SUFFIXES = frozenset([".m3u8", ".m3u", ".mpd", ".ffconcat", ".concat"])
-_FACE = re.compile(r"/face\d+$")
 # Folders that misplaced crops are looked for in, and trials that are looked for there.
 _LOOKED_INTO, _LOOKED_FOR = 50, 20
 _SIDES: dict[str, FacePolicy] = {"_left": "left", "_right": "right"}
@@ -144,6 +142,32 @@ def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None)
                 yield Path(parent, name)
 
 
+def videos_by_name(folder: Path) -> dict[str, list[Path]]:
+    """The videos below a folder, by the plain names that their trials have: folders and all, without a suffix."""
+    found: dict[str, list[Path]] = {}
+    for path in walk_videos(folder):
+        found.setdefault(plain_name(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
+    return found
+
+
+def find_video(trial: str, file: str | None, videos: Mapping[str, Sequence[Path]]) -> Path | None:
+    """A trial's video among `videos_by_name`: of its name, in its folder or, moved elsewhere, of its file's name.
+
+    A side (`video59_left`) or a face (`clip/face0`) has the whole picture's. `file`: what the trial remembers its video
+    to be called, which decides between several; None where more than one is left.
+    """
+    names = [plain_name(name) for name in (trial, whole_trial(trial), video_of(whole_trial(trial)))]
+    found = [list(videos.get(name, ())) for name in names]
+    for last in (name.rpartition("/")[2] for name in names):
+        moved = [path for stem, paths in videos.items() if stem.rpartition("/")[2] == last for path in paths]
+        found.append([path for path in moved if file in (None, path.name)])
+    for paths in found:
+        named = [path for path in paths if path.name == file] or paths
+        if len(named) == 1:
+            return named[0]
+    return None
+
+
 def _no_videos(folder: Path) -> str:
     seen = Counter(
         Path(name).suffix.lower() or "without a suffix"
@@ -226,7 +250,8 @@ def _checked(job: Job, jobs: Mapping[str, Job], sources: Sources) -> Job:
         raise ValueError("is a playlist; playlists can point at other files or the network and are refused")
     if job.trial in jobs:
         raise ValueError(f"makes the same trial {job.trial!r} as {jobs[job.trial].name}; rename one of them")
-    if jobs.get(_FACE.sub("", job.trial), job).face == "all" and _FACE.search(job.trial):
+    whole = whole_trial(job.trial)
+    if whole != job.trial and jobs.get(whole, job).face == "all":
         raise ValueError(f"makes the trial {job.trial!r}, which is the name of a face of another video; rename it")
     check_trial_name(job.trial)
     label = label_name(sources.corpus, job.trial) if sources.corpus is not None else None

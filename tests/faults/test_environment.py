@@ -211,7 +211,7 @@ class TestTorch:
 
 
 @pytest.mark.parametrize("columns", [0, 80])
-def test_a_terminal_without_a_width_gets_lines(columns, tmp_path):
+def test_a_terminal_without_a_width_gets_lines(columns, read_terminal, tmp_path):
     """As `script` and CI jobs open it: a bar of no columns would show nothing at all."""
     terminal, end = pty.openpty()
     fcntl.ioctl(end, termios.TIOCSWINSZ, struct.pack("4H", 24, columns, 0, 0))
@@ -224,8 +224,7 @@ def test_a_terminal_without_a_width_gets_lines(columns, tmp_path):
             reporter.end()
             assert list(shown([1, 2], "reading", stream)) == [1, 2]
             watcher.close()
-            stream.flush()
-            said = os.read(terminal, 1 << 16).decode()
+        said = read_terminal(terminal)
     finally:
         os.close(terminal)
     assert "starting 2 workers" in said

@@ -3,7 +3,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from avfuse.features_store.schema import CHUNK_BYTES, SHARD_BYTES, check_trial_name, layout, spec_of
+from avfuse.features_store.schema import CHUNK_BYTES, SHARD_BYTES, check_trial_name, layout, spec_of, whole_trial
 
 
 @pytest.mark.parametrize("name", ["a", "batch1/10-60-1280x720", "a b/ü.x", "...a"[3:], "x" * 255, "1.mp4_left"])
@@ -18,6 +18,20 @@ def test_names(name):
 def test_names_that_cannot_be(name):
     with pytest.raises(ValueError, match="cannot name a trial"):
         check_trial_name(name)
+
+
+@pytest.mark.parametrize(
+    ("trial", "whole"),
+    [
+        ("clip/face0", "clip"),
+        ("a/clip/face12", "a/clip"),
+        ("a/faces/x", "a/faces/x"),
+        ("face0", "face0"),
+        ("a/face", "a/face"),
+    ],
+)
+def test_the_whole_picture_of_a_face(trial, whole):
+    assert whole_trial(trial) == whole
 
 
 @given(st.integers(0, 10**7), st.integers(1, 10**6), st.sampled_from([1, 4, 8]))

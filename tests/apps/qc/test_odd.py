@@ -6,11 +6,12 @@ import shutil
 import numpy as np
 import pytest
 
-from avfuse.apps.qc.measures import find_videos, measure
+from avfuse.apps.qc.measures import measure
 from avfuse.apps.qc.mouth_and_voice import quick_sync
 from avfuse.features_store.store import FeatureStore
 from avfuse.features_store.trial import Trial
 from avfuse.pipeline.audio.logmel import patches
+from avfuse.pipeline.runs.discover import videos_by_name
 
 ROWS, RATE_HZ = 100, 25
 SIDE_PX = 96
@@ -166,7 +167,7 @@ def test_landmarks_that_say_nothing(talk, make_clip, tmp_path, points, rows, los
     store = FeatureStore(tmp_path / "features.zarr", mode="a")
     kept = {name: values for name, values in talk.items() if not name.startswith(("crop48", "logmel"))}
     store.write("clip", kept | {"face_landmarks": landmarks}, {"frames_decoded": ROWS, "audio": "present"})
-    measured = measure(store["clip"], find_videos(tmp_path / "videos"))
+    measured = measure(store["clip"], videos_by_name(tmp_path / "videos"))
     assert not measured.unreadable
     assert measured.sync is not None
     assert measured.sync.reason == ("no face" if lost == ROWS else "")

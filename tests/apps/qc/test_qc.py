@@ -6,8 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from avfuse.apps.qc.measures import find_videos, longest_gap_s, measure
+from avfuse.apps.qc.measures import longest_gap_s, measure
 from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.runs.discover import videos_by_name
 
 ROWS, RATE_HZ = 250, 25
 
@@ -108,16 +109,6 @@ def test_the_last_second_of_patches_is_not_silence(store):
     assert measure(store["patches"], {}).silence == pytest.approx(0, abs=0.01)
 
 
-def test_videos_are_found_by_the_names_of_trials(tmp_path):
-    for name in ("a/one.mp4", "b/one.avi", "b/two.mov"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).touch()
-    found = find_videos(tmp_path)
-    assert {name: path.name for name, path in found.items()} == {
-        "a/one": "one.mp4", "b/one": "one.avi", "b/two": "two.mov", "two": "two.mov",
-    }  # fmt: skip
-
-
 def test_sound_goes_on_to_the_end_of_the_last_patch(store):
     time_s = np.arange(30) / RATE_HZ
     arrays = {"time": time_s, "fake_sound": np.zeros((30, 8), np.float32), "fake_sound_valid": time_s < 0.2}
@@ -133,7 +124,7 @@ def test_the_streams_and_the_sound_that_a_trial_was_made_of(store, ffmpeg_run, t
     ffmpeg_run(*make, *silent, "-map", "0:v", "-map", "1:a", "-map", "2:a", "-shortest", out)
     trial = store["good"]
     trial.attributes["source"] = {"size": out.stat().st_size}
-    found = find_videos(tmp_path / "videos")
+    found = videos_by_name(tmp_path / "videos")
     silences = []
     for stream in ("a:0", "a:1"):
         trial.attributes["audio_stream"] = stream
@@ -151,7 +142,7 @@ def test_a_video_of_another_content_is_not_used(store, tmp_path):
     (tmp_path / "videos" / "good.mp4").write_bytes(b"other")
     trial = store["good"]
     trial.attributes["source"] = {"size": 99}
-    measured = measure(trial, find_videos(tmp_path / "videos"))
+    measured = measure(trial, videos_by_name(tmp_path / "videos"))
     assert measured.notes == ("good.mp4 in --videos is not the file that the trial was made of",)
     assert measured.sync is None
 

@@ -189,9 +189,11 @@ def test_the_folder_says_whether_sound_is_levelled(speech_folder):
 
 
 def test_half_floats_are_near_and_fp16_needs_a_gpu(speech_folder):
-    folder, _ = speech_folder("wavlm_large")
+    # torch 2.14 on a CPU with AMX gets wide bf16 convolutions of fewer than 16 channels a group wrong; published ones
+    # have 48 or 64.
+    folder, _ = speech_folder("wavlm_large", num_conv_pos_embedding_groups=2)
     exact, made = (load(folder, precision=each).states(noise()) for each in ("fp32", "bf16"))
-    assert 0 < np.abs(made - exact).mean() < 0.05 * np.abs(exact).mean()
+    assert 0 < np.abs(made - exact).mean() < 0.02 * np.abs(exact).mean()
     with pytest.raises(ValueError, match="fp16 needs a GPU"):
         load(folder, precision="fp16")
 

@@ -214,6 +214,21 @@ def test_what_is_damaged_is_imported_again(folder, corpus, store, flip):
     assert list(verify(store)) == []
 
 
+def test_damaged_times_are_made_anew(folder, corpus, store, flip):
+    import_abaw3(store, find_trials(folder), corpus, rate_hz=25.0)
+    before = {name: dict(trial.attributes) for name, trial in store.items()}
+    flip(store.files.root / "clip_b" / "time" / "c" / "0", 30)
+    assert not store["clip_b"].is_whole("time")
+    done = import_abaw3(store, find_trials(folder), corpus, replace=True)
+    assert done.notes == ("clip_b: its times were broken, and are made anew",)
+    assert not any(summary.written for summary in done.features.values())
+    assert list(verify(store)) == []
+    assert store["clip_b"].time_s[25] == 1.0  # at the rate that it was made with
+    assert {name: dict(trial.attributes)["checksums"] for name, trial in store.items()} == {
+        name: attributes["checksums"] for name, attributes in before.items()
+    }
+
+
 def test_which_rows_have_a_label_must_be_known(folder, reference, corpus, truth):
     trial = find_trials(folder)["clip_b"]
     with pytest.raises(ValueError, match=r"has 358 rows for 400 frames of the store: which .* --annotations says so"):

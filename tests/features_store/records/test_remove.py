@@ -45,6 +45,12 @@ def test_of_chosen_trials_alone(filled):
     assert remove_feature(filled, "vggish", ["a"]) == ["a"]
     assert remove_feature(filled, "vggish", ["v"]) == ["v/face0", "v/face1"]
     assert "vggish" in filled["b/c"]
+    assert remove_feature(filled, "vggish", ["b/c"]) == ["b/c"]
+    filled.write(
+        "a/faces/x", {name: np.asarray(array[:]) for name, array in filled["a"].items()}, {"features": ENTRIES}
+    )
+    assert remove_feature(filled, "iresnet50", ["a"]) == ["a"]  # another trial, in a folder below its name
+    filled.remove("a/faces/x")
     with pytest.raises(ValueError, match="no trial is called x"):
         remove_feature(filled, "vggish", ["x"])
 

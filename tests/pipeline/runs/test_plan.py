@@ -21,6 +21,8 @@ from avfuse.pipeline.runs.discover import (
     check_sources,
     find_jobs,
     find_sources,
+    find_video,
+    videos_by_name,
     walk_videos,
 )
 from avfuse.pipeline.runs.plan import Selection, Standing, make_plan, shard_of, standing
@@ -54,6 +56,29 @@ def annotate(folder, **rows):
 
 def jobs_of(videos, annotations=None, crops=None, config=CONFIG):
     return find_jobs(find_sources(videos, annotations, crops), config)
+
+
+@pytest.mark.parametrize(
+    ("trial", "file", "found"),
+    [
+        ("a/one", None, "a/one.mp4"),
+        ("b/one/face0", "one.avi", "b/one.avi"),
+        ("faces/x", "x.mp4", "faces/x.mp4"),
+        ("two_left", "two.mov", "b/two.mov"),  # moved into a folder
+        ("c/two", None, "b/two.mov"),
+        ("c/two", "two.mp4", None),  # another person's
+        ("one", None, None),  # there are two, and nothing says which
+        ("one", "one.avi", "b/one.avi"),
+        ("three", "three.mkv", "three.mkv"),
+        ("three", None, None),
+        ("three", "three.webm", None),
+        ("a/one", "one.mkv", "a/one.mp4"),  # converted since: whoever needs the very file looks at its size
+    ],
+)
+def test_a_trials_video(videos, trial, file, found):
+    touch(videos, "a/one.mp4", "b/one.avi", "b/two.mov", "faces/x.mp4", "three.mp4", "three.mkv")
+    path = find_video(trial, file, videos_by_name(videos))
+    assert (path.relative_to(videos).as_posix() if path else None) == found
 
 
 def test_walks_sub_folders_and_skips_what_is_not_a_video(videos):
