@@ -129,10 +129,10 @@ def check(
     given = {name: Path(str(weights).removeprefix(f"{name}="))} if weights else {}  # as extract takes them, or bare
     source = resolve([name], given, untrained).get(name) if made.network or given else None
     settings = {"layers": layers, "precision": precision}
-    load = partial(load_encoder, name, settings, source, choose_device(device), precision)
+    load = partial(load_encoder, name, settings, source, choose_device(device))
     found = []
     with whole_float32(precision):
-        for each in check_encoder(load):
+        for each in check_encoder(partial(load, precision), None if precision == "fp32" else partial(load, "fp32")):
             found.append(each)
             if not as_json:
                 click.echo(f"{each.word:8}{each.what:38}{each.found}")

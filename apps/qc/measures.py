@@ -173,7 +173,8 @@ def _video(trial: Trial, videos: Mapping[str, Sequence[Path]], stall_timeout_s: 
     """The video of a trial as it is now; or why there is none that can be used."""
     source = trial.attributes.get("source")
     source = source if isinstance(source, dict) else {}
-    path = find_video(trial.name, source.get("name"), videos)
+    file = source.get("name")
+    path = find_video(trial.name, file if isinstance(file, str) else None, videos)
     if path is None:
         return None, "there is no video of this name in --videos"
     try:

@@ -180,12 +180,12 @@ def import_abaw3(
         store.write(name, {TIME: np.arange(lengths[name]) / rate_hz}, about)
         stored[name] = name
     for name in stored if replace else ():
-        known = store[stored[name]]
-        clock = known.entries.get(CLOCK, {})
+        there = store[stored[name]]
+        clock = there.entries.get(CLOCK, {})
         own_rate_hz = clock.get("settings", {}).get("nominal_rate_hz")
-        if own_rate_hz is not None and not known.is_whole(TIME):
-            store.add(known.name, {TIME: np.arange(known.rows) / own_rate_hz}, {CLOCK: clock})
-            notes.append(f"{known.name}: its times were broken, and are made anew")
+        if own_rate_hz is not None and not there.is_whole(TIME):
+            store.add(there.name, {TIME: np.arange(there.rows) / own_rate_hz}, {CLOCK: clock})
+            notes.append(f"{there.name}: its times were broken, and are made anew")
     features: dict[str, ImportSummary] = {}
     for array in ARRAYS:
         placed = {}
