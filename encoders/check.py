@@ -22,7 +22,7 @@ from .loading import LoadedEncoder
 
 Word = Literal["ok", "note", "FAILED"]
 _ROUNDING = 1e-4  # of a batch, relative to the rows
-_MUCH = 0.05  # of what bf16 and fp16 lose on average: our speech networks with random weights lose 1.0 to 1.2 %
+_MUCH = 0.1  # of what bf16 and fp16 may lose: twelve layers of random weights lose 0.046 on average, 0.06 in a batch
 _CONTEXT = 0.02  # of the state of one moment in two windows
 _CLICK_S = 0.002
 # Loud where it is, and next to nothing of the whole: base models begin with a norm over all of it.
@@ -58,7 +58,7 @@ def check_encoder(
             yield from _spread(rows, "words")
         else:
             singly = np.concatenate([_ask(encoder, inputs[number : number + 1]) for number in range(len(inputs))])
-            yield _same("a batch as one by one", rows, singly, _ROUNDING)
+            yield _same("a batch as one by one", rows, singly, _ROUNDING if load_exact is None else _MUCH)
             yield from _spread(rows, "faces" if encoder.kind == "face" else "sounds")
         if encoder.kind == "audio":
             yield from _of_sound(encoder)
