@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
+from ...features_store.clock import usual_step_s
 from ...pipeline.media.readers import AudioReader, FrameReader, prefetch
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.media.writer import PictureWriter
@@ -69,15 +70,14 @@ def draw_video(
     it is removed then.
     """
     canvas = Canvas(info, drawn)
-    steps_s = np.diff(drawn.time_s)
-    usual_s = float(np.median(steps_s)) if len(steps_s) else 1 / 25
-    durations_s = np.append(steps_s, usual_s)
+    last_s = usual_step_s(drawn.time_s) or 1 / 25
+    durations_s = np.append(np.diff(drawn.time_s), last_s)
     row = 0
     try:
         sound = _joined_sound(info, out.with_name(f"{out.name}.wav"), stall_timeout_s)
         with (
             FrameReader(info, stall_timeout_s=stall_timeout_s) as reader,
-            PictureWriter(out, canvas.size_px, info, stall_timeout_s, sound) as writer,
+            PictureWriter(out, canvas.size_px, info, last_s, stall_timeout_s, sound) as writer,
             closing(prefetch(reader, reader.kill)) as batches,
         ):
             for batch in batches:

@@ -30,7 +30,6 @@ from .types import MediaError, VideoInfo
 _KEPT_LINES = 40
 _END_WAIT_S = 600.0  # for what it has not encoded yet, and for the index at the head of the file
 _TICKS_A_S = 1_000_000
-_USUAL_RATE = 25  # frames/s, of a video that says none
 _WHOLE = 1 << 56  # the mark of a length of eight bytes
 _UNKNOWN_LENGTH = bytes.fromhex("01FFFFFFFFFFFFFF")
 
@@ -48,9 +47,10 @@ def _number(value: int) -> bytes:
 class PictureWriter:
     """A context manager: pictures are written one after the other, and at its end the file is there.
 
-    `size_px`: width and height, even numbers; `info`: the video whose sound is taken, from its origin on; `sound`: a
-    wav file in its place. Raises ValueError for other sizes; MediaError, with ffmpeg's own words, where it cannot
-    encode or gives no room for `stall_timeout_s`: what is left of the file then is for the caller to remove.
+    `size_px`: width and height, even numbers; `info`: the video whose sound is taken, from its origin on; `last_s`: how
+    long the last picture is shown; `sound`: a wav file in place of the video's. Raises ValueError for other sizes;
+    MediaError, with ffmpeg's own words, where it cannot encode or gives no room for `stall_timeout_s`: what is left of
+    the file then is for the caller to remove.
     """
 
     def __init__(
@@ -58,12 +58,14 @@ class PictureWriter:
         path: Path,
         size_px: tuple[int, int],
         info: VideoInfo,
+        last_s: float,
         stall_timeout_s: float = 60.0,
         sound: Path | None = None,
     ) -> None:
         if size_px[0] % 2 or size_px[1] % 2:
             raise ValueError(f"width and height of an MP4 are even, got {size_px[0]} × {size_px[1]}")
         self._path, self._size_px, self._info, self._timeout_s = path, size_px, info, stall_timeout_s
+        self._last_s = last_s
         self._sound = None if sound is None else os.fspath(sound)
         self._complaints: deque[bytes] = deque(maxlen=_KEPT_LINES)
 
@@ -82,10 +84,9 @@ class PictureWriter:
         self._listener.start()
         width_px, height_px = self._size_px
         video = (_element("B0", _number(width_px)), _element("BA", _number(height_px)), _element("2EB524", b"RGB\x18"))
-        # How long the last picture is shown. ffmpeg does not find the rate in a few large pictures, and players drop
-        # one that is shown for no time.
-        rate = _element("23E383", _number(round(1_000_000_000 / (self._info.fps or _USUAL_RATE))))
-        track = (_element("D7", _number(1)), _element("73C5", _number(1)), _element("83", _number(1)), rate)
+        # Of the duration of each block ffmpeg takes no notice at the end, and players drop what is shown for no time.
+        usual = _element("23E383", _number(round(self._last_s * 1_000_000_000)))
+        track = (_element("D7", _number(1)), _element("73C5", _number(1)), _element("83", _number(1)), usual)
         scale = _element("2AD7B1", _number(1_000_000_000 // _TICKS_A_S))
         head = _element("1A45DFA3", _element("4282", b"matroska"), _element("4287", _number(4)))
         head += bytes.fromhex("18538067") + _UNKNOWN_LENGTH

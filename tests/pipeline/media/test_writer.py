@@ -27,7 +27,7 @@ def picture(shade):
 
 def test_each_picture_at_its_time(info, tmp_path):
     shades = range(20, 20 + 40 * len(TIMES_S), 40)
-    with PictureWriter(tmp_path / "out.mp4", (64, 48), info) as writer:
+    with PictureWriter(tmp_path / "out.mp4", (64, 48), info, 0.1) as writer:
         for time_s, shade in zip(TIMES_S, shades, strict=True):
             writer.write(picture(shade), time_s, 0.1)
     with FrameReader(probe(tmp_path / "out.mp4")) as reader:
@@ -38,24 +38,24 @@ def test_each_picture_at_its_time(info, tmp_path):
 
 
 @pytest.mark.parametrize(("size_px", "count"), [((64, 48), 1), ((64, 48), 6), ((1280, 720), 6)])
-def test_the_last_picture_is_shown_as_long_as_the_others(info, tmp_path, size_px, count):
-    """Of large pictures ffmpeg looks at too few to find their rate; players drop one that is shown for no time."""
+@pytest.mark.parametrize("last_s", [0.02, 0.1])
+def test_the_last_picture_is_shown_as_long_as_is_said(info, tmp_path, size_px, count, last_s):
+    """Of large pictures ffmpeg looks at too few to find their rate; a variable one says nothing about the last."""
     out = tmp_path / "out.mp4"
-    with PictureWriter(out, size_px, info) as writer:
+    with PictureWriter(out, size_px, info, last_s) as writer:
         for at in range(count):
-            writer.write(
-                np.full((size_px[1], size_px[0], 3), 9 * at, np.uint8), at / float(info.fps), 1 / float(info.fps)
-            )
+            picture = np.full((size_px[1], size_px[0], 3), 9 * at, np.uint8)
+            writer.write(picture, 0.04 * at, last_s if at == count - 1 else 0.04)
     asked = ["-count_frames", "-select_streams", "v", "-show_entries", "stream=nb_read_frames,duration", "-of", "json"]
     said = subprocess.run(["ffprobe", "-v", "error", *asked, out], capture_output=True, check=True).stdout
     (stream,) = json.loads(said)["streams"]
     assert int(stream["nb_read_frames"]) == count
-    assert float(stream["duration"]) == pytest.approx(count / float(info.fps), abs=1e-3)
+    assert float(stream["duration"]) == pytest.approx(0.04 * (count - 1) + last_s, abs=1e-3)
 
 
 def write(path, info, shades, size_px=(64, 48), end=False):
     """Write pictures; `end`: an ffmpeg that somebody ends meanwhile."""
-    with PictureWriter(path, size_px, info) as writer:
+    with PictureWriter(path, size_px, info, 0.1) as writer:
         if end:
             os.kill(writer._process.pid, signal.SIGKILL)
         for at, shade in enumerate(shades):
