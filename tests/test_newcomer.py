@@ -4,6 +4,7 @@ docs/trying.md says how: what to make first, what to type also and in place of w
 read here, so that the page is the walk's only recipe. Commands come out of the pages.
 """
 
+import copy
 import os
 import re
 import shutil
@@ -153,17 +154,16 @@ def prepared(tmp_path_factory):
 def test_guides_can_be_followed_literally(prepared, pages, tmp_path):
     shutil.copytree(prepared.folder, tmp_path / "try", symlinks=True)
     (tmp_path / "examples").symlink_to(prepared.checkout / "examples")  # beside it, as in the checkout
-    before = prepared.typed
-    prepared.folder = tmp_path / "try"
+    shell = copy.copy(prepared)  # what one walk changes is not there in the next
     for page in pages:
-        prepared.folder = tmp_path / "try"
+        shell.folder = tmp_path / "try"
         for line in RECIPE.before.get(page, ()):
-            prepared.type(line, f"before {page}")
+            shell.type(line, f"before {page}")
         if page == "docs/comparing.md":
             (grid,) = re.findall(r"```yaml\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
-            (prepared.folder / "mine.yaml").write_text(grid)
-        prepared.follow(page)
-    assert prepared.typed > before
+            (shell.folder / "mine.yaml").write_text(grid)
+        shell.follow(page)
+    assert shell.typed > prepared.typed
 
 
 @pytest.mark.slow
