@@ -156,15 +156,22 @@ def loudness_of_patches(trial: Trial) -> NDArray[np.float64]:
 
 
 def frames_json(
-    time_s: NDArray[np.float64], boxes: NDArray[np.float32] | None, scores: NDArray[np.float32] | None
+    time_s: NDArray[np.float64],
+    boxes: NDArray[np.float32] | None,
+    scores: NDArray[np.float32] | None,
+    start_s: object = None,
 ) -> dict[str, Any]:
     """Every frame for the page: its time, its box in px and the score of its face, as bytes in base64.
 
-    `boxes` [T, 4], `scores` [T]. Of very long trials every second, third … frame: `every` says which.
+    `boxes` [T, 4], `scores` [T]. `start_s`: the first frame's PTS in the container, if it is known; `clock_s` is how
+    far a player's clock, which is the container's, is ahead of that of the rows. Of very long trials every second,
+    third … frame: `every` says which.
     """
     every = -(-len(time_s) // _MOST_BOXES) or 1
     ticks = np.rint(time_s[::every] * _TICKS_A_SECOND).astype("<i4")
+    clock_s = round(start_s - float(time_s[0]), 6) if isinstance(start_s, int | float) and len(time_s) else 0.0
     frames: dict[str, Any] = {"every": every, "rows": len(time_s), "ticks": _coded(ticks), "box": "", "score": ""}
+    frames["clock_s"] = clock_s
     if boxes is not None and np.isfinite(boxes).any():
         whole = np.clip(np.rint(np.nan_to_num(boxes[::every], nan=_NO_BOX)), _NO_BOX, -_NO_BOX - 1)
         frames["box"] = _coded(whole.astype("<i2"))

@@ -75,6 +75,10 @@ class System:
         """Features that its runs have learned from and that come from random networks, sorted."""
         return sorted({name for described in self.runs.values() for name in described.features.untrained})
 
+    def lacks(self, trial: Trial) -> list[str]:
+        """Features that its runs take and the trial does not have, sorted."""
+        return sorted({name for described in self.runs.values() for name in described.config.inputs} - set(trial))
+
     def say(self, trial: Trial, label: TruthOf | None = None) -> Said | None:
         """What the runs that hold a trial out say of it, else those that have not seen it; None where none may.
 

@@ -39,7 +39,7 @@ from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import find_video, videos_by_name
 from ...shell.progress import shown
-from ...shell.text import escaped, flat, one_line, preview
+from ...shell.text import counted, escaped, flat, one_line, preview
 from ..qc.commands import Thresholds
 from ..qc.mouth_and_voice import quick_sync
 from .sheet import Sheet, contact_sheet
@@ -98,14 +98,7 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
     if request.videos is not None and not request.videos.is_dir():
         raise ValueError(f"{request.videos} is not a folder")
     videos = {} if request.videos is None else videos_by_name(request.videos)
-    pages = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    pages.filters["plain"] = flat
+    pages = templates()
     about: dict[str, Any] = {
         "made": made(store=store.path),
         "untrained": sorted({*summary["untrained"], *_learned(request)}),
@@ -118,16 +111,20 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
         shutil.copyfile(Path(__file__).with_name("templates") / name, folder / "assets" / name)
     slugs = [_slug(state.trial) for state in states]
     rows, broken, without = [], [], []
+    lacking: dict[str, list[str]] = {}
     for number in shown(range(len(states)), "report"):
         found = _Found(store[states[number].trial], states[number], slugs[number])
         try:
             with found.trial.unchanged():
                 _read_trial(request, found, videos)
-        except StoreMismatch as error:
+        except (StoreMismatch, KeyError, IndexError, OSError) as error:
             found.problems.append(f"cannot be read: {one_line(error)}; `avfuse verify` says how to fix it")
             broken.append(found.trial.name)
         if request.videos is not None and found.video is None:
             without.append(found.trial.name)
+        for system in request.systems:
+            if missing := system.lacks(found.trial):
+                lacking.setdefault(f"{system.name}: it takes {', '.join(missing)}", []).append(found.trial.name)
         around = [slugs[at] if 0 <= at < len(slugs) else "" for at in (number - 1, number + 1)]
         content = _trial_content(request, found, folder) | {"before": around[0], "after": around[1]}
         _write(folder / "trials" / f"{found.slug}.html", pages.get_template("trial.html").render(content, **about))
@@ -136,11 +133,26 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
             tell(f"note: {found.trial.name}: {problem}")
     if without:
         tell(f"note: {request.videos} does not have the video of {preview(without)}")
+    for what, trials in lacking.items():
+        tell(f"note: nothing is predicted by {what}, which {counted(len(trials), 'trial')} lack: {preview(trials)}")
     whole = {"rows": rows, "summary": summary, "systems": _columns(request), "chosen": len(states)}
     _write(folder / "index.html", pages.get_template("index.html").render(whole, **about))
     if request.systems:
         _write(folder / "runs.html", pages.get_template("runs.html").render(request.runs_page, **about))
     return broken
+
+
+def templates() -> jinja2.Environment:
+    """The pages' templates: whatever a name holds is escaped, and what is missing is an error."""
+    pages = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).with_name("templates")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    pages.filters["plain"] = flat
+    return pages
 
 
 def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequence[Path]]) -> None:
@@ -163,7 +175,7 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
     time_s = trial.time_s
     scores = trial.read(FACE_SCORE) if FACE_SCORE in trial else None
     boxes = trial.read("face_box") if "face_box" in trial else None
-    found.frames = frames_json(time_s, boxes, scores)
+    found.frames = frames_json(time_s, boxes, scores, trial.attributes.get("video_start_s"))
     if scores is not None:
         seen = np.where(scores > 0, scores, np.nan)
         face = Line("face score", "signal", time_s, seen)
@@ -314,6 +326,15 @@ def _index_row(found: _Found) -> dict[str, Any]:
     numbers = [float(each) for each in starts if isinstance(each, int | float)]
     warnings = [*state.warnings, *found.problems]
     late_s = None if found.sync is None else found.sync.late_s
+    is_late = late_s is not None and abs(late_s) > Thresholds().max_offset
+    has_sound = attributes.get("audio") == "present"
+    # What can be searched for beside the name and the warnings.
+    words = {
+        "vfr": attributes.get("vfr"),
+        "no sound": not has_sound,
+        "cut short": attributes.get("truncated"),
+        "out of sync": is_late,
+    }
     return {
         "name": state.trial,
         "slug": found.slug,
@@ -323,12 +344,12 @@ def _index_row(found: _Found) -> dict[str, Any]:
         "vfr": bool(attributes.get("vfr")),
         "faces": state.faces,
         "gap_s": state.face_gap_s,
-        "audio": attributes.get("audio") == "present",
+        "audio": has_sound,
         "sound": state.sound,
         "starts_s": numbers[1] - numbers[0] if len(numbers) == 2 else None,
         "sync": found.sync,
-        "late": late_s is not None and abs(late_s) > Thresholds().max_offset,
-        "truncated": bool(attributes.get("truncated")),
+        "late": is_late,
+        "words": " ".join(word for word, is_so in words.items() if is_so),
         "warnings": len(warnings),
         "said": "; ".join(warnings)[:_WARNING_LETTERS],
         "scores": [score for of_system in found.scores for score in of_system],

@@ -7,6 +7,7 @@
   const style = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const CONFIG = { displayModeBar: false, responsive: true, doubleClick: "reset" };
+  const text = (words) => words.replace(/&/g, "&amp;").replace(/</g, "&lt;"); // plotly reads tags in names and titles
   const coarse = matchMedia("(pointer: coarse)").matches;
 
   function look(line) {
@@ -45,6 +46,7 @@
     const ticks = data.frames ? bytes(data.frames.ticks, Int32Array) : new Int32Array(0);
     const boxes = data.frames && data.frames.box ? bytes(data.frames.box, Int16Array) : null;
     const scores = data.frames && data.frames.score ? bytes(data.frames.score, Uint8Array) : null;
+    const clock_s = data.frames ? data.frames.clock_s : 0; // how far the player's clock is ahead of that of the rows
     const every = data.frames ? data.frames.every : 1;
     const lanes = data.lanes;
     const LANE_PX = 84, TITLE_PX = 22, FOOT_PX = 34;
@@ -82,7 +84,7 @@
         }
         for (const line of lane.lines) {
           found.push({
-            x: line.x, y: line.y, yaxis, mode: "lines", name: line.name, meta: line.name, line: look(line),
+            x: line.x, y: line.y, yaxis, mode: "lines", name: text(line.name), meta: line.name, line: look(line),
             connectgaps: false, hovertemplate: "%{y:.3~f}<extra>%{fullData.name}</extra>",
           });
         }
@@ -113,7 +115,7 @@
           domain: [bottom, top], range: [lane.low - pad, lane.high + pad], fixedrange: true, nticks: 4,
         });
         made.annotations.push({
-          text: lane.title.replace(/&/g, "&amp;").replace(/</g, "&lt;"), xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left", yanchor: "bottom",
+          text: text(lane.title), xref: "paper", yref: "paper", x: 0, y: top, xanchor: "left", yanchor: "bottom",
           showarrow: false, font: { size: 12 },
         });
       });
@@ -172,7 +174,7 @@
       const low = ticks.length ? ticks[0] / 1e4 : 0;
       const high = ticks.length ? ticks[ticks.length - 1] / 1e4 : 0;
       const wanted = Math.min(high, Math.max(low, time_s));
-      if (video && video.readyState > 0) video.currentTime = wanted + 1e-3; // within the frame, not on its edge
+      if (video && video.readyState > 0) video.currentTime = wanted + clock_s + 1e-3; // within the frame, not on its edge
       show(wanted);
     }
 
@@ -183,10 +185,10 @@
 
     if (video) {
       // While a seek is under way frames of an earlier one may still come: they must not move the slider back.
-      const moved = () => { if (!video.seeking) show(video.currentTime); };
+      const moved = () => { if (!video.seeking) show(video.currentTime - clock_s); };
       if (video.requestVideoFrameCallback) {
         const step = (_, frame) => {
-          if (!video.seeking) show(frame.mediaTime);
+          if (!video.seeking) show(frame.mediaTime - clock_s);
           video.requestVideoFrameCallback(step);
         };
         video.requestVideoFrameCallback(step);
@@ -265,7 +267,6 @@
 
   // ---- runs -------------------------------------------------------------------------------------------------------
   function runs() {
-    const text = (words) => words.replace(/&/g, "&amp;").replace(/</g, "&lt;");
     data.systems.forEach((system, at) => {
       const place = document.querySelector(`[data-plot="curves${at}"]`);
       const lines = [];

@@ -1,7 +1,12 @@
 // Tables that sort by a click on a column's head, and the search over the trials. Without it they are plain tables.
 "use strict";
 (function () {
-  const value = (row, column) => row.cells[column].dataset.v ?? row.cells[column].textContent;
+  // What a cell is sorted by: words as they are, of anything else the number that it begins with.
+  const key = (cell, words) => {
+    const said = cell.dataset.v ?? cell.textContent;
+    return words ? said : parseFloat(said);
+  };
+  const unknown = (value) => value === "" || Number.isNaN(value);
 
   for (const table of document.querySelectorAll("table.sortable")) {
     const body = table.tBodies[0];
@@ -14,12 +19,12 @@
         const before = head.getAttribute("aria-sort");
         const down = before === "none" ? !words : before === "ascending"; // numbers: the greatest first
         const sign = down ? -1 : 1;
-        const rows = [...body.rows].map((row) => ({ row, key: value(row, column) }));
+        const rows = [...body.rows].map((row) => ({ row, value: key(row.cells[column], words) }));
         rows.sort((one, other) => {
-          if ((one.key === "") !== (other.key === "")) return one.key === "" ? 1 : -1; // what is not known stays last
+          if (unknown(one.value) || unknown(other.value)) return unknown(one.value) - unknown(other.value); // last
           return words
-            ? sign * one.key.localeCompare(other.key, undefined, { numeric: true })
-            : sign * (Number(one.key) - Number(other.key));
+            ? sign * one.value.localeCompare(other.value, undefined, { numeric: true })
+            : sign * (one.value - other.value);
         });
         for (const each of heads) if (each.hasAttribute("aria-sort")) each.setAttribute("aria-sort", "none");
         head.setAttribute("aria-sort", down ? "descending" : "ascending");
@@ -31,7 +36,8 @@
   const search = document.getElementById("search");
   if (!search) return;
   const rows = [...document.getElementById("trials").tBodies[0].rows];
-  const texts = rows.map((row) => `${row.cells[0].dataset.v} ${row.dataset.s}`.toLowerCase());
+  for (const row of rows) if (row.dataset.said) row.querySelector(".warned").title = row.dataset.said;
+  const texts = rows.map((row) => `${row.cells[0].textContent} ${row.dataset.said ?? ""} ${row.dataset.words ?? ""}`.toLowerCase());
   const filter = () => {
     const words = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     let count = 0;

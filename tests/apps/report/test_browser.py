@@ -1,8 +1,12 @@
 """The pages in headless Chromium, opened from disk: no error, sort, search, seek, the box, a narrow screen."""
 
+import io
 import re
+import shutil
 
+import numpy as np
 import pytest
+from PIL import Image
 
 pytestmark = pytest.mark.browser
 
@@ -114,6 +118,38 @@ def test_a_video_that_the_browser_cannot_show_is_said_to_be_one(
     page.focus("#seek")
     page.keyboard.press("End")
     assert now_s(page) == pytest.approx(3.96)
+    page.close()
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("late.webm", ("-c:v", "libvpx", "-b:v", "1M")),
+        pytest.param("late.mkv", ("-pix_fmt", "yuv420p"), marks=pytest.mark.slow),
+    ],
+)
+def test_a_container_whose_clock_begins_later(browser, avfuse, make_clip, moving_frames, tone, tmp_path, name, options):
+    """A player counts from the container's zero, rows from the first stream's: the row that is named is shown."""
+    made = make_clip(name, moving_frames, samples=tone, options=options, late_video_s=2.0, late_audio_s=2.0)
+    (tmp_path / "videos").mkdir()
+    shutil.copy(made, tmp_path / "videos" / name)
+    words = ("--store", tmp_path / "s.zarr", "--videos", tmp_path / "videos")
+    assert avfuse("extract", *words, "--features", "mfcc").exit_code == 0
+    assert avfuse("report", *words, "--out", tmp_path / "r").exit_code == 0
+    page = browser.new_page()
+    page.goto(next((tmp_path / "r").glob("trials/late-*.html")).as_uri())
+    page.wait_for_function("document.getElementById('video').readyState > 1")
+    page.evaluate("document.getElementById('video').controls = false")  # they lie over the picture
+    for pressed, row in (("End", 99), ("Home", 0), ("End", 99)):
+        page.focus("#seek")
+        page.keyboard.press(pressed)
+        page.wait_for_function("!document.getElementById('video').seeking")
+        page.wait_for_timeout(300)  # until the frame is painted
+        assert f"row {row} of 100" in page.inner_text("#now")
+        shot = np.asarray(Image.open(io.BytesIO(page.locator("#video").screenshot())).convert("L")).astype(int)
+        columns = shot[shot.shape[0] // 2, : shot.shape[1]] > 100
+        left_px = columns.argmax() * 160 / shot.shape[1]
+        assert left_px == pytest.approx(10 + row // 2, abs=2)
     page.close()
 
 

@@ -9,6 +9,8 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
+from avfuse.apps.report.systems import MOST_SYSTEMS
+from avfuse.apps.report.write import _WARNING_LETTERS, templates
 from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
@@ -113,7 +115,10 @@ def test_the_offset_of_the_sound_stands_in_the_index_and_on_the_page(avfuse, pla
     store.write("numbers", {"time": np.arange(30) / 30}, about)
     assert avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r").exit_code == 0
     index = (tmp_path / "r" / "index.html").read_text()
-    rows = {re.findall(r"<a [^>]*>(.*?)</a>", row)[0]: row for row in index.split("<tr data-s=")[1:]}
+    rows = {
+        re.findall(r"<a [^>]*>(.*?)</a>", row)[0]: row
+        for row in re.split(r"<tr(?= data-|>\n<th scope=\"row\")", index)[1:]
+    }
     said = {html.unescape(name): re.findall(r"<td[^>]*>(.*?)</td>", row)[7] for name, row in rows.items()}
     assert said == {
         "late": "+0.20 s", "in step": "+0.00 s", "another's voice": "not sure", "mute": "not sure", "numbers": "–"
@@ -166,6 +171,45 @@ def test_a_broken_trial_is_named_and_the_others_have_their_pages(avfuse, corpus,
     assert made.exit_code == 3
     assert "talk: cannot be read" in made.stderr
     assert len(list((tmp_path / "r" / "trials").glob("*.html"))) == 2
+
+
+@pytest.mark.parametrize("array", ["time", "face_score", "face_box"])
+def test_an_array_that_is_gone_is_a_line_and_the_other_pages_are_written(avfuse, corpus, tmp_path, array):
+    shutil.copytree(corpus.store, tmp_path / "s.zarr")
+    shutil.rmtree(tmp_path / "s.zarr" / "talk" / array)
+    made = avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r")
+    assert made.exit_code == 3
+    assert re.search(rf"note: talk: cannot be read: .*{array}.*; `avfuse verify` says how to fix it", made.stderr)
+    assert len(list((tmp_path / "r" / "trials").glob("*.html"))) == 12
+    assert "cannot be read" in page_of(tmp_path / "r", "talk").read_text()
+
+
+def test_a_run_whose_features_are_not_there_is_named(avfuse, corpus, tmp_path):
+    shutil.copytree(corpus.store, tmp_path / "s.zarr")
+    assert avfuse("remove", "--store", tmp_path / "s.zarr", "--feature", "voice").exit_code == 0
+    words = ("--run", corpus.run, "--annotations", corpus.annotations, "--device", "cpu")
+    made = avfuse("report", "--store", tmp_path / "s.zarr", "--out", tmp_path / "r", *words)
+    assert made.exit_code == 0
+    assert "note: nothing is predicted by run: it takes voice, which 12 trials lack: " in made.stderr
+
+
+def test_an_index_of_600_trials_and_twelve_systems_has_less_than_a_megabyte():
+    """The template with what `_index_row` makes at most: long warnings, and scores of runs that have not seen it."""
+    row = {
+        **{"slug": "batch1-123-30-1920x1080-0123456789", "frames": 18000, "length_s": 600.6, "rate_hz": 29.97},
+        **{"vfr": True, "faces": 0.97, "gap_s": 1.2, "audio": True, "sound": 0.99, "starts_s": 0.02, "sync": None},
+        **{"late": False, "words": "vfr", "warnings": 2, "said": "w" * _WARNING_LETTERS},
+        **{"scores": [(-0.123, "not seen")] * 2 * MOST_SYSTEMS},
+    }
+    rows = [{**row, "name": f"batch1/{number}-30-1920x1080"} for number in range(600)]
+    lists = {"failed": [], "missing": [], "incomplete": [], "features": {}}
+    summary = {"store": "x", "trials": 600, "rows": 1, "hours": 1.0, **lists}
+    systems = [{"name": f"system {number}", "scores": ["V", "A"]} for number in range(MOST_SYSTEMS)]
+    about = {"made": {"avfuse": "0", "time": "t", "command": "c"}, "untrained": [], "has_runs": True}
+    page = (
+        templates().get_template("index.html").render(rows=rows, summary=summary, systems=systems, chosen=600, **about)
+    )
+    assert len(page.encode()) < 1e6
 
 
 @pytest.mark.slow
