@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 from measure import avfuse, machine, run
 
+from avfuse.features_store.schema import JsonValue
 from avfuse.features_store.store import FeatureStore
 
 RATE_HZ = 30
@@ -49,7 +50,12 @@ def fill(store: FeatureStore, name: str, rows: int, rng: np.random.Generator) ->
     box = np.float32(100) + drift(rng, rows, 4) * np.float32(50)
     box[~found] = np.nan
     arrays = {"time": np.arange(rows) / RATE_HZ, "face_box": box, "face_score": found.astype(np.float32)}
-    about = {"fps": str(RATE_HZ), "vfr": False, "audio": "absent", "warnings": ["sound moved by 3 ms " * 8]}
+    about: dict[str, JsonValue] = {
+        "fps": str(RATE_HZ),
+        "vfr": False,
+        "audio": "absent",
+        "warnings": ["sound moved by 3 ms " * 8],
+    }
     store.write(name, arrays, about)
 
 

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from html.parser import HTMLParser
+from typing import Any
 
 import numpy as np
 import pytest
@@ -202,7 +203,7 @@ def test_an_index_of_600_trials_and_twelve_systems_has_less_than_a_megabyte():
         **{"scores": [(-0.123, "not seen")] * 2 * MOST_SYSTEMS},
     }
     rows = [{**row, "name": f"batch1/{number}-30-1920x1080"} for number in range(600)]
-    lists = {"failed": [], "missing": [], "incomplete": [], "features": {}}
+    lists: dict[str, Any] = {"failed": [], "missing": [], "incomplete": [], "features": {}}
     summary = {"store": "x", "trials": 600, "rows": 1, "hours": 1.0, **lists}
     systems = [{"name": f"system {number}", "scores": ["V", "A"]} for number in range(MOST_SYSTEMS)]
     about = {"made": {"avfuse": "0", "time": "t", "command": "c"}, "untrained": [], "has_runs": True}
