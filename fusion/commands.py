@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -26,10 +27,10 @@ from .options import (
     GROUPS,
     compare_options,
     compare_request,
-    config_to_describe,
     finetune_options,
     finetune_request,
     pictures_request,
+    request_to_describe,
     train_options,
     train_request,
 )
@@ -48,7 +49,7 @@ _say = partial(click.echo, err=True)
 @train_options
 @clean_errors(WorkerUnfit)
 @torch_errors(LESS_MEMORY)
-def train(**options: Any) -> None:
+def train(describe: bool, **given: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
     RUN then holds the best network, its settings, scores (metrics.json), history.csv, predictions and plots. A
@@ -56,18 +57,18 @@ def train(**options: Any) -> None:
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
-    if options.pop("describe"):
-        _describe(options)
+    if describe:
+        _describe(request_to_describe(**given))
         return
     with listening("runs") as stop:
-        _train(train_request(options), stop)
+        _train(train_request(**given), stop)
 
 
 @click.command(cls=GroupedCommand, groups=FINETUNE_GROUPS)
 @finetune_options
 @clean_errors(WorkerUnfit, WeightsMissing)
 @torch_errors("a smaller --micro-batch, batch_size or --memory-gb")
-def finetune(**options: Any) -> None:
+def finetune(images: Path | None, **given: Any) -> None:
     """Train the head together with the networks that make its features, from the crops and patches in a store.
 
     RUN then holds what a run of `train` holds, and the tuned networks of the best epoch: iresnet50.safetensors,
@@ -75,19 +76,19 @@ def finetune(**options: Any) -> None:
     (docs/finetuning.md). A second call leaves finished runs alone. Exit codes as those of `train`. With --images the
     network of the face alone is tuned, on pictures with labels, before any video is seen.
     """
-    if options["images"] is not None:
+    if images is not None:
         with listening("epochs") as stop:
-            _finetune_on_pictures(pictures_request(options), stop)
+            _finetune_on_pictures(pictures_request(images, **given), stop)
         return
     with listening("runs") as stop:
-        _finetune(finetune_request(options), stop)
+        _finetune(finetune_request(**given), stop)
 
 
 @click.command(cls=GroupedCommand, groups=COMPARE_GROUPS)
 @compare_options
 @clean_errors(WorkerUnfit)
 @torch_errors(LESS_MEMORY)
-def compare(**options: Any) -> None:
+def compare(**given: Any) -> None:
     """Train several systems, features or settings on the same folds, and compare them trial by trial.
 
     The runs are those of `train`, in OUT/CELL/fold<K>/seed<S>; OUT/compare.txt, .md, .tex, .csv, .json and .png have
@@ -95,17 +96,17 @@ def compare(**options: Any) -> None:
     `train`.
     """
     with listening("runs") as stop:
-        _compare(compare_request(options), stop)
+        _compare(compare_request(**given), stop)
 
 
-def _describe(options: Mapping[str, Any]) -> None:
+def _describe(request: TrainRequest) -> None:
     from ..features_store.store import FeatureStore
     from .describe import describe, shapes_of
 
-    config = config_to_describe(options)
-    store = None if options["store"] is None else FeatureStore(options["store"])
+    config = request.config()
+    store = FeatureStore(request.store) if request.store else None
     found = describe(config, shapes_of(config.modalities, store))
-    click.echo(json.dumps(found.as_json(), indent=2) if options["as_json"] else "\n".join(found.lines()))
+    click.echo(json.dumps(found.as_json(), indent=2) if request.as_json else "\n".join(found.lines()))
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:

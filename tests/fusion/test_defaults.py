@@ -91,7 +91,7 @@ class TestTrain:
     def test_the_request_has_them(self, here, capsys):
         options = {"store": None, "annotations": None, "out": None, "preset": "concat"}
         with pytest.raises(TypeError, match="missing") as error:
-            train_request(options)
+            train_request(**options)
         assert not any(f"'{name}'" in str(error.value) for name in options)
         assert capsys.readouterr().err.endswith("note: --out runs/concat\n")
 
