@@ -17,7 +17,7 @@ from ..batch.torch_errors import torch_errors
 from ..encoders.table import feature
 from ..encoders.weights.resolve import WeightsMissing, WeightSource, resolve
 from ..features_store.records.leaks import learned_from
-from ..shell.errors import clean_errors
+from ..shell.errors import clean_errors, usage_errors
 from ..shell.options import GroupedCommand
 from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
@@ -103,7 +103,8 @@ def _describe(request: TrainRequest) -> None:
     from ..features_store.store import FeatureStore
     from .describe import describe, shapes_of
 
-    config = request.config()
+    with usage_errors():
+        config = request.config()
     store = FeatureStore(request.store) if request.store else None
     found = describe(config, shapes_of(config.modalities, store))
     click.echo(json.dumps(found.as_json(), indent=2) if request.as_json else "\n".join(found.lines()))
@@ -112,7 +113,8 @@ def _describe(request: TrainRequest) -> None:
 def _train(request: TrainRequest, stop: StopRequest) -> None:
     from .runs.call import open_call
 
-    config = request.config()
+    with usage_errors():
+        config = request.config()
     _do_runs(config, open_call(request, TASKS[config.task].labels), stop)
 
 
@@ -122,12 +124,15 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 
-    found = _sources(request, list(request.networks().networks))
+    with usage_errors():
+        tuned = request.networks()
+    found = _sources(request, list(tuned.networks))
     sources = {  # for workers in another folder
         name: source if source.path is None else replace(source, path=source.path.resolve())
         for name, source in found.items()
     }
-    config = request.config(sources)
+    with usage_errors():
+        config = request.config(sources)
     open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
     call = open_call(request, TASKS[config.task].labels, sources)
     for number in call.folds:
@@ -148,7 +153,8 @@ def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
     from .finetuning.on_pictures import train_on_pictures
     from .finetuning.pictures import read_table
 
-    config, (tuned, network) = request.config(), request.network()
+    with usage_errors():
+        config, (tuned, network) = request.config(), request.network()
     check_place(request.out)
     run = RunConfig(request.device, request.precision, False, request.memory_gb)
     source = _sources(request, [tuned])[tuned]
@@ -217,7 +223,8 @@ def _compare(request: CompareRequest, stop: StopRequest) -> None:
     from .runs.call import open_call, others_done, train_runs
     from .runs.compare import plan_cells, plan_comparison, write_comparison
 
-    cells = plan_cells(request)
+    with usage_errors():
+        cells = plan_cells(request)
     call = open_call(request, TASKS[next(iter(cells.values())).task].labels)
     whole = plan_comparison(request, cells, call.folds, call.seeds)
     ended = train_runs(call, whole, stop, several=True)

@@ -22,7 +22,6 @@ from ..shell.options import (
     Number,
     config_option,
     device_option,
-    key_and_value,
     smooth_option,
     store_option,
     store_or_default,
@@ -30,6 +29,7 @@ from ..shell.options import (
     weights_option,
     with_options,
 )
+from ..shell.text import key_and_value
 from .config import (
     AUDIO_NETWORKS,
     VISUAL_NETWORKS,
