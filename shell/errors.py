@@ -42,7 +42,10 @@ def clean_errors(*named: type[Exception]) -> Iterator[None]:
 
 @contextmanager
 def usage_errors() -> Iterator[None]:
-    """Turn ValueError, of settings that options gave, into click.UsageError: exit code 2, and how to get help."""
+    """Turn ValueError, from settings that options gave, into wrong usage.
+
+    Raises click.UsageError: one line on stderr below the usage, exit code 2.
+    """
     try:
         yield
     except ValueError as error:

@@ -106,10 +106,9 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
         lstrip_blocks=True,
     )
     pages.filters["plain"] = flat
-    learned = [name for system in request.systems for name in system.untrained]
     about: dict[str, Any] = {
         "made": made(store=store.path),
-        "untrained": sorted({*summary["untrained"], *learned}),
+        "untrained": sorted({*summary["untrained"], *_learned(request)}),
     }
     about |= {"has_runs": bool(request.systems)}
     (folder / "trials").mkdir()
@@ -137,10 +136,7 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
             tell(f"note: {found.trial.name}: {problem}")
     if without:
         tell(f"note: {request.videos} does not have the video of {preview(without)}")
-    columns = [
-        {"name": system.name, "scores": [score.short for score in system.task.tabled]} for system in request.systems
-    ]
-    whole = {"rows": rows, "summary": summary, "systems": columns, "chosen": len(states)}
+    whole = {"rows": rows, "summary": summary, "systems": _columns(request), "chosen": len(states)}
     _write(folder / "index.html", pages.get_template("index.html").render(whole, **about))
     if request.systems:
         _write(folder / "runs.html", pages.get_template("runs.html").render(request.runs_page, **about))
@@ -344,6 +340,17 @@ def _rate_hz(attributes: Mapping[str, Any]) -> float | None:
         return float(Fraction(str(attributes.get("fps"))))
     except (ValueError, ZeroDivisionError):
         return None  # not recorded
+
+
+def _columns(request: ReportRequest) -> list[dict[str, Any]]:
+    """The systems, and over which scores of theirs the index has columns."""
+    return [
+        {"name": system.name, "scores": [score.short for score in system.task.tabled]} for system in request.systems
+    ]
+
+
+def _learned(request: ReportRequest) -> list[str]:
+    return [name for system in request.systems for name in system.untrained]
 
 
 def _slug(name: str) -> str:
