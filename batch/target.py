@@ -10,9 +10,8 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-import click
-
-from .cluster.jobqueue import JobQueue, read_jobqueue
+from ..shell.progress import say
+from .cluster.jobqueue import JobQueue
 from .protocols import Executor, Task
 from .resources import cores
 from .signals import StopRequest
@@ -51,17 +50,6 @@ class ExecutionTarget:
         return self.workers if self.jobqueue is None else self.jobqueue.processes
 
 
-def target_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) -> ExecutionTarget:
-    """The options --workers, --scheduler and --jobqueue. Raises click.UsageError where they contradict each other."""
-    try:
-        queue = read_jobqueue(jobqueue)
-    except ValueError as error:
-        raise click.UsageError(f"jobqueue: {error}") from error
-    if (workers > 1) + (scheduler is not None) + (queue is not None) > 1:
-        raise click.UsageError("--workers, --scheduler and --jobqueue are three ways: name one of them")
-    return ExecutionTarget(workers, scheduler, queue)
-
-
 @contextmanager
 def open_executor(
     target: ExecutionTarget, task: Task[Any, Any], at_once: int, on_gpus: bool, stop: StopRequest
@@ -91,4 +79,4 @@ def open_executor(
 
 
 def _note(line: str) -> None:
-    click.echo(f"note: {line}", err=True)
+    say(f"note: {line}")

@@ -117,7 +117,14 @@ def verify(context: click.Context, store: str | None, as_json: bool) -> None:
 @_export_trials
 @clean_errors()
 def export(
-    store: str | None, to: str, out: Path, features: str | None, overwrite: bool, sample_rows: int, **chosen: Any
+    store: str | None,
+    to: str,
+    out: Path,
+    features: str | None,
+    overwrite: bool,
+    sample_rows: int,
+    trials: str | None,
+    trials_from: Path | None,
 ) -> None:
     """Write a store, or some of its trials and features, in another format."""
     import shutil
@@ -128,12 +135,12 @@ def export(
     opened = FeatureStore(store_or_default(store))
     _say_untrained(opened)
     names = None if features is None else tuple(name.strip() for name in features.split(",") if name.strip())
-    choice = Choice(chosen_trials(chosen["trials"], chosen["trials_from"]), names, sample_rows)
+    choice = Choice(chosen_trials(trials, trials_from), names, sample_rows)
     folder = next(each for each in (out.absolute(), *out.absolute().parents) if each.exists())
     size, free = estimated_bytes(opened, to, choice), shutil.disk_usage(folder).free
     click.echo(f"about {in_words(size)} to write to {out}, {in_words(free)} free there", err=True)
-    trials = export_store(opened, to, out, choice, overwrite)
-    click.echo(f"{counted(trials, 'trial')} to {out}")
+    written = export_store(opened, to, out, choice, overwrite)
+    click.echo(f"{counted(written, 'trial')} to {out}")
 
 
 @click.command("import-h5")
@@ -185,6 +192,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 )
 @click.option(
     "--tolerance",
+    "tolerance_rows",
     type=click.IntRange(min=0),
     metavar="N",
     default=5,
@@ -216,7 +224,16 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @config_option
 @clean_errors()
-def import_features(store: str | None, dry_run: bool, as_json: bool, **given: Any) -> None:
+def import_features(
+    store: str | None,
+    rate_hz: float | None,
+    start_s: float | None,
+    trials: str | None,
+    trials_from: Path | None,
+    dry_run: bool,
+    as_json: bool,
+    **given: Any,
+) -> None:
     """Bring features made elsewhere into a store, beside its own: they train, export and verify like any other.
 
     A file a trial, called as the trial is, in the same subfolders: .npy, .npz, .h5, .csv or .parquet, never pickle.
@@ -232,21 +249,10 @@ def import_features(store: str | None, dry_run: bool, as_json: bool, **given: An
     from .store import FeatureStore
 
     store = store_or_default(store)
-    if given["start_s"] is not None and given["rate_hz"] is None:
+    if start_s is not None and rate_hz is None:
         raise click.UsageError("--start-s is the time of the first row at --rate, which is not given")
-    request = ImportRequest(
-        name=given["name"],
-        folder=given["folder"],
-        resample=given["resample"],
-        tolerance_rows=given["tolerance"],
-        rate_hz=given["rate_hz"],
-        start_s=given["start_s"] or 0.0,
-        nan=given["nan"],
-        trials=chosen_trials(given["trials"], given["trials_from"]),
-        replace=given["replace"],
-        allow_missing=given["allow_missing"],
-        ignore_unknown=given["ignore_unknown"],
-    )
+    chosen = chosen_trials(trials, trials_from)
+    request = ImportRequest(**given, rate_hz=rate_hz, start_s=start_s or 0.0, trials=chosen)
     FeatureStore(store)  # a mistyped path is an error, not a new store
     done = bring_in(FeatureStore(store, mode="r" if dry_run else "a"), request, shown, dry_run=dry_run)
     for note in done.notes:
@@ -290,7 +296,16 @@ def import_features(store: str | None, dry_run: bool, as_json: bool, **given: An
 @click.option("--replace", is_flag=True, help="Replace other rows of the same names. [default: off]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object [default: text].")
 @clean_errors()
-def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -> None:
+def import_abaw3(
+    folder: Path,
+    store: str | None,
+    check_against: str | None,
+    annotations: Path | None,
+    rate_hz: float,
+    fix: bool,
+    replace: bool,
+    as_json: bool,
+) -> None:
     """Bring a FOLDER of ABAW3's preprocessing (compacted_48) into a store, and find what is shifted in it.
 
     Its arrays become features `abaw3_video`, `abaw3_vggish` … beside those that are there. Pickles are never read.
@@ -308,25 +323,23 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
     from .records.provenance import Inputs, record_inputs
     from .store import FeatureStore
 
-    reference = given["check_against"]
-    if store is None and reference is None:
+    if store is None and check_against is None:
         raise click.UsageError("name --store, --check-against or both")
-    if given["fix"] and (store is None or reference is None):
+    if fix and (store is None or check_against is None):
         raise click.UsageError("--fix needs --store and --check-against")
     trials = find_trials(folder)
-    labels = given["annotations"]
-    corpus = None if labels is None else open_corpus(labels)
-    checked = None if reference is None else check_abaw3(trials, FeatureStore(reference), corpus, shown)
+    corpus = None if annotations is None else open_corpus(annotations)
+    checked = None if check_against is None else check_abaw3(trials, FeatureStore(check_against), corpus, shown)
     findings, notes = checked or ([], [])
     fixable = {(each.trial, each.array): each.frames for each in findings if each.frames is not None}
-    moved = fixable if given["fix"] else {}
+    moved = fixable if fix else {}
     done = None
     if store is not None:
         opened = FeatureStore(store, mode="a")
-        done = bring_in(opened, trials, corpus, given["rate_hz"], moved, given["replace"], shown)
+        done = bring_in(opened, trials, corpus, rate_hz, moved, replace, shown)
         notes += [note for note in done.notes if note not in notes]
-        if labels is not None:
-            record_inputs(opened.files, Inputs(annotations=os.path.abspath(labels)))
+        if annotations is not None:
+            record_inputs(opened.files, Inputs(annotations=os.path.abspath(annotations)))
     for note in notes:
         click.echo(flat(f"note: {note}"), err=True)
     known = ("in step", "unclear")
@@ -353,7 +366,7 @@ def import_abaw3(folder: Path, store: str | None, as_json: bool, **given: Any) -
 @_remove_trials
 @click.option("--dry-run", is_flag=True, help="Show how many trials have it, and stop. [default: off]")
 @clean_errors()
-def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> None:
+def remove(feature: str, store: str | None, trials: str | None, trials_from: Path | None, dry_run: bool) -> None:
     """Take a feature out of a store; everything else stays as it is.
 
     It stops at a trial that another run is processing, and names it: what was taken out by then stays out. Run it again
@@ -365,7 +378,7 @@ def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> Non
     store = store_or_default(store)
     opened = FeatureStore(store)  # a store that is not there is not made
     opened = opened if dry_run else FeatureStore(store, mode="a")
-    done = remove_feature(opened, feature, chosen_trials(chosen["trials"], chosen["trials_from"]), dry_run)
+    done = remove_feature(opened, feature, chosen_trials(trials, trials_from), dry_run)
     word = "would be taken" if dry_run else "taken"
     click.echo(f"{feature} {word} out of {counted(len(done), 'trial')} of {store}")
 

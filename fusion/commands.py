@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -16,7 +17,7 @@ from ..batch.torch_errors import torch_errors
 from ..encoders.table import feature
 from ..encoders.weights.resolve import WeightsMissing, WeightSource, resolve
 from ..features_store.records.leaks import learned_from
-from ..shell.errors import clean_errors
+from ..shell.errors import clean_errors, usage_errors
 from ..shell.options import GroupedCommand
 from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
@@ -26,10 +27,10 @@ from .options import (
     GROUPS,
     compare_options,
     compare_request,
-    config_to_describe,
     finetune_options,
     finetune_request,
     pictures_request,
+    request_to_describe,
     train_options,
     train_request,
 )
@@ -48,7 +49,7 @@ _say = partial(click.echo, err=True)
 @train_options
 @clean_errors(WorkerUnfit)
 @torch_errors(LESS_MEMORY)
-def train(**options: Any) -> None:
+def train(describe: bool, **given: Any) -> None:
     """Train the fusion head on one fold, or on all of them, of the features in a store.
 
     RUN then holds the best network, its settings, scores (metrics.json), history.csv, predictions and plots. A
@@ -56,18 +57,18 @@ def train(**options: Any) -> None:
     could not start, or a run failed while the others went on; 2 wrong usage; 130 and 143 stopped by SIGINT and
     SIGTERM.
     """
-    if options.pop("describe"):
-        _describe(options)
+    if describe:
+        _describe(request_to_describe(**given))
         return
     with listening("runs") as stop:
-        _train(train_request(options), stop)
+        _train(train_request(**given), stop)
 
 
 @click.command(cls=GroupedCommand, groups=FINETUNE_GROUPS)
 @finetune_options
 @clean_errors(WorkerUnfit, WeightsMissing)
 @torch_errors("a smaller --micro-batch, batch_size or --memory-gb")
-def finetune(**options: Any) -> None:
+def finetune(images: Path | None, **given: Any) -> None:
     """Train the head together with the networks that make its features, from the crops and patches in a store.
 
     RUN then holds what a run of `train` holds, and the tuned networks of the best epoch: iresnet50.safetensors,
@@ -75,19 +76,19 @@ def finetune(**options: Any) -> None:
     (docs/finetuning.md). A second call leaves finished runs alone. Exit codes as those of `train`. With --images the
     network of the face alone is tuned, on pictures with labels, before any video is seen.
     """
-    if options["images"] is not None:
+    if images is not None:
         with listening("epochs") as stop:
-            _finetune_on_pictures(pictures_request(options), stop)
+            _finetune_on_pictures(pictures_request(images, **given), stop)
         return
     with listening("runs") as stop:
-        _finetune(finetune_request(options), stop)
+        _finetune(finetune_request(**given), stop)
 
 
 @click.command(cls=GroupedCommand, groups=COMPARE_GROUPS)
 @compare_options
 @clean_errors(WorkerUnfit)
 @torch_errors(LESS_MEMORY)
-def compare(**options: Any) -> None:
+def compare(**given: Any) -> None:
     """Train several systems, features or settings on the same folds, and compare them trial by trial.
 
     The runs are those of `train`, in OUT/CELL/fold<K>/seed<S>; OUT/compare.txt, .md, .tex, .csv, .json and .png have
@@ -95,23 +96,25 @@ def compare(**options: Any) -> None:
     `train`.
     """
     with listening("runs") as stop:
-        _compare(compare_request(options), stop)
+        _compare(compare_request(**given), stop)
 
 
-def _describe(options: Mapping[str, Any]) -> None:
+def _describe(request: TrainRequest) -> None:
     from ..features_store.store import FeatureStore
     from .describe import describe, shapes_of
 
-    config = config_to_describe(options)
-    store = None if options["store"] is None else FeatureStore(options["store"])
+    with usage_errors():
+        config = request.config()
+    store = FeatureStore(request.store) if request.store else None
     found = describe(config, shapes_of(config.modalities, store))
-    click.echo(json.dumps(found.as_json(), indent=2) if options["as_json"] else "\n".join(found.lines()))
+    click.echo(json.dumps(found.as_json(), indent=2) if request.as_json else "\n".join(found.lines()))
 
 
 def _train(request: TrainRequest, stop: StopRequest) -> None:
     from .runs.call import open_call
 
-    config = request.config()
+    with usage_errors():
+        config = request.config()
     _do_runs(config, open_call(request, TASKS[config.task].labels), stop)
 
 
@@ -121,12 +124,15 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     from .finetuning.learner import open_backbones
     from .runs.call import open_call
 
-    found = _sources(request, list(request.networks().networks))
+    with usage_errors():
+        tuned = request.networks()
+    found = _sources(request, list(tuned.networks))
     sources = {  # for workers in another folder
         name: source if source.path is None else replace(source, path=source.path.resolve())
         for name, source in found.items()
     }
-    config = request.config(sources)
+    with usage_errors():
+        config = request.config(sources)
     open_backbones(config, sources, torch.device("cpu"))  # what is wrong with weights or groups is said at once
     call = open_call(request, TASKS[config.task].labels, sources)
     for number in call.folds:
@@ -147,7 +153,8 @@ def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
     from .finetuning.on_pictures import train_on_pictures
     from .finetuning.pictures import read_table
 
-    config, (tuned, network) = request.config(), request.network()
+    with usage_errors():
+        config, (tuned, network) = request.config(), request.network()
     check_place(request.out)
     run = RunConfig(request.device, request.precision, False, request.memory_gb)
     source = _sources(request, [tuned])[tuned]
@@ -216,7 +223,8 @@ def _compare(request: CompareRequest, stop: StopRequest) -> None:
     from .runs.call import open_call, others_done, train_runs
     from .runs.compare import plan_cells, plan_comparison, write_comparison
 
-    cells = plan_cells(request)
+    with usage_errors():
+        cells = plan_cells(request)
     call = open_call(request, TASKS[next(iter(cells.values())).task].labels)
     whole = plan_comparison(request, cells, call.folds, call.seeds)
     ended = train_runs(call, whole, stop, several=True)

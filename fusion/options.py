@@ -5,7 +5,6 @@ Tested by tests/fusion/test_commands.py, test_defaults.py and tests/fusion/infer
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
@@ -23,7 +22,6 @@ from ..shell.options import (
     Number,
     config_option,
     device_option,
-    key_and_value,
     smooth_option,
     store_option,
     store_or_default,
@@ -31,13 +29,13 @@ from ..shell.options import (
     weights_option,
     with_options,
 )
+from ..shell.text import key_and_value
 from .config import (
     AUDIO_NETWORKS,
     VISUAL_NETWORKS,
     Figures,
     FinetuneConfig,
     RunConfig,
-    TrainConfig,
 )
 from .folds.options import FOLD_OPTIONS, annotations_or_remembered, manifest_option
 from .models.table import HEADS
@@ -350,31 +348,34 @@ _RESULT_OPTIONS = (
 )
 
 
-def train_request(options: Mapping[str, Any]) -> TrainRequest:
+def train_request(
+    store: str | None, annotations: Path | None, out: Path | None, preset: str, **given: Any
+) -> TrainRequest:
     """The request that `avfuse train` makes of its options; each default that it takes is a line on stderr.
 
     Raises ValueError, with what to type, where the default store is not here, or remembers no folder of labels.
     """
-    return TrainRequest(**_with_defaults(options, options["preset"]))
+    return TrainRequest(**_places(store, annotations, out, preset), preset=preset, **given)
 
 
-def compare_request(options: Mapping[str, Any]) -> CompareRequest:
+def compare_request(store: str | None, annotations: Path | None, out: Path | None, **given: Any) -> CompareRequest:
     """The request that `avfuse compare` makes of its options, as `train_request` does."""
-    return CompareRequest(**_with_defaults(options, "compare"))
+    return CompareRequest(**_places(store, annotations, out, "compare"), **given)
 
 
-def finetune_request(options: Mapping[str, Any]) -> FinetuneRequest:
+def finetune_request(
+    store: str | None, annotations: Path | None, out: Path | None, table: Path | None, **given: Any
+) -> FinetuneRequest:
     """The request that `avfuse finetune` makes of its options, as `train_request` does.
 
     Raises click.UsageError also on --csv without --images.
     """
-    if options["table"] is not None:
+    if table is not None:
         raise click.UsageError("--csv is the table of --images DIR, the folder of its pictures")
-    own = {name: value for name, value in options.items() if name not in ("images", "table")}
-    return FinetuneRequest(**_with_defaults(own, "finetune"))
+    return FinetuneRequest(**_places(store, annotations, out, "finetune"), **given)
 
 
-def pictures_request(options: Mapping[str, Any]) -> PicturesRequest:
+def pictures_request(images: Path, table: Path | None, out: Path | None, **given: Any) -> PicturesRequest:
     """The request that `avfuse finetune --images` makes of its options.
 
     Raises click.UsageError on options that do not go with --images, and without --csv.
@@ -385,28 +386,29 @@ def pictures_request(options: Mapping[str, Any]) -> PicturesRequest:
         is_given = context.get_parameter_source(each.name or "") == click.core.ParameterSource.COMMANDLINE
         if is_given and each.name not in own | {"config"}:
             raise click.UsageError(f"{each.opts[0]} does not go with --images")
-    if options["table"] is None:
+    if table is None:
         raise click.UsageError("--images needs --csv FILE, the table of its pictures")
-    return PicturesRequest(**{**{name: options[name] for name in own}, "out": _out_or_default(options, "finetune")})
+    others = {name: value for name, value in given.items() if name in own}
+    return PicturesRequest(images=images, table=table, out=_out_or_default(out, "finetune"), **others)
 
 
-def _with_defaults(options: Mapping[str, Any], name: str) -> dict[str, Any]:
-    store = store_or_default(options["store"])
-    annotations = annotations_or_remembered(options["annotations"], store)
-    return {**options, "store": store, "annotations": annotations, "out": _out_or_default(options, name)}
+def _places(store: str | None, annotations: Path | None, out: Path | None, name: str) -> dict[str, Any]:
+    """Where a request reads and writes; `name`: of the folder below runs, unless `out` is given."""
+    store = store_or_default(store)
+    annotations = annotations_or_remembered(annotations, store)
+    return {"store": store, "annotations": annotations, "out": _out_or_default(out, name)}
 
 
-def _out_or_default(options: Mapping[str, Any], name: str) -> Path:
-    if (out := options["out"]) is not None:
-        return Path(out)
+def _out_or_default(out: Path | None, name: str) -> Path:
+    if out is not None:
+        return out
     click.echo(f"note: --out {Path(RUNS, name)}", err=True)
     return Path(RUNS, name)
 
 
-def config_to_describe(options: Mapping[str, Any]) -> TrainConfig:
-    """The settings that `avfuse train` would train with; where it would read and write does not matter to them."""
-    nowhere = {"store": options["store"] or "", "annotations": Path(), "out": Path()}
-    return TrainRequest(**{**options, **nowhere}).config()
+def request_to_describe(store: str | None, annotations: Path | None, out: Path | None, **given: Any) -> TrainRequest:
+    """The request whose settings `avfuse train --describe` shows: what is not given stays empty, `store` is then ""."""
+    return TrainRequest(store=store or "", annotations=annotations or Path(), out=out or Path(), **given)
 
 
 _ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS)

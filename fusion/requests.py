@@ -10,8 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-import click
-
 from ..encoders.contract import Precision
 from .config import (
     UNTRAINED,
@@ -86,16 +84,16 @@ class RunsRequest(RunRequest):
     retries: int
 
     def set_by_options(self, modalities: str | None = None) -> dict[str, str]:
-        """{setting: text} of the options and of --set. Raises click.UsageError on one that is given twice."""
+        """{setting: text} of the options and of --set. Raises ValueError on one that is given twice."""
         options = {"task": self.task, "modalities": modalities, "max_epochs": self.epochs}
         given = {name: str(value) for name, value in options.items() if value is not None}
         settings = dict(self.settings)
         if twice := sorted(set(given) & set(settings)):
-            raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
+            raise ValueError(f"{', '.join(twice)}: given twice, as an option and by --set")
         if "seed" in settings:
-            raise click.UsageError("give the seed by --seed")
+            raise ValueError("give the seed by --seed")
         if "protocol" in settings:
-            raise click.UsageError("only `avfuse compare --protocol` trains by another protocol")
+            raise ValueError("only `avfuse compare --protocol` trains by another protocol")
         return {**given, **settings, "seed": str(self.seed)}
 
 
@@ -107,11 +105,8 @@ class TrainRequest(RunsRequest):
     modalities: str | None
 
     def config(self) -> TrainConfig:
-        """The preset with what the options change. Raises click.UsageError on a wrong setting."""
-        try:
-            return with_settings(preset(self.preset), self.set_by_options(self.modalities))
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        """The preset with what the options change. Raises ValueError on a wrong setting."""
+        return with_settings(preset(self.preset), self.set_by_options(self.modalities))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -131,16 +126,13 @@ class FinetuneRequest(RunsRequest):
         return replace(super().run_config(), micro_batch_rows=self.micro_batch)
 
     def networks(self) -> FinetuneConfig:
-        """Which networks are tuned. Raises click.UsageError if there is none, or one is unknown."""
-        try:
-            return FinetuneConfig(visual=self.visual, audio=self.audio)
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        """Which networks are tuned. Raises ValueError if there is none, or one is unknown."""
+        return FinetuneConfig(visual=self.visual, audio=self.audio)
 
     def config(self, sources: Mapping[str, WeightSource]) -> TrainConfig:
         """The preset with tuned modalities in front, and what the options change; `sources`: where weights come from.
 
-        Raises click.UsageError on a wrong setting.
+        Raises ValueError on a wrong setting.
         """
         began = [
             f"{name}={source.sha256 or f'{UNTRAINED} {source.untrained_seed}'}" for name, source in sources.items()
@@ -148,13 +140,10 @@ class FinetuneRequest(RunsRequest):
         tuned = replace(self.networks(), weights=tuple(began))
         given = [name for name in map(str.strip, (self.modalities or "").split(",")) if name]
         first = [name for name in tuned.networks if name not in given]
-        try:
-            changed = replace(
-                preset(self.preset), modalities=(*first, *given), finetune=tuned, early_stop=FINETUNE_EARLY_STOP
-            )
-            return with_settings(changed, self.set_by_options())
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        changed = replace(
+            preset(self.preset), modalities=(*first, *given), finetune=tuned, early_stop=FINETUNE_EARLY_STOP
+        )
+        return with_settings(changed, self.set_by_options())
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -177,23 +166,17 @@ class PicturesRequest:
     as_json: bool
 
     def network(self) -> tuple[str, str]:
-        """The feature whose weights come out, and its network. Raises click.UsageError on one that takes no faces."""
-        try:
-            ((feature, network),) = FinetuneConfig(visual=self.visual, audio="none").networks.items()
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+        """The feature whose weights come out, and its network. Raises ValueError on one that takes no faces."""
+        ((feature, network),) = FinetuneConfig(visual=self.visual, audio="none").networks.items()
         return feature, network
 
     def config(self) -> PictureConfig:
-        """Settings, changed by what the options say. Raises click.UsageError on a wrong one."""
+        """Settings, changed by what the options say. Raises ValueError on a wrong one."""
         given = {"seed": str(self.seed)} | ({} if self.epochs is None else {"max_epochs": str(self.epochs)})
         settings = dict(self.settings)
         if twice := sorted(set(given) & set(settings)):
-            raise click.UsageError(f"{', '.join(twice)}: given twice, as an option and by --set")
-        try:
-            return picture_settings({**settings, **given})
-        except ValueError as error:
-            raise click.UsageError(str(error)) from error
+            raise ValueError(f"{', '.join(twice)}: given twice, as an option and by --set")
+        return picture_settings({**settings, **given})
 
 
 @dataclass(frozen=True, kw_only=True)

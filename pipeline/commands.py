@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ..batch.options import target_of
 from ..batch.protocols import WorkerUnfit
 from ..batch.signals import StopRequest, listening
-from ..batch.target import ExecutionTarget, target_of
+from ..batch.target import ExecutionTarget
 from ..batch.torch_errors import torch_errors
 from ..encoders.table import feature, module_of
 from ..encoders.weights.resolve import WeightsMissing, WeightSource

@@ -40,6 +40,18 @@ def clean_errors(*named: type[Exception]) -> Iterator[None]:
         raise click.ClickException(one_line(error)) from error
 
 
+@contextmanager
+def usage_errors() -> Iterator[None]:
+    """Turn ValueError, from settings that options gave, into wrong usage.
+
+    Raises click.UsageError: one line on stderr below the usage, exit code 2.
+    """
+    try:
+        yield
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
+
+
 def secure_streams() -> None:
     """Open what is closed, to nothing; what cannot be written to stderr is lost without an error.
 

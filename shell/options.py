@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import click
 
 from .settings_file import load_settings
+from .text import key_and_value
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -130,17 +131,6 @@ def store_or_default(store: str | None, option: str = "--store") -> str:
         raise ValueError(f"{DEFAULT_STORE} is not here; give {option}, or run `avfuse extract --videos DIR` first")
     click.echo(f"note: --store {DEFAULT_STORE}", err=True)
     return DEFAULT_STORE
-
-
-def key_and_value(pair: str, form: str = "KEY=VALUE") -> tuple[str, str]:
-    """Both sides of the first equals sign; the value may be empty.
-
-    Raises ValueError where there is no sign or no key.
-    """
-    key, sign, value = pair.partition("=")
-    if not sign or not key.strip():
-        raise ValueError(f"{pair!r} is not {form}")
-    return key.strip(), value
 
 
 class MergedOption(click.Option):

@@ -20,6 +20,11 @@ Progress = Callable[[Collection[Item], str], Iterable[Item]]
 LINE_EVERY_S = 30.0
 
 
+def say(line: str) -> None:
+    """Print a line on stderr, at once."""
+    print(line, file=sys.stderr, flush=True)
+
+
 def shows_bars(stream: TextIO) -> bool:
     """Whether a bar can be drawn: a terminal that has a width (those of `script` or a CI job without a screen: 0)."""
     if not stream.isatty():

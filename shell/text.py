@@ -119,3 +119,14 @@ def in_words(size_bytes: float) -> str:
     while size_bytes >= 1000 and unit != "TB":
         size_bytes, unit = size_bytes / 1000, next(units)
     return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 100 else f"{size_bytes:.1f} {unit}"
+
+
+def key_and_value(pair: str, form: str = "KEY=VALUE") -> tuple[str, str]:
+    """Both sides of the first equals sign; the value may be empty.
+
+    Raises ValueError where there is no sign or no key.
+    """
+    key, sign, value = pair.partition("=")
+    if not sign or not key.strip():
+        raise ValueError(f"{pair!r} is not {form}")
+    return key.strip(), value

@@ -45,7 +45,7 @@ _say = partial(click.echo, err=True)
 @length_option
 @clean_errors()
 @torch_errors(LESS_MEMORY)
-def evaluate(**options: Any) -> None:
+def evaluate(runs: tuple[Path, ...], **given: Any) -> None:
     """Score runs on the trials that they have not learned from: CCC or, of classes and units, F1; overall and by trial.
 
     Several runs: each trial's prediction is the mean over the runs that hold it out. The seeds of one fold make an
@@ -55,7 +55,7 @@ def evaluate(**options: Any) -> None:
     from ..results.report import report_lines
     from .evaluate import evaluate_runs
 
-    request = EvaluateRequest(**{**options, "runs": _runs_or_latest(options["runs"])})
+    request = EvaluateRequest(runs=_runs_or_latest(runs), **given)
     out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
     found = evaluate_runs(request, _say)
@@ -110,22 +110,36 @@ def evaluate(**options: Any) -> None:
 )
 @clean_errors()
 @torch_errors(LESS_MEMORY)
-def predict(**options: Any) -> None:
+def predict(
+    runs: tuple[Path, ...],
+    store: str | None,
+    out: Path | None,
+    submission: Path | None,
+    sample: Path | None,
+    allow_length_difference: bool,
+    **given: Any,
+) -> None:
     """Predict every trial of a store with a run, or with the mean of several; write files or a submission."""
     from ..results.folder import earlier_files, result_folder
     from ..results.submission import check_out, write_submission
     from .evaluate import predict_store
 
-    out = options["out"]
-    if (options["submission"] is None) != (options["sample"] is None):
+    if (submission is None) != (sample is None):
         raise click.UsageError("--submission and --sample go together")
-    if out is None and options["submission"] is None:
+    if out is None and submission is None:
         raise click.UsageError("name --out, or --submission and --sample")
-    runs, store = _runs_or_latest(options["runs"]), store_or_default(options["store"])
-    request = PredictRequest(**{**options, "runs": runs, "store": store})
+    request = PredictRequest(
+        runs=_runs_or_latest(runs),
+        store=store_or_default(store),
+        out=out,
+        submission=submission,
+        sample=sample,
+        allow_length_difference=allow_length_difference,
+        **given,
+    )
     earlier = earlier_files(out, "predict") if out is not None else []
-    if request.submission is not None and request.sample is not None:
-        check_out(request.submission, request.sample)
+    if submission is not None and sample is not None:
+        check_out(submission, sample)
     found = predict_store(request, _say)
     predictions = found.predictions
     summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.task.columns)}
@@ -135,12 +149,11 @@ def predict(**options: Any) -> None:
         if earlier:
             _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
         _say(f"{counted(len(predictions.trials), 'trial')} to {out}")
-    if request.submission is not None and request.sample is not None:
-        made = {**found.made, "sample": os.path.abspath(request.sample)}
-        allowed = request.allow_length_difference
-        submission, sample, trials = request.submission, request.sample, predictions.trials
-        done = write_submission(submission, sample, trials, allowed, made, predictions.task)
-        _say("\n".join([*done.lines(), f"submission to {request.submission}"]))
+    if submission is not None and sample is not None:
+        made = {**found.made, "sample": os.path.abspath(sample)}
+        trials, task = predictions.trials, predictions.task
+        done = write_submission(submission, sample, trials, allow_length_difference, made, task)
+        _say("\n".join([*done.lines(), f"submission to {submission}"]))
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:
         click.echo(json.dumps(summary))
@@ -162,7 +175,9 @@ def predict(**options: Any) -> None:
 )
 @clean_errors()
 @torch_errors(LESS_MEMORY)
-def pseudo_label(agreement: float, seen: bool, **options: Any) -> None:
+def pseudo_label(
+    runs: tuple[Path, ...], store: str | None, agreement: float, out: Path, seen: bool, **given: Any
+) -> None:
     """Label the trials of a store by runs that agree: the mean of their predictions, -5 where they do not.
 
     `train --extra-annotations` trains on such labels, and never validates on them. Rows without a feature that was
@@ -172,10 +187,13 @@ def pseudo_label(agreement: float, seen: bool, **options: Any) -> None:
     from .evaluate import predict_store
     from .pseudo_label import pseudo_labels
 
-    out = options["out"]
-    runs, store = _runs_or_latest(options["runs"]), store_or_default(options["store"])
     request = PredictRequest(
-        **{**options, "runs": runs, "store": store, "without_seen": not seen, "allow_length_difference": False}
+        runs=_runs_or_latest(runs),
+        store=store_or_default(store),
+        out=out,
+        without_seen=not seen,
+        allow_length_difference=False,
+        **given,
     )
     earlier = earlier_files(out, "pseudo-label")
     found = predict_store(request, _say)

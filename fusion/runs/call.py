@@ -9,18 +9,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 
 import click
 
+from ...batch.options import target_of
 from ...batch.signals import StopRequest
-from ...batch.target import ExecutionTarget, target_of
+from ...batch.target import ExecutionTarget
 from ...encoders.weights.resolve import WeightSource
 from ...features_store.interchange.result_files import check_place
 from ...features_store.labels.corpus import Corpus, open_corpus
 from ...features_store.labels.kinds import LabelKind
 from ...features_store.records.status import untrained_features
 from ...features_store.store import FeatureStore
+from ...shell.progress import say
 from ...shell.text import command_line, counted, untrained_line
 from ..config import RunConfig, TrainConfig
 from ..folds.manifest import Manifest
@@ -32,8 +33,6 @@ from .experiment import Checked, DataKey, check_experiment, data_key
 from .loggers import usable, wants_tensorboard
 from .monitor import RunMonitor
 from .work import TrainTask, do_runs
-
-say = partial(click.echo, err=True)
 
 
 @dataclass(frozen=True)

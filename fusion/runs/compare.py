@@ -19,11 +19,11 @@ from itertools import combinations
 from pathlib import Path
 from typing import Any
 
-import click
 import numpy as np
 
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
+from ...shell.progress import say
 from ...shell.text import counted, preview, text_table
 from ..artifacts.folder import read_description, read_json
 from ..artifacts.state import FINISHED, read_metrics
@@ -47,7 +47,7 @@ from ..results.tables import latex_table, markdown_table
 from ..settings import as_json, names_of, preset, with_settings
 from ..tasks.table import TASKS
 from ..training.s4_window import LEAKY, s4_settings
-from .call import Call, say
+from .call import Call
 from .crossval import RunSpec, leak_of, plan_runs
 from .experiment import DataKey, data_key
 from .grids import RESERVED, cells_of, load_grid
@@ -61,42 +61,37 @@ _ALL_PAIRS = 4  # cells; of more the table shows each against the first, and the
 def plan_cells(request: CompareRequest) -> dict[str, TrainConfig]:
     """{cell: its settings}: the options, for each preset those that it has, and over them the cell's own.
 
-    Raises click.UsageError on a grid that is not one, and on a setting that is wrong, or that no cell has.
+    Raises ValueError on a grid that is not one, and on a setting that is wrong, or that no cell has.
     """
     given = request.set_by_options()
     if "modalities" in given:
-        raise click.UsageError("give features by --modalities")
+        raise ValueError("give features by --modalities")
     presets = [name.strip() for name in (request.presets or "").split(",") if name.strip()]
     if not presets and request.grid is None:
-        raise click.UsageError("name what to compare: --presets, --grid or both")
-    try:
-        grid, where = ({}, "--presets") if request.grid is None else (load_grid(request.grid), f"--grid {request.grid}")
-        cells = cells_of(grid, presets, request.modality_sets(), where)
-        bases = {name: preset(name) for name in dict.fromkeys(cell.preset for cell in cells)}
-        for key, text in given.items():
-            having = [name for name, base in bases.items() if key in names_of(base)]
-            if not having:
-                with_settings(next(iter(bases.values())), {key: text})  # which says what there is
-            if len(having) < len(bases):
-                say(f"note: {key} is a setting of {', '.join(having)} alone")
-        configs: dict[str, TrainConfig] = {}
-        for cell in cells:
-            own = dict(cell.settings) | ({"task": cell.task} if cell.task else {})
-            if twice := sorted(set(own) & set(given)):
-                raise ValueError(f"{cell.name}: {', '.join(twice)} is set by the grid and by an option")
-            own |= {"modalities": ",".join(cell.modalities)} if cell.modalities else {}
-            base = bases[cell.preset]
-            shared = {key: text for key, text in given.items() if key in names_of(base)}
-            try:
-                configs[cell.name] = with_settings(base, {**shared, **own})
-            except ValueError as error:
-                raise ValueError(f"{cell.name}: {error}") from error
-    except ValueError as error:
-        raise click.UsageError(str(error)) from error
+        raise ValueError("name what to compare: --presets, --grid or both")
+    grid, where = ({}, "--presets") if request.grid is None else (load_grid(request.grid), f"--grid {request.grid}")
+    cells = cells_of(grid, presets, request.modality_sets(), where)
+    bases = {name: preset(name) for name in dict.fromkeys(cell.preset for cell in cells)}
+    for key, text in given.items():
+        having = [name for name, base in bases.items() if key in names_of(base)]
+        if not having:
+            with_settings(next(iter(bases.values())), {key: text})  # which says what there is
+        if len(having) < len(bases):
+            say(f"note: {key} is a setting of {', '.join(having)} alone")
+    configs: dict[str, TrainConfig] = {}
+    for cell in cells:
+        own = dict(cell.settings) | ({"task": cell.task} if cell.task else {})
+        if twice := sorted(set(own) & set(given)):
+            raise ValueError(f"{cell.name}: {', '.join(twice)} is set by the grid and by an option")
+        own |= {"modalities": ",".join(cell.modalities)} if cell.modalities else {}
+        base = bases[cell.preset]
+        shared = {key: text for key, text in given.items() if key in names_of(base)}
+        try:
+            configs[cell.name] = with_settings(base, {**shared, **own})
+        except ValueError as error:
+            raise ValueError(f"{cell.name}: {error}") from error
     if len(kinds := {TASKS[config.task].labels.name for config in configs.values()}) > 1:
-        raise click.UsageError(
-            f"the cells learn from different labels ({', '.join(sorted(kinds))}); compare each apart"
-        )
+        raise ValueError(f"the cells learn from different labels ({', '.join(sorted(kinds))}); compare each apart")
     return configs
 
 

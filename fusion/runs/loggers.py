@@ -11,15 +11,13 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 
-import click
 from tqdm import tqdm
 
 from ...features_store.disk.atomic import check_fence
-from ...shell.progress import LINE_EVERY_S, shows_bars
+from ...shell.progress import LINE_EVERY_S, say, shows_bars
 from ..results.tables import number
 from ..tasks.table import TASKS
 from ..tasks.task import Task
@@ -29,10 +27,9 @@ if TYPE_CHECKING:
     from ...batch.protocols import JobContext
 
 LOSS_EVERY_S = 0.5
-_say = partial(click.echo, err=True)
 
 
-def usable(module: str, what: str, asked: bool | None = None, tell: Callable[[str], None] = _say) -> bool:
+def usable(module: str, what: str, asked: bool | None = None, tell: Callable[[str], None] = say) -> bool:
     """Whether `what` is to be written: if it was asked for or, by default (None), if its module can be loaded.
 
     If it cannot, a note says so. Raises ValueError if it was asked for.

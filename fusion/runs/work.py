@@ -14,8 +14,6 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-import click
-
 from ...batch.loop import Listener, run_jobs
 from ...batch.protocols import JobContext
 from ...batch.signals import StopRequest
@@ -28,7 +26,7 @@ from ...features_store.disk.owner import Owner
 from ...features_store.interchange.result_files import made
 from ...features_store.labels.corpus import Corpus
 from ...features_store.store import FeatureStore
-from ...shell.progress import shown, silent
+from ...shell.progress import say, shown, silent
 from ...shell.text import one_line
 from ..artifacts.folder import environment, read_description, run_lock, write_description
 from ..artifacts.state import FINISHED, TRAINING, clear_results
@@ -134,7 +132,7 @@ class TrainTask:
                 )
                 if self.at is None:
                     for line in experiment.lines():
-                        click.echo(line, err=True)
+                        say(line)
             return held[data_key(config)]
 
         with threads(self.run.threads):

@@ -199,7 +199,9 @@ def replacing_line(replaced: Sequence[Replaced]) -> str:
     """How many done trials would have features made anew, which, and why."""
     names = preview([each.trial for each in replaced])
     differences = Counter(line for each in replaced for line in each.differences)
-    reasons = [_of_them(line, count, len(replaced)) for line, count in differences.most_common(6)]
+    reasons = [
+        line if count == len(replaced) else f"{line} ({count} of them)" for line, count in differences.most_common(6)
+    ]
     if len(differences) > len(reasons):
         reasons.append("and others")
     features = preview(dict.fromkeys(name for each in replaced for name in each.features))
@@ -215,10 +217,6 @@ def losing_line(losing: Mapping[str, Sequence[str]]) -> str:
         f"track than {preview(lost)}, which would be left behind: name {them} in --features too, or take {them} out by "
         f"`avfuse remove --feature {lost[0]}`"
     )
-
-
-def _of_them(what: str, count: int, total: int) -> str:
-    return what if count == total else f"{what} ({count} of them)"
 
 
 def job_for(job: Job, stands: Standing) -> Job:

@@ -12,10 +12,9 @@ from typing import Any, get_args
 
 import click
 
-from ...batch.options import batch_options
+from ...batch.options import batch_options, target_of
 from ...batch.protocols import WorkerUnfit
 from ...batch.signals import StopRequest, listening
-from ...batch.target import target_of
 from ...shell.errors import clean_errors
 from ...shell.options import (
     FOLDER,

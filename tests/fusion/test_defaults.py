@@ -89,10 +89,10 @@ class TestTrain:
         assert train("--manifest", "folds.json", "--fold", 5, "--epochs", 1).exit_code == 0
 
     def test_the_request_has_them(self, here, capsys):
-        options = {"store": None, "annotations": None, "out": None, "preset": "concat"}
+        given = ("store", "annotations", "out", "preset")
         with pytest.raises(TypeError, match="missing") as error:
-            train_request(options)
-        assert not any(f"'{name}'" in str(error.value) for name in options)
+            train_request(store=None, annotations=None, out=None, preset="concat")
+        assert not any(f"'{name}'" in str(error.value) for name in given)
         assert capsys.readouterr().err.endswith("note: --out runs/concat\n")
 
 

@@ -18,9 +18,10 @@ from avfuse.batch.cluster.connect import local_client, remote_client
 from avfuse.batch.cluster.executor import DaskExecutor
 from avfuse.batch.cluster.worker import versions
 from avfuse.batch.loop import run_jobs
+from avfuse.batch.options import target_of
 from avfuse.batch.protocols import WorkerLost, WorkerUnfit
 from avfuse.batch.signals import StopRequest
-from avfuse.batch.target import ExecutionTarget, open_executor, target_of
+from avfuse.batch.target import ExecutionTarget, open_executor
 
 # What an older avfuse looks like to us.
 WITHOUT_BATCH = """

@@ -9,9 +9,10 @@ import pytest
 from avfuse.batch.cluster.connect import queue_client
 from avfuse.batch.cluster.jobqueue import make_cluster, read_jobqueue
 from avfuse.batch.loop import run_jobs
+from avfuse.batch.options import target_of
 from avfuse.batch.protocols import WorkerUnfit
 from avfuse.batch.signals import StopRequest
-from avfuse.batch.target import ExecutionTarget, open_executor, target_of
+from avfuse.batch.target import ExecutionTarget, open_executor
 
 # A cluster that fails in its making is warned of by dask when it is collected.
 pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")

@@ -410,7 +410,7 @@ def test_the_command(planted, folder):
     assert run(*words, "--start-s", 1).exit_code == 2
     assert "is not an avfuse store" in run("--name", "mine", "--from", folder, "--store", folder).stderr
     assert not (folder / "zarr.json").exists()
-    tolerance = next(option for option in commands.import_features.params if option.name == "tolerance")
+    tolerance = next(option for option in commands.import_features.params if option.name == "tolerance_rows")
     assert tolerance.default == TOLERATED_ROWS
 
 

@@ -18,7 +18,7 @@ import torch
 from click.testing import CliRunner
 from safetensors.torch import save_file
 
-from avfuse.batch.sharding import Shard
+from avfuse.batch.options import Shard
 from avfuse.cli import main
 from avfuse.encoders.weights.tuning import KEY
 from avfuse.features_store.records.failures import Stage
