@@ -13,14 +13,19 @@ from avfuse.pipeline.runs.discover import videos_by_name
 ROWS, RATE_HZ = 250, 25
 
 
+def levels(heard):
+    """Log-mel patches of rows at which there is something to be heard, or nothing."""
+    return np.where(heard[:, None, None], np.float32(0), np.float32(np.log(0.01))) * np.ones((96, 64), np.float32)
+
+
 @pytest.fixture
 def store(tmp_path):
-    """Write trials that fall short of one threshold each, and one that does not."""
+    """Write trials that fall short of one threshold each, one that does not, and one without levels."""
     opened = FeatureStore(tmp_path / "features.zarr", mode="a")
 
-    def write(name, found=None, heard=None, frames=ROWS, **attributes):
+    def write(name, found=None, heard=None, frames=ROWS, with_levels=True, **attributes):
         found = np.ones(ROWS, bool) if found is None else found
-        valid = np.ones(ROWS, bool) if heard is None else heard
+        heard = np.ones(ROWS, bool) if heard is None else heard
         box = np.where(found[:, None], np.float32(10), np.float32(np.nan)) * np.ones(4, np.float32)
         landmarks = np.where(found[:, None, None], np.float32(10), np.float32(np.nan)) * np.ones((5, 2), np.float32)
         arrays = {
@@ -29,8 +34,10 @@ def store(tmp_path):
             "face_landmarks": landmarks,
             "face_score": found.astype(np.float32),
             "mfcc": np.zeros((ROWS, 39), np.float32),
-            "mfcc_valid": valid,
+            "mfcc_valid": np.ones(ROWS, bool),
         }
+        if with_levels:
+            arrays |= {"logmel": levels(heard), "logmel_valid": np.ones(ROWS, bool)}
         opened.write(name, arrays, {"frames_decoded": frames, "audio": "present", **attributes})
 
     some = np.arange(ROWS)
@@ -40,6 +47,7 @@ def store(tmp_path):
     write("silence", heard=some < 10)
     write("mute", audio="absent")
     write("length", frames=ROWS - 9)
+    write("no levels", with_levels=False)
     return opened
 
 
@@ -84,8 +92,8 @@ class TestThresholds:
         lines = {line.split()[0]: line for line in result.stdout.splitlines()}
         assert lines["good"].split() == ["good", "250", "10.00", "100.0%", "0.0", "0.0%", "+0", "-"]
         assert lines["gap"].endswith("faces 40.0% < 50.0%")
-        assert "sync not checked in 5 trials" in result.stderr
-        assert "6 trials checked, 5 short of a threshold" in result.stderr
+        assert "sync not checked in 6 trials" in result.stderr
+        assert "7 trials checked, 5 short of a threshold" in result.stderr
 
     def test_what_is_wrong_ends_it(self, avfuse, store, tmp_path):
         FeatureStore(tmp_path / "empty.zarr", mode="a")
@@ -101,28 +109,58 @@ class TestThresholds:
         assert longest_gap_s(time_s, np.ones(5, bool), 0.1) == 0
 
 
-def test_the_last_second_of_patches_is_not_silence(store):
-    """Its rows are invalid, since their patches are not whole; the patches before them lie on its sound."""
-    arrays = {name: np.asarray(array[:]) for name, array in store["good"].items() if not name.startswith("mfcc")}
-    arrays |= {"vggish": np.zeros((ROWS, 128), np.float32), "vggish_valid": np.arange(ROWS) < ROWS - 24}
-    store.write("patches", arrays, {"frames_decoded": ROWS, "audio": "present"})
-    assert measure(store["patches"], {}).silence == pytest.approx(0, abs=0.01)
+class TestSilence:
+    def test_without_levels_it_is_not_measured_and_that_is_said(self, avfuse, check, store):
+        """Flags say where sound was read, not that there is something to be heard."""
+        words = ("--store", store.path, "--trials", "no levels,good,mute")
+        result = avfuse("qc", *words)
+        (line,) = (line for line in result.stdout.splitlines() if line.startswith("no levels"))
+        assert line.split()[2:] == ["250", "10.00", "100.0%", "0.0", "-", "+0", "-"]
+        needs = "it needs logmel in the store, or --videos DIR"
+        assert f"note: silence not measured in 1 trial (no levels): {needs}" in result.stderr
+        assert "silence not measured" not in avfuse("qc", *words, "--max-silence", 1).stderr
+        _, trials, short = check()
+        assert trials["no levels"]["silence"] is None
+        assert "no levels" not in short
 
+    def test_a_digitally_silent_track(self, avfuse, ffmpeg_run, tmp_path):
+        """Beside VGGish and MFCC, which are as valid as those of a voice; in logmel and in the video it shows."""
+        (tmp_path / "videos").mkdir()
+        two = ("-f", "lavfi", "-i", "testsrc=d=2:r=25:s=64x64", "-f", "lavfi", "-i", "anullsrc=d=2:r=44100:cl=mono")
+        ffmpeg_run(*two, "-shortest", tmp_path / "videos" / "clip.mp4")
+        words = ("--videos", tmp_path / "videos", "--store", tmp_path / "features.zarr", "--device", "cpu")
+        for features, more, silence in (
+            ("mfcc,fake_sound", (), None),
+            ("mfcc,fake_sound", ("--videos", tmp_path / "videos"), 1.0),
+            ("logmel", (), 1.0),
+        ):
+            assert avfuse("extract", *words, "--features", features).exit_code == 0
+            result = avfuse("qc", "--store", tmp_path / "features.zarr", "--json", "--no-sync", *more)
+            (trial,) = json.loads(result.stdout)["trials"]
+            assert trial["silence"] == silence
+            assert ("silence 100.0% > 90.0%" in trial["short_of"]) == (silence == 1)
 
-def test_sound_goes_on_to_the_end_of_the_last_patch(store):
-    time_s = np.arange(30) / RATE_HZ
-    arrays = {"time": time_s, "fake_sound": np.zeros((30, 8), np.float32), "fake_sound_valid": time_s < 0.2}
-    store.write("short", arrays, {"frames_decoded": 30, "audio": "present"})
-    assert measure(store["short"], None).silence == pytest.approx((time_s >= 0.16 + 0.96).mean())
+    def test_the_last_second_of_patches_is_not_silence(self, store):
+        """Its rows are invalid, since their patches are not whole; the patches before them lie on its sound."""
+        arrays = {"time": np.arange(ROWS) / RATE_HZ, "logmel": levels(np.ones(ROWS, bool))}
+        arrays |= {"logmel_valid": np.arange(ROWS) < ROWS - 24}
+        store.write("patches", arrays, {"frames_decoded": ROWS, "audio": "present"})
+        assert measure(store["patches"], {}).silence == pytest.approx(0, abs=0.01)
+
+    def test_sound_goes_on_to_the_end_of_the_last_patch(self, store):
+        time_s = np.arange(40) / RATE_HZ
+        arrays = {"time": time_s, "logmel": levels(np.ones(40, bool)), "logmel_valid": time_s < 0.2}
+        store.write("short", arrays, {"frames_decoded": 40, "audio": "present"})
+        assert measure(store["short"], None).silence == pytest.approx((time_s >= 0.16 + 0.96).mean(), abs=0.03)
 
 
 def test_the_streams_and_the_sound_that_a_trial_was_made_of(store, ffmpeg_run, tmp_path):
     (tmp_path / "videos").mkdir()
-    out = tmp_path / "videos" / "good.mkv"
+    out = tmp_path / "videos" / "no levels.mkv"
     make = ("-f", "lavfi", "-i", "testsrc=d=10:r=25:s=64x64", "-f", "lavfi", "-i", "sine=d=10")
     silent = ("-f", "lavfi", "-i", "anullsrc=d=10:r=44100:cl=mono")
     ffmpeg_run(*make, *silent, "-map", "0:v", "-map", "1:a", "-map", "2:a", "-shortest", out)
-    trial = store["good"]
+    trial = store["no levels"]
     trial.attributes["source"] = {"size": out.stat().st_size}
     found = videos_by_name(tmp_path / "videos")
     silences = []
@@ -133,17 +171,17 @@ def test_the_streams_and_the_sound_that_a_trial_was_made_of(store, ffmpeg_run, t
 
 
 def test_a_folder_without_its_video_is_said(store):
-    assert measure(store["good"], {}).notes == ("there is no video of this name in --videos",)
-    assert measure(store["good"], None).notes == ()
+    assert measure(store["no levels"], {}).notes == ("there is no video of this name in --videos",)
+    assert measure(store["no levels"], None).notes == ()
 
 
 def test_a_video_of_another_content_is_not_used(store, tmp_path):
     (tmp_path / "videos").mkdir()
-    (tmp_path / "videos" / "good.mp4").write_bytes(b"other")
-    trial = store["good"]
+    (tmp_path / "videos" / "no levels.mp4").write_bytes(b"other")
+    trial = store["no levels"]
     trial.attributes["source"] = {"size": 99}
     measured = measure(trial, videos_by_name(tmp_path / "videos"))
-    assert measured.notes == ("good.mp4 in --videos is not the file that the trial was made of",)
+    assert measured.notes == ("no levels.mp4 in --videos is not the file that the trial was made of",)
     assert measured.sync is None
 
 
