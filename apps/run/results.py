@@ -60,17 +60,18 @@ class VideoResult:
 def write_results(
     found: Results,
     videos: Mapping[str, Path],
+    failed: Mapping[str, str],
     request: PredictVideosRequest,
     stop: StopRequest,
 ) -> tuple[list[VideoResult], dict[str, str]]:
     """A CSV a trial, with plots and drawn videos where they are wanted, and summary.json, into the request's `out`.
 
     A trial's files appear together, as soon as they are made; plots and videos that an earlier call has made from the
-    same stay. `stop.left` becomes the videos that are still to do. Also {video: reason} of those that could not be
-    drawn.
+    same stay. `stop.left` becomes the videos that are still to do. `failed` {video: reason} are those that could not be
+    extracted, for the summary. Also returns {video: reason} of those that could not be drawn.
     """
     with_plots = request.plots and usable("matplotlib.backends.backend_agg", "pictures")
-    task, done, failed = found.predictions.task, list[VideoResult](), dict[str, str]()
+    task, done, undrawn = found.predictions.task, list[VideoResult](), dict[str, str]()
     names = list(found.predictions.trials)
     of_trial = {name: videos.get(video_name(name, videos)) for name in names}
     parts = _parts(found, of_trial, with_plots, request.draw)
@@ -93,7 +94,7 @@ def write_results(
                 try:
                     _draw(trial_path(folder.scratch, name, ".mp4"), found, name, video, request.stall_timeout)
                 except MediaError as error:
-                    failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
+                    undrawn[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
                     files, is_whole = tuple(file for file in files if file != f"{name}.mp4"), False
             done.append(
                 VideoResult(
@@ -109,10 +110,11 @@ def write_results(
                     files=files,
                 )
             )
-            summary = {"videos": [each.as_json() for each in done], "made": dict(found.made)}
+            videos_done, all_failed = [each.as_json() for each in done], {**failed, **undrawn}
+            summary = {"videos": videos_done, "failed": all_failed, "made": dict(found.made)}
             write_json(folder.scratch / _SUMMARY, summary)
             folder.publish(name, parts[name].digest if is_whole else None)
-    return done, failed
+    return done, undrawn
 
 
 def _parts(found: Results, of_trial: Mapping[str, Path | None], with_plots: bool, draw: bool) -> dict[str, Part]:

@@ -14,6 +14,7 @@ from PIL import Image
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
+from avfuse.pipeline.media.types import MediaError
 
 
 def times_of(path):
@@ -26,6 +27,10 @@ def rows_of(path):
     return header, np.array([[float(value) for value in line.split(",")] for line in lines])
 
 
+def failure_lines(result):
+    return [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+
+
 def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -35,9 +40,9 @@ class TestResults:
         out = tmp_path / "out"
         result = run_videos(videos, planted.run, out)
         assert result.exit_code == 3
-        assert [line for line in result.stderr.splitlines() if line.startswith("failed: ")][-1].startswith(
-            "failed: bad.mp4: probe: cannot be read as a video"
-        )
+        (line,) = failure_lines(result)
+        assert line.startswith("failed: bad.mp4: cannot be read as a video")
+        assert "--retry-failed" not in result.stderr  # which is for those of an earlier call
         for path in (videos / "sub" / "two.mp4", next(videos.glob("one.*"))):
             trial = path.relative_to(videos).with_suffix("")
             header, rows = rows_of(out / trial.with_suffix(".csv"))
@@ -58,6 +63,8 @@ class TestResults:
         result = run_videos(videos, planted.run, out, "--no-plots")
         assert "0 videos to do, 2 done before, 1 failed" in result.stderr
         assert "--retry-failed tries them again" in result.stderr
+        (line,) = failure_lines(result)
+        assert line.startswith("failed: bad.mp4: probe: cannot be read as a video")
         after = contents(out)
         changing = {"made.json", "summary.json"}  # when, and by which command
         assert {name: each for name, each in after.items() if name not in changing} == {
@@ -80,13 +87,13 @@ class TestResults:
         assert one["mean"].keys() == {"valence", "arousal"}
         assert list(said["failed"]) == ["bad.mp4"]
         assert said["made"]["runs"] == [str(planted.run)]
-        assert json.loads((out / "summary.json").read_text())["videos"] == said["videos"]
+        assert json.loads((out / "summary.json").read_text()) == said
 
     def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, out):
         (videos / "sub" / "two.mp4").write_bytes(b"broken")
         result = run_videos(videos, planted.run, out, "--no-plots")
         assert result.exit_code == 3
-        assert "failed: sub/two.mp4: probe: " in result.stderr
+        assert [line.split(":")[1] for line in failure_lines(result)] == [" sub/two.mp4", " bad.mp4"]
         assert "1 predicted, 2 failed" in result.stderr
         assert sorted(path.name for path in out.glob("**/*.csv")) == ["one.csv"]
 
@@ -120,6 +127,22 @@ class TestResults:
         assert avfuse("predict", *words, "--out", tmp_path / "predicted").exit_code == 0
         for name in ("one", "sub/two"):
             assert (out / f"{name}.csv").read_text() == (tmp_path / "predicted" / f"{name}.txt").read_text()
+
+    def test_a_video_that_cannot_be_drawn_is_named_once(self, run_videos, planted, videos, out, monkeypatch):
+        from avfuse.apps.run import drawing
+
+        def full(*more, **given):
+            raise MediaError("two.mp4", "video", "no memory")
+
+        monkeypatch.setattr(drawing, "draw_video", full)
+        (videos / "bad.mp4").unlink()
+        shutil.rmtree(videos / "sub")
+        result = run_videos(videos, planted.run, out, "--no-plots", "--draw")
+        assert result.exit_code == 3
+        (line,) = failure_lines(result)
+        (one,) = json.loads((out / "summary.json").read_text())["failed"].items()
+        assert line == "failed: {}: {}".format(*one)
+        assert one[1] == "not drawn: video: no memory"
 
     def test_drawn_videos(self, run_videos, planted, videos, out):
         (videos / "bad.mp4").unlink()
@@ -244,8 +267,7 @@ def test_real_clips(media, run_videos, planted, tmp_path):
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video" * 100)
     result = run_videos(tmp_path / "videos", planted.run, tmp_path / "out", "--draw")
     assert result.exit_code == 3
-    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
-    assert {line.split(":")[1].strip() for line in failed} == {"bad.mp4"}
+    assert [line.split(":")[1] for line in failure_lines(result)] == [" bad.mp4"]
     for name in names:
         source = tmp_path / "videos" / name
         drawn = (tmp_path / "out" / name).with_suffix(".mp4")
