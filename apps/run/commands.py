@@ -218,10 +218,10 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     if request.as_json:
         videos = [each.as_json() for each in done]
         click.echo(json.dumps({"videos": videos, "failed": made.failed, "made": found.made if found else {}}))
-    elif done:
+    elif found is not None and done:
         from .results import table_lines
 
-        click.echo("\n".join(table_lines(done)))
+        click.echo("\n".join(table_lines(done, found.predictions.task)))
     _say(escaped(f"{len(done)} predicted, {len(made.failed)} failed: {request.out}"))
     return 3 if made.failed else 0
 
@@ -255,7 +255,8 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
             continue
         failures, failed_before = extracted.summary.failures, extracted.summary.failed_before
         made.failed_before |= any(each.video not in made.failed for each in failed_before)
-        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in (*failed_before, *failures)}
+        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in failed_before}
+        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in failures}
         made.named |= {each.video for each in failures if each not in extracted.plan.failures}
         sources = find_sources(request.videos, None, extracting.aligned, extracting.audio, extracting.words)
         jobs, _, _ = find_jobs(sources, extracting.config())

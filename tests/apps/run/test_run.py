@@ -1,5 +1,6 @@
 """`avfuse run`: a row a decoded frame, plots, drawn videos and a table; what a run has learned from, and no other."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -11,7 +12,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avfuse.apps.run.results import how_often
+from avfuse.features_store.labels.kinds import KINDS
 from avfuse.features_store.store import FeatureStore
+from avfuse.fusion.tasks.table import TASKS
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 from avfuse.pipeline.media.types import MediaError
@@ -210,6 +214,44 @@ class TestResults:
         assert result.exit_code == 1
         assert "holds other files (mine.txt); name another --out" in result.stderr
         assert not (tmp_path / "out" / "features.zarr").exists()
+
+
+class TestOtherTasks:
+    @pytest.mark.parametrize(("task", "kind", "row"), [("expr", "EXPR", "3"), ("au", "AU", ",".join("001000000000"))])
+    def test_the_table_and_the_plot(self, run_videos, planted, train_planted, videos, out, tmp_path, task, kind, row):
+        for path in planted.annotations.rglob("*.txt"):
+            there = tmp_path / "labels" / KINDS[kind].folder / path.parent.name / path.name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            rows = len(path.read_text().splitlines()) - 1
+            there.write_text("\n".join([KINDS[kind].header, *[row] * rows, ""]))
+        labelled = dataclasses.replace(planted, annotations=tmp_path / "labels")
+        train_planted(labelled, tmp_path / "run", "--task", task)
+        (videos / "bad.mp4").unlink()
+        shutil.rmtree(videos / "sub")
+        result = run_videos(videos, tmp_path / "run", out)
+        assert result.exit_code == 0, result.stderr
+        heading, line, _ = result.stdout.splitlines()
+        _, rows = rows_of(out / "one.csv")
+        often = how_often(rows[:, 1:-1], TASKS[task])
+        (said,) = json.loads((out / "summary.json").read_text())["videos"]
+        assert said["often"] == pytest.approx(often, abs=0.02)  # the file has rounded numbers
+        assert heading.endswith({"expr": "most frequent", "au": "active most often"}[task])
+        most = max(said["often"], key=lambda column: said["often"][column])
+        assert (f"{most} {said['often'][most]:.1%}" if said["often"][most] else "none") in line
+        with Image.open(out / "one.png") as picture:  # one panel: with a second one of what is true it would be higher
+            assert picture.size[1] == round((0.9 + 0.16 * len(TASKS[task].columns)) * 200)
+
+    def test_how_often(self):
+        """The likeliest class is counted, not how likely it is: of three rows the second is likeliest twice."""
+        rows = np.zeros((3, 8))
+        rows[:, 0], rows[:2, 1], rows[2, 0] = 0.49, 0.51, 1.0
+        often = how_often(rows, TASKS["expr"])
+        assert often == pytest.approx({**dict.fromkeys(often, 0.0), "Neutral": 1 / 3, "Anger": 2 / 3})
+        units = np.zeros((4, 12))
+        units[:3, 2], units[0, 5], units[:, 7] = 0.6, 0.5, 0.4
+        often = how_often(units, TASKS["au"])
+        assert often == pytest.approx({**dict.fromkeys(often, 0.0), "AU4": 0.75, "AU10": 0.25})
+        assert how_often(rows, TASKS["va"]) == {}
 
 
 class TestWhatARunCarries:
