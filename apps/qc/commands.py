@@ -165,11 +165,19 @@ def qc(
             _say(flat(f"note: {each.trial}: {note}"))
         if each.sync is not None and each.silence != 1 and (why := each.sync.reason):
             _say(flat(f"note: {each.trial}: sync not sure: {why}"))
+    if thresholds.max_silence < 1 and (unmeasured := [each.trial for each in measured if _misses_sound(each)]):
+        where = f"{counted(len(unmeasured), 'trial')} ({preview(unmeasured)})"
+        _say(escaped(f"note: silence not measured in {where}: it needs logmel in the store, or --videos DIR"))
     if sync and (unchecked := [each.trial for each in measured if each.sync is None and each.silence != 1]):
         needs = "it needs crop48 or crop112, and logmel, in the store, or --videos DIR"
         _say(escaped(f"note: sync not checked in {counted(len(unchecked), 'trial')} ({preview(unchecked)}): {needs}"))
     _say(f"{counted(len(measured), 'trial')} checked, {len(bad)} short of a threshold")
     sys.exit(3 if bad else 0)
+
+
+def _misses_sound(measured: Measured) -> bool:
+    """Whether nothing says how loud a trial is, although what the store has of it can be read."""
+    return measured.silence is None and measured.frames > 0 and not {"times", "sound"} & measured.unreadable.keys()
 
 
 def _measured(store: FeatureStore, name: str, videos: Mapping[str, Sequence[Path]] | None, sync: bool) -> Measured:

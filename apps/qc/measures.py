@@ -2,7 +2,7 @@
 
     faces     share of the frames with a face              of `face_score`
     gap       longest time without one, s
-    silence   share of the frames without any sound        of `logmel`, else of the video, else of masks
+    silence   share of the frames without any sound        of `logmel`, else of the video
     length    label rows less frames
     sync      by how much the sound is late, s             of crops and `logmel`, else of the video
 
@@ -22,7 +22,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...encoders.table import TABLE
 from ...features_store.clock import usual_step_s
 from ...features_store.entries import FACE_ARRAYS
 from ...features_store.schema import FACE_SCORE, StoreMismatch
@@ -32,17 +31,7 @@ from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.runs.discover import find_video
 from ...shell.text import one_line
-from .mouth_and_voice import (
-    Sound,
-    crops_of,
-    has_own_sound,
-    has_sound,
-    holds_sound,
-    in_patches,
-    sound_of,
-    sync_of,
-    times_of,
-)
+from .mouth_and_voice import crops_of, has_own_sound, has_sound, holds_sound, sound_of, sync_of, times_of
 from .sync import Column, Incomparable, Offset
 
 
@@ -120,9 +109,8 @@ def measure(
     sound, whole = None, [(0, rows)]
     with _noted(unreadable, "sound"), _media_noted(notes):
         sound = sound_of(trial, info, whole, stall_timeout_s)
-    with _noted(unreadable, "sound"):
-        if has_sound(trial):
-            found["silence"] = _silence(trial, sound)
+    if sound is not None and has_sound(trial):
+        found["silence"] = float((sound.silent | ~sound.real).mean())
     with _noted(unreadable, "mouths"), _media_noted(notes):
         if with_sync:
             found["sync"] = sync_of(trial, info, whole, sound, notes, stall_timeout_s)
@@ -156,17 +144,6 @@ def longest_gap_s(time_s: Column, found: NDArray[np.bool_], step_s: float) -> fl
     edges = np.flatnonzero(np.diff((~found).astype(np.int8), prepend=0, append=0))
     ends_s = np.append(time_s, time_s[-1] + step_s)
     return float((ends_s[edges[1::2]] - ends_s[edges[::2]]).max())
-
-
-def _silence(trial: Trial, sound: Sound | None) -> float | None:
-    """Share of the rows with nothing to be heard; without levels that of the rows without real sound."""
-    if sound is not None:
-        return float((sound.silent | ~sound.real).mean())
-    names = [name for name in trial.features if name in TABLE and TABLE[name].stream == "audio"]
-    heard = [
-        in_patches(trial, name, trial.time_s) if TABLE[name].view == "patch" else trial.valid(name) for name in names
-    ]
-    return float(1 - np.stack(heard).any(axis=0).mean()) if heard else None
 
 
 def _video(trial: Trial, videos: Mapping[str, Sequence[Path]], stall_timeout_s: float) -> tuple[VideoInfo | None, str]:

@@ -159,11 +159,13 @@ class PredictVideosRequest:
 class Made:
     """What extraction came to: where the video of each trial lies, and what has failed, {video: reason}.
 
-    A video that has failed has no trial: what the store may still hold of it is of an earlier file.
+    A video that has failed has no trial: what the store may still hold of it is of an earlier file. `named`: those of
+    which extraction has printed a line.
     """
 
     videos: dict[str, Path] = field(default_factory=dict)
     failed: dict[str, str] = field(default_factory=dict)
+    named: set[str] = field(default_factory=set)
     failed_before: bool = False
 
 
@@ -206,19 +208,20 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
     found = _predict(request, folders, made)
     done: Sequence[VideoResult] = ()
     if found is not None:
-        done, failed = write_results(found, made.videos, request, stop)
+        done, failed = write_results(found, made.videos, made.failed, request, stop)
         made.failed |= failed
     for video, reason in made.failed.items():
-        _say(flat(f"failed: {video}: {reason}"))
+        if video not in made.named:
+            _say(flat(f"failed: {video}: {reason}"))
     if made.failed_before:
         _say("videos that failed before were skipped; --retry-failed tries them again")
     if request.as_json:
         videos = [each.as_json() for each in done]
         click.echo(json.dumps({"videos": videos, "failed": made.failed, "made": found.made if found else {}}))
-    elif done:
+    elif found is not None and done:
         from .results import table_lines
 
-        click.echo("\n".join(table_lines(done)))
+        click.echo("\n".join(table_lines(done, found.predictions.task)))
     _say(escaped(f"{len(done)} predicted, {len(made.failed)} failed: {request.out}"))
     return 3 if made.failed else 0
 
@@ -250,9 +253,11 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
         extracted = extract_videos(extracting, stop)
         if extracted is None:
             continue
-        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in extracted.summary.failed_before}
-        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in extracted.summary.failures}
-        made.failed_before |= bool(extracted.summary.failed_before)
+        failures, failed_before = extracted.summary.failures, extracted.summary.failed_before
+        made.failed_before |= any(each.video not in made.failed for each in failed_before)
+        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in failed_before}
+        made.failed |= {each.video: f"{each.stage}: {each.reason}" for each in failures}
+        made.named |= {each.video for each in failures if each not in extracted.plan.failures}
         sources = find_sources(request.videos, None, extracting.aligned, extracting.audio, extracting.words)
         jobs, _, _ = find_jobs(sources, extracting.config())
         made.videos |= {job.trial: job.video for job in jobs}

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...features_store.clock import usual_step_s
 from ...features_store.disk.atomic import sha256_of, write_json
@@ -23,6 +24,7 @@ from ...fusion.results.folder import Part, growing_folder
 from ...fusion.results.plots import prediction_plot, probability_plot
 from ...fusion.results.prediction_files import trial_path, write_prediction
 from ...fusion.runs.loggers import usable
+from ...fusion.tasks.task import Task
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError
@@ -34,12 +36,15 @@ if TYPE_CHECKING:
     from .commands import PredictVideosRequest
 
 _SUMMARY = "summary.json"
-_MOST_COLUMNS = 3  # more are too many for a line: the likeliest one is named
+_MOST_FLAGS = 3  # more are too many for a line
 
 
 @dataclass(frozen=True)
 class VideoResult:
-    """A trial's line of the table: `faces`, `valid`: shares of its rows; mean and spread (sd) of each column."""
+    """A trial's line of the table: `faces`, `valid`: shares of its rows; mean and spread (sd) of each column.
+
+    `often`: the share of the rows in which a class is the likeliest one, or a flag is 1; empty of real numbers.
+    """
 
     trial: str
     video: str
@@ -50,27 +55,30 @@ class VideoResult:
     valid: float
     mean: Mapping[str, float]
     sd: Mapping[str, float]
+    often: Mapping[str, float]
     files: tuple[str, ...]
 
     def as_json(self) -> dict[str, Any]:
         """The result for `--json`."""
-        return {**vars(self), "mean": dict(self.mean), "sd": dict(self.sd), "files": list(self.files)}
+        numbers = {"mean": dict(self.mean), "sd": dict(self.sd), "often": dict(self.often)}
+        return {**vars(self), **numbers, "files": list(self.files)}
 
 
 def write_results(
     found: Results,
     videos: Mapping[str, Path],
+    failed: Mapping[str, str],
     request: PredictVideosRequest,
     stop: StopRequest,
 ) -> tuple[list[VideoResult], dict[str, str]]:
     """A CSV a trial, with plots and drawn videos where they are wanted, and summary.json, into the request's `out`.
 
     A trial's files appear together, as soon as they are made; plots and videos that an earlier call has made from the
-    same stay. `stop.left` becomes the videos that are still to do. Also {video: reason} of those that could not be
-    drawn.
+    same stay. `stop.left` becomes the videos that are still to do. `failed` {video: reason} are those that could not be
+    extracted, for the summary. Also returns {video: reason} of those that could not be drawn.
     """
     with_plots = request.plots and usable("matplotlib.backends.backend_agg", "pictures")
-    task, done, failed = found.predictions.task, list[VideoResult](), dict[str, str]()
+    task, done, undrawn = found.predictions.task, list[VideoResult](), dict[str, str]()
     names = list(found.predictions.trials)
     of_trial = {name: videos.get(video_name(name, videos)) for name in names}
     parts = _parts(found, of_trial, with_plots, request.draw)
@@ -87,13 +95,12 @@ def write_results(
                     about = (None, valid, None, found.made, task.limits)
                     prediction_plot(path, name, task.columns, time_s, rows, *about)
                 else:
-                    unknown = np.full(rows.shape, np.nan, np.float32)
-                    probability_plot(path, name, task.columns, time_s, rows, unknown, valid, found.made)
+                    probability_plot(path, name, task.columns, time_s, rows, None, valid, found.made)
             if request.draw and video is not None and not folder.has(name):
                 try:
                     _draw(trial_path(folder.scratch, name, ".mp4"), found, name, video, request.stall_timeout)
                 except MediaError as error:
-                    failed[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
+                    undrawn[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
                     files, is_whole = tuple(file for file in files if file != f"{name}.mp4"), False
             done.append(
                 VideoResult(
@@ -106,13 +113,15 @@ def write_results(
                     valid=float(valid.mean()),
                     mean={column: float(rows[:, at].mean()) for at, column in enumerate(task.columns)},
                     sd={column: float(rows[:, at].std()) for at, column in enumerate(task.columns)},
+                    often=how_often(rows, task),
                     files=files,
                 )
             )
-            summary = {"videos": [each.as_json() for each in done], "made": dict(found.made)}
+            videos_done, all_failed = [each.as_json() for each in done], {**failed, **undrawn}
+            summary = {"videos": videos_done, "failed": all_failed, "made": dict(found.made)}
             write_json(folder.scratch / _SUMMARY, summary)
             folder.publish(name, parts[name].digest if is_whole else None)
-    return done, failed
+    return done, undrawn
 
 
 def _parts(found: Results, of_trial: Mapping[str, Path | None], with_plots: bool, draw: bool) -> dict[str, Part]:
@@ -156,16 +165,30 @@ def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: fl
     draw_video(info, drawn, out, stall_timeout_s=stall_timeout_s)
 
 
-def table_lines(done: Sequence[VideoResult]) -> list[str]:
-    """The table of all videos: how much there was to see and to hear, mean and spread of what is predicted."""
-    columns = list(done[0].mean)
-    few = len(columns) <= _MOST_COLUMNS
-    cells = [["trial", "frames", "seconds", "face", "sound", "valid", *(columns if few else ["most of the time"])]]
+def how_often(rows: NDArray[np.floating], task: Task) -> dict[str, float]:
+    """The share of the rows [T, C] in which each class is the likeliest one, or each flag is 1; none of numbers."""
+    if task.labels.values == "real":
+        return {}
+    decided = task.decide(rows)
+    if task.labels.values == "class":
+        decided = decided == np.arange(len(task.columns))
+    return dict(zip(task.columns, decided.mean(axis=0).tolist(), strict=True))
+
+
+def table_lines(done: Sequence[VideoResult], task: Task) -> list[str]:
+    """The table of all videos: how much there was to see and to hear, and what is predicted.
+
+    That is mean and spread of each number, the most frequent class, or the flags that are 1 most often.
+    """
+    columns = {"real": task.columns, "class": ("most frequent",), "flags": ("active most often",)}[task.labels.values]
+    most = 1 if task.labels.values == "class" else _MOST_FLAGS
+    cells = [["trial", "frames", "seconds", "face", "sound", "valid", *columns]]
     for each in done:
-        said = [f"{each.mean[column]:+z.3f} ± {each.sd[column]:.3f}" for column in columns]
-        if not few:
-            most = max(each.mean, key=lambda column: each.mean[column])
-            said = [f"{most} {each.mean[most]:.2f}"]
+        if task.labels.values == "real":
+            said = [f"{each.mean[column]:+z.3f} ± {each.sd[column]:.3f}" for column in columns]
+        else:
+            first = sorted(each.often, key=lambda column: -each.often[column])[:most]
+            said = [", ".join(f"{name} {each.often[name]:.1%}" for name in first if each.often[name]) or "none"]
         faces = "-" if each.faces is None else f"{each.faces:.1%}"
         sound = "yes" if each.audio else "no"
         cells.append([each.trial, str(each.frames), f"{each.seconds:.2f}", faces, sound, f"{each.valid:.1%}", *said])

@@ -31,6 +31,7 @@ from .prediction_files import trial_path
 from .report import Report
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.colors import ListedColormap
     from matplotlib.figure import Figure
 
@@ -194,9 +195,7 @@ def prediction_plot(
     if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(masked) != len(time_s):
         raise ValueError(f"{trial}: {len(time_s)} times, {true.shape} true and {prediction.shape} predicted values")
     # Grey behind each stretch of masked rows, from its first row to the next valid one.
-    edges = np.flatnonzero(np.diff(masked.astype(np.int8), prepend=0, append=0))
-    ends_s = np.append(time_s, time_s[-1:])[edges].reshape(-1, 2)
-    spans = [(start_s, end_s - start_s) for start_s, end_s in ends_s]
+    spans = _stretches(masked, np.append(time_s, time_s[-1:]))
     seen = np.where(masked[:, None], np.nan, true)
     low, high = limits[0] - 0.05, limits[1] + 0.05
     figure = _figure(PAGE_IN, 0.5 + 1.5 * len(columns))
@@ -299,21 +298,26 @@ def probability_plot(
     columns: Sequence[str],
     time_s: NDArray[np.float64],
     prediction: NDArray[Any],
-    truth: NDArray[Any],
+    truth: NDArray[Any] | None,
     valid: NDArray[np.bool_],
     about: Mapping[str, Any] | None = None,
 ) -> None:
     """Draw what is true and how likely each column is held to be, a line of the picture a column, frame after frame.
 
     `prediction` and `truth` [T, C] in [0, 1], NaN where nothing is known; `valid` bool [T]; `time_s` [T], s, begins and
-    ends the axis. What is not known is hatched. Raises ValueError if a shape differs.
+    ends the axis. What is not known is hatched. Without `truth` there is one panel, and rows that are not valid are
+    marked by a grey bar above it. Raises ValueError if a shape differs.
     """
-    if not prediction.shape == truth.shape == (len(time_s), len(columns)) or len(valid) != len(time_s):
-        raise ValueError(f"{trial}: {len(time_s)} times, {truth.shape} true and {prediction.shape} predicted values")
-    figure = _figure(PAGE_IN, 0.9 + 0.32 * len(columns))
+    true = np.full(prediction.shape, np.nan) if truth is None else truth
+    if not prediction.shape == true.shape == (len(time_s), len(columns)) or len(valid) != len(time_s):
+        raise ValueError(f"{trial}: {len(time_s)} times, {true.shape} true and {prediction.shape} predicted values")
+    panels = {"truth": np.where(valid[:, None], true, np.nan), "prediction": prediction}
+    if truth is None:
+        del panels["truth"]
+    figure = _figure(PAGE_IN, 0.9 + 0.16 * len(columns) * len(panels))
     extent = (float(time_s[0]), float(time_s[-1]), len(columns) - 0.5, -0.5) if len(time_s) > 1 else None
-    panels = (("truth", np.where(valid[:, None], truth, np.nan)), ("prediction", prediction))
-    for axes, (title, rows) in zip(figure.subplots(2, 1, sharex=True), panels, strict=True):
+    all_axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
+    for axes, (title, rows) in zip(all_axes, panels.items(), strict=True):
         shown = np.ma.masked_invalid(rows.T)
         shades = {"vmin": 0, "vmax": 1, "cmap": "Blues", "interpolation": "nearest"}
         picture = axes.imshow(shown, aspect="auto", extent=extent, **shades)
@@ -322,6 +326,8 @@ def probability_plot(
         )  # a shade of grey would be a share
         axes.set_yticks(range(len(columns)), columns, fontsize="x-small")
         axes.set_title(title, fontsize="medium")
+    if truth is None and not valid.all():
+        _mark_masked(axes, ~valid, picture.get_extent())
     axes.set_xlabel("time / s, frames evenly spaced")
     figure.colorbar(picture, ax=figure.axes, fraction=0.02, pad=0.01)
     _name(figure, trial)
@@ -358,6 +364,22 @@ def f1_overview(
         axes.set(xlabel="predicted", ylabel="true")
         figure.colorbar(picture, ax=axes, label="share of the true frames", fraction=0.045, pad=0.02)
     _save(figure, path, about)
+
+
+def _stretches(masked: NDArray[np.bool_], ends: Column) -> list[tuple[float, float]]:
+    """Begin and width of each stretch of masked rows [T], by where each row begins and the last one ends [T + 1]."""
+    edges = np.flatnonzero(np.diff(masked.astype(np.int8), prepend=0, append=0))
+    return [(begin, end - begin) for begin, end in ends[edges].reshape(-1, 2)]
+
+
+def _mark_masked(axes: Axes, masked: NDArray[np.bool_], extent: tuple[float, float, float, float]) -> None:
+    """A grey bar above a picture of rows, evenly spaced over its `extent`, where they are masked."""
+    left, right, bottom, top = extent
+    spans = _stretches(masked, np.linspace(left, right, len(masked) + 1))
+    axes.axhspan(top - 0.9, top, color="white")  # nothing is unknown up there
+    axes.broken_barh(spans, (top - 0.7, 0.5), facecolors=_GREY, label="masked")
+    axes.set_ylim(bottom, top - 0.9)
+    axes.figure.legend(loc="upper right", frameon=False)
 
 
 def _name(figure: Figure, trial: str) -> None:

@@ -1,5 +1,6 @@
 """`avfuse run`: a row a decoded frame, plots, drawn videos and a table; what a run has learned from, and no other."""
 
+import dataclasses
 import json
 import shutil
 import signal
@@ -11,9 +12,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avfuse.apps.run.results import how_often
+from avfuse.features_store.labels.kinds import KINDS
 from avfuse.features_store.store import FeatureStore
+from avfuse.fusion.tasks.table import TASKS
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
+from avfuse.pipeline.media.types import MediaError
 
 
 def times_of(path):
@@ -26,6 +31,10 @@ def rows_of(path):
     return header, np.array([[float(value) for value in line.split(",")] for line in lines])
 
 
+def failure_lines(result):
+    return [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
+
+
 def contents(folder):
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
@@ -35,9 +44,9 @@ class TestResults:
         out = tmp_path / "out"
         result = run_videos(videos, planted.run, out)
         assert result.exit_code == 3
-        assert [line for line in result.stderr.splitlines() if line.startswith("failed: ")][-1].startswith(
-            "failed: bad.mp4: probe: cannot be read as a video"
-        )
+        (line,) = failure_lines(result)
+        assert line.startswith("failed: bad.mp4: cannot be read as a video")
+        assert "--retry-failed" not in result.stderr  # which is for those of an earlier call
         for path in (videos / "sub" / "two.mp4", next(videos.glob("one.*"))):
             trial = path.relative_to(videos).with_suffix("")
             header, rows = rows_of(out / trial.with_suffix(".csv"))
@@ -58,6 +67,8 @@ class TestResults:
         result = run_videos(videos, planted.run, out, "--no-plots")
         assert "0 videos to do, 2 done before, 1 failed" in result.stderr
         assert "--retry-failed tries them again" in result.stderr
+        (line,) = failure_lines(result)
+        assert line.startswith("failed: bad.mp4: probe: cannot be read as a video")
         after = contents(out)
         changing = {"made.json", "summary.json"}  # when, and by which command
         assert {name: each for name, each in after.items() if name not in changing} == {
@@ -80,13 +91,13 @@ class TestResults:
         assert one["mean"].keys() == {"valence", "arousal"}
         assert list(said["failed"]) == ["bad.mp4"]
         assert said["made"]["runs"] == [str(planted.run)]
-        assert json.loads((out / "summary.json").read_text())["videos"] == said["videos"]
+        assert json.loads((out / "summary.json").read_text()) == said
 
     def test_a_video_that_is_broken_now_is_not_predicted_from_what_it_was(self, run_videos, planted, videos, out):
         (videos / "sub" / "two.mp4").write_bytes(b"broken")
         result = run_videos(videos, planted.run, out, "--no-plots")
         assert result.exit_code == 3
-        assert "failed: sub/two.mp4: probe: " in result.stderr
+        assert [line.split(":")[1] for line in failure_lines(result)] == [" sub/two.mp4", " bad.mp4"]
         assert "1 predicted, 2 failed" in result.stderr
         assert sorted(path.name for path in out.glob("**/*.csv")) == ["one.csv"]
 
@@ -120,6 +131,22 @@ class TestResults:
         assert avfuse("predict", *words, "--out", tmp_path / "predicted").exit_code == 0
         for name in ("one", "sub/two"):
             assert (out / f"{name}.csv").read_text() == (tmp_path / "predicted" / f"{name}.txt").read_text()
+
+    def test_a_video_that_cannot_be_drawn_is_named_once(self, run_videos, planted, videos, out, monkeypatch):
+        from avfuse.apps.run import drawing
+
+        def full(*more, **given):
+            raise MediaError("two.mp4", "video", "no memory")
+
+        monkeypatch.setattr(drawing, "draw_video", full)
+        (videos / "bad.mp4").unlink()
+        shutil.rmtree(videos / "sub")
+        result = run_videos(videos, planted.run, out, "--no-plots", "--draw")
+        assert result.exit_code == 3
+        (line,) = failure_lines(result)
+        (one,) = json.loads((out / "summary.json").read_text())["failed"].items()
+        assert line == "failed: {}: {}".format(*one)
+        assert one[1] == "not drawn: video: no memory"
 
     def test_drawn_videos(self, run_videos, planted, videos, out):
         (videos / "bad.mp4").unlink()
@@ -189,6 +216,44 @@ class TestResults:
         assert not (tmp_path / "out" / "features.zarr").exists()
 
 
+class TestOtherTasks:
+    @pytest.mark.parametrize(("task", "kind", "row"), [("expr", "EXPR", "3"), ("au", "AU", ",".join("001000000000"))])
+    def test_the_table_and_the_plot(self, run_videos, planted, train_planted, videos, out, tmp_path, task, kind, row):
+        for path in planted.annotations.rglob("*.txt"):
+            there = tmp_path / "labels" / KINDS[kind].folder / path.parent.name / path.name
+            there.parent.mkdir(parents=True, exist_ok=True)
+            rows = len(path.read_text().splitlines()) - 1
+            there.write_text("\n".join([KINDS[kind].header, *[row] * rows, ""]))
+        labelled = dataclasses.replace(planted, annotations=tmp_path / "labels")
+        train_planted(labelled, tmp_path / "run", "--task", task)
+        (videos / "bad.mp4").unlink()
+        shutil.rmtree(videos / "sub")
+        result = run_videos(videos, tmp_path / "run", out)
+        assert result.exit_code == 0, result.stderr
+        heading, line, _ = result.stdout.splitlines()
+        _, rows = rows_of(out / "one.csv")
+        often = how_often(rows[:, 1:-1], TASKS[task])
+        (said,) = json.loads((out / "summary.json").read_text())["videos"]
+        assert said["often"] == pytest.approx(often, abs=0.02)  # the file has rounded numbers
+        assert heading.endswith({"expr": "most frequent", "au": "active most often"}[task])
+        most = max(said["often"], key=lambda column: said["often"][column])
+        assert (f"{most} {said['often'][most]:.1%}" if said["often"][most] else "none") in line
+        with Image.open(out / "one.png") as picture:  # one panel: with a second one of what is true it would be higher
+            assert picture.size[1] == round((0.9 + 0.16 * len(TASKS[task].columns)) * 200)
+
+    def test_how_often(self):
+        """The likeliest class is counted, not how likely it is: of three rows the second is likeliest twice."""
+        rows = np.zeros((3, 8))
+        rows[:, 0], rows[:2, 1], rows[2, 0] = 0.49, 0.51, 1.0
+        often = how_often(rows, TASKS["expr"])
+        assert often == pytest.approx({**dict.fromkeys(often, 0.0), "Neutral": 1 / 3, "Anger": 2 / 3})
+        units = np.zeros((4, 12))
+        units[:3, 2], units[0, 5], units[:, 7] = 0.6, 0.5, 0.4
+        often = how_often(units, TASKS["au"])
+        assert often == pytest.approx({**dict.fromkeys(often, 0.0), "AU4": 0.75, "AU10": 0.25})
+        assert how_often(rows, TASKS["va"]) == {}
+
+
 class TestWhatARunCarries:
     def test_its_own_settings_are_those_of_the_extraction(self, first_call, planted):
         assert "--audio-align center" in first_call.result.stderr
@@ -244,8 +309,7 @@ def test_real_clips(media, run_videos, planted, tmp_path):
     (tmp_path / "videos" / "bad.mp4").write_bytes(b"no video" * 100)
     result = run_videos(tmp_path / "videos", planted.run, tmp_path / "out", "--draw")
     assert result.exit_code == 3
-    failed = [line for line in result.stderr.splitlines() if line.startswith("failed: ")]
-    assert {line.split(":")[1].strip() for line in failed} == {"bad.mp4"}
+    assert [line.split(":")[1] for line in failure_lines(result)] == [" bad.mp4"]
     for name in names:
         source = tmp_path / "videos" / name
         drawn = (tmp_path / "out" / name).with_suffix(".mp4")

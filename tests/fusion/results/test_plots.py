@@ -170,6 +170,32 @@ def test_the_envelope_keeps_peaks_and_gaps(rows, seed):
         assert np.isnan(shown).any()
 
 
+def test_probabilities_without_truth_have_one_panel_and_masked_rows_a_grey_bar(tmp_path, drawn):
+    time_s, rows = wave(601)
+    share, valid = (rows + 1) / 2, np.ones(601, np.bool_)
+    valid[100:200] = False
+    probability_plot(tmp_path / "a.png", "a", BOTH, time_s, share, None, valid)
+    panel, _ = drawn[0].axes  # and the bar of colours
+    assert panel.get_title() == "prediction"
+    (grey,) = panel.collections
+    box = grey.get_paths()[0].get_extents()
+    assert (box.x0, box.x1) == pytest.approx((100 / 601 * 20, 200 / 601 * 20))
+    assert box.y1 < -0.5 - 0.1  # upwards of the first line of the picture
+    assert [text.get_text() for text in drawn[0].legends[0].get_texts()] == ["masked"]
+    probability_plot(tmp_path / "b.png", "b", BOTH, time_s, share, None, np.ones(601, np.bool_))
+    assert not drawn[1].legends
+    probability_plot(tmp_path / "c.png", "c", BOTH, time_s, share, share, valid)
+    assert [axes.get_title() for axes in drawn[2].axes[:2]] == ["truth", "prediction"]
+    assert not drawn[2].legends
+
+
+@pytest.mark.parametrize("rows", [1, 2])
+def test_shortest_probabilities(tmp_path, rows):
+    time_s, share = wave(rows)
+    probability_plot(tmp_path / "a.png", "a", BOTH, time_s, share, None, np.zeros(rows, np.bool_))
+    size(tmp_path / "a.png")
+
+
 def test_overview(tmp_path, drawn):
     truth = np.random.default_rng(0).uniform(-1, 1, (5000, 2))
     overview(tmp_path / "all.png", BOTH, truth, truth * 1.2, {"valence": 0.5, "arousal": 0.6})
