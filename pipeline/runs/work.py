@@ -177,8 +177,7 @@ class _RunMonitor:
     def _bury(self, job: Job, lost: WorkerLost) -> Failure:
         """What a dead worker has left behind must not keep others off its videos."""
         release_all(self._store, lost.owner)
-        reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
-        return Failure(job.name, job.trial, Stage.WORKER, reason, job.video)
+        return Failure(job.name, job.trial, Stage.WORKER, lost.reason, job.video)
 
 
 def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> tuple[ExtractTask, list[Job]]:
