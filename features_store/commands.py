@@ -247,8 +247,8 @@ def import_features(store: str | None, dry_run: bool, as_json: bool, **given: An
         allow_missing=given["allow_missing"],
         ignore_unknown=given["ignore_unknown"],
     )
-    FeatureStore(store)  # a mistyped path is an error, not a new store
-    done = bring_in(FeatureStore(store, mode="r" if dry_run else "a"), request, shown, dry_run=dry_run)
+    opened = FeatureStore(store)  # a mistyped path is an error, not a new store
+    done = bring_in(opened if dry_run else opened.writable(), request, shown, dry_run=dry_run)
     for note in done.notes:
         click.echo(flat(f"note: {note}"), err=True)
     if as_json:
@@ -364,7 +364,7 @@ def remove(feature: str, store: str | None, dry_run: bool, **chosen: Any) -> Non
 
     store = store_or_default(store)
     opened = FeatureStore(store)  # a store that is not there is not made
-    opened = opened if dry_run else FeatureStore(store, mode="a")
+    opened = opened if dry_run else opened.writable()
     done = remove_feature(opened, feature, chosen_trials(chosen["trials"], chosen["trials_from"]), dry_run)
     word = "would be taken" if dry_run else "taken"
     click.echo(f"{feature} {word} out of {counted(len(done), 'trial')} of {store}")
