@@ -74,6 +74,11 @@ class WorkerLost:
     host: str
     owner: Owner
 
+    @property
+    def reason(self) -> str:
+        """What is said of the job."""
+        return f"its worker on {self.host} died: out of memory, or a crash inside a library"
+
 
 @dataclass(frozen=True)
 class Started:

@@ -253,8 +253,8 @@ def import_features(
         raise click.UsageError("--start-s is the time of the first row at --rate, which is not given")
     chosen = chosen_trials(trials, trials_from)
     request = ImportRequest(**given, rate_hz=rate_hz, start_s=start_s or 0.0, trials=chosen)
-    FeatureStore(store)  # a mistyped path is an error, not a new store
-    done = bring_in(FeatureStore(store, mode="r" if dry_run else "a"), request, shown, dry_run=dry_run)
+    opened = FeatureStore(store)  # a mistyped path is an error, not a new store
+    done = bring_in(opened if dry_run else opened.writable(), request, shown, dry_run=dry_run)
     for note in done.notes:
         click.echo(flat(f"note: {note}"), err=True)
     if as_json:
@@ -377,7 +377,7 @@ def remove(feature: str, store: str | None, trials: str | None, trials_from: Pat
 
     store = store_or_default(store)
     opened = FeatureStore(store)  # a store that is not there is not made
-    opened = opened if dry_run else FeatureStore(store, mode="a")
+    opened = opened if dry_run else opened.writable()
     done = remove_feature(opened, feature, chosen_trials(trials, trials_from), dry_run)
     word = "would be taken" if dry_run else "taken"
     click.echo(f"{feature} {word} out of {counted(len(done), 'trial')} of {store}")

@@ -13,9 +13,10 @@ import os
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import copy
 from pathlib import Path
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from ..shell.text import counted
 from .arrays.zarr_array import common_rows
@@ -60,7 +61,7 @@ class FeatureStore(Mapping[str, Trial]):
         if mode not in ("r", "a"):
             raise ValueError(f"mode is 'r' or 'a', got {mode!r}")
         self.path = os.fspath(path)
-        self.mode = mode
+        self.mode: Mode = mode
         self.files: Files = open_files(path)
         if mode == "a":  # make the root group unless there is one, but not among other files
             if isinstance(self.files, LocalFiles):
@@ -79,6 +80,12 @@ class FeatureStore(Mapping[str, Trial]):
         if version > FORMAT:
             raise StoreMismatch(f"{location} has format {version}, this avfuse reads {FORMAT}; install a newer avfuse")
         self.format = version
+
+    def writable(self) -> Self:
+        """The same store in mode `a`, without another look at what is on the disk."""
+        same = copy(self)
+        same.mode = "a"
+        return same
 
     def __repr__(self) -> str:
         return f"FeatureStore({self.path!r}, mode={self.mode!r})"

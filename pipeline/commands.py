@@ -114,7 +114,8 @@ def extract_videos(request: ExtractRequest, stop: StopRequest) -> Extracted | No
             for job in plan.jobs:
                 click.echo(escaped(job.trial))
         return None
-    summary = _run(plan, request, FeatureStore(location, mode="a"), config, weights, target, stop)
+    store = earlier.writable() if earlier is not None else FeatureStore(location, mode="a")
+    summary = _run(plan, request, store, config, weights, target, stop)
     return Extracted(location, plan, summary)
 
 
@@ -213,7 +214,7 @@ def _run(
 
         run = request.run_config()
         task = ExtractTask(
-            store.path,
+            store,
             replace(config, features=plan.features),
             run,
             weights,

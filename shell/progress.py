@@ -5,6 +5,7 @@ Tested by tests/shell/test_progress.py.
 
 from __future__ import annotations
 
+import math
 import os
 import sys
 import time
@@ -23,6 +24,21 @@ LINE_EVERY_S = 30.0
 def say(line: str) -> None:
     """Print a line on stderr, at once."""
     print(line, file=sys.stderr, flush=True)
+
+
+class LineClock:
+    """When the next plain line is due: 30 s after the last one, or after the clock was made (`at_once`: then too)."""
+
+    def __init__(self, at_once: bool = False) -> None:
+        self._last_s = -math.inf if at_once else time.monotonic()
+
+    def is_due(self) -> bool:
+        """Whether 30 s have passed; where they have, the next 30 s begin."""
+        now_s = time.monotonic()
+        if now_s - self._last_s < LINE_EVERY_S:
+            return False
+        self._last_s = now_s
+        return True
 
 
 def shows_bars(stream: TextIO) -> bool:
@@ -48,9 +64,8 @@ def shown(items: Collection[Item], doing: str, stream: TextIO | None = None) -> 
 
         yield from tqdm(items, desc=doing, unit="trial", file=stream, dynamic_ncols=True, leave=False)
         return
-    shown_s = time.monotonic()
+    clock = LineClock()
     for number, item in enumerate(items):
-        if time.monotonic() - shown_s >= LINE_EVERY_S:
-            shown_s = time.monotonic()
+        if clock.is_due():
             print(f"{doing}: {number} of {counted(len(items), 'trial')}", file=stream, flush=True)
         yield item

@@ -29,7 +29,7 @@ from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
-from ...pipeline.runs.discover import find_video
+from ...pipeline.runs.discover import find_video, why_other_file
 from ...shell.text import one_line
 from .mouth_and_voice import crops_of, has_own_sound, has_sound, holds_sound, sound_of, sync_of, times_of
 from .sync import Column, Incomparable, Offset
@@ -155,8 +155,8 @@ def _video(trial: Trial, videos: Mapping[str, Sequence[Path]], stall_timeout_s: 
     if path is None:
         return None, "there is no video of this name in --videos"
     try:
-        if source.get("size") not in (None, path.stat().st_size):
-            return None, f"{path.name} in --videos is not the file that the trial was made of"
+        if why := why_other_file(path, trial.attributes):
+            return None, why
         return probe(path, Choice.recorded(trial.attributes), stall_timeout_s=stall_timeout_s), ""
     except (MediaError, OSError) as error:
         return None, f"its video cannot be used: {error.words if isinstance(error, MediaError) else one_line(error)}"

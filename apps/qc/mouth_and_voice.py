@@ -19,6 +19,7 @@ from ...encoders.table import SMALL_CROP_PX
 from ...encoders.views import PATCH_BANDS
 from ...features_store.clock import PATCH_FRAMES, usual_step_s
 from ...features_store.entries import FACE_ARRAYS
+from ...features_store.records.failures import Stage
 from ...features_store.schema import TIME, StoreMismatch
 from ...features_store.trial import Trial
 from ...pipeline.audio.logmel import patches
@@ -227,7 +228,7 @@ def _decoded_mouth(info: VideoInfo, trial: Trial, spans: Spans, notes: list[str]
                 break
     if row < last:
         words = f"{row} frames decode, but the store has {trial.rows} rows"
-        raise MediaError(str(info.path), "video", words)
+        raise MediaError(str(info.path), Stage.VIDEO, words)
     if lost := int((scores > 0).sum() - np.isfinite(mouth).all(axis=1).sum()):
         notes.append(
             f"{counted(lost, 'row')} with a face whose landmarks cannot be used: points that coincide or are not known"

@@ -37,7 +37,7 @@ from ...features_store.trial import Trial
 from ...pipeline.media.probe import probe
 from ...pipeline.media.streams import Choice
 from ...pipeline.media.types import MediaError, VideoInfo
-from ...pipeline.runs.discover import find_video, videos_by_name
+from ...pipeline.runs.discover import find_video, videos_by_name, why_other_file
 from ...shell.progress import shown
 from ...shell.text import counted, escaped, flat, one_line, preview
 from ..qc.commands import Thresholds
@@ -161,10 +161,9 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
     found.video = find_video(trial.name, _source(trial).get("name"), videos)
     is_own = True
     if found.video is not None:
-        size = _source(trial).get("size")
-        is_own = size is None or size == found.video.stat().st_size
-        if not is_own:
-            found.problems.append(f"{found.video} is not the file that was extracted: it has another size")
+        if why := why_other_file(found.video, trial.attributes):
+            is_own = False
+            found.problems.append(why)
         try:
             found.info = probe(found.video, Choice.recorded(trial.attributes))
         except MediaError as error:

@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from ...features_store.clock import usual_step_s
+from ...features_store.records.failures import Stage
 from ...pipeline.media.readers import AudioReader, FrameReader, prefetch
 from ...pipeline.media.types import MediaError, VideoInfo
 from ...pipeline.media.writer import PictureWriter
@@ -83,14 +84,16 @@ def draw_video(
             for batch in batches:
                 known = drawn.time_s[row : row + len(batch.time_s)]
                 if len(known) < len(batch.time_s) or np.abs(batch.time_s - known).max() > _SAME_TIME_S:
-                    raise MediaError(str(info.path), "video", f"its frames from {row} on are not those of the store")
+                    raise MediaError(
+                        str(info.path), Stage.VIDEO, f"its frames from {row} on are not those of the store"
+                    )
                 for pixels in batch.pixels:
                     writer.write(canvas.paint(pixels, row), float(drawn.time_s[row]), float(durations_s[row]))
                     row += 1
                 tell(row)
             if row != len(drawn.time_s):
                 words = f"{row} frames decode now, but the store has {len(drawn.time_s)}"
-                raise MediaError(str(info.path), "video", words)
+                raise MediaError(str(info.path), Stage.VIDEO, words)
     except BaseException:
         out.unlink(missing_ok=True)
         raise

@@ -45,7 +45,7 @@ def read_text(path: Path, kind: LabelKind = VA, accepted: tuple[str, ...] = ()) 
 
     Raises ValueError with `file:1` on another header, and on what is not a file.
     """
-    if _checked_size(path) > _MOST_BYTES:
+    if size_of_file(path) > _MOST_BYTES:
         raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no labels of one trial are that long")
     first, _, body = path.read_bytes().removeprefix(_BOM).rstrip().partition(b"\n")
     return LabelText(path, _accepted_header(path, first, kind, accepted), body)
@@ -53,13 +53,16 @@ def read_text(path: Path, kind: LabelKind = VA, accepted: tuple[str, ...] = ()) 
 
 def read_header(path: Path, kind: LabelKind = VA, accepted: tuple[str, ...] = ()) -> str:
     """The first line alone. Raises ValueError as `read_text` does."""
-    _checked_size(path)
+    size_of_file(path)
     with path.open("rb") as file:
         return _accepted_header(path, file.readline(_HEADER_BYTES).removeprefix(_BOM), kind, accepted)
 
 
-def _checked_size(path: Path) -> int:
-    """Size in bytes. Raises ValueError for a pipe or a device, which would be waited for, or read, for ever."""
+def size_of_file(path: Path) -> int:
+    """Size of a text file in bytes.
+
+    Raises ValueError for a pipe or a device, which would be waited for, or read, for ever; OSError without a file.
+    """
     status = path.stat()
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
         raise ValueError(f"{path} is not a file but a pipe, a socket or a device")

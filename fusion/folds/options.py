@@ -62,11 +62,13 @@ def annotations_or_remembered(annotations: Path | None, store: str) -> Path:
     """
     if annotations is not None:
         return annotations
-    from ...features_store.records.provenance import read_inputs  # noqa: PLC0415 - zarr only where it is used
+    from ...features_store.disk.backends import open_files  # noqa: PLC0415 - zarr only where it is used
+    from ...features_store.records.provenance import read_inputs  # noqa: PLC0415
     from ...features_store.store import FeatureStore  # noqa: PLC0415
 
-    remembered = read_inputs(FeatureStore(store).files).annotations
+    remembered = read_inputs(open_files(store)).annotations
     if remembered is None:
+        FeatureStore(store)  # where there is none, that is what is wrong
         raise ValueError(
             f"{store} remembers no folder of labels, since it was extracted without --annotations; "
             "give --annotations DIR"

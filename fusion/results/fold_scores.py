@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from ...shell.text import untrained_line
 from ..tasks.task import Task
 from .tables import number
 
@@ -73,9 +74,8 @@ class CrossValidation:
     @property
     def warnings(self) -> list[str]:
         """What stands below the table."""
-        names = ", ".join(self.untrained)
-        lines = [f"UNTRAINED WEIGHTS: {names}: for tests and demos only"] if names else []
-        return [*lines, f"LEAK: {self.leak}"] if self.leak else lines
+        leak = f"LEAK: {self.leak}" if self.leak else None
+        return [line for line in (untrained_line(self.untrained), leak) if line]
 
     @property
     def title(self) -> str:

@@ -24,7 +24,7 @@ import numpy as np
 from ...features_store.disk.atomic import replace_file
 from ...features_store.interchange.result_files import made
 from ...shell.progress import say
-from ...shell.text import counted, preview, text_table
+from ...shell.text import counted, preview, text_table, untrained_line
 from ..artifacts.folder import read_description, read_json
 from ..artifacts.state import FINISHED, read_metrics
 from ..config import TrainConfig
@@ -244,7 +244,8 @@ def _warnings(
     rows: Sequence[CellScores], states: Mapping[str, Runs], differences: Sequence[Difference], untrained: Sequence[str]
 ) -> list[str]:
     """What stands below the tables."""
-    lines = [f"UNTRAINED WEIGHTS: {', '.join(untrained)}: for tests and demos only"] if untrained else []
+    line = untrained_line(untrained)
+    lines = [line] if line else []
     if short := [row.cell for row in rows if row.runs < row.of]:
         lines.append(f"not all runs of {preview(short)} are done: their means are over other folds or seeds")
     sizes = {len(trials) for runs in states.values() for trials in runs.values()}

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, TextIO
 from tqdm import tqdm
 
 from ...features_store.disk.atomic import check_fence
-from ...shell.progress import LINE_EVERY_S, say, shows_bars
+from ...shell.progress import LineClock, say, shows_bars
 from ..results.tables import number
 from ..tasks.table import TASKS
 from ..tasks.task import Task
@@ -118,16 +118,16 @@ class Lines(Watcher):
     epochs: int
     stream: TextIO
     task: Task = TASKS["va"]
-    said_s: float = field(default_factory=time.monotonic)
+    clock: LineClock = field(default_factory=LineClock)
 
     def step(self, epoch: int, step: int, steps: int, loss: Callable[[], float]) -> None:
         """Say which batch a long epoch has reached."""
-        if time.monotonic() - self.said_s >= LINE_EVERY_S:
+        if self.clock.is_due():
             self._say(f"epoch {epoch}/{self.epochs}: batch {step + 1}/{steps}, loss {loss():.3f}")
 
     def epoch(self, row: Mapping[str, Any], best: Mapping[str, Any]) -> None:
         """Say the epoch's scores."""
-        if time.monotonic() - self.said_s >= LINE_EVERY_S:
+        if self.clock.is_due():
             scores = ", ".join(f"{each.short.split()[-1]} {number(row[each.key])}" for each in self.task.tabled)
             self._say(
                 f"epoch {row['epoch']}/{self.epochs}: loss {row['loss']:.3f}, P {row['P']:.3f} ({scores}), "
@@ -135,7 +135,6 @@ class Lines(Watcher):
             )
 
     def _say(self, line: str) -> None:
-        self.said_s = time.monotonic()
         print(f"{self.name} {line}", file=self.stream, flush=True)
 
 

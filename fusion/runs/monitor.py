@@ -5,13 +5,12 @@ Tested by tests/fusion/runs/test_work.py.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ...batch.protocols import WorkerLost
 from ...features_store.claims.claims import release_folder
-from ...shell.progress import LINE_EVERY_S
+from ...shell.progress import LineClock
 from ...shell.text import counted
 from .crossval import RunSpec
 from .work import Failed, Result, Trained
@@ -31,7 +30,7 @@ class RunMonitor:
         self._runs, self._say, self._said = runs, say, set(said)
         self._over = 0
         self._epochs: dict[RunSpec, str] = {}
-        self._said_s = -LINE_EVERY_S  # the first epoch is said at once
+        self._clock = LineClock(at_once=True)  # the first epoch is said at once
 
     def started(self, job: RunSpec) -> None:
         """Nothing is said."""
@@ -73,8 +72,7 @@ class RunMonitor:
 
     def tick(self) -> None:
         """A line every 30 s about runs that have no screen of their own."""
-        if self._epochs and time.monotonic() - self._said_s >= LINE_EVERY_S:
-            self._said_s = time.monotonic()
+        if self._epochs and self._clock.is_due():
             lines = list(self._epochs.values())
             more = f"; {len(lines) - _NAMED} more in progress" if len(lines) > _NAMED else ""
             self._say(f"{self._over} of {counted(self._runs, 'run')} over; {'; '.join(lines[:_NAMED])}{more}")
@@ -84,4 +82,4 @@ def _why(job: RunSpec, result: Failed | WorkerLost) -> str:
     if isinstance(result, Failed):
         return result.reason
     release_folder(job.folder, result.owner)  # the dead worker's claim must not keep others off the run
-    return f"its worker on {result.host} died: out of memory, or a crash inside a library"
+    return result.reason

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...features_store.entries import FACE_ARRAYS
+from ...features_store.records.failures import Stage
 from ...features_store.schema import JsonValue, StoreMismatch
 from ...features_store.store import FeatureStore
 from ...shell.text import counted
@@ -68,7 +69,7 @@ def check_start(info: VideoInfo, stored: StoredTrial, job: Job) -> None:
             isinstance(before, float | int) and now is not None and abs(before - now) <= _SAME_TIME_S
         ):
             raise MediaError(
-                str(info.path), "video", f"{name} is {now} now, but {before} in the store; {_what_to_do(job)}"
+                str(info.path), Stage.VIDEO, f"{name} is {now} now, but {before} in the store; {_what_to_do(job)}"
             )
 
 
@@ -83,7 +84,7 @@ def checked_times(
         if len(wrong):
             row = int(wrong[0])
             raise MediaError(
-                *(str(info.path), "video"),
+                *(str(info.path), Stage.VIDEO),
                 f"frame {first + row} lies at {batch.time_s[row]:.6f} s now, but at {known[row]:.6f} s in the store; "
                 f"{_what_to_do(job)}",
             )
@@ -92,7 +93,7 @@ def checked_times(
     if first != stored.frames:
         now = counted(first, "frame")
         raise MediaError(
-            str(info.path), "video", f"{now} decode now, but {stored.frames} did for the store; {_what_to_do(job)}"
+            str(info.path), Stage.VIDEO, f"{now} decode now, but {stored.frames} did for the store; {_what_to_do(job)}"
         )
 
 

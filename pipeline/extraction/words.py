@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ...encoders.table import feature
 from ...encoders.views import VIEWS
 from ...features_store.clock import NO_ROW, fit_rows
+from ...features_store.records.failures import Stage
 from ...features_store.schema import FeatureTrack, JsonValue, RowSource
 from ...shell.text import counted, one_line
 from ..media.types import MediaError, VideoInfo
@@ -102,7 +103,7 @@ def read_words(reading: Reading, features: Sequence[str]) -> SpokenWords:
     try:
         digest, transcript = words_digest(path), read_transcript(path)
     except (OSError, ValueError) as error:
-        raise MediaError(str(path), "words", one_line(error)) from error
+        raise MediaError(str(path), Stage.WORDS, one_line(error)) from error
     words = transcript.words
     end_s = min(_sound_end_s(reading.info), float(time_s[-1]) if len(time_s) else 0.0)
     spoken = np.where(time_s <= end_s, words_at(words, time_s), NO_ROW)

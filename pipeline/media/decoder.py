@@ -15,6 +15,7 @@ import threading
 from types import TracebackType
 from typing import IO, Self
 
+from ...features_store.records.failures import Stage
 from . import ffmpeg_args, process
 from .ffmpeg_log import Log, Stamp
 from .types import Ending, MediaError, VideoInfo
@@ -33,7 +34,7 @@ class Decoder:
     _log: Log
     _thread: threading.Thread
 
-    def __init__(self, info: VideoInfo, stage: str, arguments: list[str], stall_timeout_s: float) -> None:
+    def __init__(self, info: VideoInfo, stage: Stage, arguments: list[str], stall_timeout_s: float) -> None:
         self._info, self._path, self._stage, self._arguments = info, str(info.path), stage, arguments
         self._timeout_s = stall_timeout_s
         self._poll = select.poll()  # `select` cannot watch descriptors above 1023

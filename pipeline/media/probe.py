@@ -15,6 +15,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from ...features_store.records.failures import Stage
 from . import ffmpeg_args, process
 from .joins import with_parts
 from .streams import Choice, Streams, choose, lacks_parameters
@@ -41,13 +42,13 @@ def check_file(path: Path) -> None:
     try:
         status = path.stat()
         if not stat.S_ISREG(status.st_mode):  # before it is opened: a pipe without a writer would wait for ever
-            raise MediaError(str(path), "probe", "is not a file: give the video file itself")
+            raise MediaError(str(path), Stage.PROBE, "is not a file: give the video file itself")
         with path.open("rb"):
             pass
     except OSError as error:
-        raise MediaError(str(path), "probe", f"cannot be opened: {error.strerror}") from error
+        raise MediaError(str(path), Stage.PROBE, f"cannot be opened: {error.strerror}") from error
     if not status.st_size:
-        raise MediaError(str(path), "probe", "is empty (0 bytes): copy or download it again")
+        raise MediaError(str(path), Stage.PROBE, "is empty (0 bytes): copy or download it again")
 
 
 def video_info(
@@ -63,9 +64,9 @@ def video_info(
     video, audio = streams.video, streams.audio
     width_px, height_px = int(video.get("width", 0)), int(video.get("height", 0))
     if width_px < 1 or height_px < 1:
-        raise MediaError(str(path), "probe", "has a video stream without a frame size: damaged, or cut too early")
+        raise MediaError(str(path), Stage.PROBE, "has a video stream without a frame size: damaged, or cut too early")
     if width_px * height_px > MAX_PIXELS:
-        raise MediaError(str(path), "probe", f"has frames of {width_px} × {height_px} px: more than 2^26 px")
+        raise MediaError(str(path), Stage.PROBE, f"has frames of {width_px} × {height_px} px: more than 2^26 px")
     pixel_aspect = _ratio(first.get("sample_aspect_ratio")) or _ratio(video.get("sample_aspect_ratio")) or Fraction(1)
     turns = [float(each["rotation"]) for each in video.get("side_data_list", []) if "rotation" in each]
     # The container's word counts: of the pictures only some carry theirs, and ffmpeg would turn those alone by it.

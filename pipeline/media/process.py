@@ -22,7 +22,9 @@ from collections import deque
 from collections.abc import Generator
 from contextlib import suppress
 from functools import partial
+from typing import IO
 
+from ...features_store.records.failures import Stage
 from .types import MAX_STREAMS, MediaError
 
 # An 8K film takes 0.7 GB with four threads; a file that asks for more than this is made to do harm.
@@ -40,17 +42,19 @@ _TOO_LARGE = re.compile(r"Picture size (\d+)x(\d+) is invalid")
 _ADDRESS = re.compile(r" @ 0x[0-9a-f]+\]")
 
 
-def start(arguments: list[str], path: str, stdin: int = subprocess.DEVNULL) -> subprocess.Popen[bytes]:
+def start(
+    arguments: list[str], path: str, stdin: int = subprocess.DEVNULL, stderr: int | IO[bytes] = subprocess.PIPE
+) -> subprocess.Popen[bytes]:
     """Start ffmpeg or ffprobe, its memory bounded, with pipes for what it says.
 
-    `stdin`: `subprocess.PIPE` where something is written to it. Raises MediaError without the program.
+    `stdin`: `subprocess.PIPE` where something is written to it; `stderr`: a file, where nobody reads while it runs.
+    Raises MediaError without the program.
     """
-    pipe = subprocess.PIPE
     try:
         # A group of its own: a terminal's Ctrl-C is ours to answer, and is no fault of the file.
-        process = subprocess.Popen(arguments, stdin=stdin, stdout=pipe, stderr=pipe, process_group=0)
+        process = subprocess.Popen(arguments, stdin=stdin, stdout=subprocess.PIPE, stderr=stderr, process_group=0)
     except FileNotFoundError:
-        raise MediaError(path, "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
+        raise MediaError(path, Stage.START, "ffmpeg is not installed or not on PATH: apt-get install ffmpeg") from None
     # The limit is set from outside: nothing may run between fork and exec while there are threads.
     if hasattr(resource, "prlimit"):
         with suppress(ProcessLookupError, PermissionError):  # it has ended, or the system allows nobody to
@@ -93,13 +97,13 @@ def ask(arguments: list[str], path: str) -> str:
             timer.cancel()
             process.kill()  # it has ended by now, or is not wanted any more
     if process.returncode < 0 and time.monotonic() - began_s >= _TIMEOUT_S:
-        raise MediaError(path, "probe", f"{arguments[0]} took more than {_TIMEOUT_S:g} s", is_transient=True)
+        raise MediaError(path, Stage.PROBE, f"{arguments[0]} took more than {_TIMEOUT_S:g} s", is_transient=True)
     if len(out) > _MOST_ANSWER_BYTES:
-        raise MediaError(path, "probe", f"{arguments[0]} printed more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
+        raise MediaError(path, Stage.PROBE, f"{arguments[0]} printed more than {_MOST_ANSWER_BYTES >> 20} MiB about it")
     if why := ended_from_outside(process.returncode):
-        raise MediaError(path, "probe", f"{arguments[0]} {why}", is_transient=True)
+        raise MediaError(path, Stage.PROBE, f"{arguments[0]} {why}", is_transient=True)
     if process.returncode:
-        raise MediaError(path, "probe", why_refused(b"".join(complaints).decode(errors="replace")))
+        raise MediaError(path, Stage.PROBE, why_refused(b"".join(complaints).decode(errors="replace")))
     return out.decode(errors="replace")
 
 
@@ -118,7 +122,7 @@ def lines(arguments: list[str], path: str, stall_timeout_s: float) -> Generator[
             while True:
                 if not waiting.poll(stall_timeout_s * 1000):
                     words = f"gave nothing for {stall_timeout_s:g} s: is the disk or the network slow?"
-                    raise MediaError(path, "probe", words, is_transient=True)
+                    raise MediaError(path, Stage.PROBE, words, is_transient=True)
                 data = os.read(process.stdout.fileno(), 1 << 16)
                 if not data:
                     return

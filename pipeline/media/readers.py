@@ -18,6 +18,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from ...features_store.records.failures import Stage
 from ...shell.text import counted
 from . import ffmpeg_args
 from .decoder import Decoder
@@ -51,7 +52,7 @@ class FrameReader(Decoder):
         self, info: VideoInfo, *, batch_frames: int = 32, pixels: bool = True, stall_timeout_s: float = 60.0
     ) -> None:
         arguments = ffmpeg_args.to_frames(info, pixels=pixels, version=ffmpeg_version())
-        super().__init__(info, "video", arguments, stall_timeout_s)
+        super().__init__(info, Stage.VIDEO, arguments, stall_timeout_s)
         self._pixels = pixels
         self._shape = (info.height_px, info.width_px, 3) if pixels else (1, 1, 1)
         self._batch = max(1, min(batch_frames, _BATCH_BYTES // int(np.prod(self._shape))))
@@ -70,7 +71,7 @@ class FrameReader(Decoder):
             num_frames += len(pictures)
             ended = len(pictures) < self._batch
             if num_frames > MAX_FRAMES:
-                raise MediaError(self._path, "video", f"gives more than {MAX_FRAMES} frames: damaged")
+                raise MediaError(self._path, Stage.VIDEO, f"gives more than {MAX_FRAMES} frames: damaged")
             stamps = self._take_stamps(num_frames, 0, ended)
             for stamp in stamps:
                 self._clock.add(stamp.time_s, stamp.tick_s)
@@ -134,7 +135,7 @@ class AudioReader(Decoder):
         if info.audio_stream is None or info.audio_start_s is None:
             raise ValueError(f"{info.path} has no audio stream")
         arguments = ffmpeg_args.to_samples(info, info.audio_stream, rate_hz)
-        super().__init__(info, "audio", arguments, stall_timeout_s)
+        super().__init__(info, Stage.AUDIO, arguments, stall_timeout_s)
         self._placement = Placement(info.origin_s, info.audio_start_s, info.audio_parts, rate_hz)
         self._num_broken = 0
         self._energy = 0.0
@@ -169,7 +170,7 @@ class AudioReader(Decoder):
                         self._ending = self._end(num_samples, stopped=True)
                         return
             except ValueError as error:
-                raise MediaError(self._path, "audio", str(error)) from error
+                raise MediaError(self._path, Stage.AUDIO, str(error)) from error
         self._ending = self._end(num_samples, stopped=False)
 
     def real_spans(self) -> list[tuple[float, float]]:

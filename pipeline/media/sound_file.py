@@ -14,6 +14,7 @@ from pathlib import Path
 
 import soundfile
 
+from ...features_store.records.failures import Stage
 from .ffmpeg_args import SOUND_CONTAINERS
 from .probe import check_file
 from .types import MediaError, VideoInfo
@@ -39,14 +40,14 @@ def open_sound_file(path: Path, video: VideoInfo) -> SoundFile:
         check_file(path)
         found = soundfile.info(str(path))
     except MediaError as error:
-        raise MediaError(str(path), "audio", error.words) from error
+        raise MediaError(str(path), Stage.AUDIO, error.words) from error
     except soundfile.SoundFileError as error:
-        raise MediaError(str(path), "audio", f"is not a readable sound file: {error}") from error
+        raise MediaError(str(path), Stage.AUDIO, f"is not a readable sound file: {error}") from error
     container = path.suffix.lower().removeprefix(".")
     if container not in SOUND_CONTAINERS or found.format not in ("WAV", "WAVEX", "FLAC"):
-        raise MediaError(str(path), "audio", f"holds {found.format_info}: only wav and flac are read")
+        raise MediaError(str(path), Stage.AUDIO, f"holds {found.format_info}: only wav and flac are read")
     if not found.frames:
-        raise MediaError(str(path), "audio", "has no samples")
+        raise MediaError(str(path), Stage.AUDIO, "has no samples")
     start_s = video.video_start_s if video.audio_start_s is None else video.audio_start_s
     info = replace(
         video,

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from ...features_store.records.failures import Stage
 from .types import MediaError
 
 Stream = Mapping[str, Any]  # as ffprobe describes it
@@ -75,7 +76,7 @@ def choose(
         candidates = [each for each in videos if not _has(each, _STILL)]
         if not candidates:
             only = "sound alone" if audios else "neither picture nor sound"
-            raise MediaError(str(path), "probe", f"has no video stream ({only}): give a file with a picture track")
+            raise MediaError(str(path), Stage.PROBE, f"has no video stream ({only}): give a file with a picture track")
         video = candidates[0]
         if len(candidates) > 1:
             # No covers and slides, of whatever codec: a video beside them has many more pictures in the same time.
@@ -119,7 +120,7 @@ def _numbered(path: Path, streams: list[Stream], number: int, kind: str, letter:
         return streams[number]
     there = f"only {letter}:0 to {letter}:{len(streams) - 1}" if len(streams) > 1 else f"only {letter}:0"
     words = f"has no {kind} stream {letter}:{number} ({there if streams else 'none at all'}): see --{kind}-stream"
-    raise MediaError(str(path), "probe", words)
+    raise MediaError(str(path), Stage.PROBE, words)
 
 
 def _best(streams: list[Stream], decodable: frozenset[str], stills: Iterable[int]) -> Stream:

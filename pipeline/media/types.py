@@ -11,6 +11,8 @@ if TYPE_CHECKING:  # `extract --help` loads this file
     import numpy as np
     from numpy.typing import NDArray
 
+    from ...features_store.records.failures import Stage
+
 SAMPLE_RATE_HZ = 16_000
 MAX_PIXELS = 1 << 26
 MAX_STREAMS = 128
@@ -24,7 +26,7 @@ class MediaError(RuntimeError):
     `is_transient`: nothing is wrong with the file as far as is known, it took too long.
     """
 
-    def __init__(self, path: str, stage: str, words: str, is_transient: bool = False) -> None:
+    def __init__(self, path: str, stage: Stage, words: str, is_transient: bool = False) -> None:
         super().__init__(path, stage, words, is_transient)
         self.path, self.stage, self.words, self.is_transient = path, stage, words, is_transient
 

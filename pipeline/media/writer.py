@@ -23,6 +23,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
+from ...features_store.records.failures import Stage
 from . import process
 from .ffmpeg_args import to_drawn
 from .types import MediaError, VideoInfo
@@ -135,7 +136,7 @@ class PictureWriter:
         while left:
             if not self._poll.poll(self._timeout_s * 1000):
                 words = f"ffmpeg took nothing for {self._timeout_s:g} s and was stopped: is the disk slow?"
-                raise MediaError(os.fspath(self._path), "encode", words, is_transient=True)
+                raise MediaError(os.fspath(self._path), Stage.ENCODE, words, is_transient=True)
             try:
                 left = left[os.write(self._stdin, left) :]
             except BlockingIOError:
@@ -146,6 +147,6 @@ class PictureWriter:
     def _refusal(self, code: int) -> MediaError:
         path = os.fspath(self._path)
         if why := process.ended_from_outside(code):
-            return MediaError(path, "encode", f"ffmpeg {why}", is_transient=True)
+            return MediaError(path, Stage.ENCODE, f"ffmpeg {why}", is_transient=True)
         said = " ".join(b"".join(self._complaints).decode(errors="replace").split())
-        return MediaError(path, "encode", f"cannot be written: {said[-500:] or f'ffmpeg ended with {code}'}")
+        return MediaError(path, Stage.ENCODE, f"cannot be written: {said[-500:] or f'ffmpeg ended with {code}'}")

@@ -57,7 +57,7 @@ def attempt(job: Job, store: FeatureStore, session: Session, run: RunConfig, con
         stage, reason = Stage.TIMEOUT, str(error)
     except MediaError as error:
         unread = isinstance(error.__cause__, OSError)
-        stage, reason = Stage(error.stage), error.words
+        stage, reason = error.stage, error.words
         if unread and context.host:
             reason = f"{job.video} {error.words} (by the worker on {context.host})"
         is_transient = error.is_transient or unread or any(word in error.words for word in _PASSING_WORDS)

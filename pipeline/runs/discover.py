@@ -168,6 +168,18 @@ def find_video(trial: str, file: str | None, videos: Mapping[str, Sequence[Path]
     return None
 
 
+def why_other_file(video: Path, attributes: Mapping[str, object]) -> str:
+    """Why a video that has a trial's name is not the file that the trial was made of; nothing where it may be.
+
+    `attributes`: the trial's. Raises OSError where the video cannot be looked at.
+    """
+    source = attributes.get("source")
+    size = source.get("size") if isinstance(source, dict) else None
+    if size in (None, video.stat().st_size):
+        return ""
+    return f"{video} is not the file that was extracted: it has another size"
+
+
 def _no_videos(folder: Path) -> str:
     seen = Counter(
         Path(name).suffix.lower() or "without a suffix"

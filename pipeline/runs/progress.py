@@ -13,11 +13,10 @@ from typing import Any, NoReturn, Protocol, TextIO
 
 from tqdm import tqdm
 
-from ...shell.progress import shows_bars
+from ...shell.progress import LineClock, shows_bars
 from ...shell.text import counted, flat
 from ..extraction.jobs import Failure, Job
 
-LINE_EVERY_S = 30.0
 _NAMED = 4
 
 
@@ -70,7 +69,7 @@ class Reporter:
         self._videos: dict[str, InProgress] = {}
         self._jobs = self._ended = self._rows_before = 0
         self._began_s: float | None = None
-        self._shown_s = time.monotonic()
+        self._clock = LineClock()
 
     def begin(self, jobs: int, starting: str = "") -> None:
         """The run has this many videos to do; `starting`: what is done before the first one, where that takes time."""
@@ -120,10 +119,8 @@ class Reporter:
 
     def tick(self) -> None:
         """Show where the run is, when 30 s have passed since that was shown last. Called about once a second."""
-        now_s = time.monotonic()
-        if now_s - self._shown_s < LINE_EVERY_S:
+        if not self._clock.is_due():
             return
-        self._shown_s = now_s
         if len(self._videos) == 1:
             ((trial, video),) = self._videos.items()
             share = "" if video.share is None else f" ({video.share:.0%})"

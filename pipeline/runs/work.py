@@ -40,11 +40,11 @@ _ASK_AGAIN_S = 0.5
 class ExtractTask:
     """What is done for each video, in whatever process: it travels to every worker.
 
-    `failures_known`: lines of `failures.jsonl` when the plan was made; `foreign`: the workers may have other files;
-    `replace`: trials of other settings are made anew.
+    `store`: opened to be written, or its place, for another process; `failures_known`: lines of `failures.jsonl` when
+    the plan was made; `foreign`: the workers may have other files; `replace`: trials of other settings are made anew.
     """
 
-    store: str
+    store: FeatureStore | str
     config: ExtractConfig
     run: RunConfig
     weights: Mapping[str, WeightSource]
@@ -70,7 +70,7 @@ class ExtractTask:
                 if hash_of_weights(source) != source.sha256:
                     raise WeightsInvalid(f"{source.path} is another file than on the machine that started the run")
         with open_session(self.config, self.run, dict(self.weights)) as session:
-            yield partial(self._do, FeatureStore(self.store, mode="a"), session)
+            yield partial(self._do, _opened(self.store), session)
 
     def _do(self, store: FeatureStore, session: Session, job: Job, context: JobContext) -> Result:
         """One video, unless another run is making these features of it, or has dealt with it. Raises StoreFailed.
@@ -126,7 +126,7 @@ def run_plan(
     Raises StoreFailed when the store cannot be written any more, WorkerUnfit where a cluster cannot do the jobs.
     """
     started_s = time.monotonic()
-    store = FeatureStore(task.store, mode="a")
+    store = _opened(task.store)
     jobs = list(plan.jobs)
     if not target.in_process:
         task, jobs = _to_travel(task, jobs, target)
@@ -177,8 +177,11 @@ class _RunMonitor:
     def _bury(self, job: Job, lost: WorkerLost) -> Failure:
         """What a dead worker has left behind must not keep others off its videos."""
         release_all(self._store, lost.owner)
-        reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
-        return Failure(job.name, job.trial, Stage.WORKER, reason, job.video)
+        return Failure(job.name, job.trial, Stage.WORKER, lost.reason, job.video)
+
+
+def _opened(store: FeatureStore | str) -> FeatureStore:
+    return FeatureStore(store, mode="a") if isinstance(store, str) else store
 
 
 def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> tuple[ExtractTask, list[Job]]:
@@ -187,7 +190,8 @@ def _to_travel(task: ExtractTask, jobs: list[Job], target: ExecutionTarget) -> t
         name: replace(source, path=source.path.absolute()) if source.path else source
         for name, source in task.weights.items()
     }
-    store = task.store if "://" in task.store else os.path.abspath(task.store)
+    store = task.store if isinstance(task.store, str) else task.store.path
+    store = store if "://" in store else os.path.abspath(store)
     run = replace(task.run, threads=task.run.threads or target.threads())
     jobs = [
         replace(

@@ -13,8 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from ...features_store.records.failures import Stage
+from ..media import process
 from ..media.ffmpeg_args import passthrough_option
-from ..media.process import ffmpeg_version
 from ..media.types import MediaError
 
 _EXACT = ("-fflags", "+bitexact", "-flags", "+bitexact")
@@ -64,23 +65,18 @@ def encode(
         if times:
             # Without a finer clock encoders count in frames of the rate, and would then fill it with copies.
             command += ["-vf", f"settb=1/90000,setpts=round(({times})/TB)", "-enc_time_base", "1:90000"]
-            command += [f"-{passthrough_option(ffmpeg_version())}", "passthrough"]
+            command += [f"-{passthrough_option(process.ffmpeg_version())}", "passthrough"]
         command += [*_CODECS[path.suffix], *_EXACT, f"file:{path}"]
         log = Path(scratch) / "log"
         with log.open("wb") as errors:  # a file, because a full pipe would stop ffmpeg
-            try:
-                process = subprocess.Popen(command, stdin=subprocess.PIPE, stderr=errors)
-            except FileNotFoundError:
-                raise MediaError(
-                    str(path), "start", "ffmpeg is not installed or not on PATH: apt-get install ffmpeg"
-                ) from None
-            with process:
-                assert process.stdin is not None
+            child = process.start(command, str(path), stdin=subprocess.PIPE, stderr=errors)
+            with child:
+                assert child.stdin is not None
                 with contextlib.suppress(BrokenPipeError):  # ffmpeg gave up: its words are below
                     for frame in frames:
-                        process.stdin.write(frame.tobytes())
+                        child.stdin.write(frame.tobytes())
                 with contextlib.suppress(BrokenPipeError):
-                    process.stdin.close()
-        if process.returncode:
+                    child.stdin.close()
+        if child.returncode:
             reason = " ".join(log.read_text(errors="replace").split())[-500:]
-            raise MediaError(str(path), "encode", reason or f"ffmpeg ended with code {process.returncode}")
+            raise MediaError(str(path), Stage.ENCODE, reason or f"ffmpeg ended with code {child.returncode}")

@@ -61,21 +61,21 @@ class Recogniser:
             from faster_whisper import WhisperModel  # noqa: PLC0415
         except ImportError as error:
             raise ValueError("transcribe needs faster-whisper: pip install 'avfuse[asr]'") from error
-        kind, _, number = settings.device.partition(":")
-        if kind == "auto":
-            kind = "cuda" if ctranslate2.get_cuda_device_count() else "cpu"
-        if kind not in ("cpu", "cuda") or not (number or "0").isdecimal():
-            raise ValueError(f"--device is auto, cpu, cuda or cuda:N, got {settings.device!r}")
-        if kind == "cuda" and int(number or 0) >= ctranslate2.get_cuda_device_count():
+        from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
+
+        num_gpus = ctranslate2.get_cuda_device_count()
+        device = choose_device("cpu" if settings.device == "auto" and not num_gpus else settings.device)
+        kind, number = device.type, device.index or 0
+        if kind == "cuda" and number >= num_gpus:
             raise ValueError(f"there is no {settings.device}: ctranslate2 does not see it; try --device cpu")
         precision = settings.precision
         if precision == "auto":
             precision = "fp16" if kind == "cuda" else "fp32"
-        known = ctranslate2.get_supported_compute_types(kind, int(number or 0))
+        known = ctranslate2.get_supported_compute_types(kind, number)
         if _COMPUTE[precision] not in known:
             able = [name for name, compute in _COMPUTE.items() if compute in known]
             raise ValueError(f"--precision {precision} is not possible on {kind} here: take {' or '.join(able)}")
-        where: dict[str, Any] = {"device": kind, "device_index": int(number or 0), "cpu_threads": settings.threads}
+        where: dict[str, Any] = {"device": kind, "device_index": number, "cpu_threads": settings.threads}
         try:
             self._model: WhisperModel = WhisperModel(
                 str(settings.folder), compute_type=_COMPUTE[precision], local_files_only=True, **where

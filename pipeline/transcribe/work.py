@@ -105,7 +105,7 @@ class TranscribeTask:
                 if not words:
                     warnings.append("no words are heard in it")
         except MediaError as error:
-            return Failure(job.name, job.trial, Stage(error.stage), flat(error.words), job.video, error.is_transient)
+            return Failure(job.name, job.trial, error.stage, flat(error.words), job.video, error.is_transient)
         except OSError as error:
             return Failure(job.name, job.trial, Stage.READ, one_line(error), job.video, is_transient=True)
         except (RuntimeError, MemoryError, ValueError) as error:  # of the model: memory, a driver, an odd recording
@@ -161,8 +161,7 @@ class _RunMonitor:
 
 
 def _failure_of(job: Job, lost: WorkerLost) -> Failure:
-    reason = f"its worker on {lost.host} died: out of memory, or a crash inside a library"
-    return Failure(job.name, job.trial, Stage.WORKER, reason, job.video)
+    return Failure(job.name, job.trial, Stage.WORKER, lost.reason, job.video)
 
 
 def transcribe_all(

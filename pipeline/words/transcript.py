@@ -13,12 +13,12 @@ import io
 import math
 import os
 import re
-import stat
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 from ...features_store.disk.atomic import replace_file
+from ...features_store.labels.text import size_of_file
 from ...features_store.schema import plain_name
 from ...shell.text import counted, flat, preview
 
@@ -58,10 +58,7 @@ def read_transcript(path: Path) -> Transcript:
     Rows without a word (silence, as aligners write it) are left out, and so, with a remark, are words without times.
     A file without rows has no words. Raises ValueError naming file and line, OSError.
     """
-    status = path.stat()
-    if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
-        raise ValueError(f"{path} is not a file but a pipe, a socket or a device")
-    if status.st_size > _MOST_BYTES:
+    if size_of_file(path) > _MOST_BYTES:
         raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no words of one video are that many")
     try:
         text = path.read_bytes().decode("utf-8-sig")

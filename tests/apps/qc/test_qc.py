@@ -186,7 +186,8 @@ def test_a_video_of_another_content_is_not_used(store, tmp_path):
     trial = store["no levels"]
     trial.attributes["source"] = {"size": 99}
     measured = measure(trial, videos_by_name(tmp_path / "videos"))
-    assert measured.notes == ("no levels.mp4 in --videos is not the file that the trial was made of",)
+    there = tmp_path / "videos" / "no levels.mp4"
+    assert measured.notes == (f"{there} is not the file that was extracted: it has another size",)
     assert measured.sync is None
 
 

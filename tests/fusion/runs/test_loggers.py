@@ -5,7 +5,6 @@ from importlib.util import find_spec
 
 import pytest
 
-from avfuse.fusion.runs import loggers
 from avfuse.fusion.runs.loggers import Bar, Lines, TensorBoard, make_watchers, wants_tensorboard
 
 ROW = {"epoch": 2, "lr": 1e-4, "loss": 1.25, "P": 0.5, "ccc_valence": 0.4, "ccc_arousal": 0.6}
@@ -42,7 +41,7 @@ class TestLines:
     def test_a_line_when_time_has_passed(self, monkeypatch):
         stream, loss = io.StringIO(), Loss()
         lines = Lines("fold 0", 9, stream)
-        monkeypatch.setattr(loggers, "LINE_EVERY_S", 0.0)
+        monkeypatch.setattr("avfuse.shell.progress.LINE_EVERY_S", 0.0)
         lines.step(2, 3, 50, loss)
         lines.epoch(ROW, BEST)
         assert stream.getvalue() == (
@@ -54,7 +53,7 @@ class TestLines:
     def test_a_task_that_is_not_trained(self, monkeypatch):
         stream = io.StringIO()
         lines = Lines("fold 0", 9, stream)
-        monkeypatch.setattr(loggers, "LINE_EVERY_S", 0.0)
+        monkeypatch.setattr("avfuse.shell.progress.LINE_EVERY_S", 0.0)
         lines.epoch({**ROW, "ccc_arousal": None}, BEST)
         assert "(V 0.400, A –)" in stream.getvalue()
 

@@ -278,7 +278,7 @@ class TestParts:
         monitor.tick()  # the first line comes at once, the next one after 30 s
         assert said == ["0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)"]
         said.clear()
-        monkeypatch.setattr("avfuse.fusion.runs.monitor.LINE_EVERY_S", 0)
+        monkeypatch.setattr("avfuse.shell.progress.LINE_EVERY_S", 0)
         monitor.tick()
         monitor.retried(JOB, Failed("no room", is_transient=True))
         monitor.ended(JOB, Trained(2, 9, "all done", ("table",), ("note: known", "note: new")))

@@ -17,6 +17,7 @@ from avfuse.encoders.weights.resolve import WeightsInvalid, WeightSource
 from avfuse.features_store.claims.claims import claim
 from avfuse.features_store.disk.owner import Owner
 from avfuse.features_store.disk.unwritable import StoreUnwritable
+from avfuse.features_store.records.failures import Stage
 from avfuse.features_store.store import FeatureStore
 from avfuse.pipeline.config import ExtractConfig, RunConfig
 from avfuse.pipeline.extraction.jobs import Job
@@ -114,9 +115,9 @@ class TestAttempt:
     @pytest.mark.parametrize(
         ("error", "stage", "is_transient"),
         [
-            (MediaError("x", "video", "gave nothing", is_transient=True), "video", True),
-            (MediaError("x", "video", "moov atom not found"), "video", False),
-            (MediaError("x", "video", "x.mp4: Input/output error"), "video", True),
+            (MediaError("x", Stage.VIDEO, "gave nothing", is_transient=True), "video", True),
+            (MediaError("x", Stage.VIDEO, "moov atom not found"), "video", False),
+            (MediaError("x", Stage.VIDEO, "x.mp4: Input/output error"), "video", True),
             (torch.OutOfMemoryError("2 GB"), "embed", True),
             (MemoryError(), "extract", True),
             (ValueError("odd"), "extract", False),
