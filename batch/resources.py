@@ -4,7 +4,7 @@ Memory that tensors give back is kept for the next ones, instead of going to the
 network takes and frees the same megabytes for every batch. glibc learns to keep them, unless the environment sets how
 much: dask starts its workers with MALLOC_TRIM_THRESHOLD_=65536, and then every batch costs thousands of page faults
 (a quarter of the time on two cores; benchmarks/README.md). Few arenas: what one thread frees serves the others.
-Tested by tests/batch/test_allocator.py and test_resources.py.
+Tested by tests/batch/test_resources.py.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """--shard I/N: jobs split into equal parts by weight, the same on every machine, so that nobody needs to be asked.
 
-Tested by tests/batch/test_sharding.py and tests/pipeline/runs/test_small.py.
+Tested by tests/batch/test_sharding.py.
 """
 
 from __future__ import annotations

@@ -78,9 +78,9 @@ class StopRequest:
                     click.echo(f"Error: {self._line(self._signal)}", err=True)
                     with suppress(OSError):
                         self.on_abandon()
-                    for child in psutil.Process().children(recursive=True):
+                    for process in psutil.Process().children(recursive=True):
                         with suppress(psutil.NoSuchProcess):
-                            child.kill()
+                            process.kill()
                     sys.stdout.flush()
             finally:
                 os._exit(128 + self._signal)

@@ -135,11 +135,11 @@ def drawn(device: str, backbones: tuple[tuple[str, str], ...], windows: int, row
 def kept_bytes(backbone: Backbone, view: torch.Tensor | PatchTable, case: Case) -> float:
     """What the first pass keeps of a row for the second."""
     prefix, _ = backbone.split(min(case.released, len(backbone.groups)))
-    some = torch.arange(2, device=torch.device(case.device))
-    with torch.no_grad(), autocast(some.device, case.precision):
-        inputs = backbone.inputs(take_rows(view, some))
+    pair = torch.arange(2, device=torch.device(case.device))
+    with torch.no_grad(), autocast(pair.device, case.precision):
+        inputs = backbone.inputs(take_rows(view, pair))
         shared = prefix(inputs)
-    return 0.0 if shared is inputs else shared.nbytes / len(some)
+    return 0.0 if shared is inputs else shared.nbytes / len(pair)
 
 
 def one_micro_batch(learner: TunedLearner, batch: Batch, micro: int) -> None:
@@ -297,8 +297,8 @@ def main() -> None:
     if words.only:
         print(json.dumps(asdict(measure(Case(**json.loads(words.only))))))
         return
-    where = f"CPU, {torch.get_num_threads()} threads" if words.device == "cpu" else torch.cuda.get_device_name()
-    print(f"{where}; torch {torch.__version__}; {words.visual} and {words.audio}; {time.strftime('%Y-%m-%d')}")
+    device_name = f"CPU, {torch.get_num_threads()} threads" if words.device == "cpu" else torch.cuda.get_device_name()
+    print(f"{device_name}; torch {torch.__version__}; {words.visual} and {words.audio}; {time.strftime('%Y-%m-%d')}")
     micros = [int(each) for each in words.micro.split(",")]
     began_s = time.perf_counter()
     for precision in words.precision.split(","):

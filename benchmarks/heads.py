@@ -75,8 +75,8 @@ def main() -> None:
         places = ["--store", "features.zarr", "--annotations", "annotations", "--out", "runs"]
         modalities = ",".join(module("conftest").MODALITIES)
         shape = ["--task", "va", "--modalities", modalities, "--no-tensorboard"]
-        where = ["--device", asked.device, "--workers", asked.workers]
-        command = [sys.executable, "-m", "avfuse", "compare", *words, *places, *shape, *where, *settings]
+        target = ["--device", asked.device, "--workers", asked.workers]
+        command = [sys.executable, "-m", "avfuse", "compare", *words, *places, *shape, *target, *settings]
         subprocess.run(command, cwd=folder, check=True)
 
 

@@ -116,7 +116,7 @@ def main() -> None:
         if name in learners:
             part, ours = few(batch, windows), learners[name]
             both = timed({"here": (ours, part), "loop": (straight(ours, make), part)}, words.repeat, clock)
-            ratios = [here / loop for here, loop in zip(both["here"], both["loop"], strict=True)]
+            ratios = [own / loop for own, loop in zip(both["here"], both["loop"], strict=True)]
             shown = ", ".join(f"{way} {statistics.median(each):.3f}" for way, each in both.items())
             print(
                 f"{name}, {windows} windows: {shown} windows/s, ratio {statistics.median(ratios):.2f} "

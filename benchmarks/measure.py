@@ -25,11 +25,11 @@ def run(command: list[str], log: Path | None = None) -> Run:
     """Run a command in a child of its own, so that its peak is not mixed with another's."""
     began_s = time.monotonic()
     with open(log or os.devnull, "ab") as out:
-        child = subprocess.Popen(command, stdout=out, stderr=out)
-        _, status, usage = os.wait4(child.pid, 0)
-    child.returncode = os.waitstatus_to_exitcode(status)
-    if child.returncode:
-        raise SystemExit(f"{' '.join(command)} ended with {child.returncode}")
+        process = subprocess.Popen(command, stdout=out, stderr=out)
+        _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with {process.returncode}")
     return Run(time.monotonic() - began_s, usage.ru_maxrss / 1024)
 
 

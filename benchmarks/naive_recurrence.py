@@ -32,11 +32,11 @@ class BothWays(nn.Module):
 
     def __init__(self, width: int, hidden: int) -> None:
         super().__init__()
-        self.ahead, self.back = nn.LSTMCell(width, hidden), nn.LSTMCell(width, hidden)
+        self.onward, self.back = nn.LSTMCell(width, hidden), nn.LSTMCell(width, hidden)
 
     def forward(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """[B, T, D] → states of both, [B, T, h]."""
-        return stepped(self.ahead, rows), stepped(self.back, rows.flip(1)).flip(1)
+        return stepped(self.onward, rows), stepped(self.back, rows.flip(1)).flip(1)
 
 
 def two_layers(before: int, hidden: int, after: int, dropout: float) -> nn.Sequential:
@@ -85,20 +85,20 @@ class NaiveTranslation(nn.Module):
         self.encoder, self.dropout = BothWays(width, hidden), nn.Dropout(dropout)
         self.first = nn.Linear(hidden, hidden, bias=False)
         self.attention, self.score = nn.Linear(2 * hidden, hidden, bias=False), nn.Linear(hidden, 1, bias=False)
-        self.ahead, self.back = (nn.LSTMCell(written + hidden, hidden) for _ in range(2))
+        self.onward, self.back = (nn.LSTMCell(written + hidden, hidden) for _ in range(2))
         self.frame = nn.Linear(2 * hidden, written)
 
     def forward(self, rows: Tensor, target: Tensor, rate: float) -> tuple[Tensor, Tensor]:
         """`rows` [B, T, D] → what was read [B, T, h], frames written [B, T, E]."""
-        ahead, back = self.encoder(rows)
-        join, state = self.dropout(ahead + back), self.first(ahead[:, -1] + back[:, 0]).tanh()
+        onward, back = self.encoder(rows)
+        join, state = self.dropout(onward + back), self.first(onward[:, -1] + back[:, 0]).tanh()
         frame, frames = torch.zeros_like(target[:, 0]), []
         for t in range(target.shape[1]):
             asked = torch.cat([state.unsqueeze(1).expand_as(join), join], 2)
             weights = self.score(self.attention(asked).tanh()).softmax(1)
             context = (weights.transpose(1, 2) @ join).squeeze(1)
             read = torch.cat([frame, context], 1)
-            state = self.ahead(read)[0] + self.back(read)[0]
+            state = self.onward(read)[0] + self.back(read)[0]
             frames.append(self.frame(torch.cat([state, context], 1)))
             frame = torch.where(torch.rand(len(rows), 1) < rate, target[:, t], frames[-1])
         return join, torch.stack(frames, 1)

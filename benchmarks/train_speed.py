@@ -108,13 +108,13 @@ def profile(learner: Learner, data: Dataset) -> None:
     """The operations that take most of a step."""
     config = learner.config
     batches = Batches(data, data.statistics(list(data.sources), config), config)
-    some = list(batches.all(data.windows(list(data.sources)[:4], config)))
+    loaded = list(batches.all(data.windows(list(data.sources)[:4], config)))
     with torch.profiler.profile() as profiler:
-        for batch in some:
+        for batch in loaded:
             learner.step(batch)
     events = sorted(profiler.key_averages(), key=lambda event: event.self_cpu_time_total, reverse=True)
     whole = sum(event.self_cpu_time_total for event in events)
-    print(f"a step: {whole / len(some) / 1000:.0f} ms of work on the CPU's threads")
+    print(f"a step: {whole / len(loaded) / 1000:.0f} ms of work on the CPU's threads")
     for event in events[:10]:
         print(f"  {event.key:40} {event.self_cpu_time_total / whole:6.1%}")
 

@@ -28,7 +28,7 @@ def table() -> str:
         source = f"the folder `{folder.repository}`" + (f"; {folder.note}" if folder.note else "")
         lines.append((f"`{folder.feature}/`", folder.feature, what, folder.licence, source))
     shown = (
-        f"| {name} | `{used}` | {what} | {_loud(licence)} | {where} |\n" for name, used, what, licence, where in lines
+        f"| {name} | `{used}` | {what} | {_loud(licence)} | {source} |\n" for name, used, what, licence, source in lines
     )
     return _HEAD + "".join(shown)
 

@@ -55,11 +55,11 @@ def check_encoder(
         yield Check("shape, type, finite", "ok", f"float32 {list(rows.shape)} of {len(inputs)} inputs")
         yield _same("the same twice", rows, _ask(encoder, inputs), 0.0)
         if encoder.kind == "words":  # the words of a segment are each other's context
-            yield from _spread(rows, "words")
+            yield from _deviation(rows, "words")
         else:
             singly = np.concatenate([_ask(encoder, inputs[number : number + 1]) for number in range(len(inputs))])
             yield _same("a batch as one by one", rows, singly, _ROUNDING if load_exact is None else _MUCH)
-            yield from _spread(rows, "faces" if encoder.kind == "face" else "sounds")
+            yield from _deviation(rows, "faces" if encoder.kind == "face" else "sounds")
         if encoder.kind == "audio":
             yield from _of_sound(encoder)
         yield _same("the same when loaded anew", rows, _ask(load(), inputs), 0.0)
@@ -131,10 +131,10 @@ def _same(what: str, one: NDArray[np.float32], other: NDArray[np.float32], most:
     return Check(what, "ok" if off <= most else "FAILED", found + allowed)
 
 
-def _spread(rows: NDArray[np.float32], what: str) -> Iterator[Check]:
+def _deviation(rows: NDArray[np.float32], what: str) -> Iterator[Check]:
     """Rows that do not depend on the input are a network without weights, or one that is fed wrongly."""
-    spread = float(rows.reshape(-1, rows.shape[-1]).std(axis=0).mean())
-    yield Check(f"tells {what} apart", "ok" if spread > 0 else "FAILED", f"standard deviation {spread:.2g}")
+    deviation = float(rows.reshape(-1, rows.shape[-1]).std(axis=0).mean())
+    yield Check(f"tells {what} apart", "ok" if deviation > 0 else "FAILED", f"standard deviation {deviation:.2g}")
 
 
 def _of_sound(encoder: LoadedEncoder) -> Iterator[Check]:

@@ -110,8 +110,8 @@ class About:
     needs: tuple[str, ...]
 
 
-def about(module: ModuleType | EncoderModule, where: str) -> About:
-    """What an encoder's module says of itself. Raises ValueError naming `where` and what is wrong in it."""
+def about(module: ModuleType | EncoderModule, source: str) -> About:
+    """What an encoder's module says of itself. Raises ValueError naming `source` and what is wrong in it."""
     kind, revision = getattr(module, "KIND", None), getattr(module, "REVISION", None)
     licence, needs = getattr(module, "LICENCE", None), getattr(module, "NEEDS", ())
     kinds = " or ".join(f'"{each}"' for each in get_args(Kind))
@@ -125,7 +125,7 @@ def about(module: ModuleType | EncoderModule, where: str) -> About:
     ):
         if not is_right:
             found = f"it is {getattr(module, name)!r}" if hasattr(module, name) else "there is none"
-            raise ValueError(f"{where}: {name} must be {wanted}; {found}")
+            raise ValueError(f"{source}: {name} must be {wanted}; {found}")
     return About(kind, revision, licence, tuple(needs))  # type: ignore[arg-type]
 
 

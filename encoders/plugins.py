@@ -44,7 +44,7 @@ class PlugIn:
     """An encoder that was found: what it says of itself, where it is, and the hash where it is a file."""
 
     about: About
-    where: str
+    source: str
     sha256: str | None
 
 
@@ -105,14 +105,14 @@ def find(name: str) -> PlugIn | None:
         return PlugIn(about(module_of(name), str(file.path)), str(file.path), file.sha256)
     if (entry := installed().get(name)) is None:
         return None
-    where = f"{entry.dist.name} {entry.dist.version}, {entry.value}" if entry.dist else entry.value
-    return PlugIn(about(module_of(name), where), where, None)
+    source = f"{entry.dist.name} {entry.dist.version}, {entry.value}" if entry.dist else entry.value
+    return PlugIn(about(module_of(name), source), source, None)
 
 
 def module_of(name: str) -> ModuleType:
     """The module of an encoder that `find` finds; its code runs here for the first time. Raises ValueError."""
     file = _files.get(name)
-    where = str(file.path) if file else f"the entry point {name} of {GROUP}"
+    source = str(file.path) if file else f"the entry point {name} of {GROUP}"
     try:
         if file is None:
             found = installed()[name].load()
@@ -135,4 +135,4 @@ def module_of(name: str) -> ModuleType:
         return _modules[key]
     except (Exception, SystemExit) as error:
         what = one_line(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {one_line(error)}"
-        raise ValueError(f"{where}: {what}") from error
+        raise ValueError(f"{source}: {what}") from error

@@ -255,7 +255,7 @@ def feature(name: str) -> Feature:
         *(name, stream, view, None, f"rows of the encoder {name}", options),
         network=name,
         weights="optional",
-        load=plug_in.where,
+        load=plug_in.source,
         revision=plug_in.about.revision,
         is_own=True,
         code_sha256=plug_in.sha256,

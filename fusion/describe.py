@@ -181,8 +181,8 @@ def probe(network: nn.Module, shapes: Sequence[tuple[int, ...]], frames: int) ->
         if rows.grad is None or not rows.grad.any():
             reaches.append(None)
             continue
-        back, ahead = (grad.flatten(1).abs().amax(-1).nonzero().flatten().tolist() for grad in rows.grad)
-        past, future = frames - 1 - min(back, default=frames - 1), max(ahead, default=0)
+        back, later = (grad.flatten(1).abs().amax(-1).nonzero().flatten().tolist() for grad in rows.grad)
+        past, future = frames - 1 - min(back, default=frames - 1), max(later, default=0)
         reaches.append(Reach(*(None if each == frames - 1 else each for each in (past, future))))
     return reaches
 

@@ -67,20 +67,20 @@ def definitions():
 def public(file):
     """Each public function, class and method of a module: where it is, its node, the docstrings that speak with it."""
     tree = parsed(file)
-    where = file.relative_to(ROOT).as_posix()
+    label = file.relative_to(ROOT).as_posix()
     for node in tree.body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)) and node.name[0] != "_":
-            yield from walk(where, node, (ast.get_docstring(tree) or "",))
+            yield from walk(label, node, (ast.get_docstring(tree) or "",))
 
 
-def walk(where, node, above):
-    yield where, node, above
+def walk(label, node, above):
+    yield label, node, above
     if isinstance(node, ast.ClassDef):
         of_class = ast.get_docstring(node) or ""
         for each in node.body:
             if isinstance(each, ast.FunctionDef) and not each.name.startswith("_"):
                 said = "\n".join((of_class, *overridden(node, each.name)))
-                yield from walk(f"{where}: {node.name}", each, (*above, said))
+                yield from walk(f"{label}: {node.name}", each, (*above, said))
 
 
 def overridden(node, name):
@@ -115,10 +115,10 @@ def raised(node, caught=False):
             name = ast.unparse(made.returns)
         yield ancestors(name) if name[0].isupper() else set()
     for part, value in ast.iter_fields(node):
-        here = caught or (isinstance(node, ast.Try) and part == "body" and bool(node.handlers))
+        handled = caught or (isinstance(node, ast.Try) and part == "body" and bool(node.handlers))
         for each in value if isinstance(value, list) else [value]:
             if isinstance(each, ast.AST):
-                yield from raised(each, here)
+                yield from raised(each, handled)
 
 
 def ancestors(name):
@@ -133,7 +133,7 @@ def ancestors(name):
     return found - {"object", "BaseException", "Exception"}
 
 
-def lacks(where, node, above):
+def lacks(label, node, above):
     """What a docstring does not say and should."""
     own = ast.get_docstring(node) or ""
     if not own:
@@ -170,7 +170,7 @@ def lacks(where, node, above):
     if returned.endswith("| None") and not re.search(r"\bNone\b|\b[Nn]othing\b", said):
         missing.append("when it is None")
     is_formula = (
-        where.startswith(FORMULAS) and has_arrays and re.search(rf"{ARRAY.pattern}|\bfloat\b|\bAny\b", returned)
+        label.startswith(FORMULAS) and has_arrays and re.search(rf"{ARRAY.pattern}|\bfloat\b|\bAny\b", returned)
     )
     if is_formula and not SOURCE.search(f"{said}\n{above[0]}"):
         missing.append("a source")
@@ -182,7 +182,7 @@ def test_what_others_may_call_says_what_a_caller_must_know(room):
     files = [file for file in modules() if file.relative_to(ROOT).parts[:-1][:1] == ((room,) if room != "." else ())]
     asked = [each for file in files for each in public(file)]
     assert asked
-    gaps = {f"{where}: {node.name}": missing for where, node, above in asked if (missing := lacks(where, node, above))}
+    gaps = {f"{label}: {node.name}": missing for label, node, above in asked if (missing := lacks(label, node, above))}
     assert gaps == {}
 
 
@@ -195,7 +195,7 @@ def shown():
             yield from (node.name for _, node, _ in public(file))
         else:
             yield from (
-                node.name for where, node, _ in public(ROOT / f"{path}.py") if only in (node.name, where[-len(only) :])
+                node.name for label, node, _ in public(ROOT / f"{path}.py") if only in (node.name, label[-len(only) :])
             )
 
 

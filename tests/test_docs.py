@@ -184,7 +184,7 @@ def test_settings_files_of_the_guides_have_known_keys():
 
 def test_outputs_of_the_readme_look_like_those_of_today():
     """Their words are in the code; their figures are renewed with each release (CONTRIBUTING.md)."""
-    (shown,) = blocks(ROOT / "README.md", "text")
+    shown, _ = blocks(ROOT / "README.md", "text")  # the other is the tree
     texts = " ".join(literals())
     for words in ("all frames", "mean of trials", "learning curves, predictions against truth: ", "frames/s"):
         assert words in shown
@@ -381,6 +381,17 @@ def test_the_architecture_names_what_is_there_and_fits_two_screens():
         line = named[folder.relative_to(ROOT).as_posix()]
         missing = {path.stem for path in folder.glob("*.py")} - {"__init__"} - set(re.findall(r"\w+", line))
         assert not missing, folder
+
+
+def test_the_readme_names_what_is_at_the_root():
+    tree = (ROOT / "README.md").read_text().partition("## Where things are\n\n```text\n")[2].partition("```")[0]
+    named = [line.split(maxsplit=1)[0] for line in tree.splitlines()]
+    assert all((ROOT / name).exists() for name in named)
+    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    folders = {name.partition("/")[0] + "/" for name in tracked.splitlines() if re.search(r"/.*\.(py|md)$", name)}
+    assert sorted(name for name in named if name.endswith("/")) == sorted(
+        name for name in folders if not name.startswith(".")
+    )
 
 
 def test_the_page_of_formats_has_every_feature_of_the_table():

@@ -96,12 +96,12 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, featu
         layouts.fill_untrained(module, 0, name)
         torch.save(module.state_dict(), tmp_path / "weights" / f"{name}.pth")
     assert avfuse("synth", tmp_path / "planted", "--trials", 8, "--seconds", 1).exit_code == 0
-    here = tmp_path / "here"
-    here.mkdir()
-    (tmp_path / "planted/videos").rename(here / "dir")
-    (tmp_path / "planted/annotations").rename(here / "labels")
+    working = tmp_path / "here"
+    working.mkdir()
+    (tmp_path / "planted/videos").rename(working / "dir")
+    (tmp_path / "planted/annotations").rename(working / "labels")
 
-    monkeypatch.chdir(here)
+    monkeypatch.chdir(working)
     monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path / "weights"))
     typed = f"avfuse extract --videos dir --annotations labels {features} && avfuse train --fold 2 {modalities}"
     typed = f"{typed} --epochs 1 --no-plots"
@@ -119,16 +119,16 @@ def test_the_two_commands_as_they_are_typed(avfuse, tmp_path, monkeypatch, featu
     assert stdout.splitlines()[1].split() == ["fold", "Valence", "Arousal", "Mean"]
     assert stdout.splitlines()[2].split()[0] == "2"
     notes = [line for line in stderr.splitlines() if line.startswith("note: --")]
-    labels = shlex.quote(str(here / "labels"))
+    labels = shlex.quote(str(working / "labels"))
     assert notes == [
         "note: --store features.zarr",
         f"note: --annotations {labels} (remembered by features.zarr)",
         "note: --out runs/crossattn",
     ]
-    assert {path.name for path in here.iterdir()} == {"dir", "labels", "features.zarr", "runs"}
+    assert {path.name for path in working.iterdir()} == {"dir", "labels", "features.zarr", "runs"}
 
     for words in (["status"], ["verify"], ["folds"], ["evaluate"], ["predict", "--out", "predictions"]):
         result = avfuse(*words)
         assert result.exit_code == 0, result.stderr
         assert "note: --" in result.stderr
-    assert len(list((here / "predictions").rglob("*.txt"))) == 8
+    assert len(list((working / "predictions").rglob("*.txt"))) == 8

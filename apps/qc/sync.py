@@ -36,7 +36,7 @@ _SHORT = f"less than {_LEAST_S:g} s with a face and sound"
 LEAST_CONFIDENCE = 4.35
 LEAST_R = 0.1
 # Of a crop of 48 px: inside of the lips, between the eyes and the mouth.
-_INSIDE, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
+_MOUTH, _CHEEKS = (slice(36, 46), slice(18, 30)), (slice(14, 32), slice(10, 38))
 # Bands of the 64 of a log-mel frame: vowels. Frames whose mean is the level at a row's time.
 VOWELS = slice(12, 32)
 LEVEL_FRAMES = 5
@@ -107,9 +107,9 @@ def darkness(crops: NDArray[np.uint8]) -> Column:
     if crops.shape[1] != SMALL_CROP_PX:
         crops = _shrunk(crops)
     grey = crops.mean(axis=3)
-    inside, cheeks = grey[:, *_INSIDE], grey[:, *_CHEEKS].mean(axis=(1, 2))
-    darkest = np.percentile(inside.reshape(len(inside), -1), _DARKEST, axis=1)
-    return np.stack([cheeks - inside.mean(axis=(1, 2)), -darkest / np.maximum(cheeks, 1.0)], axis=1)
+    mouth, cheeks = grey[:, *_MOUTH], grey[:, *_CHEEKS].mean(axis=(1, 2))
+    darkest = np.percentile(mouth.reshape(len(mouth), -1), _DARKEST, axis=1)
+    return np.stack([cheeks - mouth.mean(axis=(1, 2)), -darkest / np.maximum(cheeks, 1.0)], axis=1)
 
 
 def _shrunk(crops: NDArray[np.uint8]) -> NDArray[np.uint8]:

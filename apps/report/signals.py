@@ -124,10 +124,10 @@ def loudness_of_sound(info: VideoInfo, time_s: NDArray[np.float64]) -> NDArray[n
     with AudioReader(info, until_s=float(ends_s[-1])) as reader:
         for block in reader:
             row = np.searchsorted(edges, np.arange(position, position + len(block)), side="right") - 1
-            inside = (row >= 0) & (row < len(time_s))
-            squares = block[inside].astype(np.float64) ** 2
-            energy += np.bincount(row[inside], squares, len(time_s))
-            count += np.bincount(row[inside], None, len(time_s))
+            mask = (row >= 0) & (row < len(time_s))
+            squares = block[mask].astype(np.float64) ** 2
+            energy += np.bincount(row[mask], squares, len(time_s))
+            count += np.bincount(row[mask], None, len(time_s))
             position += len(block)
         spans = reader.real_spans()
     power = energy / np.maximum(count, 1)

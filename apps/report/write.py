@@ -71,7 +71,7 @@ class ReportRequest:
 
 
 @dataclass
-class _Found:
+class _ReportedTrial:
     """What is read of one trial on the way to its page: what could not be read goes to its `problems`."""
 
     trial: Trial
@@ -113,7 +113,7 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
     rows, broken, without = [], [], []
     lacking: dict[str, list[str]] = {}
     for number in shown(range(len(states)), "report"):
-        found = _Found(store[states[number].trial], states[number], slugs[number])
+        found = _ReportedTrial(store[states[number].trial], states[number], slugs[number])
         try:
             with found.trial.unchanged():
                 _read_trial(request, found, videos)
@@ -155,7 +155,7 @@ def templates() -> jinja2.Environment:
     return pages
 
 
-def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequence[Path]]) -> None:
+def _read_trial(request: ReportRequest, found: _ReportedTrial, videos: Mapping[str, Sequence[Path]]) -> None:
     """Everything that a trial's page shows, read from store, video and runs; what cannot be read is a problem."""
     trial = found.trial
     found.video = find_video(trial.name, _source(trial).get("name"), videos)
@@ -198,7 +198,7 @@ def _read_trial(request: ReportRequest, found: _Found, videos: Mapping[str, Sequ
         found.problems.append(f"its sound could not be compared with the picture: {one_line(error)}")
 
 
-def _loudness(found: _Found, time_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
+def _loudness(found: _ReportedTrial, time_s: NDArray[np.float64]) -> NDArray[np.float64] | None:
     """Loudness from the video's sound, if the rows are from it too, else from stored log-mel patches, else None."""
     own = not any("audio_file" in entry for entry in found.trial.entries.values())  # extract --audio
     if own and found.info is not None and found.info.audio_stream is not None:
@@ -209,7 +209,7 @@ def _loudness(found: _Found, time_s: NDArray[np.float64]) -> NDArray[np.float64]
     return loudness_of_patches(found.trial) if "logmel" in found.trial else None
 
 
-def _prediction_lanes(request: ReportRequest, found: _Found) -> list[Lane]:
+def _prediction_lanes(request: ReportRequest, found: _ReportedTrial) -> list[Lane]:
     """A lane for each thing that is labelled or predicted: its labels, and a line for each system."""
     lanes: dict[str, tuple[tuple[float, float], list[Line]]] = {}
 
@@ -250,7 +250,7 @@ def _prediction_lanes(request: ReportRequest, found: _Found) -> list[Lane]:
     return [Lane(column[:1].upper() + column[1:], *lanes[column][0], tuple(lanes[column][1])) for column in order]
 
 
-def _trial_content(request: ReportRequest, found: _Found, folder: Path) -> dict[str, Any]:
+def _trial_content(request: ReportRequest, found: _ReportedTrial, folder: Path) -> dict[str, Any]:
     """What the template of a trial's page is given; writes its picture of faces, and copies its video."""
     trial, slug = found.trial, found.slug
     data: dict[str, Any] = {"lanes": lanes_json(found.lanes), "frames": found.frames, "video": None}
@@ -291,7 +291,7 @@ def _trial_content(request: ReportRequest, found: _Found, folder: Path) -> dict[
     }
 
 
-def _facts(found: _Found) -> list[tuple[str, str]]:
+def _facts(found: _ReportedTrial) -> list[tuple[str, str]]:
     """What stands at the head of a trial's page, in words."""
     state, attributes = found.state, found.trial.attributes
     picture, sound = (attributes.get(key) for key in ("video_start_s", "audio_start_s"))
@@ -318,7 +318,7 @@ def _facts(found: _Found) -> list[tuple[str, str]]:
     return [*rows, ("Cut short", "decoding ended in an error")] if attributes.get("truncated") else rows
 
 
-def _index_row(found: _Found) -> dict[str, Any]:
+def _index_row(found: _ReportedTrial) -> dict[str, Any]:
     """A trial's line of the index: numbers to sort by, None where something is not known."""
     state, attributes = found.state, found.trial.attributes
     starts = [attributes.get(key) for key in ("video_start_s", "audio_start_s")]

@@ -122,8 +122,8 @@ class DaskExecutor:
             if error is None:
                 raise WorkerUnfit(_NO_SCHEDULER)
             killed = isinstance(error, KilledWorker)
-            gone = WorkerGone(content, worker.lost, blamed=not worker.closing)
-            self._events.append(gone if killed else Ended(content, None, error))
+            event = WorkerGone(content, worker.lost, blamed=not worker.closing)
+            self._events.append(event if killed else Ended(content, None, error))
         elif what == "closing" and content in self._workers:
             self._workers[content].closing = True
         elif what == "cluster" and isinstance(content, dict):

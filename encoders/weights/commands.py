@@ -72,8 +72,8 @@ def list_weights(as_json: bool) -> None:
             (file.name, file.feature, file.architecture, size, "yes" if paths[file.name] else "no", file.licence)
         )
     for folder in folders:
-        here = "yes" if at[folder.feature] else "no"
-        cells.append((folder.feature, folder.feature, "folder", "?", here, folder.licence))
+        present = "yes" if at[folder.feature] else "no"
+        cells.append((folder.feature, folder.feature, "folder", "?", present, folder.licence))
     click.echo("\n".join(text_table(cells, words=len(cells[0]))))
     # What does not fit into columns.
     for file in REGISTRY.values():

@@ -226,8 +226,8 @@ def licence_of(folder: Path) -> str | None:
             return found[1].strip("'\" ")
     config = read_json(folder / CONFIG) if (folder / CONFIG).is_file() else {}
     pretrained = config.get("pretrained_cfg")
-    for where in (config, pretrained if isinstance(pretrained, dict) else {}):
-        if isinstance(named := where.get("license"), str) and named.strip():
+    for section in (config, pretrained if isinstance(pretrained, dict) else {}):
+        if isinstance(named := section.get("license"), str) and named.strip():
             return named.strip()
     return None
 

@@ -62,19 +62,19 @@ def walk_groups(
     for name in files.folders(key):
         if name in arrays:
             continue
-        child = f"{key}/{name}".lstrip("/")
+        inner = f"{key}/{name}".lstrip("/")
         attributes: dict[str, Any] | None = None
         try:
-            node = read_node(files, child)
+            node = read_node(files, inner)
         except StoreMismatch:
             pass  # yielded as None: its trials below may be whole
         else:
             if node is None or node.get("node_type") != "group":
                 continue
             attributes = node.get("attributes", {})
-        yield child, attributes
+        yield inner, attributes
         checksums = (attributes or {}).get("checksums")
-        yield from walk_groups(files, child, checksums if isinstance(checksums, dict) else ())
+        yield from walk_groups(files, inner, checksums if isinstance(checksums, dict) else ())
 
 
 def is_left(files: Files, key: str, attributes: Mapping[str, Any] | None) -> bool:

@@ -465,11 +465,11 @@ class _PlannedRows:
         early = source < self._start
         made[row[early] - start] += weight[early] * self._before
         while True:
-            here = np.flatnonzero((source >= self._start) & (source < self._start + len(self._block)))
-            if len(here):
-                parts = weight[here] * self._block[source[here] - self._start]
-                firsts = np.flatnonzero(np.diff(row[here], prepend=-1))  # rows of the trial rise
-                made[row[here][firsts] - start] += np.add.reduceat(parts, firsts)
+            current = np.flatnonzero((source >= self._start) & (source < self._start + len(self._block)))
+            if len(current):
+                parts = weight[current] * self._block[source[current] - self._start]
+                firsts = np.flatnonzero(np.diff(row[current], prepend=-1))  # rows of the trial rise
+                made[row[current][firsts] - start] += np.add.reduceat(parts, firsts)
             if source.max(initial=-1) < self._start + len(self._block):
                 return made
             good = np.flatnonzero(self._good[self._start : self._start + len(self._block)])

@@ -90,11 +90,11 @@ def _groups(group: Any) -> Iterator[tuple[str, Any]]:
     """Groups that were trials or held faces, children first, so that a group of faces is complete last."""
     import h5py  # noqa: PLC0415
 
-    for child in group.values():
-        if isinstance(child, h5py.Group):
-            yield from _groups(child)
-            if "complete" in child.attrs:
-                yield child.name.lstrip("/"), child
+    for member in group.values():
+        if isinstance(member, h5py.Group):
+            yield from _groups(member)
+            if "complete" in member.attrs:
+                yield member.name.lstrip("/"), member
 
 
 def _described(path: Path, data: Any) -> RowSource:

@@ -132,8 +132,8 @@ def folder_levels(root: Path) -> Iterator[list[Path]]:
                     children = sorted(Path(entry.path) for entry in entries if entry.is_dir())
             except PermissionError:
                 continue  # not ours to read, so not the annotations either
-            below.update({os.path.realpath(child): child for child in reversed(children)})
-        level = [child for target, child in below.items() if target not in visited]
+            below.update({os.path.realpath(entry): entry for entry in reversed(children)})
+        level = [entry for target, entry in below.items() if target not in visited]
         visited.update(below)
         yield level
 

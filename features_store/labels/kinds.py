@@ -78,10 +78,10 @@ class LabelKind:
         low, high = self.lowest, self.highest
         if self.values != "real":
             low, high = 0.0, len(self.names) - 1.0 if self.values == "class" else 1.0
-        inside = (labels >= low) & (labels <= high)
+        within = (labels >= low) & (labels <= high)
         if self.values != "real":
-            inside &= labels == np.floor(labels)
-        allowed: NDArray[np.bool_] = inside | (labels == self.masked)
+            within &= labels == np.floor(labels)
+        allowed: NDArray[np.bool_] = within | (labels == self.masked)
         return allowed
 
     def labelled(self, labels: NDArray[np.float64]) -> NDArray[np.bool_]:

@@ -78,18 +78,18 @@ class Batches:
         """
         order = torch.arange(len(windows)) if order is None else order
         chosen = torch.split(order, self._batch_size) if len(order) else ()
-        parts = [Windows(windows.start[some], windows.length[some]) for some in chosen]
+        parts = [Windows(windows.start[numbers], windows.length[numbers]) for numbers in chosen]
         if self._data.place == str(self._device):
             yield from map(self.make, parts)
             return
         with ThreadPoolExecutor(1) as aside:
-            ahead = None
+            pending = None
             for part in parts:
-                ahead, ready = aside.submit(self.make, part), ahead
+                pending, ready = aside.submit(self.make, part), pending
                 if ready is not None:
                     yield ready.result()
-            if ahead is not None:
-                yield ahead.result()
+            if pending is not None:
+                yield pending.result()
 
     def to_train_on(self, windows: Windows, side: str) -> Windows:
         """Windows with enough rows in the loss: two for a CCC. Raises ValueError saying why `side` has none."""

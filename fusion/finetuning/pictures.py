@@ -84,18 +84,18 @@ def read_table(root: Path, table: Path, share: float, seed: int) -> Pictures:
     kept: dict[str, tuple[list[str], str]] = {}
     left = {"unknown": 0, "other": 0}
     for cells in reader:
-        where, row = f"{table}:{reader.line_num}", [cell.strip() for cell in cells]
+        source, row = f"{table}:{reader.line_num}", [cell.strip() for cell in cells]
         if not any(row):
             continue
         if len(row) != len(header) or not all(row):
-            raise ValueError(f"{where}: a row is {','.join(header)}, got {','.join(row)!r:.80}")
+            raise ValueError(f"{source}: a row is {','.join(header)}, got {','.join(row)!r:.80}")
         name, side = row[columns[PATH]], row[columns[SPLIT]].lower() if SPLIT in columns else ""
         values = [row[columns[column]] for column in form]
         if name in kept:
-            raise ValueError(f"{where}: {name} is given twice")
+            raise ValueError(f"{source}: {name} is given twice")
         if SPLIT in columns and side not in _SIDES:
             left["other"] += 1
-        elif not _is_known(values, form, where):
+        elif not _is_known(values, form, source):
             left["unknown"] += 1
         else:
             kept[name] = (values, side)
@@ -216,20 +216,20 @@ def _form_of(header: Sequence[str], table: Path) -> tuple[str, ...]:
     )
 
 
-def _is_known(values: Sequence[str], form: tuple[str, ...], where: str) -> bool:
+def _is_known(values: Sequence[str], form: tuple[str, ...], source: str) -> bool:
     """Whether a row says what there is to learn. Raises ValueError where it says something that cannot be."""
     if form == (LABEL,):
         return values[0] != _NO_CLASS
     try:
         numbers = [float(value) for value in values]
     except ValueError as error:
-        raise ValueError(f"{where}: {error}") from error
+        raise ValueError(f"{source}: {error}") from error
     if form == VA and any(number in _UNKNOWN for number in numbers):
         return False
     fits = all(-1 <= n <= 1 for n in numbers) if form == VA else min(numbers) >= 0 and 0 < sum(numbers) < 1e9
     if not fits:
         rule = "within -1 and 1" if form == VA else "0 or more, and not all 0"
-        raise ValueError(f"{where}: {', '.join(form)} are {rule}, got {', '.join(values)}")
+        raise ValueError(f"{source}: {', '.join(form)} are {rule}, got {', '.join(values)}")
     return True
 
 
@@ -243,11 +243,11 @@ def _one_hot(labels: Sequence[str]) -> tuple[NDArray[np.float32], tuple[str, ...
     return np.eye(len(classes), dtype=np.float32)[numbers], classes
 
 
-def _check_sides(pictures: Pictures, where: str) -> None:
+def _check_sides(pictures: Pictures, source: str) -> None:
     to_train, held_out = int((~pictures.held_out).sum()), int(pictures.held_out.sum())
     if min(to_train, held_out) < 2:
         raise ValueError(
-            f"{where}: {to_train} pictures to train on and {held_out} to validate on; two of each are needed"
+            f"{source}: {to_train} pictures to train on and {held_out} to validate on; two of each are needed"
         )
     if pictures.kind == "classes" and len(pictures.classes) < 2:
-        raise ValueError(f"{where}: one class alone; there must be two to tell apart")
+        raise ValueError(f"{source}: one class alone; there must be two to tell apart")

@@ -68,8 +68,8 @@ class BiLSTM(nn.Module):
         """
         both = torch.stack([mask.t(), mask.flip(1).t()])
         states, _ = self.directions([rows, rows.flip(1)], both)
-        ahead, back = states
-        return ahead.transpose(0, 1), back.flip(0).transpose(0, 1)
+        onward, back = states
+        return onward.transpose(0, 1), back.flip(0).transpose(0, 1)
 
 
 def real_rows(features: Sequence[Tensor], valid: Sequence[Tensor], mask: Tensor) -> list[Tensor]:

@@ -117,10 +117,10 @@ class Translation(nn.Module):
 
     def encode(self, rows: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
         """`rows` [B, T, D], `mask` bool [B, T] → what was read [B, T, hidden], the writer's first state [B, hidden]."""
-        ahead, back = self.encoder(rows, mask)
+        onward, back = self.encoder(rows, mask)
         last = mask & ~F.pad(mask, (0, 1))[:, 1:]
-        ends = (ahead * last.unsqueeze(-1)).sum(1) + back[:, 0]
-        join: Tensor = self.dropout(ahead + back)
+        ends = (onward * last.unsqueeze(-1)).sum(1) + back[:, 0]
+        join: Tensor = self.dropout(onward + back)
         return join, self.first(ends).tanh()
 
     def decode(self, join: Tensor, state: Tensor, mask: Tensor, target: Tensor, forced: Tensor) -> Tensor:

@@ -69,8 +69,8 @@ def plan_cells(request: CompareRequest) -> dict[str, TrainConfig]:
     presets = [name.strip() for name in (request.presets or "").split(",") if name.strip()]
     if not presets and request.grid is None:
         raise ValueError("name what to compare: --presets, --grid or both")
-    grid, where = ({}, "--presets") if request.grid is None else (load_grid(request.grid), f"--grid {request.grid}")
-    cells = cells_of(grid, presets, request.modality_sets(), where)
+    grid, source = ({}, "--presets") if request.grid is None else (load_grid(request.grid), f"--grid {request.grid}")
+    cells = cells_of(grid, presets, request.modality_sets(), source)
     bases = {name: preset(name) for name in dict.fromkeys(cell.preset for cell in cells)}
     for key, text in given.items():
         having = [name for name, base in bases.items() if key in names_of(base)]

@@ -93,36 +93,36 @@ def load_grid(name: str) -> Mapping[str, Any]:
 
 
 def cells_of(
-    grid: Mapping[str, Any], presets: Sequence[str], sets: Sequence[tuple[str, ...]], where: str = "--grid"
+    grid: Mapping[str, Any], presets: Sequence[str], sets: Sequence[tuple[str, ...]], source: str = "--grid"
 ) -> list[Cell]:
     """Every cell once, in order: those of the grid, crossed with its product, and with `presets` and `sets`.
 
-    `sets`: lists of features, in place of those of the grid. Raises ValueError, naming `where`, on a grid that is not
+    `sets`: lists of features, in place of those of the grid. Raises ValueError, naming `source`, on a grid that is not
     one, on a preset that this avfuse does not have, and on two cells of one name.
     """
-    _check_keys(grid, ("cells", "product"), where)
+    _check_keys(grid, ("cells", "product"), source)
     across: Any = grid.get("product") or {}
-    _check_keys(across, _KEYS[1:], f"{where}, product")
+    _check_keys(across, _KEYS[1:], f"{source}, product")
     axes: list[list[tuple[str, str, Any]]] = []
     for key, values in across.items():
         if key == "set":
-            _check_keys(values, (), f"{where}, set")
+            _check_keys(values, (), f"{source}, set")
             axes += [[("set", name, value) for value in _listed(each)] for name, each in values.items()]
         else:
             axes.append([(key, key, value) for value in _listed(values)])
     cells: dict[str, Cell] = {}
     for row, point in product(_listed(grid.get("cells") or [{}]), product(*axes)):
-        _check_keys(row, _KEYS, f"{where}, cells")
+        _check_keys(row, _KEYS, f"{source}, cells")
         own: dict[str, Any] = dict(row.get("set") or {})
         about = {key: value for key, value in row.items() if key != "set"}
         crossed = {name: value for place, name, value in point if place == "set"}
         fixed = {name: value for place, name, value in point if place != "set"}
         if twice := sorted({*own, *about} & {*crossed, *fixed}):
-            raise ValueError(f"{where}: {', '.join(twice)} is in a cell and in the product")
+            raise ValueError(f"{source}: {', '.join(twice)} is in a cell and in the product")
         about |= fixed
         settings = tuple((str(key), spelled(value)) for key, value in {**own, **crossed}.items())
         shown = {**({} if "name" in row else own), **crossed}
-        for preset_name in _presets_of(about, presets, where):
+        for preset_name in _presets_of(about, presets, source):
             for modalities in _modalities_of(about, preset_name, sets):
                 parts = [str(row.get("name") or preset_name), *(["+".join(modalities)] if modalities else [])]
                 parts += [f"task={about['task']}"] if "task" in about else []
@@ -130,20 +130,20 @@ def cells_of(
                 task = str(about["task"]) if "task" in about else None
                 cell = Cell(name, preset_name, modalities, task, settings)
                 if cells.setdefault(name, cell) != cell:
-                    raise ValueError(f"{where}: two cells are called {name}; name them apart")
+                    raise ValueError(f"{source}: two cells are called {name}; name them apart")
     return list(cells.values())
 
 
-def _presets_of(cell: Mapping[str, Any], presets: Sequence[str], where: str) -> list[str]:
+def _presets_of(cell: Mapping[str, Any], presets: Sequence[str], source: str) -> list[str]:
     """The presets of a cell: its own, or those that are given."""
     if "preset" in cell and presets:
-        raise ValueError(f"{where} names its presets: omit --presets")
+        raise ValueError(f"{source} names its presets: omit --presets")
     if "preset" not in cell and not presets:
-        raise ValueError(f"{where} names no preset: give --presets")
+        raise ValueError(f"{source} names no preset: give --presets")
     names = [str(cell["preset"])] if "preset" in cell else list(presets)
     if unknown := [name for name in names if name not in HEADS]:
         near = did_you_mean(unknown[0], HEADS)
-        raise ValueError(f"{where}: this avfuse has no preset {unknown[0]!r}{near}; there are {', '.join(HEADS)}")
+        raise ValueError(f"{source}: this avfuse has no preset {unknown[0]!r}{near}; there are {', '.join(HEADS)}")
     return names
 
 
@@ -176,9 +176,9 @@ def _listed(values: Any) -> list[Any]:
     return list(values) if isinstance(values, (list, tuple)) else [values]
 
 
-def _check_keys(content: Any, known: Sequence[str], where: str) -> None:
+def _check_keys(content: Any, known: Sequence[str], source: str) -> None:
     """Raise ValueError unless this is a map with these keys alone; any, if none is known."""
     if not isinstance(content, Mapping):
-        raise ValueError(f"{where} must hold `key: value` lines, got {content!r:.60}")
+        raise ValueError(f"{source} must hold `key: value` lines, got {content!r:.60}")
     if unknown := [str(key) for key in content if known and key not in known]:
-        raise ValueError(f"{where}: unknown key {unknown[0]}{did_you_mean(unknown[0], known)}")
+        raise ValueError(f"{source}: unknown key {unknown[0]}{did_you_mean(unknown[0], known)}")

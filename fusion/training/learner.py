@@ -5,7 +5,7 @@
       ╱ warm-up, step by step   └──────
 
 Source: docs/sources.md (Schedule); the warm-up reaches lr (the published code's stops at lr/5, a defect).
-Tested by tests/fusion/training/test_schedule.py and tests/fusion/training/test_train.py.
+Tested by tests/fusion/training/test_learner.py and tests/fusion/training/test_train.py.
 """
 
 from __future__ import annotations

@@ -46,11 +46,11 @@ def draw_windows(windows: Windows, seed: int) -> tuple[Windows, Windows]:
     drawn = torch.from_numpy(np.random.default_rng([seed, _DRAW]).permutation(len(windows)))
     count = max(1, round(SHARE * len(windows)))
 
-    def some(chosen: Tensor) -> Windows:
+    def subset(chosen: Tensor) -> Windows:
         rows = chosen.sort().values
         return Windows(windows.start[rows], windows.length[rows])
 
-    return some(drawn[count:]), some(drawn[:count])
+    return subset(drawn[count:]), subset(drawn[:count])
 
 
 def score_windows(

@@ -110,8 +110,8 @@ class StateGrid:
         """
         end = window.end
         if end is None:
-            inside = math.ceil((num_samples / self.rate_hz - self.first_s) / self.hop_s - 1e-6)
-            end = max(window.first, min(window.origin + len(states), inside))
+            num_within = math.ceil((num_samples / self.rate_hz - self.first_s) / self.hop_s - 1e-6)
+            end = max(window.first, min(window.origin + len(states), num_within))
         if len(states) < end - window.origin:
             length_s = (window.stop - window.start) / self.rate_hz
             raise ValueError(

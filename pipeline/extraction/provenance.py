@@ -1,6 +1,6 @@
 """Where a trial's numbers come from: the attributes that let anybody check or repeat them, and compare trials.
 
-Tested by tests/faults/test_replacing.py and tests/pipeline/runs/test_small.py.
+Tested by tests/faults/test_replacing.py and tests/pipeline/extraction/test_provenance.py.
 """
 
 from __future__ import annotations

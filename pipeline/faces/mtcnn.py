@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torchvision.ops import batched_nms
 
 from .detections import NO_DETECTIONS, Detections, suppress_nested
-from .pyramid import CELL_PX, STRIDE_PX, Area, Averages, level_of, pyramid
+from .pyramid import CELL_PX, STRIDE_PX, Area, IntegralImages, level_of, pyramid
 
 THRESHOLDS = (0.6, 0.7, 0.7)
 _GREY, _PER_LEVEL = 127.5, 0.0078125  # what the networks take is (pixel - grey) / 128
@@ -81,7 +81,9 @@ class FaceDetector:
     def _cascade(self, frames: NDArray[np.uint8], area: Area) -> list[Detections]:
         """One pass: the three networks, one after the other."""
         size = frames.shape[2], frames.shape[1]
-        seen = Averages(frames[:, area.top : area.bottom, area.left : area.right], self.device, area.left, area.top)
+        seen = IntegralImages(
+            frames[:, area.top : area.bottom, area.left : area.right], self.device, area.left, area.top
+        )
         found = self._propose(seen, size, area)
         if found is None:
             return [NO_DETECTIONS] * len(frames)
@@ -108,7 +110,7 @@ class FaceDetector:
             for mine in (frames_a == frame for frame in range(len(frames)))
         ]
 
-    def _propose(self, seen: Averages, size: tuple[int, int], area: Area) -> _Candidates | None:
+    def _propose(self, seen: IntegralImages, size: tuple[int, int], area: Area) -> _Candidates | None:
         """P-Net on the levels of the pyramid: candidates, each once, moved and squared; None where no level has room.
 
         `size`: width and height of the frames.
@@ -146,7 +148,12 @@ def _squared(boxes: Tensor) -> Tensor:
 
 
 def _look(
-    network: nn.Module, seen: Averages, size: tuple[int, int], found: _Candidates, side_px: int, widths: tuple[int, ...]
+    network: nn.Module,
+    seen: IntegralImages,
+    size: tuple[int, int],
+    found: _Candidates,
+    side_px: int,
+    widths: tuple[int, ...],
 ) -> tuple[_Candidates, tuple[Tensor, ...]]:
     """The candidates that lie inside what is seen, and the network's outputs [K, width] for their crops.
 

@@ -24,7 +24,7 @@ CELL_PX = 12  # P-Net's field of view
 STRIDE_PX = 2
 
 
-class Averages:
+class IntegralImages:
     """Integral images of the rectangle from (left, top) of frames uint8 [N, h, w, 3], on one device.
 
     Positions are px of the whole frame. Sums may wrap round at 2^32, differences of them do not.

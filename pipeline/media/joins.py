@@ -70,11 +70,11 @@ def find_parts(
             confirmed = [(pts_s, dts_s, length_s)]
         one.pending = []
         for begin_s, coded_s, lasts_s in confirmed:
-            ahead = one.last_dts_s is not None and coded_s - one.last_dts_s > NEW_CLOCK_S
-            one.before_s = one.last_dts_s if ahead else None
+            jumped = one.last_dts_s is not None and coded_s - one.last_dts_s > NEW_CLOCK_S
+            one.before_s = one.last_dts_s if jumped else None
             if not one.parts or one.parts[-1][0] != number:
                 one.parts.append([number, begin_s, begin_s, begin_s + lasts_s])
-            elif not ahead:  # one alone that is ahead does not say where the part ends
+            elif not jumped:  # one alone that is ahead does not say where the part ends
                 part = one.parts[-1]
                 part[1:] = min(part[1], begin_s), max(part[2], begin_s), max(part[3], begin_s + lasts_s)
             one.last_dts_s = coded_s

@@ -37,8 +37,8 @@ _UNKNOWN_LENGTH = bytes.fromhex("01FFFFFFFFFFFFFF")
 
 def _element(number: str, *content: bytes) -> bytes:
     """An element of Matroska: its number (hexadecimal), its length, its content."""
-    inside = b"".join(content)
-    return bytes.fromhex(number) + (len(inside) | _WHOLE).to_bytes(8, "big") + inside
+    body = b"".join(content)
+    return bytes.fromhex(number) + (len(body) | _WHOLE).to_bytes(8, "big") + body
 
 
 def _number(value: int) -> bytes:

@@ -1,6 +1,6 @@
 """How a run shows itself: bars on a terminal, elsewhere a plain line every 30 s and no redrawn bar.
 
-Tested by tests/pipeline/runs/test_small.py and tests/faults/test_environment.py.
+Tested by tests/pipeline/runs/test_progress.py and tests/faults/test_environment.py.
 """
 
 from __future__ import annotations

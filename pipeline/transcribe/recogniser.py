@@ -75,10 +75,10 @@ class Recogniser:
         if _COMPUTE[precision] not in known:
             able = [name for name, compute in _COMPUTE.items() if compute in known]
             raise ValueError(f"--precision {precision} is not possible on {kind} here: take {' or '.join(able)}")
-        where: dict[str, Any] = {"device": kind, "device_index": number, "cpu_threads": settings.threads}
+        target: dict[str, Any] = {"device": kind, "device_index": number, "cpu_threads": settings.threads}
         try:
             self._model: WhisperModel = WhisperModel(
-                str(settings.folder), compute_type=_COMPUTE[precision], local_files_only=True, **where
+                str(settings.folder), compute_type=_COMPUTE[precision], local_files_only=True, **target
             )
         except (RuntimeError, ValueError, TypeError, KeyError) as error:  # whatever is wrong with a file
             raise ValueError(f"{settings.folder} cannot be loaded: {one_line(error)}") from error

@@ -1,5 +1,10 @@
-"""Memory as a job has it: control groups of both versions, laid out as they are found in the field, and ulimits."""
+"""Memory as a job has it: control groups of both versions, laid out as they are found in the field, and ulimits.
 
+What is freed is taken again without the system's help, also where dask has set the allocator otherwise.
+"""
+
+import os
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -130,3 +135,33 @@ def test_the_features_that_a_job_has_no_room_for_are_streamed():
     half, *places = done.stdout.split()
     assert 180 <= int(half) <= 200
     assert places == ["cpu", "store"]
+
+
+FAULTS = """
+import resource, sys
+import numpy as np
+from avfuse.batch.resources import keep_freed_memory
+if "keep" in sys.argv:
+    assert keep_freed_memory()
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+def use():
+    for megabytes in (1, 8, 16, 4):
+        np.empty(megabytes << 20, np.uint8).fill(1)
+use()
+before = faults()
+for _ in range(50):
+    use()
+print(faults() - before)
+"""
+
+
+def page_faults(*words: str) -> int:
+    environment = {**os.environ, "MALLOC_TRIM_THRESHOLD_": "65536"}  # as dask's nanny starts a worker
+    done = subprocess.run([sys.executable, "-c", FAULTS, *words], env=environment, capture_output=True, check=True)
+    return int(done.stdout)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc can be set so")
+def test_freed_memory_is_used_again():
+    assert page_faults("keep") < 100 < page_faults()

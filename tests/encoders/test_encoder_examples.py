@@ -75,9 +75,9 @@ def rows_of(states, first_s, hop_s, time_s):
     edges_s = np.append(time_s, 2 * time_s[-1] - time_s[-2])
     rows = []
     for start_s, stop_s in pairwise(edges_s):
-        inside = (centres_s >= start_s - 1e-6) & (centres_s < stop_s - 1e-6)
+        within = (centres_s >= start_s - 1e-6) & (centres_s < stop_s - 1e-6)
         nearest = np.abs(centres_s - (start_s + stop_s) / 2).argmin()
-        rows.append(states[inside].mean(axis=0) if inside.any() else states[nearest])
+        rows.append(states[within].mean(axis=0) if within.any() else states[nearest])
     return np.array(rows)
 
 

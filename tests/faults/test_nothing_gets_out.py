@@ -81,19 +81,19 @@ class Trap:
 
 @pytest.fixture
 def trap(tmp_path, tiny):
-    inside, videos = tmp_path / "private", tmp_path / "videos"
-    inside.mkdir()
+    private, videos = tmp_path / "private", tmp_path / "videos"
+    private.mkdir()
     videos.mkdir()
     clip = tiny(".ts", "-c:v", "mpeg2video", "-r", "25").read_bytes()
-    for path in (inside / "canary.ts", videos / "sibling.ts", videos / "sibling001.jpg", videos / "sibling.sub"):
+    for path in (private / "canary.ts", videos / "sibling.ts", videos / "sibling001.jpg", videos / "sibling.sub"):
         path.write_bytes(clip)
     (videos / "sibling1.mp4").write_bytes(tiny().read_bytes())
     calls: list[str] = []
     with socket.create_server(("127.0.0.1", 0)) as server:
         thread = threading.Thread(target=answer, args=(server, calls))
         thread.start()
-        watch, beside = Watch(inside), Watch(videos)
-        yield Trap(inside / "canary.ts", f"127.0.0.1:{server.getsockname()[1]}", videos, watch, beside, calls)
+        watch, beside = Watch(private), Watch(videos)
+        yield Trap(private / "canary.ts", f"127.0.0.1:{server.getsockname()[1]}", videos, watch, beside, calls)
         server.shutdown(socket.SHUT_RDWR)
         thread.join()
         watch.close()
@@ -256,8 +256,8 @@ QUICK = (".avi", ".mkv", ".mov", ".mp4", ".webm")
 def test_no_content_reaches_out_under_any_suffix(trap, tiny, suffix):
     wanted = tricks(trap, tiny().read_bytes())
     shares = 1 if os.environ.get("AVFUSE_TRICKS") == "all" else 3
-    some = READERS[sorted(VIDEO_SUFFIXES).index(suffix) % shares :: shares]
-    names = wanted if suffix in (".mp4", ".ts") else (*PLAYLISTS, *some)
+    part = READERS[sorted(VIDEO_SUFFIXES).index(suffix) % shares :: shares]
+    names = wanted if suffix in (".mp4", ".ts") else (*PLAYLISTS, *part)
     made = [trap.put(f"{name}{suffix}", wanted[name]) for name in names]
     with ThreadPoolExecutor(2) as pool:
         answers = dict(zip(made, pool.map(look, made), strict=True))
@@ -348,10 +348,10 @@ NAMES = (
 )
 
 
-SOME = ("-i.mp4", "sibling%d.mp4", "concat:sibling.ts|sibling.ts.mp4", "lavfi:testsrc.mp4")
+FEW = ("-i.mp4", "sibling%d.mp4", "concat:sibling.ts|sibling.ts.mp4", "lavfi:testsrc.mp4")
 
 
-@pytest.mark.parametrize("name", [pytest.param(each, marks=() if each in SOME else pytest.mark.slow) for each in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(each, marks=() if each in FEW else pytest.mark.slow) for each in NAMES])
 def test_a_name_is_a_name(trap, tiny, name, monkeypatch):
     """Two frames are the file's own; the clips that the name seems to mean have ten."""
     clip = tiny(seconds=0.2).read_bytes()

@@ -192,8 +192,8 @@ class TestStart:
 
     def test_without_ffmpeg_no_video_is_to_blame(self, invoke, videos, tmp_path, monkeypatch, reason, failures):
         folder, store = videos("a.mp4", "b.mp4"), tmp_path / "s.zarr"
-        with monkeypatch.context() as here:
-            here.setenv("PATH", str(tmp_path))
+        with monkeypatch.context() as patched:
+            patched.setenv("PATH", str(tmp_path))
             ffmpeg_version.cache_clear()  # as in a new process
             result = invoke("extract", "--videos", folder, "--store", store, "--features", "mfcc")
         assert result.exit_code == 1

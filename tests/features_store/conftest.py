@@ -103,6 +103,6 @@ def plant() -> Callable[..., None]:
 @pytest.fixture
 def dead_owner() -> tuple[str, int, int]:
     """Host, process and start of one that has ended."""
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return (Owner.current().host, child.pid, 0)
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return (Owner.current().host, process.pid, 0)

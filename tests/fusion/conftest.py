@@ -53,9 +53,9 @@ def lag_law(rng, time_s, lag=8):
     """
     all_s = np.append(time_s, time_s[-1] + np.arange(1, lag + 1) / RATE_HZ)
     waves = signals(rng, 6, all_s, 0.05, 0.5)
-    (own, tone, *joint), noise, ahead = waves[:-lag, :4].T, waves[:-lag, 4:], waves[lag:, 4:]
+    (own, tone, *joint), noise, coming = waves[:-lag, :4].T, waves[:-lag, 4:], waves[lag:, 4:]
     face = [own, *(np.stack(joint, 1) + 2 * noise).T]
-    return face, [tone, *ahead.T], 0.25 * np.stack([own, tone], 1), 0.25 * np.stack(joint, 1)
+    return face, [tone, *coming.T], 0.25 * np.stack([own, tone], 1), 0.25 * np.stack(joint, 1)
 
 
 LAWS = {"context": context_law, "lag": lag_law}

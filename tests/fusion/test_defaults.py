@@ -21,7 +21,7 @@ def remember(corpus, annotations):
 
 
 @pytest.fixture
-def here(plant_small, tmp_path, monkeypatch):
+def planted(plant_small, tmp_path, monkeypatch):
     """A working folder with a store that remembers its labels, which lie elsewhere."""
     corpus = plant_small(tmp_path / "here")
     labels = tmp_path / "my labels"
@@ -32,9 +32,9 @@ def here(plant_small, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def train(avfuse, train_words, here):
+def train(avfuse, train_words, planted):
     """`train` without --store, --annotations and --out."""
-    _, *words = train_words(here, here.store)
+    _, *words = train_words(planted, planted.store)
     assert words[0:6:2] == ["--store", "--annotations", "--out"]
     return lambda *more: avfuse("train", *words[6:], *more)
 
@@ -44,31 +44,31 @@ def said(result):
 
 
 class TestTrain:
-    def test_each_default_is_said_and_taken(self, train, here, tmp_path):
+    def test_each_default_is_said_and_taken(self, train, planted, tmp_path):
         result = train("--epochs", 1)
         assert result.exit_code == 0, result.stderr
         assert result.stderr.splitlines()[:3] == [
             "note: --store features.zarr",
-            f"note: --annotations '{here.annotations}' (remembered by features.zarr)",
+            f"note: --annotations '{planted.annotations}' (remembered by features.zarr)",
             "note: --out runs/crossattn",
         ]
         described = read_description(tmp_path / "here/runs/crossattn")
-        assert (described.features.store, described.annotations) == (str(here.store), str(here.annotations))
+        assert (described.features.store, described.annotations) == (str(planted.store), str(planted.annotations))
         assert result.stdout.splitlines()[-1].split()[0] == "0"
 
-    def test_what_is_given_is_not_said(self, train, here):
-        result = train("--epochs", 1, "--store", here.store, "--annotations", here.annotations, "--out", "mine")
+    def test_what_is_given_is_not_said(self, train, planted):
+        result = train("--epochs", 1, "--store", planted.store, "--annotations", planted.annotations, "--out", "mine")
         assert (result.exit_code, said(result)) == (0, [])
 
     def test_the_preset_names_the_folder(self, train):
         result = train("--epochs", 1, "--preset", "su-zhang", "--json")
         assert json.loads(result.stdout)[0]["run"] == "runs/su-zhang"
 
-    def test_a_settings_file_is_no_default(self, train, here, tmp_path):
-        (tmp_path / "c.yaml").write_text(f"store: {here.store}\nout: {tmp_path / 'mine'}\nannotations:\n")
+    def test_a_settings_file_is_no_default(self, train, planted, tmp_path):
+        (tmp_path / "c.yaml").write_text(f"store: {planted.store}\nout: {tmp_path / 'mine'}\nannotations:\n")
         result = train("--config", tmp_path / "c.yaml", "--epochs", 1)
         assert result.exit_code == 0, result.stderr
-        assert said(result) == [f"note: --annotations '{here.annotations}' (remembered by {here.store})"]
+        assert said(result) == [f"note: --annotations '{planted.annotations}' (remembered by {planted.store})"]
         assert (tmp_path / "mine/finished.json").is_file()
 
     def test_parts_of_a_job_array_share_the_folder(self, train, tmp_path):
@@ -88,7 +88,7 @@ class TestTrain:
         assert avfuse("folds", "--out", "folds.json").exit_code == 0
         assert train("--manifest", "folds.json", "--fold", 5, "--epochs", 1).exit_code == 0
 
-    def test_the_request_has_them(self, here, capsys):
+    def test_the_request_has_them(self, planted, capsys):
         given = ("store", "annotations", "out", "preset")
         with pytest.raises(TypeError, match="missing") as error:
             train_request(store=None, annotations=None, out=None, preset="concat")
@@ -113,8 +113,8 @@ class TestErrors:
         assert result.exit_code == 1
         assert "features.zarr is not an avfuse store" in result.stderr.splitlines()[-1]
 
-    def test_no_labels_are_remembered(self, train, here, plant_small, tmp_path):
-        shutil.rmtree(here.store)
+    def test_no_labels_are_remembered(self, train, planted, plant_small, tmp_path):
+        shutil.rmtree(planted.store)
         plant_small(tmp_path / "here")
         result = train()
         assert result.exit_code == 1
@@ -122,26 +122,26 @@ class TestErrors:
             "Error: features.zarr remembers no folder of labels, since it was extracted without --annotations; "
             "give --annotations DIR"
         )
-        assert train("--annotations", here.annotations, "--epochs", 1).exit_code == 0
+        assert train("--annotations", planted.annotations, "--epochs", 1).exit_code == 0
 
-    def test_the_remembered_labels_are_gone(self, train, here, avfuse):
-        shutil.rmtree(here.annotations)
+    def test_the_remembered_labels_are_gone(self, train, planted, avfuse):
+        shutil.rmtree(planted.annotations)
         for result in (train(), avfuse("folds")):
             assert result.exit_code == 1
             assert result.stderr.splitlines()[-1] == (
-                f"Error: {here.annotations}, the folder of labels that features.zarr was extracted with, is no longer "
-                "there; give --annotations DIR"
+                f"Error: {planted.annotations}, the folder of labels that features.zarr was extracted with, is no "
+                "longer there; give --annotations DIR"
             )
 
-    def test_a_fold_must_still_be_named(self, avfuse, here):
+    def test_a_fold_must_still_be_named(self, avfuse, planted):
         result = avfuse("train")
         assert (result.exit_code, result.stderr.splitlines()[-1]) == (2, "Error: Missing option '--fold'.")
 
 
 class TestFolds:
-    def test_the_remembered_labels(self, avfuse, here):
+    def test_the_remembered_labels(self, avfuse, planted):
         result = avfuse("folds")
-        assert result.stdout == avfuse("folds", "--annotations", here.annotations).stdout
+        assert result.stdout == avfuse("folds", "--annotations", planted.annotations).stdout
         assert result.stderr.startswith("note: --store features.zarr\nnote: --annotations ")
 
     def test_without_a_store(self, avfuse, tmp_path, monkeypatch):
@@ -152,7 +152,7 @@ class TestFolds:
 
 
 @pytest.fixture
-def runs(here, trained, grid, tmp_path):
+def runs(planted, trained, grid, tmp_path):
     """A lone run that finished last, and the runs of a grid."""
     folder = tmp_path / "here/runs"
     shutil.copytree(trained, folder / "lone")
@@ -199,12 +199,12 @@ class TestLatestRun:
         result = avfuse("evaluate", "--device", "cpu")
         assert result.stderr.splitlines()[:2] == ["note: --run runs/grid", "12 runs"]
 
-    def test_predict_takes_it_and_the_store(self, runs, avfuse, here):
+    def test_predict_takes_it_and_the_store(self, runs, avfuse, planted):
         result = avfuse("predict", "--out", "predictions", "--device", "cpu")
         assert result.exit_code == 0, result.stderr
         assert said(result) == ["note: --run runs/lone", "note: --store features.zarr"]
         made = json.loads((runs.parent / "predictions/made.json").read_text())["made"]
-        assert (made["runs"], made["store"]) == ([str(runs / "lone")], str(here.store))
+        assert (made["runs"], made["store"]) == ([str(runs / "lone")], str(planted.store))
 
     def test_none(self, avfuse, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)

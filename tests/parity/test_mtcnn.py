@@ -9,7 +9,7 @@ from facenet_pytorch import MTCNN
 
 from avfuse.pipeline.faces.detections import NO_DETECTIONS, suppress_nested
 from avfuse.pipeline.faces.mtcnn import FaceDetector, _Candidates, _look
-from avfuse.pipeline.faces.pyramid import Averages
+from avfuse.pipeline.faces.pyramid import IntegralImages
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
 
@@ -87,7 +87,7 @@ def test_boxes_outside_the_frame_are_dropped_with_their_scores(detector):
     """facenet-pytorch: crops and boxes fall out of step when a degenerate box is dropped, docs/sources.md (MTCNN)."""
     boxes = torch.tensor([[700.0, 10, 720, 30], [10, 10, 40, 40], [-50, -50, -20, -20]])
     found = _Candidates(boxes, torch.tensor([0.7, 0.8, 0.9]), torch.zeros(3, dtype=torch.long), boxes * 0)
-    seen = Averages(np.zeros((1, 100, 100, 3), np.uint8), torch.device("cpu"))
+    seen = IntegralImages(np.zeros((1, 100, 100, 3), np.uint8), torch.device("cpu"))
     look: Any = _look  # with a function in place of a network
     kept, (crops,) = look(lambda crops: (crops,), seen, (100, 100), found, 24, (1,))
     assert kept.boxes.tolist() == [[10, 10, 40, 40]]

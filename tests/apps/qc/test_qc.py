@@ -45,11 +45,11 @@ def store(tmp_path):
             arrays |= {"logmel": levels(heard), "logmel_valid": np.ones(ROWS, bool)}
         opened.write(name, arrays, {"frames_decoded": frames, "audio": "present", **attributes})
 
-    some = np.arange(ROWS)
+    row = np.arange(ROWS)
     write("good")
-    write("faces", found=some % 3 == 0)
-    write("gap", found=(some < 50) | (some >= 200))
-    write("silence", heard=some < 10)
+    write("faces", found=row % 3 == 0)
+    write("gap", found=(row < 50) | (row >= 200))
+    write("silence", heard=row < 10)
     write("mute", audio="absent")
     write("length", frames=ROWS - 9)
     write("no levels", with_levels=False)

@@ -14,6 +14,7 @@ from PIL import Image
 
 from avfuse.apps.run.results import how_often
 from avfuse.features_store.labels.kinds import KINDS
+from avfuse.features_store.records.failures import Stage
 from avfuse.features_store.store import FeatureStore
 from avfuse.fusion.tasks.table import TASKS
 from avfuse.pipeline.media.probe import probe
@@ -136,7 +137,7 @@ class TestResults:
         from avfuse.apps.run import drawing
 
         def full(*more, **given):
-            raise MediaError("two.mp4", "video", "no memory")
+            raise MediaError("two.mp4", Stage.VIDEO, "no memory")
 
         monkeypatch.setattr(drawing, "draw_video", full)
         (videos / "bad.mp4").unlink()

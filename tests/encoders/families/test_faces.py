@@ -47,8 +47,8 @@ def extract(avfuse, videos, folders):
 
     def run(store: Path, names, *words):
         given = [word for name in names if name in folders for word in ("--weights", f"{name}={folders[name]}")]
-        where = ("--videos", videos, "--store", store, "--device", "cpu", "--json")
-        result = avfuse("extract", *where, "--features", ",".join(names), *given, *words)
+        common = ("--videos", videos, "--store", store, "--device", "cpu", "--json")
+        result = avfuse("extract", *common, "--features", ",".join(names), *given, *words)
         assert result.exit_code == 0, result.output
         return json.loads(result.stdout)
 

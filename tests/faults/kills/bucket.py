@@ -19,7 +19,7 @@ class Bucket(LocalFileSystem):  # type: ignore[misc]  # fsspec has no types
 
     def ls(self, path, detail=False, **more):
         found = super().ls(path, detail=True, **more)
-        kept = [each for each in found if each["type"] == "file" or any(here[2] for here in os.walk(each["name"]))]
+        kept = [each for each in found if each["type"] == "file" or any(entry[2] for entry in os.walk(each["name"]))]
         return kept if detail else [entry["name"] for entry in kept]
 
     def pipe_file(self, path, value, mode="overwrite", **_more):

@@ -61,8 +61,8 @@ def tell(store: FeatureStore, trial: str) -> None:
 
 def die(store: FeatureStore, trial: str) -> None:
     """A process that ends inside a claim, or where it is refused one."""
-    child = os.fork()
-    if not child:
+    pid = os.fork()
+    if not pid:
         claim(store.path, trial).__enter__()
         os._exit(9)
-    os.waitpid(child, 0)
+    os.waitpid(pid, 0)

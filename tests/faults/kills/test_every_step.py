@@ -82,7 +82,7 @@ def ended(stores, prepared, uninterrupted, contents, nothing_half, tmp_path):
     return run
 
 
-def some(steps, each, scenario):
+def sample(steps, each, scenario):
     """Every so many of them, of a growing store's a third: it makes three times as many; in the soak all."""
     return steps[:: each * 3 if each > 1 and scenario.split()[0] in GROWING else each]
 
@@ -126,10 +126,10 @@ def test_killed_at_every_step(uninterrupted, ended, every_step, scenario):
     steps, _ = uninterrupted(scenario)
     assert len(steps) > 20
     each = (every_step + 1) // 2
-    deaths = [{"at": at, "how": "alone"} for at in some(range(1, len(steps) + 1), each, scenario)]
+    deaths = [{"at": at, "how": "alone"} for at in sample(range(1, len(steps) + 1), each, scenario)]
     # Objects are put whole: in a bucket no half a file can be left.
     opened = [at for at, step in enumerate(steps, 1) if step == "open" and scenario in SCENARIOS]
-    cut = some(opened, every_step, scenario)
+    cut = sample(opened, every_step, scenario)
     deaths += [{"at": at, "how": "cut", "keep": keep} for at in cut for keep in (0, HALF)]
     for death, run in ended(scenario, deaths):
         assert run.code in (-signal.SIGKILL, -signal.SIGXFSZ), (steps[death["at"] - 1], death, run.said("err"))
@@ -143,7 +143,7 @@ def test_refused_every_step(uninterrupted, ended, every_step, scenario, how):
     """The disk is full, or the rights are lost, from some step on: an error says so, and no other does."""
     steps, _ = uninterrupted(scenario)
     refused = 0
-    refusals = [{"at": at, "how": how} for at in some(range(1, len(steps) + 1), every_step, scenario)]
+    refusals = [{"at": at, "how": how} for at in sample(range(1, len(steps) + 1), every_step, scenario)]
     for death, run in ended(scenario, refusals):
         last = run.said("err").strip().rpartition("\n")[2]
         assert run.code == 0 or REFUSED.match(last), (steps[death["at"] - 1], death, run.said("err"))

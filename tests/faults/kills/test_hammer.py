@@ -12,12 +12,12 @@ PROCESSES = 8
 
 @pytest.mark.slow
 def test_never_two_at_one_trial(stores, tmp_path):
-    root, inside = tmp_path / "s.zarr", tmp_path / "s.zarr.inside"
-    inside.mkdir()
+    root, marker = tmp_path / "s.zarr", tmp_path / "s.zarr.inside"
+    marker.mkdir()
     runs = [stores.start(scenario="hammer", root=str(root)) for _ in range(PROCESSES)]
     assert [run.wait() for run in runs] == [0] * PROCESSES, [run.said("err") for run in runs]
     assert min(int(run.said("out")) for run in runs) > 0
-    assert list(inside.iterdir()) == []
+    assert list(marker.iterdir()) == []
     store = FeatureStore(root, mode="a")
     store.sweep()
     assert list(verify(store)) == []

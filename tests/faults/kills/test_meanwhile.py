@@ -78,12 +78,12 @@ def finishes(runs):
 
 
 @pytest.mark.parametrize(
-    "trouble",
+    "fault",
     [pytest.param(each, marks=() if each == "removed" else pytest.mark.slow) for each in TROUBLES],
 )
-def test_something_happens_to_the_store(runs, paused, words, finishes, reason, nothing_half, tmp_path, trouble):
+def test_something_happens_to_the_store(runs, paused, words, finishes, reason, nothing_half, tmp_path, fault):
     root = tmp_path / "s.zarr"
-    happens, fix = TROUBLES[trouble]
+    happens, fix = TROUBLES[fault]
     with paused(lambda path: runs.extract(*words, path=path)) as run:
         happens(root)
     assert run.wait() == 1, run.said("err")

@@ -144,7 +144,7 @@ def test_processes_do_each_trial_exactly_once(tmp_path, dead_owner, dead, plant,
     start = str(time.time() + 0.6)
     command = [sys.executable, "-c", WORKER, str(tmp_path)]
     children = [subprocess.Popen([*command, str(number), start]) for number in range(4)]
-    assert [child.wait() for child in children] == [0] * 4
+    assert [process.wait() for process in children] == [0] * 4
     assert len(list((tmp_path / "done").iterdir())) == 30
     assert not (tmp_path / ".claims").exists()
 

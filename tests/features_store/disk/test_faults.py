@@ -20,9 +20,9 @@ def scratch_name(host, pid, started=0):
 
 @pytest.fixture
 def dead_pid():
-    child = subprocess.Popen([sys.executable, "-c", ""])
-    child.wait()
-    return child.pid
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    return process.pid
 
 
 def left_over(store, name, age_s=0.0):
@@ -216,6 +216,6 @@ def test_two_processes_make_one_store(tmp_path):
         "for i in range(8): store.write(f'shared/{sys.argv[2]}{i}', {'time': np.arange(5.0)}, {})\n"
     )
     children = [subprocess.Popen([sys.executable, "-c", code, path, letter]) for letter in "ab"]
-    assert [child.wait() for child in children] == [0, 0]
+    assert [process.wait() for process in children] == [0, 0]
     assert len(FeatureStore(path)) == 16
     assert not (tmp_path / "s.zarr" / ".tmp").exists()

@@ -102,7 +102,7 @@ def test_streamed_batches_are_those_of_memory_bit_for_bit(make_data, make_store,
         rows["c"]["voice_valid"] = np.arange(23) % 3 > 0
         labels = {"a": np.zeros((63, 2)), "c": np.zeros((20, 2))}
     store = make_store(rows)
-    resident, streamed = (make_data(rows, labels, streamed=where, store=store) for where in (False, True))
+    resident, streamed = (make_data(rows, labels, streamed=each, store=store) for each in (False, True))
     assert isinstance(streamed.rows, StreamedRows)
     assert streamed.place == "store"
     assert streamed.notes == resident.notes
@@ -119,7 +119,7 @@ def test_streamed_batches_are_those_of_memory_bit_for_bit(make_data, make_store,
 
 def test_streamed_statistics_are_those_of_memory(make_data, make_store, rows):
     store = make_store(rows)
-    resident, streamed = (make_data(rows, streamed=where, store=store) for where in (False, True))
+    resident, streamed = (make_data(rows, streamed=each, store=store) for each in (False, True))
     for kind in ("scalar", "feature"):
         one, other = (data.statistics(["a", "b"], config(statistics=kind)) for data in (resident, streamed))
         for feature in ("face", "voice"):
@@ -283,7 +283,7 @@ class TestMaps:
 
     def test_streamed_batches_are_those_of_memory(self, make_data, make_store, maps):
         store = make_store(maps)
-        resident, streamed = (make_data(maps, streamed=where, store=store) for where in (False, True))
+        resident, streamed = (make_data(maps, streamed=each, store=store) for each in (False, True))
         for kind in ("scalar", "feature"):
             modalities = ("face", "voice", "map")
             ours, theirs = (batches_of(d, 1, modalities=modalities, statistics=kind) for d in (resident, streamed))

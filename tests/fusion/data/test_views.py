@@ -151,7 +151,7 @@ def test_a_modality_that_is_dropped_is_not_to_be_made(store):
     batch = next(batches.all(data.windows(COUNTS, config())))
     dropped = drop_modalities(batch, 0.99, torch.Generator().manual_seed(0))
     assert dropped.views is batch.views
-    gone = [(~flags.any(1) & batch.mask.any(1)) for flags in dropped.valid]
-    for features, windows in zip(dropped.features, gone, strict=True):
+    missing = [(~flags.any(1) & batch.mask.any(1)) for flags in dropped.valid]
+    for features, windows in zip(dropped.features, missing, strict=True):
         assert not features[windows].any()
-    assert any(windows.any() for windows in gone)
+    assert any(windows.any() for windows in missing)

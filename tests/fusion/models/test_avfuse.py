@@ -53,9 +53,9 @@ def test_any_modality_may_be_missing(missing):
 def test_a_row_of_zeros_is_not_a_row_that_is_missing():
     model, (features, valid, mask) = made(), inputs()
     zeros = [features[0], torch.zeros_like(features[1]), features[2]]
-    gone = [valid[0], torch.zeros_like(valid[1]), valid[2]]
+    missing = [valid[0], torch.zeros_like(valid[1]), valid[2]]
     with torch.inference_mode():
-        assert (model(zeros, valid, mask) - model(zeros, gone, mask)).abs().max() > 1e-3
+        assert (model(zeros, valid, mask) - model(zeros, missing, mask)).abs().max() > 1e-3
 
 
 @pytest.mark.parametrize("widths", [(5,), (5, 3), (5, 3, 4, 2)])

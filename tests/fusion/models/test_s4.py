@@ -54,8 +54,8 @@ def cell_over(cell, rows):
 
 def both_ways(lstm, rows):
     """States forwards and backwards of one window [T, D]."""
-    ahead, back = lstm.directions.cells
-    return cell_over(ahead, rows)[0], cell_over(back, rows.flip(0))[0].flip(0)
+    onward, back = lstm.directions.cells
+    return cell_over(onward, rows)[0], cell_over(back, rows.flip(0))[0].flip(0)
 
 
 def attention_of(model, rows):
@@ -94,8 +94,8 @@ def mfn_of(model, rows):
 
 
 def encode(translation, rows):
-    ahead, back = both_ways(translation.encoder, rows)
-    return ahead + back, translation.first(ahead[-1] + back[0]).tanh()
+    onward, back = both_ways(translation.encoder, rows)
+    return onward + back, translation.first(onward[-1] + back[0]).tanh()
 
 
 def decode(translation, join, state, target, forced):

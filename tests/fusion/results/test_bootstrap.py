@@ -171,11 +171,11 @@ def test_the_interval_holds_the_difference_as_often_as_it_says():
     whole = paired_differences({(0, 0): one}, {(0, 0): other}, ConcordanceScorer(BOTH.columns, draws=1))
     assert whole is not None
     truth = whole.scores["P"].difference
-    inside = 0
+    covered = 0
     for _ in range(200):
         chosen = [f"t{at:03d}" for at in rng.choice(3000, 40, replace=False)]
         first, second = ({(0, 0): {name: of[name] for name in chosen}} for of in (one, other))
         found = paired_differences(first, second, ConcordanceScorer(BOTH.columns, draws=300))
         assert found is not None
-        inside += found.scores["P"].low <= truth <= found.scores["P"].high
-    assert 0.88 <= inside / 200 <= 0.99
+        covered += found.scores["P"].low <= truth <= found.scores["P"].high
+    assert 0.88 <= covered / 200 <= 0.99

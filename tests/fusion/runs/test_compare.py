@@ -58,10 +58,10 @@ def results_of(out):
 class TestRuns:
     @pytest.mark.parametrize("seed", SEEDS)
     def test_numbers_are_those_of_train_alone(self, small, compared, fit, same_run, seed, tmp_path):
-        alone, inside = tmp_path / "run", compared[0] / CELLS[0] / f"fold1/seed{seed}"
+        alone, of_cell = tmp_path / "run", compared[0] / CELLS[0] / f"fold1/seed{seed}"
         fit(small, alone, "--fold", 1, "--epochs", 2, "--seed", seed)
-        same_run(inside, alone)
-        found, expected = read_description(inside), read_description(alone)
+        same_run(of_cell, alone)
+        found, expected = read_description(of_cell), read_description(alone)
         assert (found.config, found.fold, found.labels) == (expected.config, expected.fold, expected.labels)
 
     def test_of_another_preset_too(self, small, compared, avfuse, same_run, tmp_path):

@@ -180,16 +180,16 @@ def test_the_loss_adds_tasks_and_averages_windows():
     assert float(single) == pytest.approx(expected, abs=1e-6)
 
 
-@pytest.mark.parametrize("where", ["prediction", "target", "both"])
+@pytest.mark.parametrize("masked_side", ["prediction", "target", "both"])
 @pytest.mark.parametrize("spoiled", [math.nan, math.inf, -math.inf, -5.0, 3e38])
-def test_masked_frames_change_neither_loss_nor_gradient(where, spoiled):
+def test_masked_frames_change_neither_loss_nor_gradient(masked_side, spoiled):
     rng = np.random.default_rng(1)
     predicted, truth = (rng.uniform(-1, 1, (4, 30, 2)).astype(np.float32) for _ in range(2))
     valid = rng.random((4, 30)) < 0.6
     results = []
     for value in (0.0, spoiled):
         p, t = (
-            torch.tensor(np.where(valid[..., None] | (where not in (name, "both")), rows, np.float32(value)))
+            torch.tensor(np.where(valid[..., None] | (masked_side not in (name, "both")), rows, np.float32(value)))
             for name, rows in (("prediction", predicted), ("target", truth))
         )
         p.requires_grad_()

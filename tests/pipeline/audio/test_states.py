@@ -97,8 +97,8 @@ def looked_up(grid, time_s, count) -> tuple[list[Any], np.ndarray]:
     ends = [*time_s[1:], time_s[-1] + (steps[-1] if len(steps) else 1 / 30)]
     rows = []
     for begin_s, end_s in zip(time_s, ends, strict=True):
-        inside = np.flatnonzero((centres >= begin_s - 1e-6) & (centres < end_s - 1e-6))
-        rows.append(list(inside) if len(inside) else [int(np.abs(centres - (begin_s + end_s) / 2).round(9).argmin())])
+        within = np.flatnonzero((centres >= begin_s - 1e-6) & (centres < end_s - 1e-6))
+        rows.append(list(within) if len(within) else [int(np.abs(centres - (begin_s + end_s) / 2).round(9).argmin())])
     return rows, (time_s + np.array(ends)) / 2
 
 
@@ -167,8 +167,8 @@ def test_rows_are_valid_where_all_their_states_are_made_from_real_sound(grid, cl
             any(start - 5e-5 <= each and each + grid.field_s <= stop + 5e-5 for start, stop in spans) for each in begins
         )
         # The nearest one counts where it is as near as a state of an endless sound would be.
-        inside = (centres[0] >= begin_s - 1e-6) & (centres[0] < begin_s + step_s - 1e-6)
-        near = inside or abs(centres[0] - middle) <= max(grid.hop_s, grid.field_s) / 2 + 1e-6
+        within = (centres[0] >= begin_s - 1e-6) & (centres[0] < begin_s + step_s - 1e-6)
+        near = within or abs(centres[0] - middle) <= max(grid.hop_s, grid.field_s) / 2 + 1e-6
         expected.append(real and near)
     np.testing.assert_array_equal(grid.valid(time_s, count, spans), expected)
     assert not grid.valid(time_s, count, []).any()

@@ -100,12 +100,12 @@ def test_speech_is_the_mean_of_the_chunks_of_each_frame(made, videos, heard):
         middles = 0.016 + 0.032 * np.arange(len(probability))
         ends = np.append(time_s[1:], 2 * time_s[-1] - time_s[-2])
         for row, (begin_s, end_s) in enumerate(zip(time_s, ends, strict=True)):
-            inside = np.flatnonzero((middles >= begin_s - 1e-6) & (middles < end_s - 1e-6))
-            if not len(inside):
-                inside = np.array([np.abs(middles - (begin_s + end_s) / 2).round(9).argmin()])
-            first_s, last_s = middles[inside[0]] - 0.016, middles[inside[-1]] + 0.016
+            within = np.flatnonzero((middles >= begin_s - 1e-6) & (middles < end_s - 1e-6))
+            if not len(within):
+                within = np.array([np.abs(middles - (begin_s + end_s) / 2).round(9).argmin()])
+            first_s, last_s = middles[within[0]] - 0.016, middles[within[-1]] + 0.016
             if valid[row]:
-                assert abs(rows[row, 0] - probability[inside].mean()) < 1e-5, (name, row)
+                assert abs(rows[row, 0] - probability[within].mean()) < 1e-5, (name, row)
                 assert any(start - 0.002 <= first_s and last_s <= stop + 0.002 for start, stop in spans), (name, row)
         assert valid.mean() > 0.85, name
 

@@ -85,10 +85,10 @@ def independent_rows(power, time_s) -> np.ndarray:
     ends = [*time_s[1:], 2 * time_s[-1] - time_s[-2]]
     rows = []
     for begin_s, end_s in zip(time_s, ends, strict=True):
-        inside = np.flatnonzero((centres >= begin_s - 1e-6) & (centres < end_s - 1e-6))
-        if not len(inside):
-            inside = np.abs(centres - (begin_s + end_s) / 2).round(9).argmin()
-        rows.append(np.mean(power[inside], dtype=np.float64))
+        within = np.flatnonzero((centres >= begin_s - 1e-6) & (centres < end_s - 1e-6))
+        if not len(within):
+            within = np.abs(centres - (begin_s + end_s) / 2).round(9).argmin()
+        rows.append(np.mean(power[within], dtype=np.float64))
     return np.array(rows)
 
 
@@ -279,8 +279,8 @@ def test_a_gap_in_the_sound_is_invalid_and_moves_nothing(make_clip, flashes, ffm
     begin_s, end_s = gap.spans[0][1], gap.spans[1][0]
     after = (gap.time_s > end_s + 0.1) & (gap.time_s < 5.8)
     np.testing.assert_allclose(made[after], expected[after], rtol=0.05)
-    inside = (gap.time_s + 0.04 > begin_s + 0.013) & (gap.time_s < end_s - 0.013)
-    assert not valid["energy"][inside].any()
+    within = (gap.time_s + 0.04 > begin_s + 0.013) & (gap.time_s < end_s - 0.013)
+    assert not valid["energy"][within].any()
     assert valid["energy"][(gap.time_s > 0.05) & (gap.time_s + 0.053 < begin_s)].all()
     assert valid["energy"][after].all()
     assert any("moved" in each for each in said)

@@ -48,10 +48,10 @@ def aligned(states, at_s, time_s) -> np.ndarray:
     rows = []
     for number, begin_s in enumerate(time_s):
         end_s = time_s[number + 1] if number + 1 < len(time_s) else 2 * begin_s - time_s[number - 1]
-        inside = (at_s >= begin_s - 1e-6) & (at_s < end_s - 1e-6)
-        if not inside.any():
-            inside = np.arange(len(at_s)) == np.abs(at_s - (begin_s + end_s) / 2).argmin()
-        rows.append(states[inside].mean(axis=0, dtype=np.float64))
+        within = (at_s >= begin_s - 1e-6) & (at_s < end_s - 1e-6)
+        if not within.any():
+            within = np.arange(len(at_s)) == np.abs(at_s - (begin_s + end_s) / 2).argmin()
+        rows.append(states[within].mean(axis=0, dtype=np.float64))
     return np.array(rows)
 
 
@@ -96,8 +96,8 @@ def test_another_choice_of_layers_is_another_feature(media, speech_folder, tmp_p
     (tmp_path / "videos").mkdir()
     shutil.copy(media / CLIPS[0], tmp_path / "videos")
     folder, _ = speech_folder("wavlm_base")
-    where = ("extract", "--videos", tmp_path / "videos", "--store", tmp_path / "store", "--device", "cpu")
-    extract = (*where, "--features", "wavlm_base", "--weights", f"wavlm_base={folder}")
+    common = ("extract", "--videos", tmp_path / "videos", "--store", tmp_path / "store", "--device", "cpu")
+    extract = (*common, "--features", "wavlm_base", "--weights", f"wavlm_base={folder}")
     run(*extract)
     before = FeatureStore(tmp_path / "store")["grid_bbaf2n"].read("wavlm_base")
     assert "1 done before" in run(*extract, "--audio-align", "center")

@@ -37,8 +37,8 @@ def extract(avfuse, given, tmp_path):
     videos, words = given
 
     def run(*more, features="fake_words", code=0, folder=words):
-        where = ("--videos", videos, "--store", tmp_path / "s.zarr", "--features", features, "--device", "cpu")
-        result = avfuse("extract", *where, *(("--words", folder) if folder else ()), "--json", *more)
+        common = ("--videos", videos, "--store", tmp_path / "s.zarr", "--features", features, "--device", "cpu")
+        result = avfuse("extract", *common, *(("--words", folder) if folder else ()), "--json", *more)
         assert result.exit_code == code, result.output
         return result
 
@@ -218,8 +218,8 @@ def test_no_word_is_spoken_after_the_sound(avfuse, make_clip, tmp_path):
     videos.mkdir()
     shutil.move(make_clip("clip.mp4", pixels, samples=samples), videos)
     write_transcript(tmp_path / "words" / "clip.csv", [Word("on", 0.5, 1.9), Word("late", 1.5, 1.6)])
-    where = ("--videos", videos, "--store", tmp_path / "s.zarr", "--words", tmp_path / "words")
-    result = avfuse("extract", *where, "--features", "fake_words", "--device", "cpu", "--json")
+    common = ("--videos", videos, "--store", tmp_path / "s.zarr", "--words", tmp_path / "words")
+    result = avfuse("extract", *common, "--features", "fake_words", "--device", "cpu", "--json")
     assert result.exit_code == 0, result.output
     trial = FeatureStore(tmp_path / "s.zarr")["clip"]
     spoken_s = trial.time_s[trial.valid("fake_words")]

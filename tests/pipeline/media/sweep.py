@@ -70,7 +70,7 @@ def recipes(seed: int, clips: int) -> list[Recipe]:
     """Random combinations; each fault is in about half of them."""
     rng = np.random.default_rng(seed)
 
-    def some(value, share=0.5):
+    def maybe(value, share=0.5):
         return value if rng.random() < share else type(value)()
 
     made = []
@@ -86,12 +86,12 @@ def recipes(seed: int, clips: int) -> list[Recipe]:
                 container,
                 fps,
                 int(rng.choice([22_050, 44_100] if container == "flv" else rates)),
-                some(float(rng.uniform(0, 0.06))),
-                0.0 if joined else some(float(rng.uniform(-0.01, 0.01))),
-                some(float(rng.uniform(0, 0.8))),
+                maybe(float(rng.uniform(0, 0.06))),
+                0.0 if joined else maybe(float(rng.uniform(-0.01, 0.01))),
+                maybe(float(rng.uniform(0, 0.8))),
                 float(rng.uniform(5.2, 6.4)),
-                some(float(rng.uniform(0.15, 0.7))),
-                some(outliers if container in ("mkv", "mp4") else ()),
+                maybe(float(rng.uniform(0.15, 0.7))),
+                maybe(outliers if container in ("mkv", "mp4") else ()),
                 float(rng.choice([0.3, 3.0, 20.0, 7200.0])),
                 bool(rng.random() < 0.3) and container in ("mkv", "mp4"),
                 joined,
@@ -142,8 +142,8 @@ def make(recipe: Recipe, folder: Path) -> tuple[Path, float]:
     if recipe.sound_outlier:
         words = ["-bsf:a", f"setts=dts='{stamps}':pts='{stamps}+eq(N,70)*{recipe.ahead_s}/{tick}'"]
     if recipe.outliers:
-        ahead = "+".join(f"eq(N,{row})" for row in recipe.outliers)
-        words += ["-bsf:v", f"setts=pts='PTS+({ahead})*{recipe.ahead_s}/{tick}':dts=DTS"]
+        outliers = "+".join(f"eq(N,{row})" for row in recipe.outliers)
+        words += ["-bsf:v", f"setts=pts='PTS+({outliers})*{recipe.ahead_s}/{tick}':dts=DTS"]
     if recipe.container == "ts":
         words += ["-pes_payload_size", "0"]
     run("-i", plain, "-map", 0, "-c", "copy", *words, "-max_interleave_delta", 0, out)

@@ -119,11 +119,11 @@ def test_five_frames_after_one_say_whether_it_is_out_of_line():
     assert settled == [0, 0, 0, 0, 0, 2, 0, 6, 1]  # the first has no frame before it, and waits too
 
 
-@pytest.mark.parametrize(("ahead", "repaired"), [(3, 3), (4, 2)])
-def test_a_new_clock_is_what_four_of_six_frames_say(ahead, repaired):
+@pytest.mark.parametrize(("moved", "repaired"), [(3, 3), (4, 2)])
+def test_a_new_clock_is_what_four_of_six_frames_say(moved, repaired):
     """Three damaged times in a row are repaired one by one; four are a clock that starts anew, and then another one."""
     given_s = np.arange(60) / 25
-    given_s[20 : 20 + ahead] += 1e6
+    given_s[20 : 20 + moved] += 1e6
     clock = FrameClock(0.0, 0.0, step_s=0.04)
     np.testing.assert_allclose(clocked(clock, given_s), np.arange(60) / 25, atol=1e-6)
     assert clock.num_repaired == repaired

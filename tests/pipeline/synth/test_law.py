@@ -60,9 +60,9 @@ def test_the_voice_of_a_lag_ago_taken_from_the_face_is_the_joint_part():
 
 
 def test_signals_can_be_asked_for_at_any_time(scripts):
-    some = np.array([0.1, 3.7, 2.2])
-    np.testing.assert_array_equal(scripts[0].face(some)[1], scripts[0].face(some[1:2])[0])
-    assert scripts[0].voice(some).shape == (3, 2)
+    times_s = np.array([0.1, 3.7, 2.2])
+    np.testing.assert_array_equal(scripts[0].face(times_s)[1], scripts[0].face(times_s[1:2])[0])
+    assert scripts[0].voice(times_s).shape == (3, 2)
 
 
 def test_the_partner_shares_the_sound_alone(scripts):

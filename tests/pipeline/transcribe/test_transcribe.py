@@ -78,10 +78,10 @@ def test_videos_become_files_of_words(transcribe, tmp_path, avfuse, videos):
     trial = FeatureStore(store)["batch/speaks"]
     spoken = trial.valid("fake_words")
     by = next(word for word in words if word.text.lower() == "by")
-    inside = (trial.time_s > by.start_s) & (trial.time_s <= by.end_s)
-    assert inside.sum() >= 3
-    assert spoken[inside].all()
-    assert set(np.asarray(trial["fake_words"][:])[inside, 0]) == {len(by.text)}
+    within = (trial.time_s > by.start_s) & (trial.time_s <= by.end_s)
+    assert within.sum() >= 3
+    assert spoken[within].all()
+    assert set(np.asarray(trial["fake_words"][:])[within, 0]) == {len(by.text)}
     assert not spoken[: np.searchsorted(trial.time_s, words[0].start_s)].any()
 
 
