@@ -19,7 +19,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
             default=1,
             show_default=True,
             metavar="N",
-            help="Processes on this machine, one a GPU; 1 is this process itself.",
+            help="Processes on this machine, one per GPU; 1 is this process itself.",
         ),
         click.option(
             "--scheduler", metavar="ADDRESS", help="Use the workers of this dask scheduler, tcp://… [default: none]"

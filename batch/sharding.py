@@ -48,7 +48,7 @@ class Shard(click.ParamType[tuple[int, int]]):
             self.fail(str(error), param, ctx)
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            why = "; a part of an array? Then say --shard I/N of the whole one" if value == "auto" else ""
+            why = "; a part of an array? Then give --shard I/N of the whole one" if value == "auto" else ""
             self.fail(f"{text!r} is not I/N with 0 ≤ I < N{why}", param, ctx)
         return int(index), int(count)
 

@@ -58,7 +58,7 @@ def target_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) ->
     except ValueError as error:
         raise click.UsageError(f"jobqueue: {error}") from error
     if (workers > 1) + (scheduler is not None) + (queue is not None) > 1:
-        raise click.UsageError("--workers, --scheduler and --jobqueue are three ways: name one of them")
+        raise click.UsageError("--workers, --scheduler and --jobqueue cannot be combined: give one of them")
     return ExecutionTarget(workers, scheduler, queue)
 
 

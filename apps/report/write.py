@@ -1,4 +1,4 @@
-"""The report: an index of trials, a page a trial, a page of runs; written trial by trial, so that memory stays flat.
+"""The report: an index of trials, one page per trial, one of runs; written trial by trial, so that memory stays flat.
 
     OUT/index.html     runs.html
     OUT/trials/NAME-HASH.html     NAME-HASH.jpg (faces)
@@ -90,7 +90,7 @@ class _Found:
 def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], None]) -> list[str]:
     """Write all pages below `folder`, which then becomes `request.out`; returns the trials that cannot be read.
 
-    Raises OSError where the disk is full, or a video cannot be copied.
+    Raises ValueError where `request.videos` is not a folder, OSError where the disk is full or a video cannot be copied.
     """
     store, names = request.store, set(request.trials)
     summary = summarise(store)

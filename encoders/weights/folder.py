@@ -164,7 +164,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path.name} is not a safetensors file ({type(error).__name__} in its header)") from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path.name} is not a safetensors file (a header that is no object)")
+        raise ValueError(f"{path.name} is not a safetensors file (its header is not a JSON object)")
     return header, length + 8
 
 

@@ -227,7 +227,9 @@ def _rows_of(trials: Sequence[Trial], modality: str, is_feature: bool = True) ->
     for trial in trials:
         shape = trial[modality].shape[1:]
         if not shape:
-            raise ValueError(f"{modality} has one number a row; the trainer needs features [T, D] or maps [T, C, H, W]")
+            raise ValueError(
+                f"{modality} has one number per row; the trainer needs features [T, D] or maps [T, C, H, W]"
+            )
         mask = f"{modality}{VALID_SUFFIX}"
         if mask not in trial:
             raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")

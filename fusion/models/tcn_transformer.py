@@ -91,7 +91,7 @@ class LASE(nn.Module):
 
 
 class TCNTransformer(nn.Module):
-    """Rows or maps of every modality, the leading one first, to `outputs` numbers a frame.
+    """Rows or maps of every modality, the leading one first, to `outputs` numbers per frame.
 
     Raises RowShapeError for rows of another kind, ValueError where the encoder's width is no multiple of its heads.
     """

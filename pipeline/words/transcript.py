@@ -62,7 +62,7 @@ def read_transcript(path: Path) -> Transcript:
     if not (stat.S_ISREG(status.st_mode) or stat.S_ISDIR(status.st_mode)):  # a folder fails when it is opened
         raise ValueError(f"{path} is not a file but a pipe, a socket or a device")
     if status.st_size > _MOST_BYTES:
-        raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no words of one video are that many")
+        raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB, more than the words of one video can take")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
