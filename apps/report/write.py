@@ -90,7 +90,8 @@ class _Found:
 def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], None]) -> list[str]:
     """Write all pages below `folder`, which then becomes `request.out`; returns the trials that cannot be read.
 
-    Raises ValueError where `request.videos` is not a folder, OSError where the disk is full or a video cannot be copied.
+    Raises ValueError where `request.videos` is not a folder, OSError where the disk is full, or a video cannot be
+    copied.
     """
     store, names = request.store, set(request.trials)
     summary = summarise(store)

@@ -115,7 +115,7 @@ def settings_of(whose: str) -> Iterator[None]:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a folder: the only one, `model.safetensors` of several, or those of the index.
 
-    Raises ValueError where there are none, or no telling which.
+    Raises ValueError where there are none, or it is not clear which.
     """
     names = _names(folder)
     found = [name for name in names if name.endswith(".safetensors")]

@@ -220,7 +220,7 @@ def shape_text(shape: Shape) -> str:
 def _rows_of(trials: Sequence[Trial], modality: str, is_feature: bool = True) -> tuple[Shape, np.dtype[Any]]:
     """Shape of a modality's rows, the same in every trial, and the type in which they are kept.
 
-    What is no feature of the run is a view of it, which is kept as it is stored. Raises ValueError naming a trial that
+    What is not a feature of the run is a view, which is kept as it is stored. Raises ValueError naming a trial that
     does not fit.
     """
     shapes: dict[Shape, str] = {}
