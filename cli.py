@@ -79,7 +79,7 @@ COMMANDS = {
     "import-features": (
         "features_store.commands",
         "import_features",
-        "Features made elsewhere, a file a trial, into a store.",
+        "Features made elsewhere, one file per trial, into a store.",
     ),
     "import-abaw3": (
         "features_store.commands",
@@ -88,7 +88,7 @@ COMMANDS = {
     ),
     "remove": ("features_store.commands", "remove", "Take a feature out of a store."),
     "weights": ("encoders.weights.commands", "weights", "Pretrained weights: list, fetch, verify, path."),
-    "encoder": ("encoders.commands", "encoder", "Encoders: which there are, and whether one keeps its word."),
+    "encoder": ("encoders.commands", "encoder", "Encoders: which there are, and whether one does what it declares."),
     "synth": (
         "pipeline.synth.commands",
         "synth",

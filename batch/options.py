@@ -31,7 +31,7 @@ class Shard(click.ParamType[tuple[int, int]]):
             self.fail(str(error), param, ctx)
         index, _, count = text.partition("/")
         if not (index.isdecimal() and count.isdecimal() and int(index) < int(count)):
-            why = "; a part of an array? Then say --shard I/N of the whole one" if value == "auto" else ""
+            why = "; a part of an array? Then give --shard I/N of the whole one" if value == "auto" else ""
             self.fail(f"{text!r} is not I/N with 0 ≤ I < N{why}", param, ctx)
         return int(index), int(count)
 
@@ -45,7 +45,7 @@ def batch_options(noun: str) -> tuple[Any, ...]:
             default=1,
             show_default=True,
             metavar="N",
-            help="Processes on this machine, one a GPU; 1 is this process itself.",
+            help="Processes on this machine, one per GPU; 1 is this process itself.",
         ),
         click.option(
             "--scheduler", metavar="ADDRESS", help="Use the workers of this dask scheduler, tcp://… [default: none]"
@@ -84,7 +84,7 @@ def target_of(workers: int, scheduler: str | None, jobqueue: tuple[str, ...]) ->
     except ValueError as error:
         raise click.UsageError(f"jobqueue: {error}") from error
     if (workers > 1) + (scheduler is not None) + (queue is not None) > 1:
-        raise click.UsageError("--workers, --scheduler and --jobqueue are three ways: name one of them")
+        raise click.UsageError("--workers, --scheduler and --jobqueue cannot be combined: give one of them")
     return ExecutionTarget(workers, scheduler, queue)
 
 

@@ -53,7 +53,7 @@ def jobs_at_once(asked: int, gpus: int) -> int:
 
 
 def visible_gpus() -> list[str]:
-    """What to put into CUDA_VISIBLE_DEVICES, one entry a GPU; empty where there is none."""
+    """What to put into CUDA_VISIBLE_DEVICES, one entry per GPU; empty where there is none."""
     given = os.environ.get(VISIBLE)
     if given is not None:
         return [name.strip() for name in given.split(",") if name.strip() not in ("", "-1", "NoDevFiles")]

@@ -56,7 +56,7 @@ def load_npy(folder: Path) -> list[NDArray[np.float32]]:
 
 
 def load_store(folder: Path) -> dict[str, NDArray[np.float32]]:
-    """All trials, one after the other in one array a feature, as a trainer keeps them."""
+    """All trials, one after the other in one array per feature, as a trainer keeps them."""
     store = FeatureStore(folder / "features.zarr")
     trials = store.trials()
     kept = {name: np.empty((len(trials) * ROWS, width), np.float32) for name, width in WIDTHS.items()}

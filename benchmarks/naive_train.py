@@ -1,4 +1,4 @@
-"""What the field's code does: one .npy file a trial and modality, a DataLoader, a stitcher in Python lists.
+"""What the field's code does: one .npy file per trial and modality, a DataLoader, a stitcher in Python lists.
 
 Written straight after the loops of the ABAW3 lineage, with our network, loss and optimiser, so that only the way of
 the data differs. Used by train_speed.py.

@@ -67,7 +67,7 @@ class Pair:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("store")
-    parser.add_argument("--talking", required=True, help="trials with their own sound, by commas")
+    parser.add_argument("--talking", required=True, help="trials with their own sound, separated by commas")
     arguments = parser.parse_args()
     clips = [clip_of(FeatureStore(arguments.store), name) for name in FeatureStore(arguments.store).trials()]
     pairs = list(all_pairs(clips, arguments.talking.split(",")))

@@ -30,7 +30,7 @@ AT_ONCE = 64  # rows that `extract` hands on together
 
 
 def patches_of(rate: float, seconds: float) -> Patches:
-    """Patches of noise as loud as log-mel, one a frame."""
+    """Patches of noise as loud as log-mel, one per frame."""
     starts = patch_start_frames(np.arange(0, seconds, 1 / rate), "start")
     frames = np.random.default_rng(0).uniform(-4.6, 2, (int(starts[-1]) + 96, 64))
     return Patches(frames.astype(np.float32), starts)

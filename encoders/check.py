@@ -1,4 +1,4 @@
-"""Whether an encoder keeps its word: what `avfuse encoder check` looks at, one line each.
+"""Whether an encoder does what it declares: what `avfuse encoder check` looks at, one line each.
 
     all     what load gives · shape, type, finite · the same twice · a batch as one by one · the same when loaded anew
     face    tells faces apart
@@ -49,7 +49,7 @@ def check_encoder(
     """
     try:
         encoder = load()
-        yield Check("loads", "ok", f"{encoder.kind}, {encoder.dim} numbers a row{_times(encoder)}")
+        yield Check("loads", "ok", f"{encoder.kind}, {encoder.dim} numbers per row{_times(encoder)}")
         inputs = _inputs(encoder)
         rows = _ask(encoder, inputs)
         yield Check("shape, type, finite", "ok", f"float32 {list(rows.shape)} of {len(inputs)} inputs")

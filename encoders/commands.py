@@ -1,4 +1,4 @@
-"""`avfuse encoder`: which encoders there are, what each needs, and whether one keeps its word."""
+"""`avfuse encoder`: which encoders there are, what each needs, and whether one does what it declares."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from .weights.resolve import WeightsInvalid, WeightsMissing, form_of, resolve
 
 @click.group()
 def encoder() -> None:
-    """Encoders: which there are, what each of them needs, and whether one keeps its word."""
+    """Encoders: which there are, what each of them needs, and whether one does what it declares."""
 
 
 @encoder.command("list")
@@ -30,7 +30,7 @@ def encoder() -> None:
 @click.option("--json", "as_json", is_flag=True, help="One JSON list on stdout. [default: off]")
 @clean_errors()
 def list_encoders(encoder: tuple[tuple[str, Path], ...], as_json: bool) -> None:
-    """Every encoder: stream, numbers a row, licence of what makes it, and what is missing to use it."""
+    """Every encoder: stream, numbers per row, licence of what makes it, and what is missing to use it."""
     use_files(encoder_file(name, path) for name, path in dict(encoder).items())
     names = [name for name in FEATURES if TABLE[name].network or TABLE[name].load]
     names += ["timm:NAME", "hear:MODULE", *installed(), *dict(encoder)]
@@ -112,7 +112,7 @@ def check(
     precision: Precision,
     as_json: bool,
 ) -> None:
-    """Whether the encoder NAME keeps its word: shapes, types, equal answers, and of sound times and context.
+    """Whether the encoder NAME does what it declares: shapes, types, equal answers, and of sound times and context.
 
     A line for each thing looked at. Exit code 1 where one fails.
     """

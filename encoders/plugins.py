@@ -72,7 +72,7 @@ def use_files(files: Iterable[EncoderFile]) -> None:
         if given.setdefault(file.name, file) != file:
             raise ValueError(f"--encoder {file.name} is given twice: {given[file.name].path} and {file.path}")
         if sha256_of(file.path) != file.sha256:
-            raise ValueError(f"{file.path} has changed, or is another file than on the machine that started the run")
+            raise ValueError(f"{file.path} has changed, or is not the same file as on the machine that started the run")
     _files.clear()
     _files.update(given)
 

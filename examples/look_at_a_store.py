@@ -23,7 +23,7 @@ def main() -> None:
     store, feature = FeatureStore(arguments.store), arguments.feature
     trial = arguments.trial or store.trials()[0]
 
-    table = store.to_pandas(trial, [feature])  # a row a frame, by time in s
+    table = store.to_pandas(trial, [feature])  # one row per frame, by time in s
     valid = table.pop(f"{feature}_valid")
     print(f"{trial}: {len(table)} frames, {valid.mean():.0%} of {feature} valid, {table.index[-1]:.2f} s")
     by_second = table[valid].groupby(table.index[valid].astype(int)).mean()

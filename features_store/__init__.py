@@ -1,1 +1,1 @@
-"""The feature store: one zarr group a trial, one row a video frame. NumPy and zarr only."""
+"""The feature store: one zarr group per trial, one row per video frame. NumPy and zarr only."""

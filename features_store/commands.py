@@ -112,7 +112,7 @@ def verify(context: click.Context, store: str | None, as_json: bool) -> None:
     metavar="N",
     default=300,
     show_default=True,
-    help="Of webdataset: rows of a trial that make a sample.",
+    help="For webdataset: rows of a trial that make a sample.",
 )
 @_export_trials
 @clean_errors()
@@ -180,14 +180,14 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 @click.option(
     "--name", required=True, metavar="NAME", help="Name of the feature in the store, as --modalities will have it."
 )
-@click.option("--from", "folder", required=True, type=FOLDER, help="Folder of files, one a trial: TRIAL.npy …")
+@click.option("--from", "folder", required=True, type=FOLDER, help="Folder of files, one per trial: TRIAL.npy …")
 @store_option
 @click.option(
     "--resample",
     type=click.Choice(["linear", "nearest", "mean"]),
     default="linear",
     show_default=True,
-    help="How rows with times come onto the frames: between the two neighbours, the nearest one, or the mean of those "
+    help="How rows with times are put on the frames: between the two neighbours, the nearest one, or the mean of those "
     "from one frame to the next.",
 )
 @click.option(
@@ -204,7 +204,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
     "rate_hz",
     type=Number(min=0, min_open=True),
     metavar="X",
-    help="Rows a second of files without times, Hz. [default: a row a frame]",
+    help="Rows a second of files without times, Hz. [default: one row per frame]",
 )
 @click.option("--start-s", type=float, metavar="S", help="With --rate: time of the first row, s. [default: 0]")
 @click.option(
@@ -216,7 +216,7 @@ def import_h5(file: Path | None, source: Path | None, store: str, replace: bool)
 )
 @_import_trials
 @click.option("--allow-missing", is_flag=True, help="Leave trials without a file as they are. [default: an error]")
-@click.option("--ignore-unknown", is_flag=True, help="Leave out files of no trial. [default: an error]")
+@click.option("--ignore-unknown", is_flag=True, help="Leave out files that belong to no trial. [default: an error]")
 @click.option("--replace", is_flag=True, help="Replace other rows of that name. [default: off]")
 @click.option(
     "--dry-run", is_flag=True, help="Examine every file, say what would be done, write nothing. [default: off]"
@@ -236,8 +236,8 @@ def import_features(
 ) -> None:
     """Bring features made elsewhere into a store, beside its own: they train, export and verify like any other.
 
-    A file a trial, called as the trial is, in the same subfolders: .npy, .npz, .h5, .csv or .parquet, never pickle.
-    Without times there is a row a frame; with times (`time`, in s) rows are resampled onto those of the frames.
+    One file per trial, called as the trial is, in the same subfolders: .npy, .npz, .h5, .csv or .parquet, never pickle.
+    Without times there is one row per frame; with times (`time`, in s) rows are resampled onto those of the frames.
     Every file is examined before anything is written.
     """
     import json
@@ -281,7 +281,7 @@ def import_features(
 @click.option(
     "--annotations",
     type=FOLDER,
-    help="Labels of the trials: rows are those of the frames that have one. [default: a row a frame]",
+    help="Labels of the trials: rows are those of the frames that have one. [default: one row per frame]",
 )
 @click.option(
     "--rate",

@@ -1,7 +1,7 @@
 """A trial in memory as xarray and pandas have it; both are optional.
 
     to_xarray    as `xarray.open_zarr(store, group=trial, consolidated=False)`, read at once and every chunk checked
-    to_pandas    a row a frame under its time, a column a value, called as those of `avfuse export --to csv`
+    to_pandas    one row per frame under its time, one column per value, called as those of `avfuse export --to csv`
 
 Tested by tests/features_store/test_frames.py.
 """

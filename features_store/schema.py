@@ -1,6 +1,6 @@
 """The store's contract: words and layout on disk, and the types that cross its door. Arithmetic, no files.
 
-    array                        one row a frame
+    array                        one row per frame
     ├─ shard  ≤ 64 MB            one file, written once
     │  ├─ chunk ≈ 1 MB           whole rows, read alone
     │  └─ …

@@ -286,7 +286,7 @@ class FeatureStore(Mapping[str, Trial]):
         return to_xarray(self[trial], features)
 
     def to_pandas(self, trial: str, features: Sequence[str] | None = None) -> pandas.DataFrame:
-        """A trial as a pandas.DataFrame, a row a frame; see `frames.to_pandas`. Raises KeyError without the trial."""
+        """A trial as a pandas.DataFrame, one row per frame: `frames.to_pandas`. Raises KeyError without the trial."""
         from .frames import to_pandas  # noqa: PLC0415
 
         return to_pandas(self[trial], features)

@@ -1,4 +1,4 @@
-"""Windows of a store as a data set of torch, for a training loop of one's own. Nothing else in this room loads torch.
+"""Windows of a store as a data set of torch, for a training loop of your own. Nothing else in this room loads torch.
 
     WindowDataset("features.zarr", ["iresnet50", "vggish"], annotations="labels")  →  DataLoader(…, num_workers=4)
 

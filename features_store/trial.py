@@ -130,7 +130,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
 
     @contextmanager
     def unchanged(self) -> Iterator[None]:
-        """Rows read within are those of the trial as it was opened: never of two makings, however long ago that was.
+        """Rows read within are those of the trial as it was opened: never of two versions, however long ago that was.
 
         Features may be added meanwhile. Raises StoreMismatch naming trial and file where rows are broken or missing,
         or where the trial, or an array that was read, was removed or made anew.
@@ -155,7 +155,7 @@ class Trial(Mapping[str, "zarr.Array[Any]"]):
             what = "was removed" if content is None else "was made anew, or is being made anew,"
             raise StoreMismatch(
                 f"trial {self.name!r} {what} since it was opened ({self._files.location(key)}); "
-                "rows of two makings are never mixed: start again when it is there"
+                "rows of two versions are never mixed: start again when it is there"
             )
         self._seen = content
 

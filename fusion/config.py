@@ -90,7 +90,7 @@ class FinetuneConfig:
             )
         for groups, network in ((self.visual_groups, self.visual), (self.audio_groups, self.audio)):
             if groups and network == "none":
-                raise ValueError(f"groups {groups!r} of a network that is none")
+                raise ValueError(f"groups {groups!r} are given for a network that is 'none'")
 
     @property
     def networks(self) -> dict[str, str]:

@@ -110,9 +110,17 @@ GROUPS = {
     "Settings file and reports": ("config", "json", "tensorboard", "plots", "figures", "help"),
 }
 
+
+def _in_place_of_training(own: dict[str, tuple[str, ...]]) -> dict[str, tuple[str, ...]]:
+    """GROUPS, with the headings of another command where "What to train" stands."""
+    headings: dict[str, tuple[str, ...]] = {}
+    for heading, options in GROUPS.items():
+        headings |= own if heading == "What to train" else {heading: options}
+    return headings
+
+
 COMPARED = ("presets", "modalities", "grid", "protocol", "task", "set", "epochs", "seed", "seeds")
-COMPARE_GROUPS = {**GROUPS, "What to compare": COMPARED}
-del COMPARE_GROUPS["What to train"]
+COMPARE_GROUPS = _in_place_of_training({"What to compare": COMPARED})
 
 FINETUNED = (
     "preset",
@@ -128,12 +136,9 @@ FINETUNED = (
     "seeds",
 )
 FINETUNE_GROUPS = {
-    **GROUPS,
-    "What to tune": FINETUNED,
-    "On pictures": ("images", "csv"),
+    **_in_place_of_training({"What to tune": FINETUNED, "On pictures": ("images", "csv")}),
     "How to run": (*GROUPS["How to run"], "micro-batch"),
 }
-del FINETUNE_GROUPS["What to train"]
 
 _RUN_OPTIONS = (
     device_option,
@@ -301,7 +306,6 @@ _TRAIN_OPTIONS = (
         metavar="N",
         help="Train N runs per fold, with the seeds --seed, --seed + 1, …",
     ),
-    click.option("--epochs", type=click.IntRange(min=1), metavar="N", help="At most N epochs. [default: 100]"),
     click.option(
         "--set",
         "settings",
@@ -315,7 +319,7 @@ _TRAIN_OPTIONS = (
     click.option(
         "--replace",
         is_flag=True,
-        help="Train anew the runs in --out that have other settings, labels, trials or features. [default: refuse]",
+        help="Train again the runs in --out that have other settings, labels, trials or features. [default: refuse]",
     ),
     click.option("--compile", "compiled", is_flag=True, help="Compile the network with torch.compile. [default: off]"),
     click.option(
@@ -334,6 +338,10 @@ describe_option = click.option(
     help="Train nothing: print the network of these settings, what moves its outputs, and where each setting comes "
     "from. Needs neither labels nor a fold; widths are those of --store, else those of the table of features. "
     "[default: off]",
+)
+_EPOCHS_OPTION, _FINETUNE_EPOCHS_OPTION = (
+    click.option("--epochs", type=click.IntRange(min=1), metavar="N", help=f"At most N epochs. [default: {default}]")
+    for default in ("100", "100, with --images 60")
 )
 _RESULT_OPTIONS = (
     click.option(
@@ -411,8 +419,12 @@ def request_to_describe(store: str | None, annotations: Path | None, out: Path |
     return TrainRequest(store=store or "", annotations=annotations or Path(), out=out or Path(), **given)
 
 
-_ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, describe_option, *_RUN_OPTIONS)
+_ALONE = (*FOLD_OPTIONS, *_PRESET_OPTIONS, *_TRAIN_OPTIONS, _EPOCHS_OPTION, describe_option, *_RUN_OPTIONS)
 train_options = partial(with_options, options=_ALONE)
-finetune_options = partial(with_options, options=(*FOLD_OPTIONS, *_FINETUNE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
-compare_options = partial(with_options, options=(*FOLD_OPTIONS, *_COMPARE_OPTIONS, *_TRAIN_OPTIONS, *_RUN_OPTIONS))
+finetune_options = partial(
+    with_options, options=(*FOLD_OPTIONS, *_FINETUNE_OPTIONS, *_TRAIN_OPTIONS, _FINETUNE_EPOCHS_OPTION, *_RUN_OPTIONS)
+)
+compare_options = partial(
+    with_options, options=(*FOLD_OPTIONS, *_COMPARE_OPTIONS, *_TRAIN_OPTIONS, _EPOCHS_OPTION, *_RUN_OPTIONS)
+)
 result_options = partial(with_options, options=(*_RESULT_OPTIONS, *_RUN_OPTIONS))

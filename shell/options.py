@@ -203,11 +203,13 @@ def with_options(command: Command, options: Iterable[Callable[[Any], Any]]) -> C
 def trial_options(verb: str) -> tuple[Callable[[Any], Any], ...]:
     """--trials and --trials-from: which trials to `verb`."""
     return (
-        click.option("--trials", type=NAME_LIST, help=f"Names of the trials to {verb}, by commas. [default: all]"),
+        click.option(
+            "--trials", type=NAME_LIST, help=f"Names of the trials to {verb}, separated by commas. [default: all]"
+        ),
         click.option(
             "--trials-from",
             type=FILE,
-            help=f"Text file that names the trials to {verb}, one a line. [default: none]",
+            help=f"Text file that names the trials to {verb}, one per line. [default: none]",
         ),
     )
 

@@ -19,8 +19,8 @@ LAYOUTS = {  # names of a trial's label file; whether its rows have times
     "official": ("6th ABAW/VA_Estimation_Challenge/{set}/{trial}.txt", False),
     "official, timed": ("VA_Estimation_Challenge/{set}/{trial}.csv", True),
     "the two sets alone": ("{set}/{trial}.txt", False),
-    "a file a trial": ("{trial}.csv", False),
-    "a file a trial, timed": ("{trial}.txt", True),
+    "one file per trial": ("{trial}.csv", False),
+    "one file per trial, timed": ("{trial}.txt", True),
     "in folders": ("{batch}/{trial}.TXT", False),
     "in folders, timed": ("{batch}/{trial}.csv", True),
 }

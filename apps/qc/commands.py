@@ -194,7 +194,7 @@ def _measured(store: FeatureStore, name: str, videos: Mapping[str, Sequence[Path
 
 
 def table_lines(measured: Sequence[Measured], short: dict[str, list[str]]) -> list[str]:
-    """A line a trial; `-` stands for what could not be measured."""
+    """One line per trial; `-` stands for what could not be measured."""
     cells = [
         ["trial", "frames", "seconds", "faces", "gap s", "silence", "rows - frames", "sound late s", "falls short"]
     ]

@@ -46,7 +46,7 @@ _SILENT = float(np.log(0.1 + 0.01))
 def quick_sync(trial: Trial, info: VideoInfo | None, notes: list[str]) -> Offset | Incomparable | None:
     """The offset by a minute of a trial, in four pieces, or by its first minute where its video must be decoded.
 
-    None where the store has not what it takes and there is no video. Raises StoreMismatch where rows are broken, or
+    None where the store lacks what it takes and there is no video. Raises StoreMismatch where rows are broken, or
     MediaError where the video is.
     """
     time_s = times_of(trial)
@@ -196,7 +196,7 @@ def _decoded_sound(info: VideoInfo, time_s: Column, stall_timeout_s: float) -> S
 def stored_mouth(trial: Trial, crops: str, spans: Spans) -> Column:
     """How dark the mouth is in stored crops, [T, 2]; NaN without a face, and outside of the rows of `spans`.
 
-    Raises StoreMismatch where the rows are no pictures, or broken.
+    Raises StoreMismatch where the rows are not pictures, or broken.
     """
     valid, shape = trial.valid(crops), trial[crops].shape[1:]
     if len(shape) != 3 or shape[0] != shape[1] or shape[2] != 3:

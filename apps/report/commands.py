@@ -85,7 +85,7 @@ def report(
 ) -> None:
     """Write pages to look at what a store holds and what runs make of it: open OUT/index.html in a browser.
 
-    A table of all trials to sort and search; a page a trial with its faces, gaps, loudness, labels and predictions
+    A table of all trials to sort and search; one page per trial with its faces, gaps, loudness, labels and predictions
     along time, with the video if --videos names its folder; a page of runs. The pages need no server and no network.
     Exit code 3 if a trial cannot be read.
     """

@@ -1,4 +1,4 @@
-"""The report: an index of trials, a page a trial, a page of runs; written trial by trial, so that memory stays flat.
+"""The report: an index of trials, one page per trial, one of runs; written trial by trial, so that memory stays flat.
 
     OUT/index.html     runs.html
     OUT/trials/NAME-HASH.html     NAME-HASH.jpg (faces)

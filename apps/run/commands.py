@@ -105,7 +105,7 @@ _OPTIONS = (
         default=1,
         show_default=True,
         metavar="N",
-        help="Processes that extract, one a GPU; 1 is this process itself.",
+        help="Processes that extract, one per GPU; 1 is this process itself.",
     ),
     stall_timeout_option,
     click.option("--json", "as_json", is_flag=True, help="Print the summary as JSON. [default: off]"),

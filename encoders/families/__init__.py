@@ -1,1 +1,1 @@
-"""Encoders that come from libraries: one module a family, each as `encoders/contract.py` says."""
+"""Encoders that come from libraries: one module per family, each as `encoders/contract.py` says."""

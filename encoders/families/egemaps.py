@@ -1,6 +1,6 @@
 """eGeMAPSv02 by openSMILE: 88 functionals of each second of sound. Licence: non-commercial, see `LICENCE`.
 
-    samples   |0 ── 16000 ── 32000 ──            one row a second; `extract` cuts a second for each frame
+    samples   |0 ── 16000 ── 32000 ──            one row per second; `extract` cuts a second for each frame
     states    |  0.5 s  |  1.5 s  |
 
 Set and source: docs/sources.md (eGeMAPS). Tested by tests/encoders/families/test_egemaps.py.

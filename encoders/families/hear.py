@@ -82,7 +82,7 @@ class HearModel:
 def load(weights: Path | None, device: torch.device, precision: Precision, options: Mapping[str, str]) -> HearModel:
     """The model of the module that `options["feature"]` names, from the file of --weights or as the module has it.
 
-    It computes in its own precision. Raises ValueError where there is no such module, or where it has not the API.
+    It computes in its own precision. Raises ValueError where there is no such module, or where it lacks the API.
     """
     name = options["feature"].removeprefix("hear:")
     try:
@@ -91,7 +91,7 @@ def load(weights: Path | None, device: torch.device, precision: Precision, optio
         raise ValueError(f"there is no module {name} ({error}): install the package that has it") from error
     lacking = [each for each in ("load_model", "get_timestamp_embeddings") if not callable(getattr(module, each, None))]
     if lacking:
-        raise ValueError(f"{name} has not the API of HEAR: no {' and no '.join(lacking)}")
+        raise ValueError(f"{name} does not have HEAR's API: {' and '.join(lacking)} missing")
     model = module.load_model(str(weights)) if weights is not None else module.load_model()
     if isinstance(model, torch.nn.Module):
         model = model.to(device).eval()

@@ -69,7 +69,7 @@ class ImageEncoder:
 
     `batch_size`: the most faces that it takes at once.
     A network of fewer pixels than 112 is fed with 112, and shrinks them antialiased: cut out of a frame so small they
-    would not be. Raises ValueError where the network does not give one row a picture.
+    would not be. Raises ValueError where the network does not give one row per picture.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ImageEncoder:
         except CANNOT_BUILD as error:
             raise ValueError(f"the network does not take pictures of {preprocessing.side_px} px: {error}") from error
         if blank.ndim != 2 or len(blank) != 1:
-            raise ValueError(f"a row a picture is needed; the network gives {list(blank.shape)} for one picture")
+            raise ValueError(f"one row per picture is needed; the network gives {list(blank.shape)} for one picture")
         self.dim = blank.shape[1]
 
     def rows(self, faces: NDArray[np.uint8]) -> NDArray[np.float32]:

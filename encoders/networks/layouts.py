@@ -117,10 +117,10 @@ def unwrap(loaded: object) -> dict[str, Tensor]:
             break
         loaded = inner
     if not isinstance(loaded, Mapping):
-        raise ValueError(f"no state dict in it, but a {type(loaded).__name__}")
+        raise ValueError(f"it holds a {type(loaded).__name__}, not a state dict")
     if not loaded or not all(isinstance(value, Tensor) for value in loaded.values()):
         names = ", ".join(sorted(map(str, loaded))[:_NUM_NAMED]) or "nothing"
-        raise ValueError(f"no state dict in it, but a dict with {names}")
+        raise ValueError(f"it holds a dict that is not a state dict, with {names}")
     return {str(key): tensor for key, tensor in loaded.items()}
 
 

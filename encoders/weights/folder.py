@@ -115,7 +115,7 @@ def settings_of(whose: str) -> Iterator[None]:
 def weight_files(folder: Path) -> tuple[Path, ...]:
     """The safetensors files of a folder: the only one, `model.safetensors` of several, or those of the index.
 
-    Raises ValueError where there are none, or no telling which.
+    Raises ValueError where there are none, or it is not clear which.
     """
     names = _names(folder)
     found = [name for name in names if name.endswith(".safetensors")]
@@ -164,7 +164,7 @@ def read_header(path: Path) -> tuple[dict[str, Any], int]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{path.name} is not a safetensors file ({type(error).__name__} in its header)") from error
     if not isinstance(header, dict):
-        raise ValueError(f"{path.name} is not a safetensors file (a header that is no object)")
+        raise ValueError(f"{path.name} is not a safetensors file (its header is not a JSON object)")
     return header, length + 8
 
 

@@ -50,7 +50,7 @@ def read_onnx(path: Path) -> dict[str, torch.Tensor]:
             for key, value in state.items()
         }
     except _NO_GRAPH as error:
-        raise ValueError(f"no graph of an IResNet-50 ({type(error).__name__}: {error})") from error
+        raise ValueError(f"not the graph of an IResNet-50 ({type(error).__name__}: {error})") from error
 
 
 class _Walk:
@@ -88,7 +88,7 @@ class _Walk:
                     x = self._conv(x, f"{name}.downsample.0", f"{name}.downsample.1")
                 added = self._follow(y, "Add")
                 if x not in (self._alias.get(source, source) for source in added.input):
-                    raise ValueError(f"no graph of an IResNet-50: {name} has another shortcut")
+                    raise ValueError(f"not the graph of an IResNet-50: {name} has another shortcut")
                 x = str(added.output[0])
         x = self._norm(x, "bn2")
         gemm = self._follow(x, "Gemm")
@@ -134,7 +134,7 @@ class _Walk:
         found = [node for node in self._consumers[x] if node.op_type == op_type]
         if len(found) != 1:
             found_types = ", ".join(node.op_type for node in self._consumers[x]) or "nothing"
-            raise ValueError(f"no graph of an IResNet-50: {x!r} goes into {found_types}, expected one {op_type}")
+            raise ValueError(f"not the graph of an IResNet-50: {x!r} goes into {found_types}, expected one {op_type}")
         return found[0]
 
     def _value(self, node: Any, index: int) -> NDArray[Any]:

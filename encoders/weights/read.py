@@ -92,7 +92,7 @@ def read_pca(path: Path) -> Pca:
     loaded = read_checkpoint(path)
     arrays = [loaded.get(key) for key in ("pca_eigen_vectors", "pca_means")]
     if not all(isinstance(array, (np.ndarray, torch.Tensor)) for array in arrays):
-        raise ValueError("no PCA in it: a dict with the arrays pca_eigen_vectors and pca_means is needed")
+        raise ValueError("it does not hold a PCA: a dict with the arrays pca_eigen_vectors and pca_means is needed")
     vectors, means = (np.asarray(array, dtype=np.float32) for array in arrays)
     if vectors.shape != (_PCA_DIM, _PCA_DIM) or means.size != _PCA_DIM:
         raise ValueError(f"a PCA of {vectors.shape} and {means.shape}, not (128, 128) and (128, 1)")
@@ -138,7 +138,7 @@ def read_checkpoint(path: Path) -> Mapping[str, object]:
         except _UNREADABLE as error:
             raise ValueError(_why(error, size_bytes)) from error
     if not isinstance(loaded, dict):
-        raise ValueError(f"no state dict in it, but a {type(loaded).__name__}")
+        raise ValueError(f"it holds a {type(loaded).__name__}, not a state dict")
     return loaded
 
 

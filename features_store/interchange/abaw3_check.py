@@ -193,7 +193,7 @@ def _is_clearer(score: float, other: float) -> bool:
 
 
 def finding_lines(findings: Iterable[Finding]) -> list[str]:
-    """A table with a line an array, and what the findings mean, each once."""
+    """A table with one line per array, and what the findings mean, each once."""
     rows = list(findings)
     cells = [["trial", "array", "finding", "compared with", "rows", "lag", "r", "r at 0"]]
     for each in rows:

@@ -3,9 +3,9 @@
     h5          one file           /<trial>/<array>, every attribute as JSON text: nothing is lost
     matlab      one file           HDF5 too, as MATLAB's h5read takes it: no booleans, no strings of varying length
     npy         a folder           <trial>/<array>.npy, <trial>/attributes.json
-    parquet     a folder           <trial>.parquet, one column a value: iresnet50_0, iresnet50_1 …
+    parquet     a folder           <trial>.parquet, one column per value: iresnet50_0, iresnet50_1 …
     csv         a folder           <trial>.csv, the same columns, floats to the last bit
-    datasets    a whole folder     Arrow files for Hugging Face's `load_from_disk`, a row a frame
+    datasets    a whole folder     Arrow files for Hugging Face's `load_from_disk`, one row per frame
     webdataset  a whole folder     tar files, a sample a stretch of a trial
 
 Tested by tests/features_store/interchange/test_export.py.
@@ -237,7 +237,7 @@ class _Written(io.FileIO):
 
 
 def to_npy(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """A folder a trial, a file an array."""
+    """One folder per trial, one file per array."""
     for trial in trials:
         folder = out / trial.name
         folder.mkdir(parents=True, exist_ok=True)
@@ -252,7 +252,7 @@ def to_npy(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 
 
 def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """A file a trial, a row a frame; the attributes stand in the schema as JSON text under `avfuse`.
+    """One file per trial, one row per frame; the attributes stand in the schema as JSON text under `avfuse`.
 
     Raises ValueError without pyarrow.
     """
@@ -273,7 +273,7 @@ def to_parquet(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
 
 
 def to_csv(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """A file a trial, a row a frame; floats as Python writes them, which is exact."""
+    """One file per trial, one row per frame; floats as Python writes them, which is exact."""
     for trial in trials:
         path = out / f"{trial.name}.csv"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -298,7 +298,7 @@ _ONE_FILE = ("h5", "matlab")
 
 
 def _tables(trial: Trial) -> Iterator[dict[str, NDArray[Any]]]:
-    """The columns of a trial, one a value, `time` first: without rows, then `_SLICE_ROWS` rows at a time.
+    """The columns of a trial, one per value, `time` first: without rows, then `_SLICE_ROWS` rows at a time.
 
     `face_landmarks` [T, 5, 2] becomes `face_landmarks_0_0`, `face_landmarks_0_1` …
     """

@@ -1,8 +1,8 @@
-"""Features that others have made, a file a trial: npy, npz, HDF5, CSV and Parquet, block by block, and never pickle.
+"""Features that others have made, one file per trial: npy, npz, HDF5, CSV and Parquet, block by block, never pickle.
 
-    npy           the rows [T, D]; one number a row may be [T]; more axes are kept (npy, npz and h5)
+    npy           the rows [T, D]; one number per row may be [T]; more axes are kept (npy, npz and h5)
     npz, h5       `features`, or the only array, beside `time` (`time_s`, `times`, `timestamp`): float64 [T], s
-    csv, parquet  a column a value, in order, and a column of times by the same names
+    csv, parquet  one column per value, in order, and a column of times by the same names
 
 A file is not believed: what its header claims is held against its size before memory is taken, and memory holds one
 block, whatever is in it. Tested by tests/features_store/interchange/test_feature_files.py.
@@ -97,7 +97,7 @@ def _check_claim(path: Path, what: str, shape: tuple[int, ...], dtype: np.dtype[
     elif dtype.kind not in _KINDS:
         fault = f"holds {dtype}, not numbers"
     elif not shape:
-        fault = "is a single number; a row a frame is needed, [T, D]"
+        fault = "is a single number; one row per frame is needed, [T, D]"
     elif 0 in shape:
         fault = f"has the shape {list(shape)}: there is nothing in it"
     elif shape[0] > _MOST_ROWS:
@@ -214,7 +214,7 @@ def _which_arrays(path: Path, names: list[str]) -> tuple[str, str | None]:
 
 def _checked_times(path: Path, name: str, time_s: NDArray[Any]) -> NDArray[np.float64]:
     if time_s.ndim != 1 and time_s.shape[1:] != (1,) * (time_s.ndim - 1):
-        raise FeatureFileError(f"{path}: {name} has the shape {list(time_s.shape)}; a time a row is needed, [T]")
+        raise FeatureFileError(f"{path}: {name} has the shape {list(time_s.shape)}; one time per row is needed, [T]")
     return time_s.reshape(-1).astype(np.float64)
 
 
@@ -322,7 +322,7 @@ def _which_columns(path: Path, names: list[str]) -> tuple[list[int], int | None]
     unnamed = next((at for at, name in enumerate(names) if not name), None)
     twice = sorted({name for name in names if names.count(name) > 1}) if len(set(names)) < len(names) else []
     if not names:
-        fault = "is empty; a line of names, then a line a row, are needed"
+        fault = "is empty; a line of names, then one line per row, are needed"
     elif all(_is_number(name) for name in names):
         fault = f"has no header: its first line is {preview(names)}; put the names of the columns there"
     elif unnamed is not None:

@@ -106,7 +106,9 @@ def _mapped(path: Path) -> NDArray[np.generic]:
             f"{path} is not an array of plain numbers, or cut off ({error}); make it again"
         ) from error
     if array.ndim < 2 or array.dtype.kind not in "fiu":
-        raise FeatureFileError(f"{path} holds {list(array.shape)} of {array.dtype}; a row a frame is needed, [N, D]")
+        raise FeatureFileError(
+            f"{path} holds {list(array.shape)} of {array.dtype}; one row per frame is needed, [N, D]"
+        )
     return array
 
 

@@ -1,4 +1,4 @@
-"""Features made elsewhere, a file a trial, into a store: beside its own, on the times of its frames.
+"""Features made elsewhere, one file per trial, into a store: beside its own, on the times of its frames.
 
     DIR/batch1/clip.npy   ─┐  examined whole, every one   ┌─ store/batch1/clip/NAME          float32 [T, …]
     DIR/other.csv         ─┴─ before anything is written ─┴─ store/batch1/clip/NAME_valid    bool [T]
@@ -308,7 +308,8 @@ def _examine(
         if abs(read - trial.rows) > request.tolerance_rows:
             fix = "--tolerance takes more, --rate HZ says how many rows a second has"
             fault = (
-                f"{counted(read, 'row')}, and trial {trial.name!r} {trial.rows}: a row a frame is needed without times"
+                f"{counted(read, 'row')}, and trial {trial.name!r} {trial.rows}: "
+                "one row per frame is needed without times"
             )
             raise FeatureFileError(f"{path} has {fault}; {fix}")
         plan = row_a_frame(good, trial.rows)

@@ -1,6 +1,6 @@
 """A store as data sets that training loops of others read: Hugging Face's `datasets`, and webdataset.
 
-    datasets      data-00000-of-00600.arrow …   a file a trial, a row a frame: trial, frame, time, iresnet50, …
+    datasets      data-00000-of-00600.arrow …   one file per trial, one row per frame: trial, frame, time, iresnet50, …
                   state.json, dataset_info.json what `datasets.load_from_disk` looks for
                   attributes.json               {trial: its attributes}
     webdataset    shard-000000.tar …            a sample a stretch of a trial: <trial>/000300.iresnet50.npy …
@@ -69,7 +69,7 @@ def whole_folder(out: Path) -> Iterator[Path]:
 
 
 def to_datasets(store: FeatureStore, trials: Sequence[Trial], out: Path) -> None:
-    """A folder for `datasets.load_from_disk`: a row a frame, of `trial`, `frame` (its number) and every array.
+    """A folder for `datasets.load_from_disk`: one row per frame, of `trial`, `frame` (its number) and every array.
 
     A row of a feature [D] is a list of fixed length, one of [96, 64] a list of lists. The library works the types out
     from Arrow's. Raises ValueError where pyarrow is missing, or trials differ in their arrays.

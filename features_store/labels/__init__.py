@@ -1,1 +1,1 @@
-"""Label files to one row a frame, for any corpus."""
+"""Label files to one row per frame, for any corpus."""

@@ -1,10 +1,10 @@
 """A corpus of labels: which trials there are, where each one's file lies, and its labels at the frames.
 
     …/VA_Estimation_Challenge/{Train_Set,Validation_Set}/<trial>.txt     the official split
-    …/<any folders>/<trial>.csv (or .txt)                                no split: one file a trial
+    …/<any folders>/<trial>.csv (or .txt)                                no split: one file per trial
 
-Each file has one row a frame (`valence,arousal`) or times of its own (`time,valence,arousal`); files of classes and
-of action units have one row a frame. Labels of several kinds may lie side by side: one kind is asked for.
+Each file has one row per frame (`valence,arousal`) or times of its own (`time,valence,arousal`); files of classes and
+of action units have one row per frame. Labels of several kinds may lie side by side: one kind is asked for.
 Tested by tests/features_store/labels/test_corpus.py.
 """
 
@@ -96,7 +96,7 @@ def open_any_corpus(root: Path) -> Corpus:
 def labels_of(
     corpus: Corpus, trial: str, time_s: NDArray[np.float64] | None = None, ends_early: bool = False
 ) -> LabelTrack:
-    """Labels of one trial: a row a frame as the file has them, or timed ones at the frames' `time_s`, float64 [T] in s.
+    """Labels of one trial: one row per frame as in the file, or timed ones at the frames' `time_s`, float64 [T] in s.
 
     `ends_early`: the video goes on after the last frame. Raises ValueError with `file:line` on what is wrong in the
     file, on a trial that the corpus does not have, on timed labels without `time_s` or far beyond it.

@@ -44,7 +44,7 @@ class LabelKind:
 
     @property
     def header(self) -> str:
-        """The first line of a file with a row a frame."""
+        """The first line of a file with one row per frame."""
         return ",".join(self.names)
 
     @property
@@ -59,7 +59,7 @@ class LabelKind:
 
     @property
     def width(self) -> int:
-        """L: how many numbers a row has, its time aside."""
+        """L: how many numbers per row has, its time aside."""
         return 1 if self.values == "class" else len(self.names)
 
     @property

@@ -1,6 +1,6 @@
 """Labels at a rate of their own (`time,valence,arousal`), interpolated onto the times of the frames.
 
-Only real numbers can have times of their own: classes and flags have one row a frame.
+Only real numbers can have times of their own: classes and flags have one row per frame.
 
     samples   ●────●────○────●────●                  ●────●      ○ masked
     frames    | | | | | | | | | | | | | | | | | | | | | | | | |

@@ -35,7 +35,7 @@ class Stage(StrEnum):
     READ = "read"
     TIMEOUT = "timeout"
     WORKER = "worker"
-    ENCODE = "encode"  # of a clip of the planted corpus: in messages, never in a store
+    ENCODE = "encode"  # of a clip that `synth` or `run --draw` writes: in messages, never in a store
 
 
 @dataclass(frozen=True)

@@ -199,7 +199,7 @@ def _share_and_gap(
 
 
 def trial_table(states: Sequence[TrialState]) -> list[str]:
-    """A line a trial under a header; a dash where something is not known."""
+    """One line per trial under a header; a dash where something is not known."""
     if not states:
         return []
     cells: list[tuple[str, ...]] = [

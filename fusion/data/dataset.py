@@ -220,14 +220,16 @@ def shape_text(shape: Shape) -> str:
 def _rows_of(trials: Sequence[Trial], modality: str, is_feature: bool = True) -> tuple[Shape, np.dtype[Any]]:
     """Shape of a modality's rows, the same in every trial, and the type in which they are kept.
 
-    What is no feature of the run is a view of it, which is kept as it is stored. Raises ValueError naming a trial that
+    What is not a feature of the run is a view, which is kept as it is stored. Raises ValueError naming a trial that
     does not fit.
     """
     shapes: dict[Shape, str] = {}
     for trial in trials:
         shape = trial[modality].shape[1:]
         if not shape:
-            raise ValueError(f"{modality} has one number a row; the trainer needs features [T, D] or maps [T, C, H, W]")
+            raise ValueError(
+                f"{modality} has one number per row; the trainer needs features [T, D] or maps [T, C, H, W]"
+            )
         mask = f"{modality}{VALID_SUFFIX}"
         if mask not in trial:
             raise ValueError(f"{modality} is not a feature: trial {trial.name!r} does not say which rows are real")

@@ -152,7 +152,7 @@ def frame_times(store: FeatureStore, source: TrialSource) -> NDArray[np.float64]
 def unlabelled(
     store: FeatureStore, modalities: Sequence[str], width: int = 2
 ) -> tuple[dict[str, TrialSource], list[str]]:
-    """Every trial of the store with these modalities, with label rows of `width` numbers that are no labels.
+    """Every trial of the store with these modalities, with label rows of `width` numbers that are not labels.
 
     Also the names of the other trials.
     """

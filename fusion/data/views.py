@@ -28,7 +28,7 @@ _BLOCK_ROWS = 512
 
 @dataclass(frozen=True)
 class View:
-    """The array of the store that a backbone makes a modality's rows of, and how many numbers a row then has."""
+    """The array of the store that a backbone makes a modality's rows of, and how many numbers per row then has."""
 
     stored: str
     dim: int

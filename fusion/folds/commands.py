@@ -57,7 +57,7 @@ def folds(
 
 
 def _table(manifest: Manifest) -> str:
-    """A line a fold, the subjects of several trials, and what grouping has moved."""
+    """One line per fold, the subjects of several trials, and what grouping has moved."""
     lines = [f"{'fold':>4}  {'train':>6}  {'validation':>10}  {'moved':>5}"]
     moves = []
     for fold in manifest.folds:

@@ -171,7 +171,9 @@ def predict(
 )
 @click.option("--out", type=FOLDER, required=True, help="Folder for the labels, in Aff-Wild2's layout.")
 @click.option(
-    "--seen", is_flag=True, help="Also trials whose labels the runs have seen, to train or to validate. [default: not]"
+    "--seen",
+    is_flag=True,
+    help="Also trials whose labels the runs have seen, to train or to validate. [default: only unseen trials]",
 )
 @clean_errors()
 @torch_errors(LESS_MEMORY)

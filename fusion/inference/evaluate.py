@@ -47,7 +47,7 @@ class Results:
     made: Mapping[str, Any]
 
     def write(self, folder: Path, suffix: str = ".txt") -> None:
-        """One file a trial in this folder."""
+        """One file per trial in this folder."""
         for name, rows in self.predictions.trials.items():
             time_s = frame_times(self.store, self.sources[name])
             task, valid = self.predictions.task, self.predictions.valid[name]
@@ -123,10 +123,10 @@ def evaluate_runs(request: EvaluateRequest, tell: Tell) -> Evaluation:
         if not request.allow_leak:
             way = f"{'Finetune' if begun >= leaking.keys() else 'Extract'} {preview(leaking)}"
             raise ValueError(
-                f"{opened.store.path}: {line}: their scores would say nothing of new ones. {way} "
-                "with weights that were tuned on other trials, or say --allow-leak"
+                f"{opened.store.path}: {line}: their scores would say nothing about new trials. {way} "
+                "with weights that were tuned on other trials, or give --allow-leak"
             )
-        tell(f"LEAK: {line}: these scores say nothing of new ones")
+        tell(f"LEAK: {line}: these scores say nothing about new trials")
     for what, trials in changed.items():
         if trials:
             since = "have changed since the runs were trained; scored as they are now"

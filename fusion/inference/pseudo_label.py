@@ -53,7 +53,7 @@ class PseudoLabels:
         return lines
 
     def write(self, folder: Path) -> None:
-        """One file a trial below the challenge's training set."""
+        """One file per trial below the challenge's training set."""
         below = folder / VA.folder / SETS[0]
         below.mkdir(parents=True)
         for name, rows in self.trials.items():

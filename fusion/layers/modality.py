@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .tcn import TCN
 
-WIDE, NARROW = 512, 128  # numbers a row: from here on wide, below this narrow
+WIDE, NARROW = 512, 128  # numbers per row: from here on wide, below this narrow
 _MOMENTUM = 0.1
 _EPS = 1e-5
 

@@ -1,7 +1,7 @@
 """The recommended head: every modality is heard at its own moment, near it, and with whether it is there at all.
 
     rows of m [T, D], zeros where not valid ┐
-    valid     [T, 1] ───────────────────────┴─ Linear ─ TCN k=3, 5 levels ─ own, 128                  one a modality
+    valid     [T, 1] ───────────────────────┴─ Linear ─ TCN k=3, 5 levels ─ own, 128                  one per modality
     owns of all, side by side ─ LayerNorm ─ query ──┐
     own of m ─────────────── key, value ─ attention ┴─ 12 frames around, by content and offset ─ answer, 128
     owns and answers, 256 a modality ─┬─────────────────────────────────────────────┐
@@ -55,7 +55,7 @@ class AvfuseSettings(HeadSettings):
 
 
 class Avfuse(nn.Module):
-    """Rows of one modality or more to `outputs` numbers a frame; any of them may be missing at any frame."""
+    """Rows of one modality or more to `outputs` numbers per frame; any of them may be missing at any frame."""
 
     def __init__(self, settings: AvfuseSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

@@ -46,7 +46,7 @@ class CANSettings(HeadSettings):
 
 
 class CAN(nn.Module):
-    """Rows of two modalities or more, the leader first, to `outputs` numbers a frame. Raises ValueError with one."""
+    """Rows of two modalities or more, the leader first, to `outputs` numbers per frame. Raises ValueError with one."""
 
     def __init__(self, settings: CANSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

@@ -1,7 +1,7 @@
 """S1: multi-scale TCNs, cross-attention from the leading modality to each other one, a regression layer.
 
     lead   [T, 512] ─ TCN k=3,5,7 ─ 384 ─┬──────────────── query ──┐
-    other  [T, 128] ─ TCN k=3,5,7 ─ 192 ─┼─ key, value ─ attention ┴─ 256 ─┐   one a modality
+    other  [T, 128] ─ TCN k=3,5,7 ─ 192 ─┼─ key, value ─ attention ┴─ 256 ─┐   one per modality
                                          └──────────────────────── 384 ────┴─ concat 896
     concat ─ LayerNorm ─ Linear 128 ─ GELU ─ Dropout ─ Linear 2
 
@@ -50,7 +50,7 @@ class CrossAttentionSettings(HeadSettings):
 
 
 class CrossAttentionFusion(nn.Module):
-    """Rows of every modality, the leading one first, to `outputs` numbers a frame."""
+    """Rows of every modality, the leading one first, to `outputs` numbers per frame."""
 
     def __init__(self, settings: CrossAttentionSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

@@ -42,7 +42,7 @@ class ExprTransformerSettings(HeadSettings):
 
 
 class ExprTransformer(nn.Module):
-    """Rows of every modality, side by side, to `outputs` numbers a frame."""
+    """Rows of every modality, side by side, to `outputs` numbers per frame."""
 
     def __init__(self, settings: ExprTransformerSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

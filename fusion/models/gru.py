@@ -34,7 +34,7 @@ class GRUSettings(HeadSettings):
 
 
 class RecurrentBaseline(nn.Module):
-    """Rows of one modality or more to `outputs` numbers a frame, from what came before and the frame itself."""
+    """Rows of one modality or more to `outputs` numbers per frame, from what came before and the frame itself."""
 
     def __init__(self, settings: GRUSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

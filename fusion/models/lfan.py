@@ -81,7 +81,7 @@ class ModalityAttention(nn.Module):
 
 
 class LFAN(nn.Module):
-    """Rows of two modalities or more, the leader first, to `outputs` numbers a frame. Raises ValueError with one."""
+    """Rows of two modalities or more, the leader first, to `outputs` numbers per frame. Raises ValueError with one."""
 
     def __init__(self, settings: LFANSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:
         super().__init__()

@@ -91,9 +91,9 @@ class LASE(nn.Module):
 
 
 class TCNTransformer(nn.Module):
-    """Rows or maps of every modality, the leading one first, to `outputs` numbers a frame.
+    """Rows or maps of every modality, the leading one first, to `outputs` numbers per frame.
 
-    Raises RowShapeError for rows of another kind, ValueError where the encoder's width is no multiple of its heads.
+    Raises RowShapeError for rows of another kind, ValueError where the encoder's width is not a multiple of its heads.
     """
 
     def __init__(self, settings: TCNTransformerSettings, shapes: Sequence[tuple[int, ...]], outputs: int) -> None:

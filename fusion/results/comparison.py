@@ -114,7 +114,7 @@ def _over(
 
 
 def comparison_cells(rows: Sequence[CellScores], primary: str, titles: Mapping[str, str]) -> list[list[str]]:
-    """Header and a row a cell: the primary score first, then the others that have `titles` and that a cell has."""
+    """Header and one row per cell: the primary score first, then the others that have `titles` and that a cell has."""
     known = {name for row in rows for name in row.mean}
     names = [primary, *(name for name in titles if name in known)]
     leaky = any(row.leaky is not None for row in rows)
@@ -145,7 +145,7 @@ def difference_cells(differences: Iterable[Difference], primary: str) -> list[li
 
 
 def comparison_csv(rows: Sequence[CellScores]) -> str:
-    """One line a cell; floats to the last bit, empty if there is none."""
+    """One line per cell; floats to the last bit, empty if there is none."""
     names = list(dict.fromkeys(name for row in rows for name in row.mean))
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -60,7 +60,7 @@ class Row:
 
 @dataclass(frozen=True)
 class CrossValidation:
-    """A line a fold, and one over all folds; `untrained`: features of random networks that the runs learned from.
+    """One line per fold, and one over all folds; `untrained`: features of random networks that the runs learned from.
 
     `leak`: what is wrong with the scores, in words, where features come from weights tuned on validation trials.
     """
@@ -149,7 +149,7 @@ def cross_validation_cells(result: CrossValidation) -> list[list[str]]:
 
 
 def cross_validation_csv(result: CrossValidation) -> str:
-    """One line a fold and one for the mean; floats to the last bit, empty if there is none."""
+    """One line per fold and one for the mean; floats to the last bit, empty if there is none."""
     kinds, names = ("best", "mean", "sd"), [*(score.column for score in result.task.tabled), "P"]
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

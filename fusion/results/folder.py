@@ -128,7 +128,7 @@ def growing_folder(
 ) -> Iterator[GrowingFolder]:
     """A folder that gets its `parts` one by one, and `others`, files that belong to no part.
 
-    What an earlier call has made of other digests goes at once, so that the folder never holds results of two makings;
+    What an earlier call has made of other digests goes at once, so that the folder never holds results of two calls;
     parts of the same digest stay, and need not be made again. Until the end made.json says `unfinished`; where a
     process is killed, the parts that were published are whole, and the next call knows them. Raises ValueError as
     `earlier_files` does, OSError.

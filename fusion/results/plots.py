@@ -130,7 +130,7 @@ def learning_curves(
 ) -> None:
     """Draw a run's history, one panel each for losses, scores, which are a `measure`, and learning rates (log axis).
 
-    `history` {column: a value an epoch}, None or NaN without one; `epoch` is the axis (else 1, 2 …). The
+    `history` {column: one value per epoch}, None or NaN without one; `epoch` is the axis (else 1, 2 …). The
     epoch of the largest `P` is marked. `about`: how it was made, kept in the picture's metadata. Raises ValueError
     if there is nothing to draw.
     """
@@ -252,8 +252,8 @@ def comparison_plot(
     primary: str,
     about: Mapping[str, Any] | None = None,
 ) -> None:
-    """Draw a line a cell: on the left its mean ± sd and each run's score {cell: [R]}; on the right how much it differs
-    from the first cell, with the interval. A hollow mark is S4's leaky number.
+    """Draw one line per cell: on the left its mean ± sd and each run's score {cell: [R]}; on the right how much it
+    differs from the first cell, with the interval. A hollow mark is S4's leaky number.
     """
     figure = _figure(PAGE_IN, 1.1 + 0.32 * len(rows))
     left, right = figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))

@@ -1,4 +1,4 @@
-"""One file a trial, named as the store names it: `OUT/<trial>.txt`, comma-separated, one row a frame.
+"""One file per trial, named as the store names it: `OUT/<trial>.txt`, comma-separated, one row per frame.
 
     time_s,valence,arousal,valid
     0.040000,0.123456,-0.200000,1

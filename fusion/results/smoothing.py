@@ -54,7 +54,7 @@ NONE = Smoothing("none")
 
 
 def parse_smoothing(text: str) -> Smoothing:
-    """`none`, `ma:7`, `savgol:15`, or with a window a task (valence first) `ma:7,13`; `str` is the way back.
+    """`none`, `ma:7`, `savgol:15`, or with one window per task (valence first) `ma:7,13`; `str` is the way back.
 
     Raises ValueError on anything else, and on windows that are even or too short.
     """

@@ -27,7 +27,7 @@ class TrialScore:
 
 
 def trial_cells(scores: Iterable[TrialScore], task: Task) -> list[list[str]]:
-    """Header and a row a trial, the worst P first, those without a score last; long names lose their middle."""
+    """Header and one row per trial, the worst P first, those without a score last; long names lose their middle."""
     rows = []
     for score in scores:
         name, half = score.trial, (_NAME_WIDTH - 1) // 2

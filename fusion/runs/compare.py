@@ -91,7 +91,7 @@ def plan_cells(request: CompareRequest) -> dict[str, TrainConfig]:
         except ValueError as error:
             raise ValueError(f"{cell.name}: {error}") from error
     if len(kinds := {TASKS[config.task].labels.name for config in configs.values()}) > 1:
-        raise ValueError(f"the cells learn from different labels ({', '.join(sorted(kinds))}); compare each apart")
+        raise ValueError(f"the cells learn from different labels ({', '.join(sorted(kinds))}); compare them separately")
     return configs
 
 
@@ -103,7 +103,7 @@ def plan_comparison(
     if not any(out.glob("*/fold*/seed*/config.json")):
         strange = [path.name for path in out.glob("*") if not _OWN.fullmatch(path.name)]
         if others := sorted(set(strange) - set(cells) - set(RESERVED)):
-            raise ValueError(f"{out} holds other files and no comparison ({preview(others)}); name another --out")
+            raise ValueError(f"{out} holds other files and is not a comparison ({preview(others)}); name another --out")
     runs: dict[DataKey, list[RunSpec]] = {}
     for name, config in cells.items():
         alike = runs.setdefault(data_key(config), [])

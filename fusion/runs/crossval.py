@@ -74,7 +74,9 @@ def plan_runs(
         others += [path for path in out.glob("fold*/*") if not (_SEED.fullmatch(path.name) and is_empty(path))]
         if others:
             names = sorted(path.relative_to(out).as_posix() for path in others)
-            raise ValueError(f"{out} holds other files and no runs ({preview(names)}); name another --out")
+            raise ValueError(
+                f"{out} holds other files and is not a folder of runs ({preview(names)}); name another --out"
+            )
     return [
         RunSpec(fold, replace(config, seed=seed), out if alone else out / f"fold{fold}" / f"seed{seed}", cell)
         for fold in folds
@@ -162,7 +164,7 @@ def leak_of(runs: Mapping[Path, Description]) -> str:
         for feature, trials in (*stored.items(), *own.items()):
             found[feature] = sorted({*found.get(feature, []), *trials})
     line = leak_line(found, "validation trial")
-    return f"{line}: these scores say nothing of new ones" if line else ""
+    return f"{line}: these scores say nothing about new trials" if line else ""
 
 
 def is_short(run: RunSpec) -> bool:
@@ -260,5 +262,5 @@ def latest_run(below: Path) -> Path:
 def _found(run: RunSpec) -> Description:
     """The run in a folder. Raises ValueError if it holds other files instead."""
     if not (run.folder / "config.json").is_file():
-        raise ValueError(f"{run.folder} holds other files and no run; name another --out")
+        raise ValueError(f"{run.folder} holds other files and is not the folder of a run; name another --out")
     return read_description(run.folder)

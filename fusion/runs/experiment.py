@@ -162,7 +162,7 @@ def check_experiment(
                 mixture = f"{named}: {mixture}"
             raise ValueError(
                 f"{store.path} holds {modality} of different settings or weights: {mixture}; extract it again with one "
-                f"(--features {modality} --replace), or say --allow-other-features"
+                f"(--features {modality} --replace), or give --allow-other-features"
             )
     notes += _left_out(matched, added)
     random = (name for name in untrained_features(store) if name in config.inputs)

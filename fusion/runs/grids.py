@@ -130,7 +130,7 @@ def cells_of(
                 task = str(about["task"]) if "task" in about else None
                 cell = Cell(name, preset_name, modalities, task, settings)
                 if cells.setdefault(name, cell) != cell:
-                    raise ValueError(f"{source}: two cells are called {name}; name them apart")
+                    raise ValueError(f"{source}: two cells are called {name}; rename one of them")
     return list(cells.values())
 
 

@@ -64,7 +64,7 @@ class RunMonitor:
         """A run goes on from its last saved epoch."""
         self._epochs.pop(job, None)
         if isinstance(result, (Failed, WorkerLost)):
-            self._say(f"note: {job.name} is tried again, on from its last saved epoch: {_why(job, result)}")
+            self._say(f"note: {job.name} is tried again, from its last saved epoch: {_why(job, result)}")
 
     def interrupted(self, job: RunSpec) -> None:
         """A run was stopped."""

@@ -1,4 +1,4 @@
-"""Predictions of overlapping windows to one row a frame: the mean of all windows that cover it.
+"""Predictions of overlapping windows to one row per frame: the mean of all windows that cover it.
 
 Source: docs/sources.md (Windows). Tested by tests/fusion/training/test_stitch.py.
 """

@@ -83,7 +83,7 @@ def examine(folder: Path) -> Iterator[Finding]:
     existing = next(parent for parent in (folder.resolve(), *folder.resolve().parents) if parent.exists())
     free_bytes = shutil.disk_usage(existing).free
     found = f"{free_bytes / 2**30:.1f} GiB free at {existing}"
-    fix = "a store takes about 3.3 KB a frame (10 GB for the 3 million frames of Aff-Wild2)"
+    fix = "a store takes about 3.3 KB per frame (10 GB for the 3 million frames of Aff-Wild2)"
     yield Finding("disk", free_bytes >= _LOW_DISK_BYTES, found, fix)
     writable = os.access(existing, os.W_OK)
     yield Finding("writable", writable, str(existing), "choose another --store", needed=True)

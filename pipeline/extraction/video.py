@@ -111,7 +111,7 @@ def extract_video(job: Job, store: FeatureStore, session: Session, progress: Pro
 def _write_whole(
     store: FeatureStore, job: Job, people: list[dict[str, RowSource]], attributes: dict[str, JsonValue]
 ) -> None:
-    """One trial; under `all` one a person, below a group that says how many there are and is written last."""
+    """One trial; under `all` one per person, below a group that says how many there are and is written last."""
     if "faces" in (store.attributes(job.trial) or {}):
         store.remove(job.trial)  # a former run's people, of whom there may have been more
     if job.face != "all":

@@ -1,6 +1,6 @@
 """The words: read from a file that lies there, laid on the clock's times, and embedded segment by segment.
 
-    TRIAL.csv ─ words ┬─ segments ─ encoder ─► a row a word ─┐
+    TRIAL.csv ─ words ┬─ segments ─ encoder ─► one row per word ─┐
                       └─ which word is spoken at a frame ────┴─► bert
 
 Tested by tests/pipeline/extraction/test_words.py.

@@ -86,7 +86,7 @@ class VideoInfo:
 class FrameBatch:
     """Frames in order: `pixels` uint8 [N, H, W, 3] RGB ([N, 0, 0, 3] without pixels), `time_s` float64 [N].
 
-    Raises ValueError where there is not one time a frame.
+    Raises ValueError where there is not one time per frame.
     """
 
     pixels: NDArray[np.uint8]
@@ -94,7 +94,7 @@ class FrameBatch:
 
     def __post_init__(self) -> None:
         if self.pixels.ndim != 4 or self.time_s.shape != self.pixels.shape[:1]:
-            raise ValueError(f"one time a frame, got {self.pixels.shape = }, {self.time_s.shape = }")
+            raise ValueError(f"one time per frame, got {self.pixels.shape = }, {self.time_s.shape = }")
 
 
 @dataclass(frozen=True)

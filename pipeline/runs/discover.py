@@ -308,7 +308,7 @@ def check_sources(sources: Sources, jobs: Sequence[Job], config: ExtractConfig) 
                 f"the videos are {preview(without)}: is --annotations of these videos?"
             )
         if without:
-            notes.append(f"no labels for {len(without)} of {trials}, which get a row a frame: {preview(without)}")
+            notes.append(f"no labels for {len(without)} of {trials}, which get one row per frame: {preview(without)}")
     return notes
 
 

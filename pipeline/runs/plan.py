@@ -317,7 +317,7 @@ def _other_sound(job: Job, entry: Mapping[str, Any]) -> list[str]:
     record = entry.get("audio_file")
     if job.sound is None or not isinstance(record, dict) or _same_content(job.sound, record):
         return []
-    return ["audio_file: another than the one in the store"]
+    return ["audio_file: not the one in the store"]
 
 
 def _same_content(video: Path, source: Mapping[str, JsonValue]) -> bool:

@@ -68,7 +68,7 @@ class ExtractTask:
             use_files(self.config.encoders)
             for source in {source.path: source for source in self.weights.values() if source.path}.values():
                 if hash_of_weights(source) != source.sha256:
-                    raise WeightsInvalid(f"{source.path} is another file than on the machine that started the run")
+                    raise WeightsInvalid(f"{source.path} is not the same file as on the machine that started the run")
         with open_session(self.config, self.run, dict(self.weights)) as session:
             yield partial(self._do, _opened(self.store), session)
 

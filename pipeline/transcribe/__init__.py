@@ -1,1 +1,1 @@
-"""`avfuse transcribe`: speech to words with their times, one file a video."""
+"""`avfuse transcribe`: speech to words with their times, one file per video."""

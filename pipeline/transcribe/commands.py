@@ -77,9 +77,7 @@ _OPTIONS = (
         help="Folder of a Whisper for faster-whisper: model.bin, config.json, tokenizer.json … [default: "
         f"$AVFUSE_WEIGHTS/{WHISPER}, then {WHISPER} in the cache]",
     ),
-    click.option(
-        "--language", metavar="NAME", help="Language that is spoken, as a code: en, de … [default: as it is heard]"
-    ),
+    click.option("--language", metavar="NAME", help="Language that is spoken, as a code: en, de … [default: detected]"),
     click.option(
         "--beam",
         type=click.IntRange(min=1),
@@ -111,7 +109,7 @@ transcribe_options = partial(with_options, options=_OPTIONS)
 @transcribe_options
 @clean_errors(MediaError, WorkerUnfit)
 def transcribe(**options: Any) -> None:
-    """Turn the speech of every video below a folder into words with times: one CSV file a video, for `--words`.
+    """Turn the speech of every video below a folder into words with times: one CSV file per video, for `--words`.
 
     Columns: word, start_s and end_s in s on the video's clock, confidence in [0, 1]. Needs avfuse[asr] and a folder
     with a Whisper; nothing is downloaded. Run it again to continue where it stopped. Exit codes: 0 all done; 1 could
@@ -133,7 +131,7 @@ def _transcribe(request: TranscribeRequest, stop: StopRequest) -> int:
     from .work import TranscribeSummary, TranscribeTask, file_of, transcribe_all
 
     target = target_of(request.workers, request.scheduler, request.jobqueue)
-    # Names as those of `extract`: a trial a video, whoever is to be seen in it.
+    # Names as those of `extract`: one trial per video, whoever is to be seen in it.
     jobs, failures, notes = find_jobs(find_sources(request.videos, None, None), ExtractConfig(features=("mfcc",)))
     if (chosen := chosen_trials(request.trials, request.trials_from)) is not None:
         check_known("trial", chosen, [*(job.trial for job in jobs), *(failure.trial for failure in failures)])
@@ -181,6 +179,6 @@ def _whisper_folder() -> Path:
             return place
     looked = ", ".join(os.fspath(place) for place in places)
     raise ValueError(
-        f"no Whisper is here (looked for {looked or 'nothing'}): give its folder by --weights DIR. Any that "
+        f"there is no Whisper here (looked for {looked or 'nothing'}): give its folder by --weights DIR. Any that "
         "faster-whisper reads will do, such as Systran/faster-whisper-small (MIT), downloaded once"
     )

@@ -59,7 +59,7 @@ def read_transcript(path: Path) -> Transcript:
     A file without rows has no words. Raises ValueError naming file and line, OSError.
     """
     if size_of_file(path) > _MOST_BYTES:
-        raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB: no words of one video are that many")
+        raise ValueError(f"{path} has more than {_MOST_BYTES >> 20} MiB, more than the words of one video can take")
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

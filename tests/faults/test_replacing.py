@@ -282,7 +282,7 @@ def test_annotations_of_other_names(extract, videos, labelled):
         )
     partly = extract("--annotations", labelled("some", b=3, gone=2), "--dry-run")
     assert partly.exit_code == 0
-    assert "note: no labels for 1 of 2 trials, which get a row a frame: a\n" in partly.stderr
+    assert "note: no labels for 1 of 2 trials, which get one row per frame: a\n" in partly.stderr
     assert "note: no video for 1 annotated trial: gone\n" in partly.stderr
 
 

@@ -100,7 +100,7 @@ class TestPlaces:
     def test_out_holds_other_files(self, corpus, refused, tmp_path):
         (tmp_path / "run").mkdir()
         (tmp_path / "run" / "thesis.tex").write_text("mine")
-        assert "holds other files and no run; name another --out" in refused(corpus, "--resume")
+        assert "holds other files and is not the folder of a run; name another --out" in refused(corpus, "--resume")
         assert [path.name for path in (tmp_path / "run").iterdir()] == ["thesis.tex"]
 
     def test_out_is_a_file(self, corpus, avfuse, train_words, tmp_path):

@@ -301,7 +301,7 @@ def test_a_reader_of_an_array_that_goes_is_refused(store, arrays, happens):
                 store.remove_feature("a", "mfcc")
             trial.window("iresnet50", 0, 20)
 
-    with pytest.raises(StoreMismatch, match=r"'a' was made anew.*rows of two makings are never mixed"):
+    with pytest.raises(StoreMismatch, match=r"'a' was made anew.*rows of two versions are never mixed"):
         read()
 
 

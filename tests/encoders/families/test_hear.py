@@ -81,7 +81,7 @@ def test_times_that_become_others_are_seen(package):
 
 def test_what_is_not_a_hear_package(package, monkeypatch):
     package(load_model=None)
-    with pytest.raises(ValueError, match="hear_toy has not the API of HEAR: no load_model"):
+    with pytest.raises(ValueError, match="hear_toy does not have HEAR's API: load_model"):
         load()
     package(width=3)
     encoder = load()

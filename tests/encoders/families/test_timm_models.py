@@ -156,7 +156,7 @@ def test_every_tensor_and_no_other(what, small, tmp_path):
         ({"model_args": {"checkpoint_path": "/etc/passwd"}}, "checkpoint_path is not an argument"),
         ({"model_args": {"pretrained": True}}, "pretrained is not an argument"),
         ({"model_args": {"no_such_word": 3}}, "cannot be built as config.json says"),
-        ({"model_args": {"global_pool": ""}}, r"a row a picture is needed; the network gives \[1, 96, 5, 5\]"),
+        ({"model_args": {"global_pool": ""}}, r"one row per picture is needed; the network gives \[1, 96, 5, 5\]"),
         ({"input_size": [3, 160, 112]}, "three channels of a square"),
         ({"input_size": [1, 160, 160]}, "three channels of a square"),
         ({"input_size": [3, 99999, 99999]}, "1 to 1024"),

@@ -136,7 +136,7 @@ def test_the_same_rows(network, options, tmp_path):
 def test_another_depth_is_refused(network, tmp_path):
     export = exporter(network, folded=True)
     export.graph(num_blocks=2)
-    with pytest.raises(WeightsInvalid, match=r"shallow\.onnx: no graph of an IResNet-50: layer1\.2"):
+    with pytest.raises(WeightsInvalid, match=r"shallow\.onnx: not the graph of an IResNet-50: layer1\.2"):
         load_network(export.save(tmp_path / "shallow.onnx"))
 
 

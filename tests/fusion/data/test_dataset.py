@@ -247,7 +247,7 @@ def test_features_of_another_width_than_those_of_other_trials(make_data, rows):
 
 def test_what_is_no_feature_is_refused(make_store, rows):
     store = make_store({"a": {**rows["a"], "face_score": np.zeros(50, np.float32)}})
-    with pytest.raises(ValueError, match="face_score has one number a row; the trainer needs features"):
+    with pytest.raises(ValueError, match="face_score has one number per row; the trainer needs features"):
         load(store, source("a", 50), ["face", "face_score"], ROOM)
 
 

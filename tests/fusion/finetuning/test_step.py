@@ -178,7 +178,7 @@ class TestSettings:
             ({"visual": "resnet"}, "there are suzhang40, iresnet112, timm:NAME and none"),
             ({"audio": "wav"}, "there are vgg and none"),
             ({"backbone_lr": 0.0}, "backbone_lr must be above 0"),
-            ({"audio": "none", "audio_groups": "x.*"}, "of a network that is none"),
+            ({"audio": "none", "audio_groups": "x.*"}, "for a network that is 'none'"),
         ],
     )
     def test_wrong_ones_are_refused(self, changes, said):

@@ -286,7 +286,7 @@ def test_weights_that_were_tuned_on_what_is_scored(plant_small, fit, avfuse, tmp
     assert read_description(out).features.leaks(["clip3", "clip7"]) == {"voice": ["clip3"]}
     message = refused(avfuse("evaluate", "--run", out))
     assert "voice of 1 trial (clip3) come from weights that it was tuned on" in message
-    assert message.endswith("with weights that were tuned on other trials, or say --allow-leak")
+    assert message.endswith("with weights that were tuned on other trials, or give --allow-leak")
     allowed = avfuse("evaluate", "--run", out, "--allow-leak", "--json", "--out", tmp_path / "scores")
     assert allowed.exit_code == 0
     assert allowed.stderr.startswith("LEAK: voice of 1 trial (clip3)")
@@ -294,7 +294,9 @@ def test_weights_that_were_tuned_on_what_is_scored(plant_small, fit, avfuse, tmp
     assert avfuse("predict", "--run", out, "--store", corpus.store, "--out", tmp_path / "p").exit_code == 0
     # Over several seeds the table says it too.
     fit(corpus, tmp_path / "runs", "--epochs", 1, "--seeds", 2)
-    assert f"LEAK: {line}: these scores say nothing of new ones" in (tmp_path / "runs" / "crossval.txt").read_text()
+    assert (
+        f"LEAK: {line}: these scores say nothing about new trials" in (tmp_path / "runs" / "crossval.txt").read_text()
+    )
 
 
 def test_weights_that_a_tuned_run_began_from(trained, tmp_path):
@@ -308,7 +310,7 @@ def test_weights_that_a_tuned_run_began_from(trained, tmp_path):
         assert leaks_of_base(tmp_path, config, ["clip3", "clip7"]) == known
         fold = Fold(0, ("clip0",), ("clip3", "clip7"))
         said_of_table = leak_of({tmp_path: replace(described, config=config, fold=fold)})
-        assert said_of_table == (f"{line}: these scores say nothing of new ones" if known else "")
+        assert said_of_table == (f"{line}: these scores say nothing about new trials" if known else "")
 
 
 def test_weights_that_were_tuned_on_other_trials(plant_small, fit, avfuse, tmp_path):

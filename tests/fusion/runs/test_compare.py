@@ -199,7 +199,7 @@ class TestOnlyWhatIsLeft:
         (tmp_path / "notes.txt").write_text("mine")
         result = call(tmp_path, *WHOLE)
         assert result.exit_code == 1
-        assert "holds other files and no comparison (notes.txt)" in result.stderr
+        assert "holds other files and is not a comparison (notes.txt)" in result.stderr
 
 
 class TestGrids:

@@ -191,7 +191,7 @@ class TestPlan:
             plan_runs(trained, [0, 1], [0], self.CONFIG)
 
     def test_one_into_the_folder_of_several(self, grid):
-        with pytest.raises(ValueError, match="holds other files and no run"):
+        with pytest.raises(ValueError, match="holds other files and is not the folder of a run"):
             pending_runs([RunSpec(0, self.CONFIG, grid)], resume=True)
 
     def test_a_score_that_is_not_there(self, tmp_path):

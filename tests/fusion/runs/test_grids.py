@@ -135,7 +135,7 @@ def test_names_are_folders_everywhere():
         (
             {"cells": [{"name": "a", "set": {"lr": 1}}, {"name": "a", "set": {"lr": 2}}]},
             ["concat"],
-            "two cells are called a; name them apart",
+            "two cells are called a; rename one of them",
         ),
     ],
 )

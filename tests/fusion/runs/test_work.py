@@ -115,7 +115,7 @@ class TestOnWorkers:
         killer.join()
         assert killed
         assert result.exit_code == 0, result.stderr
-        assert "fold 1 seed 0 is tried again, on from its last saved epoch: its worker on" in result.stderr
+        assert "fold 1 seed 0 is tried again, from its last saved epoch: its worker on" in result.stderr
         same_run(run, tmp_path / "whole")
         assert not (run / ".claims").exists()
 
@@ -285,7 +285,7 @@ class TestParts:
         monitor.tick()
         assert said == [
             "0 of 3 runs over; fold 1 seed 0 epoch 3/9, best P 0.500 (epoch 2)",
-            "note: fold 1 seed 0 is tried again, on from its last saved epoch: no room",
+            "note: fold 1 seed 0 is tried again, from its last saved epoch: no room",
             "note: new",
             "fold 1 seed 0: best epoch 2 of 9 (all done): runs/fold1/seed0",
             "  table",

@@ -204,7 +204,7 @@ def test_labels_with_times_leave_the_length_to_the_video(videos, tmp_path):
         "c": ("largest", None),
     }
     assert "no label rows" in failure.reason
-    assert check_sources(sources, jobs, CONFIG) == ["no labels for 1 of 3 trials, which get a row a frame: c"]
+    assert check_sources(sources, jobs, CONFIG) == ["no labels for 1 of 3 trials, which get one row per frame: c"]
 
 
 def test_a_broken_annotation_fails_its_own_trial_alone(videos, tmp_path):

@@ -136,7 +136,7 @@ def test_the_file_s_sound_is_what_features_are_made_of(avfuse, films, ffmpeg_run
     soundfile.write(sounds / "a.wav", noise, 16_000)
     result = extract(avfuse, films, other, "--audio", sounds)
     assert result.exit_code == 1
-    assert "mfcc of 1 done trial would be replaced (a): audio_file: another than the one in the store" in result.stderr
+    assert "mfcc of 1 done trial would be replaced (a): audio_file: not the one in the store" in result.stderr
     result = extract(avfuse, films, other, "--audio", sounds, "--replace")
     assert result.exit_code == 0, result.stderr
     rows, valid, _ = rows_of(other, "a")

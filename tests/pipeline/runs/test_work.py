@@ -151,7 +151,7 @@ def test_weights_that_differ_on_the_workers_machine(tmp_path, store):
     (tmp_path / "w.pth").write_bytes(b"other")
     source = WeightSource("vggish", "w.pth", tmp_path / "w.pth", "0" * 64, "mine")
     work = ExtractTask(store.path, ExtractConfig(("vggish",)), RunConfig(), {"vggish": source}, False, 0, foreign=True)
-    with pytest.raises(WeightsInvalid, match=r"w\.pth is another file than on the machine that started the run"):
+    with pytest.raises(WeightsInvalid, match=r"w\.pth is not the same file as on the machine that started the run"):
         work.prepare().__enter__()
     (tmp_path / "w.pth").unlink()
     with pytest.raises(FileNotFoundError, match=r"w\.pth"):

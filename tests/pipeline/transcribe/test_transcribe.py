@@ -106,7 +106,7 @@ def test_without_a_model_it_says_where_one_may_be(avfuse, videos, tmp_path, monk
     monkeypatch.setenv("AVFUSE_WEIGHTS", str(tmp_path))
     result = avfuse("transcribe", "--videos", videos, "--out", tmp_path / "words")
     assert result.exit_code == 1
-    assert f"no Whisper is here (looked for {tmp_path}/whisper, " in result.stderr
+    assert f"there is no Whisper here (looked for {tmp_path}/whisper, " in result.stderr
 
 
 def test_a_folder_that_cannot_be_written_ends_the_run(avfuse, videos, tmp_path, whisper):
