@@ -1,6 +1,6 @@
 """The options that say where and how jobs are done, the same for every command that has many.
 
-Tested by tests/pipeline/runs/test_small.py, tests/batch/cluster/test_executor.py and test_jobqueue.py.
+Tested by tests/batch/test_sharding.py, tests/batch/cluster/test_executor.py and test_jobqueue.py.
 """
 
 from __future__ import annotations
