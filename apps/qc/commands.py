@@ -166,8 +166,8 @@ def qc(
         if each.sync is not None and each.silence != 1 and (why := each.sync.reason):
             _say(flat(f"note: {each.trial}: sync not sure: {why}"))
     if thresholds.max_silence < 1 and (unmeasured := [each.trial for each in measured if _misses_sound(each)]):
-        where = f"{counted(len(unmeasured), 'trial')} ({preview(unmeasured)})"
-        _say(escaped(f"note: silence not measured in {where}: it needs logmel in the store, or --videos DIR"))
+        which = f"{counted(len(unmeasured), 'trial')} ({preview(unmeasured)})"
+        _say(escaped(f"note: silence not measured in {which}: it needs logmel in the store, or --videos DIR"))
     if sync and (unchecked := [each.trial for each in measured if each.sync is None and each.silence != 1]):
         needs = "it needs crop48 or crop112, and logmel, in the store, or --videos DIR"
         _say(escaped(f"note: sync not checked in {counted(len(unchecked), 'trial')} ({preview(unchecked)}): {needs}"))

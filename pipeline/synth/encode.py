@@ -69,14 +69,14 @@ def encode(
         command += [*_CODECS[path.suffix], *_EXACT, f"file:{path}"]
         log = Path(scratch) / "log"
         with log.open("wb") as errors:  # a file, because a full pipe would stop ffmpeg
-            child = process.start(command, str(path), stdin=subprocess.PIPE, stderr=errors)
-            with child:
-                assert child.stdin is not None
+            writer = process.start(command, str(path), stdin=subprocess.PIPE, stderr=errors)
+            with writer:
+                assert writer.stdin is not None
                 with contextlib.suppress(BrokenPipeError):  # ffmpeg gave up: its words are below
                     for frame in frames:
-                        child.stdin.write(frame.tobytes())
+                        writer.stdin.write(frame.tobytes())
                 with contextlib.suppress(BrokenPipeError):
-                    child.stdin.close()
-        if child.returncode:
+                    writer.stdin.close()
+        if writer.returncode:
             reason = " ".join(log.read_text(errors="replace").split())[-500:]
-            raise MediaError(str(path), Stage.ENCODE, reason or f"ffmpeg ended with code {child.returncode}")
+            raise MediaError(str(path), Stage.ENCODE, reason or f"ffmpeg ended with code {writer.returncode}")

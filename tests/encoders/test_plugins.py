@@ -140,7 +140,7 @@ def test_another_process_takes_the_file_on_or_says_that_it_is_another(own, tmp_p
     command = [sys.executable, "-c", code, str(tmp_path / "config")]
     assert subprocess.run(command, capture_output=True, text=True, check=True).stdout == "3\n"
     path.write_text(HEAD + COLOURS + "# another\n")
-    with pytest.raises(ValueError, match="has changed, or is another file"):
+    with pytest.raises(ValueError, match="has changed, or is not the same file"):
         use_files(config.encoders)
 
 

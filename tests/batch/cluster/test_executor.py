@@ -198,7 +198,7 @@ def test_no_scheduler(address, monkeypatch):
 
 def test_one_way_at_a_time():
     assert target_of(1, None, ()).in_process
-    with pytest.raises(click.UsageError, match="name one of them"):
+    with pytest.raises(click.UsageError, match="give one of them"):
         target_of(2, "tcp://x:1", ())
 
 

@@ -131,7 +131,7 @@ def test_truncated_checkpoint(tmp_path):
 def test_a_checkpoint_of_something_else(tmp_path):
     path = tmp_path / "list.pth"
     torch.save([1, 2], path)
-    with pytest.raises(WeightsInvalid, match="but a list"):
+    with pytest.raises(WeightsInvalid, match="holds a list, not a state dict"):
         load_network(source_of(path))
 
 

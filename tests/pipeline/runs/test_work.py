@@ -289,7 +289,7 @@ def test_retries_are_counted_and_only_the_last_failure_is_kept(short, tmp_path, 
 @pytest.mark.parametrize(
     ("words", "complaint"),
     [
-        (("--workers", "2", "--scheduler", "tcp://x:1"), "name one of them"),
+        (("--workers", "2", "--scheduler", "tcp://x:1"), "give one of them"),
         (("--jobqueue", "kind=moon", "--jobqueue", "jobs=1"), "kind is one of slurm, pbs, sge, got 'moon'"),
         (("--jobqueue", "kind"), "is not KEY=VALUE"),
         (("--workers", "0"), "0"),
