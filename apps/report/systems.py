@@ -203,10 +203,13 @@ def comparison_in(folder: Path) -> dict[str, Any]:
 
 
 def runs_page(systems: Sequence[System], folders: Sequence[Path]) -> dict[str, Any]:
-    """What the page of the runs shows: of each run its fold, seed, scores and curves; comparisons with intervals."""
+    """What the page of the runs shows: of each run its fold, seed, scores and curves; comparisons with intervals.
+
+    Of each system also how many runs have ended, with the mean and the deviation of their scores.
+    """
     shown: list[dict[str, Any]] = []
     for system in systems:
-        titles = {score.key: f"{system.task.measure} {score.title}" for score in system.task.tabled}
+        titles = {score.key: system.task.title_of(score) for score in system.task.tabled}
         rows = []
         for folder, described in system.runs.items():
             history: list[dict[str, Any]] = []
@@ -223,15 +226,26 @@ def runs_page(systems: Sequence[System], folders: Sequence[Path]) -> dict[str, A
         first = next(iter(system.runs.values()))
         about = {"preset": first.config.preset, "task": first.config.task, "features": ", ".join(first.config.inputs)}
         about |= {"store": first.features.store, "annotations": first.annotations}
-        shown.append({"name": system.name, "runs": rows, "about": about, "untrained": system.untrained})
+        ended = [run["scores"] for run in rows if run["finished"]]
+        whole = {title: [each[title] for each in ended] for title in rows[0]["scores"] if ended}
+        known = {title: np.array(values) for title, values in whole.items() if None not in values}
+        shown.append(
+            {
+                **{"name": system.name, "runs": rows, "about": about, "untrained": system.untrained},
+                "ended": len(ended),
+                "mean": {title: float(values.mean()) for title, values in known.items()},
+                "sd": {title: float(values.std(ddof=1)) for title, values in known.items() if len(values) > 1},
+            }
+        )
     compared = []
-    named = {score.key: f"{system.task.measure} {score.title}" for system in systems for score in system.task.tabled}
+    named = {score.key: system.task.title_of(score) for system in systems for score in system.task.tabled}
     for folder in folders:
         if content := comparison_in(folder):
             scored = {key for cell in content.get("cells", []) for key in cell.get("mean", {})}
             titles = {"P": "P", **{key: title for key, title in named.items() if key in scored}}
             compared.append({"folder": str(folder), "scores": titles, **content})
-    return {"systems": shown, "comparisons": compared}
+    titles = list(dict.fromkeys(title for each in shown for title in each["runs"][0]["scores"]))
+    return {"systems": shown, "comparisons": compared, "titles": titles}
 
 
 def _number(text: str | None) -> float | None:

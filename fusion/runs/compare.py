@@ -160,7 +160,7 @@ def write_comparison(
     if not done:
         return {**content, "made": about}, []
     tasks = [TASKS[config.task] for config in cells.values()]
-    titles = {score.key: f"{task.measure} {score.title}" for task in tasks if task.has_mean for score in task.tabled}
+    titles = {score.key: task.title_of(score) for task in tasks if task.has_mean for score in task.tabled}
     shown = [each for each in differences if len(cells) <= _ALL_PAIRS or next(iter(cells)) in (each.one, each.other)]
     tables = [comparison_cells(rows, _PRIMARY, titles), *([difference_cells(shown, _PRIMARY)] if shown else [])]
     lines = [title, *(line for table in tables for line in (*text_table(table), ""))][:-1]

@@ -98,6 +98,10 @@ class Task:
         """The scores that tables have a column for."""
         return tuple(score for score in self.scores if score.short)
 
+    def title_of(self, score: Score) -> str:
+        """A score's name beside those of other tasks: `CCC valence`, `F1 macro`, `accuracy`."""
+        return score.title if score.title == score.short else f"{self.measure} {score.title}"
+
     @property
     def has_mean(self) -> bool:
         """Whether P is another number than the scores of the tables."""

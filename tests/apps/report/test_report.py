@@ -185,6 +185,22 @@ def test_an_array_that_is_gone_is_a_line_and_the_other_pages_are_written(avfuse,
     assert "cannot be read" in page_of(tmp_path / "r", "talk").read_text()
 
 
+def test_systems_stand_side_by_side_with_the_means_of_their_runs(avfuse, corpus, tmp_path):
+    for place in ("one/fold0/seed0", "one/fold0/seed1", "two"):
+        shutil.copytree(corpus.run, tmp_path / place)
+    metrics = tmp_path / "one/fold0/seed1/metrics.json"
+    known = json.loads(metrics.read_text())
+    metrics.write_text(json.dumps({**known, "P": known["P"] + 0.5}))
+    words = ("--run", tmp_path / "one", "--run", tmp_path / "two", "--annotations", corpus.annotations)
+    assert avfuse("report", "--store", corpus.store, "--out", tmp_path / "r", "--device", "cpu", *words).exit_code == 0
+    table = (tmp_path / "r" / "runs.html").read_text().split("<h2>All systems</h2>")[1].split("</table>")[0]
+    rows = [re.findall(r"<t[hd][^>]*>([^<]*)</t", row) for row in table.split("<tr>")[2:]]
+    assert [row[:4] for row in rows] == [
+        ["one", "2 of 2", f"{known['P'] + 0.25:.3f}", f"{0.5 / 2**0.5:.3f}"],
+        ["two", "1 of 1", f"{known['P']:.3f}", "–"],
+    ]
+
+
 def test_a_run_whose_features_are_not_there_is_named(avfuse, corpus, tmp_path):
     shutil.copytree(corpus.store, tmp_path / "s.zarr")
     assert avfuse("remove", "--store", tmp_path / "s.zarr", "--feature", "voice").exit_code == 0

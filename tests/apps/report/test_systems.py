@@ -120,6 +120,10 @@ def test_a_comparison_is_a_system_a_cell(corpus, opened, tmp_path):
     assert run["curves"]["epoch"] == [1.0, 2.0, 3.0]
     assert run["scores"]["P"] == pytest.approx(json.loads((corpus.run / "metrics.json").read_text())["P"])
     assert run["finished"]
+    assert [(each["ended"], each["mean"]["P"], each["sd"]) for each in page["systems"]] == [
+        (1, run["scores"]["P"], {}), (1, run["scores"]["P"], {})
+    ]  # fmt: skip
+    assert page["titles"] == ["P", "CCC valence", "CCC arousal"]
 
 
 def test_labels_that_several_trials_could_mean_are_nobodys(corpus, tmp_path):
