@@ -210,7 +210,7 @@ def runs_page(systems: Sequence[System], folders: Sequence[Path]) -> dict[str, A
     shown: list[dict[str, Any]] = []
     for system in systems:
         titles = {score.key: system.task.title_of(score) for score in system.task.tabled}
-        rows = []
+        rows: list[dict[str, Any]] = []
         for folder, described in system.runs.items():
             history: list[dict[str, Any]] = []
             if (folder / "history.csv").is_file():
@@ -244,8 +244,8 @@ def runs_page(systems: Sequence[System], folders: Sequence[Path]) -> dict[str, A
             scored = {key for cell in content.get("cells", []) for key in cell.get("mean", {})}
             titles = {"P": "P", **{key: title for key, title in named.items() if key in scored}}
             compared.append({"folder": str(folder), "scores": titles, **content})
-    titles = list(dict.fromkeys(title for each in shown for title in each["runs"][0]["scores"]))
-    return {"systems": shown, "comparisons": compared, "titles": titles}
+    columns = list(dict.fromkeys(title for each in shown for title in each["runs"][0]["scores"]))
+    return {"systems": shown, "comparisons": compared, "titles": columns}
 
 
 def _number(text: str | None) -> float | None:
