@@ -85,6 +85,7 @@ def write_results(
     with growing_folder(request.out, "run", found.made, parts, [_SUMMARY]) as folder:
         for at, name in enumerate(shown(names, "writing")):
             stop.left = list(dict.fromkeys(video_name(each, videos) for each in names[at:]))
+            stop.raise_if_set()  # a library's own `except Exception` may have swallowed what the signal raised
             rows, valid, video = found.predictions.trials[name], found.predictions.valid[name], of_trial[name]
             trial, time_s = found.store[found.sources[name].stored], frame_times(found.store, found.sources[name])
             files, is_whole = parts[name].files, True
@@ -98,7 +99,7 @@ def write_results(
                     probability_plot(path, name, task.columns, time_s, rows, None, valid, found.made)
             if request.draw and video is not None and not folder.has(name):
                 try:
-                    _draw(trial_path(folder.scratch, name, ".mp4"), found, name, video, request.stall_timeout)
+                    _draw(trial_path(folder.scratch, name, ".mp4"), found, name, video, request.stall_timeout, stop)
                 except MediaError as error:
                     undrawn[video.relative_to(request.videos).as_posix()] = f"not drawn: {error.stage}: {error.words}"
                     files, is_whole = tuple(file for file in files if file != f"{name}.mp4"), False
@@ -152,7 +153,7 @@ def _digest_of_run(run: Path) -> str:
     return hashlib.sha256(json.dumps(whole).encode()).hexdigest()
 
 
-def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: float) -> None:
+def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: float, stop: StopRequest) -> None:
     from .drawing import Drawn, draw_video  # noqa: PLC0415 - Pillow's letters, where they are used
 
     trial, task = found.store[found.sources[name].stored], found.predictions.task
@@ -162,7 +163,7 @@ def _draw(out: Path, found: Results, name: str, video: Path, stall_timeout_s: fl
     out.parent.mkdir(parents=True, exist_ok=True)
     info = probe(video, Choice.recorded(trial.attributes), stall_timeout_s=stall_timeout_s)
     drawn = Drawn(trial.time_s, boxes, task.columns, rows, valid, task.limits, mark)
-    draw_video(info, drawn, out, stall_timeout_s=stall_timeout_s)
+    draw_video(info, drawn, out, lambda rows: stop.raise_if_set(), stall_timeout_s)
 
 
 def how_often(rows: NDArray[np.floating], task: Task) -> dict[str, float]:

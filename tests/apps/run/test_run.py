@@ -1,7 +1,9 @@
 """`avfuse run`: a row a decoded frame, plots, drawn videos and a table; what a run has learned from, and no other."""
 
+import contextlib
 import dataclasses
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -12,6 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from avfuse.apps.run import results
 from avfuse.apps.run.results import how_often
 from avfuse.features_store.labels.kinds import KINDS
 from avfuse.features_store.records.failures import Stage
@@ -207,6 +210,20 @@ class TestResults:
         assert {path.name for path in out.glob("**/two.*")} == {"two.csv", "two.png", "two.mp4"}
         assert "unfinished" not in json.loads((out / "made.json").read_text())
         assert not (out / ".tmp").exists()
+
+    def test_a_stop_that_a_library_swallows_is_not_lost(self, run_videos, planted, videos, tmp_path, monkeypatch):
+        plot = results.prediction_plot
+
+        def swallowing(*given):
+            with contextlib.suppress(Exception):  # as in the middle of matplotlib
+                os.kill(os.getpid(), signal.SIGINT)
+                time.sleep(1)
+            plot(*given)
+
+        monkeypatch.setattr(results, "prediction_plot", swallowing)
+        result = run_videos(videos, planted.run, tmp_path / "out", "--draw")
+        assert result.exit_code == 130
+        assert "stopped by SIGINT with 2 videos to do: one, sub/two; what is done is safe" in result.stderr
 
     def test_a_folder_of_others_is_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         (tmp_path / "out").mkdir()

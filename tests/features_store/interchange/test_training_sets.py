@@ -49,7 +49,8 @@ class TestDatasets:
         found = datasets.load_from_disk(str(tmp_path / "out"))
         assert len(found) == 720
         assert found.column_names[:3] == ["trial", "frame", "time"]
-        assert found.features["iresnet50"] == datasets.List(datasets.Value("float32"), length=12)
+        column = found.features["iresnet50"]  # a List of datasets 4, a Sequence before
+        assert (column.feature, column.length) == (datasets.Value("float32"), 12)
         table = found.with_format("numpy")
         for name, begin in (("b", 0), ("b/1.5", 20)):
             rows = table[begin : begin + made[name].rows]
