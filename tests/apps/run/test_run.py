@@ -14,11 +14,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from avfuse.apps.run import results
 from avfuse.apps.run.results import how_often
 from avfuse.features_store.labels.kinds import KINDS
 from avfuse.features_store.records.failures import Stage
 from avfuse.features_store.store import FeatureStore
+from avfuse.fusion.results.plots import prediction_plot
 from avfuse.fusion.tasks.table import TASKS
 from avfuse.pipeline.media.probe import probe
 from avfuse.pipeline.media.readers import FrameReader
@@ -212,15 +212,13 @@ class TestResults:
         assert not (out / ".tmp").exists()
 
     def test_a_stop_that_a_library_swallows_is_not_lost(self, run_videos, planted, videos, tmp_path, monkeypatch):
-        plot = results.prediction_plot
-
         def swallowing(*given):
             with contextlib.suppress(Exception):  # as in the middle of matplotlib
                 os.kill(os.getpid(), signal.SIGINT)
                 time.sleep(1)
-            plot(*given)
+            prediction_plot(*given)
 
-        monkeypatch.setattr(results, "prediction_plot", swallowing)
+        monkeypatch.setattr("avfuse.apps.run.results.prediction_plot", swallowing)
         result = run_videos(videos, planted.run, tmp_path / "out", "--draw")
         assert result.exit_code == 130
         assert "stopped by SIGINT with 2 videos to do: one, sub/two; what is done is safe" in result.stderr
