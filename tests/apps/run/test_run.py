@@ -175,7 +175,7 @@ class TestResults:
         assert sorted(path.name for path in out.glob("one.*")) == ["one.csv"]
 
     @pytest.mark.slow
-    @pytest.mark.parametrize("kind", [signal.SIGINT, signal.SIGKILL])
+    @pytest.mark.parametrize("kind", [signal.SIGTERM, signal.SIGKILL])
     def test_a_stop_while_it_draws_loses_only_what_was_in_work(
         self, run_videos, planted, videos, tmp_path, ffmpeg_run, kind
     ):
@@ -192,7 +192,7 @@ class TestResults:
                 time.sleep(0.01)
             process.send_signal(kind)
             _, said = process.communicate(timeout=120)
-        assert process.returncode == (130 if kind == signal.SIGINT else -9)
+        assert process.returncode == (143 if kind == signal.SIGTERM else -9)
         if kind != signal.SIGKILL:
             assert f"stopped by {kind.name} with 1 video to do: sub/two; what is done is safe" in said
         assert not (out / "sub").exists()
@@ -214,14 +214,14 @@ class TestResults:
     def test_a_stop_that_a_library_swallows_is_not_lost(self, run_videos, planted, videos, tmp_path, monkeypatch):
         def swallowing(*given):
             with contextlib.suppress(Exception):  # as in the middle of matplotlib
-                os.kill(os.getpid(), signal.SIGINT)
+                os.kill(os.getpid(), signal.SIGTERM)  # which no shell has ignored
                 time.sleep(1)
             prediction_plot(*given)
 
         monkeypatch.setattr("avfuse.apps.run.results.prediction_plot", swallowing)
         result = run_videos(videos, planted.run, tmp_path / "out", "--draw")
-        assert result.exit_code == 130
-        assert "stopped by SIGINT with 2 videos to do: one, sub/two; what is done is safe" in result.stderr
+        assert result.exit_code == 143
+        assert "stopped by SIGTERM with 2 videos to do: one, sub/two; what is done is safe" in result.stderr
 
     def test_a_folder_of_others_is_refused_before_any_work(self, run_videos, planted, videos, tmp_path):
         (tmp_path / "out").mkdir()
