@@ -24,7 +24,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ..shell.text import counted
+from ..shell.text import counted, kind_and_number
 from .contract import AudioEncoder, Precision
 from .views import Patches
 
@@ -111,18 +111,16 @@ def choose_device(name: str) -> torch.device:
     """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
-    kind, colon, number = name.partition(":")
-    if name == "cpu":
+    kind, number = kind_and_number(name)
+    if kind == "cpu":
         return torch.device("cpu")
-    if kind != "cuda" or number.isdecimal() != bool(colon):
-        raise ValueError(f"--device is auto, cpu, cuda or cuda:N, got {name!r}")
     num_gpus = torch.cuda.device_count()
-    if int(number or 0) >= num_gpus:
+    if number >= num_gpus:
         raise ValueError(
             f"there is no {name}: torch {torch.__version__} sees {counted(num_gpus, 'GPU')}; try --device cpu "
             "(`avfuse doctor` shows what there is)"
         )
-    return torch.device("cuda", int(number or 0))
+    return torch.device("cuda", number)
 
 
 def whole_float32(precision: Precision) -> AbstractContextManager[None]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from ..encoders.weights.resolve import WeightsMissing, WeightSource, resolve
 from ..features_store.records.leaks import learned_from
 from ..shell.errors import clean_errors, usage_errors
 from ..shell.options import GroupedCommand
+from ..shell.progress import say
 from ..shell.text import preview, untrained_line
 from .config import LESS_MEMORY
 from .options import (
@@ -41,8 +42,6 @@ if TYPE_CHECKING:
     from .config import TrainConfig
     from .runs.call import Call
     from .runs.crossval import RunSpec
-
-_say = partial(click.echo, err=True)
 
 
 @click.command(cls=GroupedCommand, groups=GROUPS)
@@ -138,7 +137,7 @@ def _finetune(request: FinetuneRequest, stop: StopRequest) -> None:
     for number in call.folds:
         for name, source in sources.items():
             if seen := learned_from(source.tuning, call.manifest.fold(number).validation):
-                _say(
+                say(
                     f"warning: fold {number} validates on {preview(seen)}, and the weights of {name} that it begins "
                     "from were tuned on them: its scores say nothing"
                 )
@@ -160,10 +159,10 @@ def _finetune_on_pictures(request: PicturesRequest, stop: StopRequest) -> None:
     source = _sources(request, [tuned])[tuned]
     pictures = read_table(request.images, request.table, config.validation_share, config.seed)
     if line := untrained_line([tuned] if source.is_untrained else []):
-        _say(line)
+        say(line)
     groups = parse_groups(config.visual_groups) if config.visual_groups else None
     backbone = open_backbone(network, source, room_of(run).device, groups)
-    found = train_on_pictures(backbone, pictures, config, run, request.out, _say, resume=request.resume, stop=stop)
+    found = train_on_pictures(backbone, pictures, config, run, request.out, say, resume=request.resume, stop=stop)
     if request.as_json:
         click.echo(json.dumps(found))
 
@@ -209,7 +208,7 @@ def _print_results(done: Sequence[RunSpec], call: Call, config: TrainConfig, as_
         except ValueError as error:  # a fold that no longer exists, for example
             reasons.append(f"{run.folder}: {error}")
         for reason in reasons:
-            _say(f"note: not in the table: {reason}")
+            say(f"note: not in the table: {reason}")
         return not reasons
 
     if lines := sum_up(call.request.out, done, config, belongs, alone=not several):

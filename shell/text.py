@@ -121,6 +121,14 @@ def in_words(size_bytes: float) -> str:
     return f"{size_bytes:.0f} {unit}" if unit == "B" or size_bytes >= 100 else f"{size_bytes:.1f} {unit}"
 
 
+def kind_and_number(device: str) -> tuple[str, int]:
+    """`cpu` and 0, or `cuda` and the GPU's number, of `cpu`, `cuda` or `cuda:N`. Raises ValueError for another name."""
+    kind, colon, number = device.partition(":")
+    if device != "cpu" and (kind != "cuda" or number.isdecimal() != bool(colon)):
+        raise ValueError(f"--device is auto, cpu, cuda or cuda:N, got {device!r}")
+    return kind, int(number or 0)
+
+
 def key_and_value(pair: str, form: str = "KEY=VALUE") -> tuple[str, str]:
     """Both sides of the first equals sign; the value may be empty.
 

@@ -18,13 +18,12 @@ import click
 
 from ...shell.errors import clean_errors
 from ...shell.options import FOLDER, Number, config_option, store_option, store_or_default, trial_options, with_options
+from ...shell.progress import say
 from ...shell.text import check_known, counted, escaped, flat, one_line, preview, text_table
 
 if TYPE_CHECKING:
     from ...features_store.store import FeatureStore
     from .measures import Measured
-
-_say = partial(click.echo, err=True)
 
 
 @dataclass(frozen=True)
@@ -145,8 +144,6 @@ def qc(
         names = [name for name in names if name in chosen]
     if not names:
         raise ValueError(f"{opened.path} does not hold a trial; `avfuse extract` fills it")
-    if videos is not None and not videos.is_dir():
-        raise ValueError(f"{videos} is not a folder")
     known = videos_by_name(videos) if videos is not None else None
     measured = [_measured(opened, name, known, sync) for name in shown(names, "checking")]
     short = {each.trial: list(thresholds.shortfalls(each)) for each in measured}
@@ -160,18 +157,18 @@ def qc(
         click.echo("\n".join(table_lines(measured, short)))
     for each in measured:
         for what, why in each.unreadable.items():
-            _say(flat(f"{each.trial}: its {what} cannot be read: {why}; `avfuse verify` says how to fix it"))
+            say(flat(f"{each.trial}: its {what} cannot be read: {why}; `avfuse verify` says how to fix it"))
         for note in each.notes:
-            _say(flat(f"note: {each.trial}: {note}"))
+            say(flat(f"note: {each.trial}: {note}"))
         if each.sync is not None and each.silence != 1 and (why := each.sync.reason):
-            _say(flat(f"note: {each.trial}: sync not sure: {why}"))
+            say(flat(f"note: {each.trial}: sync not sure: {why}"))
     if thresholds.max_silence < 1 and (unmeasured := [each.trial for each in measured if _misses_sound(each)]):
         which = f"{counted(len(unmeasured), 'trial')} ({preview(unmeasured)})"
-        _say(escaped(f"note: silence not measured in {which}: it needs logmel in the store, or --videos DIR"))
+        say(escaped(f"note: silence not measured in {which}: it needs logmel in the store, or --videos DIR"))
     if sync and (unchecked := [each.trial for each in measured if each.sync is None and each.silence != 1]):
         needs = "it needs crop48 or crop112, and logmel, in the store, or --videos DIR"
-        _say(escaped(f"note: sync not checked in {counted(len(unchecked), 'trial')} ({preview(unchecked)}): {needs}"))
-    _say(f"{counted(len(measured), 'trial')} checked, {len(bad)} short of a threshold")
+        say(escaped(f"note: sync not checked in {counted(len(unchecked), 'trial')} ({preview(unchecked)}): {needs}"))
+    say(f"{counted(len(measured), 'trial')} checked, {len(bad)} short of a threshold")
     sys.exit(3 if bad else 0)
 
 

@@ -117,12 +117,16 @@ def measure(
     return Measured(trial.name, frames, **found, unreadable=unreadable, notes=tuple(notes))
 
 
+# What a damaged store raises where a trial is read.
+UNREADABLE = (StoreMismatch, KeyError, IndexError, OSError)
+
+
 @contextmanager
 def _noted(unreadable: dict[str, str], what: str) -> Iterator[None]:
     """What cannot be read in the store is written down, and what comes after it goes on."""
     try:
         yield
-    except (StoreMismatch, KeyError, IndexError, OSError) as error:
+    except UNREADABLE as error:
         unreadable.setdefault(what, one_line(error))
 
 
@@ -148,10 +152,7 @@ def longest_gap_s(time_s: Column, found: NDArray[np.bool_], step_s: float) -> fl
 
 def _video(trial: Trial, videos: Mapping[str, Sequence[Path]], stall_timeout_s: float) -> tuple[VideoInfo | None, str]:
     """The video of a trial as it is now; or why there is none that can be used."""
-    source = trial.attributes.get("source")
-    source = source if isinstance(source, dict) else {}
-    file = source.get("name")
-    path = find_video(trial.name, file if isinstance(file, str) else None, videos)
+    path = find_video(trial.name, trial.attributes, videos)
     if path is None:
         return None, "there is no video of this name in --videos"
     try:

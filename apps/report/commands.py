@@ -20,6 +20,7 @@ from ...shell.options import (
     trial_options,
     with_options,
 )
+from ...shell.progress import say
 from ...shell.text import check_known, counted, in_words, untrained_line
 
 EXIT_PROBLEMS = 3
@@ -96,7 +97,6 @@ def report(
     from .truth import open_truth
     from .write import ReportRequest, write_report
 
-    say = partial(click.echo, err=True)
     opened = FeatureStore(store_or_default(store))
     earlier = earlier_files(out, "report")
     if copy_videos and videos is None:

@@ -41,6 +41,7 @@ from ...pipeline.runs.discover import find_video, videos_by_name, why_other_file
 from ...shell.progress import shown
 from ...shell.text import counted, escaped, flat, one_line, preview
 from ..qc.commands import Thresholds
+from ..qc.measures import UNREADABLE
 from ..qc.mouth_and_voice import quick_sync
 from .sheet import Sheet, contact_sheet
 from .signals import Lane, Line, frames_json, gaps_of, lanes_json, loudness_of_patches, loudness_of_sound
@@ -95,8 +96,6 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
     store, names = request.store, set(request.trials)
     summary = summarise(store)
     states = [state for state in trial_states(store, summary["features"]) if state.trial in names]
-    if request.videos is not None and not request.videos.is_dir():
-        raise ValueError(f"{request.videos} is not a folder")
     videos = {} if request.videos is None else videos_by_name(request.videos)
     pages = templates()
     about: dict[str, Any] = {
@@ -117,7 +116,7 @@ def write_report(request: ReportRequest, folder: Path, tell: Callable[[str], Non
         try:
             with found.trial.unchanged():
                 _read_trial(request, found, videos)
-        except (StoreMismatch, KeyError, IndexError, OSError) as error:
+        except UNREADABLE as error:
             found.problems.append(f"cannot be read: {one_line(error)}; `avfuse verify` says how to fix it")
             broken.append(found.trial.name)
         if request.videos is not None and found.video is None:
@@ -158,7 +157,7 @@ def templates() -> jinja2.Environment:
 def _read_trial(request: ReportRequest, found: _ReportedTrial, videos: Mapping[str, Sequence[Path]]) -> None:
     """Everything that a trial's page shows, read from store, video and runs; what cannot be read is a problem."""
     trial = found.trial
-    found.video = find_video(trial.name, _source(trial).get("name"), videos)
+    found.video = find_video(trial.name, trial.attributes, videos)
     is_own = True
     if found.video is not None:
         if why := why_other_file(found.video, trial.attributes):

@@ -44,6 +44,7 @@ from ...shell.options import (
     weights_option,
     with_options,
 )
+from ...shell.progress import say
 from ...shell.text import escaped, flat
 
 if TYPE_CHECKING:
@@ -51,7 +52,6 @@ if TYPE_CHECKING:
     from .needs import Need
     from .results import VideoResult
 
-_say = partial(click.echo, err=True)
 
 # Headings of `avfuse run --help`. Tested by tests/test_cli.py: every option is under one of them.
 GROUPS = {
@@ -212,9 +212,9 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
         made.failed |= failed
     for video, reason in made.failed.items():
         if video not in made.named:
-            _say(flat(f"failed: {video}: {reason}"))
+            say(flat(f"failed: {video}: {reason}"))
     if made.failed_before:
-        _say("videos that failed before were skipped; --retry-failed tries them again")
+        say("videos that failed before were skipped; --retry-failed tries them again")
     if request.as_json:
         videos = [each.as_json() for each in done]
         click.echo(json.dumps({"videos": videos, "failed": made.failed, "made": found.made if found else {}}))
@@ -222,7 +222,7 @@ def _run(request: PredictVideosRequest, stop: StopRequest) -> int:
         from .results import table_lines
 
         click.echo("\n".join(table_lines(done, found.predictions.task)))
-    _say(escaped(f"{len(done)} predicted, {len(made.failed)} failed: {request.out}"))
+    say(escaped(f"{len(done)} predicted, {len(made.failed)} failed: {request.out}"))
     return 3 if made.failed else 0
 
 
@@ -248,7 +248,7 @@ def _extract(request: PredictVideosRequest, needs: Sequence[Need], stop: StopReq
         calls.append(asked)
     made = Made()
     for asked in calls:
-        _say(escaped(f"$ avfuse extract {shlex.join(asked)}"))
+        say(escaped(f"$ avfuse extract {shlex.join(asked)}"))
         extracting = ExtractRequest(**extract.make_context("extract", list(asked)).params)
         extracted = extract_videos(extracting, stop)
         if extracted is None:
@@ -293,4 +293,4 @@ def _predict(request: PredictVideosRequest, folders: Sequence[Path], made: Made)
         smooth=request.smooth,
         trials=trials,
     )
-    return predict_store(wanted, _say)
+    return predict_store(wanted, say)

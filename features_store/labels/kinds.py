@@ -59,7 +59,7 @@ class LabelKind:
 
     @property
     def width(self) -> int:
-        """L: how many numbers per row has, its time aside."""
+        """L: how many numbers a row has, its time aside."""
         return 1 if self.values == "class" else len(self.names)
 
     @property

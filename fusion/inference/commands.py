@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import click
 from ...batch.torch_errors import torch_errors
 from ...shell.errors import clean_errors
 from ...shell.options import FILE, FOLDER, STORE, Number, store_option, store_or_default
+from ...shell.progress import say
 from ...shell.text import counted, escaped
 from ..config import LESS_MEMORY
 from ..options import RUNS, figures_option, length_option, result_options
 from ..requests import EvaluateRequest, PredictRequest
 
 _SCREEN_LINES = 30
-_say = partial(click.echo, err=True)
 
 
 @click.command()
@@ -58,7 +57,7 @@ def evaluate(runs: tuple[Path, ...], **given: Any) -> None:
     request = EvaluateRequest(runs=_runs_or_latest(runs), **given)
     out = request.out
     earlier = earlier_files(out, "evaluate") if out is not None else []
-    found = evaluate_runs(request, _say)
+    found = evaluate_runs(request, say)
     content = {**found.report.as_json(), "by_trial": found.report.by_trial(), "made": dict(found.made)}
     if out is not None:
         from ...features_store.disk.atomic import write_json
@@ -80,7 +79,7 @@ def evaluate(runs: tuple[Path, ...], **given: Any) -> None:
                 )
             write_json(folder / "report.json", content)
         if earlier:
-            _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+            say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
     click.echo(json.dumps(content) if request.as_json else "\n".join(report_lines(found.report, _SCREEN_LINES)))
 
 
@@ -140,20 +139,20 @@ def predict(
     earlier = earlier_files(out, "predict") if out is not None else []
     if submission is not None and sample is not None:
         check_out(submission, sample)
-    found = predict_store(request, _say)
+    found = predict_store(request, say)
     predictions = found.predictions
     summary: dict[str, Any] = {"trials": len(predictions.trials), "columns": list(predictions.task.columns)}
     if out is not None:
         with result_folder(out, "predict", found.made) as folder:
             found.write(folder)
         if earlier:
-            _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
-        _say(f"{counted(len(predictions.trials), 'trial')} to {out}")
+            say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+        say(f"{counted(len(predictions.trials), 'trial')} to {out}")
     if submission is not None and sample is not None:
         made = {**found.made, "sample": os.path.abspath(sample)}
         trials, task = predictions.trials, predictions.task
         done = write_submission(submission, sample, trials, allow_length_difference, made, task)
-        _say("\n".join([*done.lines(), f"submission to {submission}"]))
+        say("\n".join([*done.lines(), f"submission to {submission}"]))
         summary |= {"rows": done.rows, "padded": dict(done.padded), "trimmed": dict(done.trimmed)}
     if request.as_json:
         click.echo(json.dumps(summary))
@@ -198,14 +197,14 @@ def pseudo_label(
         **given,
     )
     earlier = earlier_files(out, "pseudo-label")
-    found = predict_store(request, _say)
+    found = predict_store(request, say)
     labels = pseudo_labels(found.predictions, agreement)
     about = {**found.made, "pseudo": True, "agreement": agreement, "rows": labels.rows, "labelled": labels.labelled}
     with result_folder(out, "pseudo-label", about) as folder:
         labels.write(folder)
     if earlier:
-        _say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
-    _say("\n".join([*labels.lines(), f"pseudo-labels to {out}"]))
+        say(f"note: the earlier results in {out} are replaced: {counted(len(earlier), 'file')}")
+    say("\n".join([*labels.lines(), f"pseudo-labels to {out}"]))
     if request.as_json:
         click.echo(json.dumps({"trials": len(labels.trials), "rows": labels.rows, "labelled": labels.labelled}))
 
@@ -217,5 +216,5 @@ def _runs_or_latest(runs: tuple[Path, ...]) -> tuple[Path, ...]:
     from ..runs.crossval import latest_run
 
     latest = latest_run(Path(RUNS))
-    _say(escaped(f"note: --run {shlex.quote(str(latest))}"))
+    say(escaped(f"note: --run {shlex.quote(str(latest))}"))
     return (latest,)

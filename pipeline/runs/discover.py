@@ -143,19 +143,25 @@ def walk_videos(folder: Path, on_error: Callable[[OSError], None] | None = None)
 
 
 def videos_by_name(folder: Path) -> dict[str, list[Path]]:
-    """The videos below a folder, by the plain names that their trials have: folders and all, without a suffix."""
+    """The videos below a folder, by the plain names that their trials have: folders and all, without a suffix.
+
+    Raises ValueError where it is not a folder.
+    """
+    if not folder.is_dir():
+        raise ValueError(f"{folder} is not a folder")
     found: dict[str, list[Path]] = {}
     for path in walk_videos(folder):
         found.setdefault(plain_name(path.relative_to(folder).with_suffix("").as_posix()), []).append(path)
     return found
 
 
-def find_video(trial: str, file: str | None, videos: Mapping[str, Sequence[Path]]) -> Path | None:
+def find_video(trial: str, attributes: Mapping[str, object], videos: Mapping[str, Sequence[Path]]) -> Path | None:
     """A trial's video among `videos_by_name`: of its name, in its folder or, moved elsewhere, of its file's name.
 
-    A side (`video59_left`) or a face (`clip/face0`) has the whole picture's. `file`: what the trial remembers its video
-    to be called, which decides between several; None where more than one is left.
+    A side (`video59_left`) or a face (`clip/face0`) has the whole picture's. `attributes`: the trial's, which remember
+    what its video was called: that decides between several; None where more than one is left.
     """
+    file = _source_in(attributes).get("name")
     names = [plain_name(name) for name in (trial, whole_trial(trial), video_of(whole_trial(trial)))]
     found = [list(videos.get(name, ())) for name in names]
     for last in (name.rpartition("/")[2] for name in names):
@@ -173,11 +179,15 @@ def why_other_file(video: Path, attributes: Mapping[str, object]) -> str:
 
     `attributes`: the trial's. Raises OSError where the video cannot be looked at.
     """
-    source = attributes.get("source")
-    size = source.get("size") if isinstance(source, dict) else None
+    size = _source_in(attributes).get("size")
     if size in (None, video.stat().st_size):
         return ""
     return f"{video} is not the file that was extracted: it has another size"
+
+
+def _source_in(attributes: Mapping[str, object]) -> Mapping[str, object]:
+    source = attributes.get("source")
+    return source if isinstance(source, dict) else {}
 
 
 def _no_videos(folder: Path) -> str:

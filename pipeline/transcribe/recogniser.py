@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...shell.text import one_line, preview
+from ...shell.text import kind_and_number, one_line, preview
 from ..config import RecogniserSettings
 from ..media.types import SAMPLE_RATE_HZ
 from ..words.transcript import Word
@@ -61,11 +61,9 @@ class Recogniser:
             from faster_whisper import WhisperModel  # noqa: PLC0415
         except ImportError as error:
             raise ValueError("transcribe needs faster-whisper: pip install 'avfuse[asr]'") from error
-        from ...encoders.engine import choose_device  # noqa: PLC0415 - torch only where it is used
-
-        num_gpus = ctranslate2.get_cuda_device_count()
-        device = choose_device("cpu" if settings.device == "auto" and not num_gpus else settings.device)
-        kind, number = device.type, device.index or 0
+        num_gpus = ctranslate2.get_cuda_device_count()  # which may see GPUs that torch does not
+        device = settings.device if settings.device != "auto" else "cuda" if num_gpus else "cpu"
+        kind, number = kind_and_number(device)
         if kind == "cuda" and number >= num_gpus:
             raise ValueError(f"there is no {settings.device}: ctranslate2 does not see it; try --device cpu")
         precision = settings.precision

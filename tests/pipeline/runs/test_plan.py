@@ -77,7 +77,7 @@ def jobs_of(videos, annotations=None, crops=None, config=CONFIG):
 )
 def test_a_trials_video(videos, trial, file, found):
     touch(videos, "a/one.mp4", "b/one.avi", "b/two.mov", "faces/x.mp4", "three.mp4", "three.mkv")
-    path = find_video(trial, file, videos_by_name(videos))
+    path = find_video(trial, {"source": {"name": file}}, videos_by_name(videos))
     assert (path.relative_to(videos).as_posix() if path else None) == found
 
 

@@ -9,6 +9,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
+import pytest
 
 from avfuse.features_store.records.failures import Stage
 from avfuse.pipeline.config import ExtractConfig
@@ -22,9 +23,15 @@ RECEIPT = Receipt("a", "a.mp4", 72, 72, "30", False, 1.0, True, False, 8.0, warn
 FAILURE = Failure("b.mp4", "b", Stage.PROBE, "is empty")
 
 
-def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
+@pytest.fixture
+def now(monkeypatch):
+    """The time of the clock, s, in a list: a test turns it on."""
     now = [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    return now
+
+
+def test_lines_come_every_30_s_and_never_a_carriage_return(now):
     stream = io.StringIO()
     reporter = progress.make_reporter(verbose=False, stream=stream)
     reporter.begin(2)
@@ -46,9 +53,7 @@ def test_lines_come_every_30_s_and_never_a_carriage_return(monkeypatch):
     assert lines[4:] == ["warning: a: a warning", "failed: b.mp4: is empty"]
 
 
-def test_a_line_names_all_videos_in_progress(monkeypatch):
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+def test_a_line_names_all_videos_in_progress(now):
     stream = io.StringIO()
     reporter = progress.make_reporter(verbose=False, stream=stream)
     reporter.begin(9)
